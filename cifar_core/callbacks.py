@@ -1,0 +1,197 @@
+"""The one callback that joins Keras's training loop to a run: progress, stop, record, resume."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import keras
+import numpy as np
+
+from cifar_core.checkpoint import (
+    CHECKPOINT_FILE,
+    Progressed,
+    kept_weights,
+    restore_checkpoint,
+    weights_bytes,
+    write_checkpoint,
+)
+from cifar_core.config import TrainConfig
+from cifar_core.errors import DivergedError
+from cifar_core.recorder import STEP_SECONDS, Progress, Recorder
+
+REMEMBERED = {
+    "plateau": ("best", "wait", "cooldown_counter"),
+    "early_stopping": ("best", "wait", "stopped_epoch"),
+}
+"""Attributes of Keras's callbacks that a resumed training must find as they were."""
+
+
+class StopRequested(Exception):  # noqa: N818 - a signal, not an error
+    """Raised out of `fit` when somebody asked the run to stop."""
+
+
+def controllers(config: TrainConfig) -> dict[str, keras.callbacks.Callback]:
+    """Keras's own callbacks that steer the training, by the name under which they are remembered."""
+    found: dict[str, keras.callbacks.Callback] = {}
+    if config.ema_momentum:
+        found["ema"] = keras.callbacks.SwapEMAWeights()
+    if config.schedule == "plateau":
+        found["plateau"] = keras.callbacks.ReduceLROnPlateau(
+            monitor="val_loss",
+            factor=config.plateau_factor,
+            patience=config.plateau_patience,
+            min_lr=config.min_learning_rate,
+        )
+    if config.early_stopping_patience:
+        found["early_stopping"] = keras.callbacks.EarlyStopping(
+            monitor="val_accuracy", mode="max", patience=config.early_stopping_patience
+        )
+    return found
+
+
+class Session(keras.callbacks.Callback):
+    """Reports about once a second, stops within a step, and commits each epoch.
+
+    An epoch is committed in this order: best weights, checkpoint, database row. A kill between
+    any two leaves a checkpoint that knows at least as much as the database, so that a resumed run
+    repeats or re-records an epoch and never loses or doubles one.
+
+    Must stand last in the list of callbacks: Keras's own reset their state in `on_train_begin`,
+    after which this one gives back what the checkpoint remembers.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        recorder: Recorder,
+        steered: dict[str, keras.callbacks.Callback],
+        *,
+        steps: int,
+        images: int,
+        progressed: Progressed,
+    ) -> None:
+        super().__init__()
+        self.config, self.recorder, self.steered = config, recorder, steered
+        self.steps, self.images = steps, images
+        self.progressed = progressed
+        self.best_weights: list[np.ndarray] | None = None
+        self._epoch_began = self._told = self._fit_began = self._trained = 0.0
+        self._rate = config.learning_rate
+        self._epoch = 0
+        self._first_epoch = progressed.epochs_done
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        self._fit_began = time.perf_counter()
+        for name, state in self.progressed.callbacks.items():
+            for key, value in state.items():
+                setattr(self.steered[name], key, value)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        self._epoch = epoch
+        self._epoch_began = self._told = time.perf_counter()
+        self.recorder.stage(f"epoch {epoch + 1} of {self.config.epochs}")
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = logs or {}
+        if not math.isfinite(float(logs.get("loss", 0.0))):
+            raise DivergedError(
+                f"The loss is no longer a finite number in epoch {self._epoch + 1}, step {batch + 1}. "
+                f"Lower the learning rate (now {self.config.learning_rate:g}) or clip the gradient."
+            )
+        now = time.perf_counter()
+        if now - self._told >= STEP_SECONDS:
+            self._told = now
+            self.recorder.step(self._report(batch + 1, logs, now))
+        if self.recorder.stop_requested():
+            raise StopRequested
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        self._trained = time.perf_counter()
+        # Read here, since plateau lowers the rate before this callback's own on_epoch_end.
+        self._rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        if self.recorder.stop_requested():
+            raise StopRequested
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        metrics = {name: float(value) for name, value in (logs or {}).items()}
+        now = time.perf_counter()
+        metrics["learning_rate"] = self._rate
+        metrics["seconds"] = now - self._epoch_began
+        metrics["images_per_second"] = self.images / max(self._trained - self._epoch_began, 1e-9)
+        self._keep_best(epoch, metrics)
+        self.progressed.history.append({"epoch": epoch + 1, **metrics})
+        self.progressed.callbacks = self._remember()
+        self.progressed.complete = bool(self.model.stop_training) or epoch + 1 >= self.config.epochs
+        self._commit()
+        done, left = epoch + 1 - self._first_epoch, self.config.epochs - epoch - 1
+        eta = (now - self._fit_began) / done * left
+        self.recorder.epoch(
+            Progress(
+                "epoch",
+                f"epoch {epoch + 1} of {self.config.epochs}",
+                epoch + 1,
+                self.config.epochs,
+                self.steps,
+                self.steps,
+                metrics,
+                metrics["images_per_second"],
+                eta,
+            )
+        )
+
+    def _report(self, step: int, logs: dict[str, Any], now: float) -> Progress:
+        speed = step * self.config.batch_size / (now - self._epoch_began)
+        done = (self._epoch - self._first_epoch) * self.steps + step
+        left = (self.config.epochs - self._epoch) * self.steps - step
+        return Progress(
+            "step",
+            f"epoch {self._epoch + 1} of {self.config.epochs}",
+            self._epoch + 1,
+            self.config.epochs,
+            step,
+            self.steps,
+            {name: float(value) for name, value in logs.items()},
+            speed,
+            (now - self._fit_began) / done * left,
+        )
+
+    def _keep_best(self, epoch: int, metrics: dict[str, float]) -> None:
+        if metrics["val_accuracy"] <= self.progressed.best_accuracy:
+            return
+        self.progressed.best_accuracy = metrics["val_accuracy"]
+        self.progressed.best_epoch = epoch + 1
+        if self.config.keep == "best":
+            self.best_weights = kept_weights(self.model)
+            data = weights_bytes(self.best_weights) if self.recorder.store is not None else b""
+            self.recorder.artifact(best_file(epoch + 1), lambda stream: stream.write(data))
+
+    def _remember(self) -> dict[str, dict[str, Any]]:
+        return {
+            name: {key: _plain(getattr(self.steered[name], key)) for key in keys}
+            for name, keys in REMEMBERED.items()
+            if name in self.steered
+        }
+
+    def _commit(self) -> None:
+        self.recorder.artifact(
+            CHECKPOINT_FILE, lambda stream: write_checkpoint(stream, self.model, self.progressed)
+        )
+        folder = self.recorder.artifact_path("")
+        if folder is not None:
+            current = best_file(self.progressed.best_epoch)
+            for old in folder.glob("best-*.npz"):
+                if old.name != current:
+                    old.unlink(missing_ok=True)
+
+
+def best_file(epoch: int) -> str:
+    """Name of the file with the best weights; it says of which epoch, so that it cannot be mistaken."""
+    return f"best-{epoch:04d}.npz"
+
+
+def _plain(value: Any) -> Any:
+    return None if value is None else value if isinstance(value, int) else float(value)

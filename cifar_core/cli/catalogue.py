@@ -1,0 +1,88 @@
+"""`models`, `presets` and `describe`: what there is to choose from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cifar_core.cli.base import command, json_option
+from cifar_core.cli.output import print_json, print_rows
+from cifar_core.fields import Setting
+from cifar_core.fields import describe as settings_of
+from cifar_core.models import MODELS, model_config
+
+
+@command("models")
+@json_option()
+def models(as_json: bool) -> None:
+    """The architectures by name."""
+    rows = [{"model": name, "title": cls.title, "summary": cls.summary} for name, cls in MODELS.items()]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        click.echo(f"{row['model']}: {row['title']}")
+        click.echo(click.wrap_text(row["summary"], 100, "  ", "  "))
+
+
+@command("presets")
+@click.option("--model", help="Only those of this architecture.")
+@json_option()
+def presets(model: str | None, as_json: bool) -> None:
+    """The named settings, for 'cifar-lab train --preset NAME'."""
+    from cifar_core.presets import find_preset, preset
+    from cifar_core.presets import presets as names
+
+    if model is not None:
+        model_config(model)
+    found = [find_preset(name) for name in names(model)]
+    if as_json:
+        print_json(
+            [
+                {"name": p.name, "variant": p.variant, "why": p.why, "settings": preset(p.name).flat()}
+                for p in found
+            ]
+        )
+    else:
+        print_rows([{"preset": p.name, "variant": p.variant, "what": p.why} for p in found])
+
+
+@command("describe")
+@click.argument("model")
+@json_option()
+def describe(model: str, as_json: bool) -> None:
+    """One architecture: what it is, its source, its hyperparameters and their ranges."""
+    cls = model_config(model)
+    settings = settings_of(cls)
+    if as_json:
+        print_json(
+            {
+                "model": model,
+                "title": cls.title,
+                "summary": cls.summary,
+                "source": cls.source,
+                "hyperparameters": [_document(declared) for declared in settings.values()],
+            }
+        )
+        return
+    click.echo(f"{model}: {cls.title}\n")
+    for text in (cls.summary, f"Source: {cls.source}"):
+        click.echo(click.wrap_text(text, 100) + "\n")
+    for declared in settings.values():
+        click.echo(f"--{declared.name.replace('_', '-')}  {declared.allowed()}; default {declared.default}")
+        click.echo(click.wrap_text(declared.help, 100, "  ", "  "))
+
+
+def _document(declared: Setting) -> dict[str, Any]:
+    return {
+        "name": declared.name,
+        "kind": declared.kind,
+        "default": declared.default,
+        "allowed": declared.allowed(),
+        "low": declared.low,
+        "high": declared.high,
+        "choices": declared.choices,
+        "unit": declared.unit,
+        "help": declared.help,
+    }

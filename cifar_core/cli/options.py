@@ -1,0 +1,170 @@
+"""Flags made from the settings' own declarations, and values read back by them.
+
+A hyperparameter's name may mean something else in another model (`--design` has other choices for
+each), so values stay text until the model is known; `read_values` then reads them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import click
+
+from cifar_core.cli.base import GroupedOption
+from cifar_core.config import GROUPS, train_settings
+from cifar_core.errors import ConfigError
+from cifar_core.fields import Setting, describe, number
+from cifar_core.models import MODELS
+
+NOTHING = "none"
+"""What people type for a setting that may be left empty."""
+
+_METAVARS = {"int": "INT", "float": "FLOAT", "text": "TEXT", "bool": "[true|false]"}
+_TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+def setting_options(settings: Iterable[Setting]) -> list[click.Option]:
+    """One flag for each setting, in the order of the groups that the pages use."""
+    order = {group: place for place, group in enumerate(GROUPS)}
+    by_group = sorted(settings, key=lambda declared: order.get(declared.group, len(order)))
+    return [_option(declared.name, declared.group, [declared], _text(declared)) for declared in by_group]
+
+
+def model_options(taken: Iterable[str]) -> list[click.Option]:
+    """One flag for each hyperparameter of any model, but those names that are taken already."""
+    owners: dict[str, dict[str, Setting]] = {}
+    for model, cls in MODELS.items():
+        for name, declared in describe(cls).items():
+            owners.setdefault(name, {})[model] = declared
+    return [
+        _option(name, _heading(by_model), list(by_model.values()), _shared_text(by_model))
+        for name, by_model in owners.items()
+        if name not in set(taken)
+    ]
+
+
+def read_values(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given on the command line (None: not given), as values for the settings of `model`.
+
+    Raises:
+        ConfigError: unknown model, a flag that belongs to another model, or text that is no such value.
+    """
+    known = train_settings(model)
+    values = {name: text for name, text in given.items() if text is not None}
+    for name in values:
+        if name not in known:
+            raise ConfigError(_foreign(model, name))
+    return {name: read_value(known[name], text) for name, text in values.items()}
+
+
+def read_value(declared: Setting, text: Any) -> Any:
+    """Text as the value that the setting takes; its range is left to the settings object.
+
+    Raises:
+        ConfigError: "ten" for a number, "maybe" for a truth value, an unknown choice.
+    """
+    if not isinstance(text, str):
+        return text
+    if declared.optional and text.strip().lower() == NOTHING:
+        return None
+    try:
+        return _read(declared, text)
+    except (ValueError, KeyError):
+        raise ConfigError(f"{declared.name} must be {declared.allowed()}; got {text!r}.") from None
+
+
+def read_seeds(text: str) -> list[int]:
+    """ "0,1,2" as numbers.
+
+    Raises:
+        ConfigError: anything else, or one of them twice.
+    """
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds must be whole numbers, all different, such as 0,1,2; got {text!r}.")
+    return seeds
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _read(declared: Setting, text: str) -> Any:
+    if declared.kind == "int":
+        return int(text)
+    if declared.kind == "float":
+        return float(text)
+    if declared.kind == "bool":
+        return _TRUTHS[text.strip().lower()]
+    if declared.kind == "choice":
+        return {str(choice): choice for choice in declared.choices}[text]
+    return text
+
+
+def _option(name: str, heading: str, declared: list[Setting], text: str) -> click.Option:
+    switch = all(one.kind == "bool" for one in declared)
+    spelling = f"{flag(name)}/--no-{name.replace('_', '-')}" if switch else flag(name)
+    form: dict[str, Any] = {"is_flag": True} if switch else {"metavar": _metavar(declared)}
+    return GroupedOption(
+        [spelling, name], heading=heading, default=None, help=text, show_default=False, **form
+    )
+
+
+def _metavar(declared: list[Setting]) -> str:
+    if declared[0].name == "model":
+        return f"[{'|'.join(MODELS)}]"
+    kinds = {one.kind for one in declared}
+    if len(kinds) > 1:
+        return "VALUE"
+    if kinds != {"choice"}:
+        return _METAVARS[kinds.pop()]
+    choices = dict.fromkeys(str(choice) for one in declared for choice in one.choices)
+    return f"[{'|'.join(choices)}]"
+
+
+def _text(declared: Setting) -> str:
+    return f"{declared.help} [{_range(declared)}default: {_shown(declared)}]"
+
+
+def _range(declared: Setting) -> str:
+    return "" if declared.kind in ("bool", "text", "choice") else f"{declared.allowed()}; "
+
+
+def _shown(declared: Setting) -> str:
+    value = declared.default
+    if value is None or value == "":
+        return NOTHING
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return number(value) if isinstance(value, int | float) else str(value)
+
+
+def _heading(by_model: Mapping[str, Setting]) -> str:
+    return f"Only for {' and '.join(by_model)}" if len(by_model) == 1 else "Of several models"
+
+
+def _shared_text(by_model: Mapping[str, Setting]) -> str:
+    """Help of a hyperparameter that several models may have, alike or each in its own way."""
+    texts = {model: _text(declared) for model, declared in by_model.items()}
+    if len(texts) == 1:
+        return next(iter(texts.values()))
+    first = next(iter(by_model.values()))
+    ways = ", ".join(f"{model} {_way(declared)}" for model, declared in by_model.items())
+    return f"{first.help} [defaults: {ways}]"
+
+
+def _way(declared: Setting) -> str:
+    if declared.kind == "choice":
+        return f"{_shown(declared)} ({'|'.join(map(str, declared.choices))})"
+    return _shown(declared)
+
+
+def _foreign(model: str, name: str) -> str:
+    owners = [owner for owner, cls in MODELS.items() if name in describe(cls)]
+    own = ", ".join(flag(one) for one in describe(MODELS[model])) or "none"
+    of = f" is a setting of {', '.join(owners)}, not of {model}" if owners else f" is no setting of {model}"
+    return f"{flag(name)}{of}; {model} has: {own}."

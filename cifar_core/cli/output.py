@@ -1,0 +1,172 @@
+"""What commands print: JSON documents, tables for people, CSV that is safe to open in a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+from enum import Enum
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+EMPTY = "–"
+
+
+def print_json(document: Any) -> None:
+    """One document on stdout, in strict JSON: what is not a number becomes null."""
+    click.echo(json.dumps(plain(document), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def plain(value: Any) -> Any:
+    """Only dicts with text keys, lists, text, numbers, truth values and None."""
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if value is None or (isinstance(value, str | bool | int) and not isinstance(value, np.generic)):
+        return value
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, datetime | date):
+        return None if value != value else value.isoformat()  # NaT is a datetime unequal to itself
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if hasattr(value, "model_dump"):
+        return plain(value.model_dump())
+    if hasattr(value, "to_dict"):
+        return plain(records(value))
+    if isinstance(value, Iterable) and not isinstance(value, bytes | PurePath):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a frame as mappings; missing values of any kind are None."""
+    rows = frame.astype(object).where(frame.notna(), None)
+    return [{str(key): value for key, value in row.items()} for row in rows.to_dict(orient="records")]
+
+
+def print_as(form: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str = "") -> None:
+    """Rows as a "table" of some columns (`empty` where there are none), or whole as "csv" or "json"."""
+    if form == "json":
+        print_json(rows)
+    elif form == "csv":
+        click.echo(csv_text(rows), nl=False)
+    elif rows or not empty:
+        print_rows(rows, columns)
+    else:
+        click.echo(empty)
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """A table: with lines and colours on a terminal, aligned plain text in a pipe."""
+    columns = list(columns or (rows[0] if rows else ()))
+    cells = [[cell(row.get(column), column) for column in columns] for row in rows]
+    numeric = [_is_numeric(row.get(column) for row in rows) for column in columns]
+    titles = [column.replace("_", " ") for column in columns]
+    if sys.stdout.isatty():
+        _print_rich(titles, cells, numeric)
+    else:
+        _print_plain(titles, cells, numeric)
+
+
+def print_pairs(pairs: Mapping[str, Any]) -> None:
+    """Names and values, one pair a line."""
+    width = max((len(name) for name in pairs), default=0)
+    for name, value in pairs.items():
+        click.echo(f"  {name.replace('_', ' '):<{width}}  {cell(value, name)}")
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
+    """CSV with a heading; text that a spreadsheet would take for a formula gets a ' in front."""
+    columns = list(columns or (rows[0] if rows else ()))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([guarded(column) for column in columns])
+    writer.writerows([[guarded(plain(row.get(column))) for column in columns] for row in rows])
+    return buffer.getvalue()
+
+
+def guarded(value: Any) -> Any:
+    """A CSV cell that no spreadsheet runs. Numbers stay numbers, the negative ones too."""
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+        return f"'{value}"
+    return value
+
+
+def cell(value: Any, name: str = "") -> str:
+    """A value as people read it."""
+    value = plain(value)
+    if value is None or value == "":
+        return EMPTY
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4f}" if "accuracy" in name else f"{value:.4g}"
+    if isinstance(value, list | dict):
+        return printable(json.dumps(value, ensure_ascii=False))
+    return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Text from people, without characters that would move the cursor or change the terminal."""
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def duration(seconds: float | None) -> str:
+    """75.2 as "1:15"; None as a dash."""
+    if seconds is None or not math.isfinite(seconds):
+        return EMPTY
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def percent(share: float | None) -> str:
+    """0.6652 as "66.52 %"; None as a dash."""
+    return EMPTY if share is None else f"{100 * share:.2f} %"
+
+
+def _is_numeric(values: Iterable[Any]) -> bool:
+    known = [value for value in map(plain, values) if value is not None]
+    return bool(known) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in known
+    )
+
+
+def _print_plain(titles: list[str], cells: list[list[str]], numeric: list[bool]) -> None:
+    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+    for row in (titles, *cells):
+        parts = [
+            text.rjust(width) if number else text.ljust(width)
+            for text, width, number in zip(row, widths, numeric, strict=True)
+        ]
+        click.echo("  ".join(parts).rstrip())
+
+
+def _print_rich(titles: list[str], cells: list[list[str]], numeric: list[bool]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for title, number in zip(titles, numeric, strict=True):
+        table.add_column(Text(title), justify="right" if number else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    Console().print(table)

@@ -1,0 +1,83 @@
+"""The table of all commands. A command's module is imported when the command is used."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any
+
+import click
+
+import cifar_core
+from cifar_core.cli.base import CONTEXT, debug_option
+
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Data": {
+        "data": ("data:data", "Where the images are; fetch them; take a folder or archive."),
+    },
+    "Training": {
+        "train": ("training:train", "Train one setting, test it once, record it."),
+        "tune": ("tuning:tune", "Search for good settings of a model."),
+        "reproduce": ("study:reproduce", "The study's seven runs, its figures beside ours."),
+        "resume": ("training:resume", "Go on with a run from its last completed epoch."),
+        "stop": ("records:stop", "Ask a run to stop; it keeps what it has."),
+        "worker": ("service:worker", "Carry out queued runs."),
+    },
+    "Results": {
+        "leaderboard": ("records:leaderboard", "Finished runs, best first."),
+        "runs": ("records:runs", "All runs and their states."),
+        "show": ("records:show", "One run: settings, figures, circumstances."),
+        "delete": ("records:delete", "Remove runs and their files."),
+    },
+    "Use of a trained model": {
+        "evaluate": ("using:evaluate", "Test a stored model again and compare with its record."),
+        "predict": ("using:predict", "What a model sees in pictures."),
+        "export": ("using:export", "Write a model as Keras, SavedModel, TFLite or ONNX."),
+    },
+    "What there is": {
+        "models": ("catalogue:models", "The architectures."),
+        "presets": ("catalogue:presets", "The named settings."),
+        "describe": ("catalogue:describe", "One architecture: source, hyperparameters and their ranges."),
+        "bench": ("service:bench", "Measure speed on this machine."),
+    },
+}
+COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
+
+
+class Root(click.Group):
+    """Lists commands from the table above and imports the one that is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        found: click.Command = getattr(importlib.import_module(f"cifar_core.cli.{module}"), attribute)
+        return found
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            near = difflib.get_close_matches(args[0], COMMANDS, n=3)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            ctx.fail(f"Unknown command {args[0]!r}.{hint} Known are: {', '.join(COMMANDS)}.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        for heading, entries in SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, text) for name, (_, text) in entries.items()], col_max=14)
+
+
+@click.group(cls=Root, context_settings=CONTEXT)
+@click.version_option(cifar_core.__version__, message="%(prog)s %(version)s")
+def root() -> None:
+    """Explore CIFAR-10, train and tune networks on it, and study what they get wrong.
+
+    Everything is kept in one folder, ~/.cifar-lab or what CIFAR_LAB_HOME names. CIFAR_LAB_DATA
+    names a folder or archive that holds the images. 'cifar-lab COMMAND --help' explains a command.
+    """
+
+
+root.params.append(debug_option())

@@ -1,0 +1,205 @@
+"""`evaluate`, `predict` and `export`: a trained model put to use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from cifar_core.cli.base import command, json_option, run_argument
+from cifar_core.cli.framework import load_framework, quiet
+from cifar_core.cli.output import percent, print_json, print_rows, printable
+from cifar_core.errors import DataError, RunStateError, StoreError, TrainingError
+from cifar_core.labels import CLASS_NAMES
+
+if TYPE_CHECKING:
+    import keras
+
+    from cifar_core.data import Dataset
+    from cifar_core.metrics import Report
+    from cifar_core.store import RunRecord
+
+_LOSS_TOLERANCE = 1e-3
+_CALIBRATION_IMAGES = 200
+
+
+@command("evaluate")
+@run_argument
+@json_option()
+def evaluate(run: str, as_json: bool) -> None:
+    """Test a run's stored model again on its dataset, and compare with what was recorded.
+
+    RUN is its id, or enough of the id's beginning.
+    """
+    from cifar_core.evaluation import evaluate as measure
+
+    record, path = stored_model(run)
+    dataset = _dataset(record)
+    limited = dataset.limited(record.config.train_limit, record.config.test_limit, record.config.seed)
+    model = _load_model(path)
+    report = measure(model, limited.x_test, limited.y_test, test_flip=record.config.test_flip)
+    same_images = dataset.fingerprint == record.dataset.get("fingerprint", dataset.fingerprint)
+    verdict = _verdict(record.metrics, report, same_images=same_images)
+    if as_json:
+        recorded = {name: (record.metrics or {}).get(name) for name in ("accuracy", "loss", "n")}
+        print_json(
+            {
+                "run": record.id,
+                "metrics": report.to_dict(),
+                "recorded": recorded,
+                "same_images": same_images,
+                "equal": verdict == _EQUAL,
+                "verdict": verdict,
+            }
+        )
+        return
+    click.echo(f"run {record.id} on {report.n:,} test images of {dataset.name} ({dataset.source})")
+    click.echo(f"accuracy {percent(report.accuracy)}, loss {report.loss:.4f}, ece {report.ece:.4f}")
+    click.echo(verdict)
+    print_rows(report.to_dict()["per_class"])
+
+
+@command("predict")
+@run_argument
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--top", type=click.IntRange(1, len(CLASS_NAMES)), default=3, help="How many classes to name.")
+@json_option()
+def predict(run: str, images: Sequence[Path], top: int, as_json: bool) -> None:
+    """What a run's model sees in pictures.
+
+    Any PNG, JPEG, GIF, BMP, WebP or TIFF: its middle square is taken and scaled to 32x32.
+    """
+    from cifar_core.evaluation import predict_probabilities
+    from cifar_core.images import read_image
+
+    record, path = stored_model(run)
+    pixels = np.stack([read_image(image) for image in images])  # all of them, before the slow part
+    model = _load_model(path)
+    probabilities = predict_probabilities(model, pixels, test_flip=record.config.test_flip)
+    found = [
+        {"image": str(image), "classes": _top(row, top)}
+        for image, row in zip(images, probabilities, strict=True)
+    ]
+    if as_json:
+        print_json({"run": record.id, "images": found})
+        return
+    for entry in found:
+        words = [f"{one['class']} {percent(one['probability'])}" for one in entry["classes"]]
+        click.echo(f"{printable(entry['image'])}: {', '.join(words)}")
+
+
+@command("export")
+@run_argument
+@click.option(
+    "--format",
+    "form",
+    required=True,
+    metavar="[keras|saved_model|tflite|onnx]",
+    help="What to write. saved_model is a folder.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Where to write it; else RUN with the format's suffix.",
+)
+@click.option(
+    "--quantize",
+    metavar="[float16|int8]",
+    help="For tflite: float16 halves the file, int8 makes it a quarter, set up with training images.",
+)
+@click.option("--force", is_flag=True, show_default=False, help="Replace what is there.")
+@json_option()
+def export(
+    run: str, form: str, output: Path | None, quantize: str | None, force: bool, as_json: bool
+) -> None:
+    """Write a run's model as Keras, SavedModel, TFLite or ONNX file.
+
+    The written file is run on test images before it counts, and compared with the model.
+    """
+    from cifar_core.export import check_format, check_request, default_name, export_model
+
+    check_format(form, quantize)
+    record, path = stored_model(run)
+    target = (output or Path(default_name(record.id, form, quantize))).expanduser().absolute()
+    check_request(form, target, quantize, overwrite=force)
+    calibration, images = _export_images(record, needed=quantize == "int8")
+    load_framework()
+    with quiet():
+        result = export_model(
+            path, form, target, quantize=quantize, calibration=calibration, images=images, overwrite=force
+        )
+    if as_json:
+        print_json({"run": record.id, **vars(result)})
+        return
+    click.echo(f"{result.path}  ({result.bytes:,} bytes)")
+    click.echo(
+        f"same class as the model on {percent(result.agreement)} of {result.images} pictures; "
+        f"probabilities differ by at most {result.max_difference:.2g}"
+    )
+
+
+def stored_model(run: str) -> tuple[RunRecord, Path]:
+    """A run and the file of its trained model.
+
+    Raises:
+        RunNotFoundError: no such run. RunStateError: it has no model yet.
+    """
+    from cifar_core.store import RunStore
+    from cifar_core.training import MODEL_FILE
+
+    store = RunStore()
+    record = store.get(run)
+    try:
+        return record, store.artifact(record.id, MODEL_FILE)
+    except StoreError as error:
+        if record.state.is_finished() and record.metrics is not None:
+            raise
+        raise RunStateError(f"Run {record.id} is {record.state}; only a finished run has a model.") from error
+
+
+_EQUAL = "equal to what was recorded"
+
+
+def _verdict(recorded: dict[str, Any] | None, report: Report, *, same_images: bool) -> str:
+    if not recorded or recorded.get("accuracy") is None:
+        return "nothing was recorded to compare with"
+    if recorded["accuracy"] == report.accuracy and abs(recorded["loss"] - report.loss) <= _LOSS_TOLERANCE:
+        return _EQUAL
+    why = "" if same_images else "; the images are not the same"
+    accuracy, loss = percent(recorded["accuracy"]), f"{recorded['loss']:.4f}"
+    return f"NOT equal to what was recorded: accuracy {accuracy}, loss {loss}{why}"
+
+
+def _dataset(record: RunRecord) -> Dataset:
+    from cifar_core.data import load_dataset
+
+    return load_dataset(record.config.dataset, seed=record.config.seed)
+
+
+def _export_images(record: RunRecord, *, needed: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """(calibration, pictures to compare on); drawn pictures do for the comparison where there is no data."""
+    try:
+        dataset = _dataset(record)
+    except DataError:
+        if needed:
+            raise
+        return None, None
+    return dataset.x_train[:_CALIBRATION_IMAGES], dataset.x_test
+
+
+def _load_model(path: Path) -> keras.Model:
+    load_framework()
+    import keras
+
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:  # a damaged zip, JSON or HDF5, each with errors of its own
+        raise TrainingError(f"The model {path} cannot be loaded ({error}).") from error
+
+
+def _top(probabilities: np.ndarray, count: int) -> list[dict[str, Any]]:
+    order = np.argsort(-probabilities, kind="stable")[:count]
+    return [{"class": CLASS_NAMES[place], "probability": float(probabilities[place])} for place in order]

@@ -1,0 +1,177 @@
+"""What a dataset is: images and labels that nobody can change, with a fingerprint of their content."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from cifar_core.errors import ConfigError, DataError
+from cifar_core.labels import CLASS_NAMES, IMAGE_SHAPE, NUM_CLASSES
+
+OFFICIAL = "official archive"
+LOCAL = "local folder"
+KERAS = "Keras cache"
+SYNTHETIC = "synthetic"
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training and test images of ten classes. Immutable: safe to cache and to share.
+
+    Attributes:
+        name: "cifar10" or "synthetic"; results of the two are never compared.
+        source: "official archive" (checksums of the official files match), "local folder",
+            "Keras cache" or "synthetic".
+        origin: the folder or archive it was read from, or "seed 0".
+        x_train, x_test: uint8 (N, 32, 32, 3), RGB in 0..255, contiguous, read-only.
+        y_train, y_test: int64 (N,), in 0..9, read-only.
+
+    Raises:
+        DataError: an array of another shape or dtype, labels outside 0..9, or counts that differ.
+    """
+
+    name: str
+    source: str
+    origin: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+    def __post_init__(self) -> None:
+        for part in ("train", "test"):
+            images, labels = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
+            _check(part, images, labels)
+            object.__setattr__(self, f"x_{part}", _frozen(images))
+            object.__setattr__(self, f"y_{part}", _frozen(labels))
+
+    def __repr__(self) -> str:
+        return (
+            f"Dataset({self.name!r}, {len(self.y_train):,} train + {len(self.y_test):,} test images, "
+            f"{self.source}, {self.origin})"
+        )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return CLASS_NAMES
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of name, images and labels: the same for equal content, whatever its source."""
+        digest = hashlib.sha256(self.name.encode())
+        for images, labels in ((self.x_train, self.y_train), (self.x_test, self.y_test)):
+            digest.update(f"/{len(labels)}/".encode())
+            digest.update(images)
+            digest.update(labels.astype("<i8", copy=False))
+        return digest.hexdigest()
+
+    def split(self, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices into the training images: (train part, validation part), both sorted int64.
+
+        Every class gives its exact share to validation (where a share is not whole, within one
+        image, and round(fraction * n) in total). Depends on labels, fraction and seed alone: the
+        same on every machine and with every version of NumPy.
+
+        Raises:
+            ConfigError: fraction is not in [0, 1).
+        """
+        if not 0 <= fraction < 1:
+            raise ConfigError(f"A validation fraction must be at least 0 and below 1; got {fraction!r}.")
+        chosen = stratified(self.y_train, round(fraction * len(self.y_train)), seed)
+        rest = np.ones(len(self.y_train), bool)
+        rest[chosen] = False
+        return np.flatnonzero(rest).astype(np.int64), chosen
+
+    def limited(self, train_limit: int | None, test_limit: int | None, seed: int) -> Dataset:
+        """A stratified subset for quick looks, in the original order; None takes all.
+
+        A smaller subset of the same seed lies within a larger one, for equally common classes.
+
+        Raises:
+            ConfigError: a limit below 1, or above the number of images there are.
+        """
+        train = _limit("train_limit", self.y_train, train_limit, seed)
+        test = _limit("test_limit", self.y_test, test_limit, seed)
+        if train is None and test is None:
+            return self
+        every = slice(None)
+        train, test = every if train is None else train, every if test is None else test
+        return replace(
+            self,
+            x_train=self.x_train[train],
+            y_train=self.y_train[train],
+            x_test=self.x_test[test],
+            y_test=self.y_test[test],
+        )
+
+
+def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Sorted int64 indices of `count` samples, every class in proportion, drawn by seed.
+
+    Shares that are not whole are rounded by largest remainder, ties to the lower class.
+    """
+    sizes = np.bincount(labels, minlength=NUM_CLASSES)
+    keys = _mix(np.arange(len(labels), dtype=np.uint64), seed)
+    parts = []
+    for label, share in enumerate(_shares([int(size) for size in sizes], count)):
+        members = np.flatnonzero(labels == label)
+        order = np.argsort(keys[members], kind="stable")
+        parts.append(members[order[:share]])
+    return np.sort(np.concatenate(parts)).astype(np.int64)
+
+
+def _shares(sizes: list[int], count: int) -> list[int]:
+    """How many of each class: whole numbers that sum to count, each within one of its exact share."""
+    total = max(sum(sizes), 1)
+    shares = [size * count // total for size in sizes]
+    remainders = [size * count % total for size in sizes]
+    by_remainder = sorted(range(len(sizes)), key=lambda label: (-remainders[label], label))
+    for label in by_remainder[: count - sum(shares)]:
+        shares[label] += 1
+    return shares
+
+
+def _mix(values: np.ndarray, seed: int) -> np.ndarray:
+    """One reproducible random uint64 for each value (SplitMix64: Steele, Lea, Flood 2014).
+
+    Written out, since NumPy promises no fixed stream across versions for its own generators.
+    """
+    z = values + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % 2**64)
+    z = z * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _limit(name: str, labels: np.ndarray, limit: int | None, seed: int) -> np.ndarray | None:
+    if limit is None or limit == len(labels):
+        return None
+    if not 1 <= limit <= len(labels):
+        raise ConfigError(
+            f"{name} must be between 1 and {len(labels):,}, the images there are; got {limit:,}."
+        )
+    return stratified(labels, int(limit), seed)
+
+
+def _check(part: str, images: np.ndarray, labels: np.ndarray) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != IMAGE_SHAPE:
+        raise DataError(f"The {part} images must be uint8 (N, 32, 32, 3); got {images.dtype} {images.shape}.")
+    if labels.dtype != np.int64 or labels.shape != (len(images),):
+        raise DataError(
+            f"The {part} labels must be int64 ({len(images)},); got {labels.dtype} {labels.shape}."
+        )
+    if len(labels) and (labels.min() < 0 or labels.max() >= NUM_CLASSES):
+        raise DataError(
+            f"The {part} labels must be in 0..{NUM_CLASSES - 1}; got {labels.min()} to {labels.max()}."
+        )
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    """The array, contiguous and read-only; copied where somebody could still write to it."""
+    if array.flags.writeable or not array.flags.c_contiguous:
+        array = np.array(array, order="C")
+        array.flags.writeable = False
+    return array.view()  # of a read-only base: NumPy refuses to make it writeable again

@@ -1,0 +1,389 @@
+"""A trained network as a file for elsewhere: Keras, TensorFlow SavedModel, LiteRT (TFLite), ONNX.
+
+Every file is run once before it counts as written: what it says about some pictures is compared
+with what the network says, and a file that does not agree is thrown away. All of them take float32
+images (N, 32, 32, 3) in 0..255 and give float32 probabilities (N, 10).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from cifar_core.errors import CifarLabError, ConfigError, ExportError
+from cifar_core.labels import IMAGE_SHAPE, NUM_CLASSES
+
+if TYPE_CHECKING:
+    import keras
+
+Format = Literal["keras", "saved_model", "tflite", "onnx"]
+Quantize = Literal["float16", "int8"]
+
+SUFFIXES: dict[str, str] = {"keras": ".keras", "saved_model": "", "tflite": ".tflite", "onnx": ".onnx"}
+FORMATS: tuple[str, ...] = tuple(SUFFIXES)
+QUANTIZATIONS: tuple[str, ...] = ("float16", "int8")
+PACKAGES = {"tflite": ("ai-edge-litert",), "onnx": ("tf2onnx", "onnx", "onnxruntime")}
+
+VERIFIED_IMAGES = 64
+MAX_CALIBRATION = 500
+TOLERANCE = 1e-3
+"""Largest difference of a probability that a faithful copy may show; rounding alone makes 1e-6."""
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written, and how well it agrees with the network.
+
+    Attributes:
+        path: the file, or the folder of a SavedModel.
+        format, quantize: as asked.
+        bytes: size of all that was written.
+        images: on how many pictures the two were compared.
+        agreement: share of them, 0..1, to which both give the same class.
+        max_difference: largest difference of a probability over all of them.
+    """
+
+    path: Path
+    format: str
+    quantize: str | None
+    bytes: int
+    images: int
+    agreement: float
+    max_difference: float
+
+
+def export_model(
+    model_or_path: keras.Model | str | os.PathLike[str],
+    format: Format,  # noqa: A002 - the word that keras's own export uses
+    destination: str | os.PathLike[str],
+    *,
+    quantize: Quantize | None = None,
+    calibration: np.ndarray | None = None,
+    images: np.ndarray | None = None,
+    overwrite: bool = False,
+) -> ExportResult:
+    """Write the network to `destination`, run the written file, and compare.
+
+    A network of mixed precision is exported in float32, since not every format knows bfloat16;
+    the comparison is with that float32 network. Nothing appears at `destination` before the file
+    is complete and agrees.
+
+    Args:
+        model_or_path: a Keras model, or a `.keras` file.
+        format: "keras", "saved_model" (a folder), "tflite" or "onnx".
+        destination: a file with the format's suffix; for "saved_model" a folder.
+        quantize: for "tflite" only. "float16" halves the file; "int8" makes it a quarter, computes
+            in whole numbers where it can, and needs `calibration`.
+        calibration: training images, uint8 (N, 32, 32, 3); the first 500 set the ranges of int8.
+        images: pictures to compare on, uint8 (N, 32, 32, 3); drawn ones where None.
+        overwrite: replace what is at `destination`.
+
+    Raises:
+        ConfigError: unknown format or quantization, wrong suffix, int8 without calibration, or
+            `destination` exists.
+        ExportError: a package lacks, the converter fails, or the file does not agree.
+    """
+    target = _check(format, Path(destination), quantize, calibration, overwrite)
+    images = _pictures() if images is None else images[:VERIFIED_IMAGES]
+    with _quiet():
+        model = _loaded(model_or_path)
+        plain = model if format == "keras" else in_float32(model)
+        expected = _probabilities(plain, images)
+        with _work_folder(target) as work:
+            written = work / target.name
+            _write(plain, format, written, quantize, calibration)
+            found = run_exported(written, format, images)
+            _verify(format, quantize, expected, found)
+            size = _size(written)
+            _move(written, target)
+    return ExportResult(
+        path=target,
+        format=format,
+        quantize=quantize,
+        bytes=size,
+        images=len(images),
+        agreement=float((expected.argmax(1) == found.argmax(1)).mean()),
+        max_difference=float(np.abs(expected - found).max()),
+    )
+
+
+def default_name(stem: str, format: str, quantize: str | None = None) -> str:  # noqa: A002
+    """A file name for an export: "base_cnn-8f3a1c.tflite", "base_cnn-8f3a1c-int8.tflite" ..."""
+    parts = [stem, quantize, "saved_model" if format == "saved_model" else None]
+    return "-".join(part for part in parts if part) + SUFFIXES.get(format, "")
+
+
+def check_format(format: str, quantize: str | None) -> None:  # noqa: A002
+    """
+    Raises:
+        ConfigError: unknown format or quantization, or two that do not go together.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"Unknown format {format!r}; known are: {', '.join(FORMATS)}.")
+    if quantize is not None and quantize not in QUANTIZATIONS:
+        raise ConfigError(f"Unknown quantization {quantize!r}; known are: {', '.join(QUANTIZATIONS)}.")
+    if quantize is not None and format != "tflite":
+        raise ConfigError(f"Only tflite can be quantized; got format={format!r} with quantize={quantize!r}.")
+
+
+def check_request(format: str, destination: Path, quantize: str | None, *, overwrite: bool) -> None:  # noqa: A002
+    """Whether this can be exported there at all, told without loading a framework.
+
+    Raises:
+        ConfigError: as `export_model`.
+    """
+    check_format(format, quantize)
+    suffix = SUFFIXES[format]
+    if suffix and destination.suffix != suffix:
+        raise ConfigError(f"A {format} file must end with {suffix}; got {destination.name!r}.")
+    if destination.exists() and not overwrite:
+        raise ConfigError(f"{destination} exists already; choose another name, or have it replaced (overwrite, --force).")
+    if destination.exists() and not _replaceable(destination, format):
+        raise ConfigError(f"{destination} is something else than an earlier {format} export; it stays.")
+    if not destination.parent.is_dir():
+        raise ConfigError(f"There is no folder {destination.parent} to write to.")
+
+
+def run_exported(path: Path, format: str, images: np.ndarray) -> np.ndarray:  # noqa: A002
+    """Probabilities that an exported file gives, float32 (N, 10).
+
+    Args:
+        images: (N, 32, 32, 3) in 0..255.
+    """
+    runners: dict[str, Callable[[Path, np.ndarray], np.ndarray]] = {
+        "keras": _run_keras,
+        "saved_model": _run_saved_model,
+        "tflite": _run_tflite,
+        "onnx": _run_onnx,
+    }
+    return np.asarray(runners[format](path, images.astype(np.float32)), dtype=np.float32)
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """The same network with every layer computing in float32; `model` itself if it does already."""
+    config = model.get_config()
+    plain = _without_mixed(config)
+    if plain == config:
+        return model
+    twin = type(model).from_config(plain)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def _without_mixed(value: Any) -> Any:
+    """A model's configuration with each dtype policy replaced by float32."""
+    if isinstance(value, dict):
+        if value.get("class_name") == "DTypePolicy":
+            return {**value, "config": {**value["config"], "name": "float32"}}
+        return {
+            key: "float32" if key == "dtype" and isinstance(item, str) else _without_mixed(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return type(value)(_without_mixed(item) for item in value)
+    return value
+
+
+def _check(
+    format: str,  # noqa: A002
+    destination: Path,
+    quantize: str | None,
+    calibration: np.ndarray | None,
+    overwrite: bool,
+) -> Path:
+    target = destination.expanduser().absolute()
+    check_request(format, target, quantize, overwrite=overwrite)
+    if quantize == "int8" and (calibration is None or not len(calibration)):
+        raise ConfigError("int8 needs calibration: some hundred training images, uint8 (N, 32, 32, 3).")
+    return target
+
+
+def _replaceable(path: Path, format: str) -> bool:  # noqa: A002
+    """A folder is replaced only where it is an export: a slip must not delete somebody's folder."""
+    if format != "saved_model":
+        return path.is_file()
+    return path.is_dir() and ((path / "saved_model.pb").is_file() or not any(path.iterdir()))
+
+
+def _pictures() -> np.ndarray:
+    """Smooth random pictures, uint8 (64, 32, 32, 3): noise would show no network anything."""
+    from PIL import Image
+
+    rough = np.random.default_rng(0).integers(0, 256, (VERIFIED_IMAGES, 6, 6, 3), dtype=np.uint8)
+    size = IMAGE_SHAPE[:2]
+    return np.stack([np.asarray(Image.fromarray(r).resize(size, Image.Resampling.BICUBIC)) for r in rough])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the converters' own deprecations, which nobody here can act upon."""
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning, UserWarning):
+            warnings.simplefilter("ignore", category)
+        yield
+
+
+def _loaded(model_or_path: keras.Model | str | os.PathLike[str]) -> keras.Model:
+    import keras
+
+    if isinstance(model_or_path, keras.Model):
+        return model_or_path
+    path = Path(model_or_path)
+    if not path.is_file():
+        raise ExportError(f"There is no model at {path}.")
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:  # a damaged zip, JSON or HDF5, each with errors of its own
+        raise ExportError(f"The model {path} cannot be loaded ({error}).") from error
+
+
+def _probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    return np.asarray(model.predict_on_batch(images.astype(np.float32)), dtype=np.float32)
+
+
+@contextmanager
+def _work_folder(target: Path) -> Iterator[Path]:
+    """A hidden folder beside the target, so that the last step is a rename on one disk."""
+    try:
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise ExportError(f"Cannot write in {target.parent}: {error.strerror}.") from error
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _write(
+    model: keras.Model,
+    format: str,  # noqa: A002
+    path: Path,
+    quantize: str | None,
+    calibration: np.ndarray | None,
+) -> None:
+    writers: dict[str, Callable[[], None]] = {
+        "keras": lambda: model.save(path, include_optimizer=False),
+        "saved_model": lambda: model.export(path, format="tf_saved_model", verbose=False),
+        "onnx": lambda: _with_erf(model).export(path, format="onnx", verbose=False),
+        "tflite": lambda: model.export(
+            path, format="litert", verbose=False, **_converter_options(quantize, calibration)
+        ),
+    }
+    try:
+        writers[format]()
+    except CifarLabError:
+        raise
+    except ImportError as error:
+        raise _lacking(format, error) from error
+    except Exception as error:  # each converter raises errors of its own
+        raise ExportError(f"The conversion to {format} failed: {type(error).__name__}: {error}") from error
+
+
+def _with_erf(model: keras.Model) -> keras.Model:
+    """The same network with GELU written by erf: TensorFlow writes it by erfc, which ONNX lacks."""
+    import keras
+
+    if not any(_is_gelu(layer) for layer in model.layers):
+        return model
+    twin = type(model).from_config(model.get_config())
+    twin.set_weights(model.get_weights())
+    for layer in filter(_is_gelu, twin.layers):
+        layer.activation = lambda x: 0.5 * x * (1 + keras.ops.erf(x / np.float32(np.sqrt(2))))
+    twin(np.zeros((1, *IMAGE_SHAPE), np.float32))  # Keras exports only what was called once
+    return twin
+
+
+def _is_gelu(layer: keras.Layer) -> bool:
+    import keras
+
+    return getattr(layer, "activation", None) is keras.activations.gelu
+
+
+def _converter_options(quantize: str | None, calibration: np.ndarray | None) -> dict[str, Any]:
+    if quantize is None:
+        return {}
+    import tensorflow as tf
+
+    options: dict[str, Any] = {"optimizations": [tf.lite.Optimize.DEFAULT]}
+    if quantize == "float16":
+        return {**options, "target_spec": {"supported_types": [tf.float16]}}
+    assert calibration is not None
+    samples = calibration[:MAX_CALIBRATION].astype(np.float32)
+    return {**options, "representative_dataset": lambda: ([sample[None]] for sample in samples)}
+
+
+def _lacking(format: str, error: ImportError) -> ExportError:  # noqa: A002
+    packages = " ".join(PACKAGES.get(format, ()))
+    return ExportError(f"Exporting to {format} needs more packages ({error}): pip install {packages}")
+
+
+def _run_keras(path: Path, images: np.ndarray) -> np.ndarray:
+    return _probabilities(_loaded(path), images)
+
+
+def _run_saved_model(path: Path, images: np.ndarray) -> np.ndarray:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))  # held by a name: its function does not keep its variables
+    return loaded.serve(tf.constant(images)).numpy()
+
+
+def _run_tflite(path: Path, images: np.ndarray) -> np.ndarray:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise _lacking("tflite", error) from error
+    interpreter = Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
+    source, result = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    rows = []
+    for image in images:
+        interpreter.set_tensor(source, image[None])
+        interpreter.invoke()
+        rows.append(interpreter.get_tensor(result)[0])
+    return np.stack(rows)
+
+
+def _run_onnx(path: Path, images: np.ndarray) -> np.ndarray:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise _lacking("onnx", error) from error
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
+
+
+def _verify(format: str, quantize: str | None, expected: np.ndarray, found: np.ndarray) -> None:  # noqa: A002
+    """Quantized copies may differ, and say by how much; all others must give the same numbers."""
+    if found.shape != expected.shape or found.shape[1] != NUM_CLASSES or not np.isfinite(found).all():
+        raise ExportError(
+            f"The {format} file gives {found.shape} where the model gives {expected.shape} finite "
+            "probabilities; nothing was written."
+        )
+    difference = float(np.abs(expected - found).max())
+    if quantize is None and difference > TOLERANCE:
+        raise ExportError(
+            f"The {format} file does not agree with the model: probabilities differ by up to "
+            f"{difference:.3g} (at most {TOLERANCE:g} is rounding); nothing was written."
+        )
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def _move(written: Path, target: Path) -> None:
+    """Put the finished export in place; an earlier folder goes only once the new one stands ready."""
+    if target.is_dir():
+        target.rename(written.parent / "replaced")
+    os.replace(written, target)

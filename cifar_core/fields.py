@@ -1,0 +1,235 @@
+"""Settings written once: declare a field here, and everything else reads the declaration.
+
+`setting(...)` makes a pydantic field that carries its range, default, step, scale and help text.
+`describe(cls)` reads them back as `Setting` records: the page makes its widget from one, the
+command line its flag, KerasTuner its search dimension, validation its error message.
+"""
+
+import functools
+import math
+import types
+from dataclasses import dataclass
+from typing import Any, Literal, Self, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from cifar_core.errors import ConfigError
+
+Scale = Literal["linear", "log"]
+Kind = Literal["int", "float", "bool", "choice", "text"]
+
+
+def setting(
+    default: Any,
+    *,
+    help: str,  # noqa: A002 - the word that people know from argparse and Streamlit
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    step: float | None = None,
+    scale: Scale = "linear",
+    group: str = "Model",
+    label: str | None = None,
+    unit: str | None = None,
+    max_length: int | None = None,
+    search: tuple[float, float] | tuple[Any, ...] | None = None,
+) -> Any:
+    """Declare one field.
+
+    Args:
+        default: value when nothing is said.
+        help: one or two sentences for people: what it does and when to change it.
+        ge, gt, le, lt: bounds, as in pydantic.
+        step: how far a widget or a grid moves at a time.
+        scale: "log" where a factor matters more than a difference.
+        group: heading under which pages and `--help` show it.
+        label: name for people; the field's own name with spaces where None.
+        unit: "px", "degrees", "epochs" ...
+        max_length: longest text.
+        search: what a search explores when nothing narrower is said: (low, high) for numbers, the
+            values for choices. None where a search should leave the field alone.
+    """
+    extra = {
+        "step": step,
+        "scale": scale,
+        "group": group,
+        "label": label,
+        "unit": unit,
+        "search": list(search) if search is not None else None,
+    }
+    return Field(
+        default=default,
+        description=help,
+        ge=ge,
+        gt=gt,
+        le=le,
+        lt=lt,
+        max_length=max_length,
+        json_schema_extra={"setting": extra},
+    )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What stands in the declaration of one field.
+
+    `low` and `high` are the ends of the allowed range; an end is itself allowed unless
+    `low_open` / `high_open`. `optional` fields also take None. `search` is what a tuner explores.
+    """
+
+    name: str
+    kind: Kind
+    default: Any
+    help: str
+    group: str
+    label: str
+    low: float | None = None
+    high: float | None = None
+    low_open: bool = False
+    high_open: bool = False
+    step: float | None = None
+    scale: Scale = "linear"
+    unit: str | None = None
+    choices: tuple[Any, ...] = ()
+    optional: bool = False
+    max_length: int | None = None
+    search: tuple[Any, ...] | None = None
+
+    def allowed(self) -> str:
+        """The allowed values in words, as errors and `--help` say them."""
+        words = {
+            "choice": "one of " + ", ".join(map(str, self.choices)),
+            "bool": "true or false",
+            "text": f"text of at most {self.max_length} characters" if self.max_length else "text",
+            "int": "a whole number" + self._range(),
+            "float": "a number" + self._range(),
+        }[self.kind]
+        return words + (", or nothing" if self.optional else "")
+
+    def _range(self) -> str:
+        low = None if self.low is None else f"{'above' if self.low_open else 'from'} {self.low:g}"
+        high = None if self.high is None else f"{'below' if self.high_open else 'to'} {self.high:g}"
+        if low and high and not self.low_open and not self.high_open:
+            return f" {low} {high}"
+        return "".join(f" {part}" for part in (low, high and f"and {high}" if low else high) if part)
+
+
+class Settings(BaseModel):
+    """Frozen, strict about names, and plain-spoken about mistakes.
+
+    Raises:
+        ConfigError: with every wrong field named, what was given and what is allowed.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        validate_default=False,
+    )
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(explain(type(self), error)) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        declared = describe(cls).get(info.field_name or "")
+        if isinstance(value, bool) and declared is not None and declared.kind in ("int", "float"):
+            raise ValueError("a truth value is not a number")
+        return value
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed, validated anew."""
+        return type(self)(**{**self.model_dump(), **changes})
+
+
+@functools.cache
+def describe(cls: type[BaseModel]) -> dict[str, Setting]:
+    """The declared settings of a class by name, in order of declaration."""
+    return {
+        name: _setting(name, field)
+        for name, field in cls.model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and "setting" in field.json_schema_extra
+    }
+
+
+def _setting(name: str, field: FieldInfo) -> Setting:
+    kind, choices, optional = _kind(field.annotation)
+    extra: dict[str, Any] = field.json_schema_extra["setting"]  # type: ignore[index,call-overload]
+    bounds = {
+        key: getattr(rule, key)
+        for rule in field.metadata
+        for key in ("ge", "gt", "le", "lt", "max_length")
+        if getattr(rule, key, None) is not None
+    }
+    return Setting(
+        name=name,
+        kind=kind,
+        default=None if field.default is PydanticUndefined else field.default,
+        help=field.description or "",
+        group=extra["group"],
+        label=extra["label"] or name.replace("_", " "),
+        low=bounds.get("ge", bounds.get("gt")),
+        high=bounds.get("le", bounds.get("lt")),
+        low_open="gt" in bounds,
+        high_open="lt" in bounds,
+        step=extra["step"],
+        scale=extra["scale"],
+        unit=extra["unit"],
+        choices=choices,
+        optional=optional,
+        max_length=bounds.get("max_length"),
+        search=None if extra["search"] is None else tuple(extra["search"]),
+    )
+
+
+def _kind(annotation: Any) -> tuple[Kind, tuple[Any, ...], bool]:
+    """(kind, choices, optional) of a type annotation."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        inner = [arg for arg in args if arg is not type(None)]
+        kind, choices, _ = _kind(inner[0])
+        return kind, choices, len(inner) < len(args)
+    if origin is Literal:
+        return "choice", args, False
+    kinds: dict[Any, Kind] = {bool: "bool", int: "int", float: "float", str: "text"}
+    return kinds[annotation], (), False
+
+
+def explain(cls: type[BaseModel], error: ValidationError) -> str:
+    """A pydantic error in words: one sentence per wrong field."""
+    known = describe(cls)
+    return " ".join(_sentence(cls, known, item) for item in error.errors(include_url=False))
+
+
+def _sentence(cls: type[BaseModel], known: dict[str, Setting], item: Any) -> str:
+    name = ".".join(str(part) for part in item["loc"])
+    given = _shown(item["input"])
+    if item["type"] == "extra_forbidden":
+        return f"Unknown setting {name!r}; known are: {', '.join(sorted(cls.model_fields))}."
+    if item["type"] == "missing":
+        return f"{name} is missing: say {name}=..."
+    if name in known:
+        return f"{name} must be {known[name].allowed()}; got {given}."
+    message = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return message if message.endswith(".") else f"{message}."
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def number(value: float) -> str:
+    """A number as people write it: 0.001, 1e-06, 50."""
+    if isinstance(value, int) or (math.isfinite(value) and value == int(value) and abs(value) < 1e6):
+        return str(int(value))
+    return f"{value:.4g}"

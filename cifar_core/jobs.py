@@ -1,0 +1,177 @@
+"""The background thread that turns queued runs into worker processes and watches over them.
+
+The app starts one `Supervisor`. It keeps, for each device, a worker process that has already
+loaded the framework and waits; when something is queued it gives the word and starts the next
+one in reserve only after that run has begun. Training never happens in this process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+
+from cifar_core.devices import device_summary
+from cifar_core.store import RunState, RunStore
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.3
+NICENESS = 10
+"""Workers give way to the app, so that pages stay quick while a CPU training uses every core."""
+STOP_PATIENCE_S = 20.0
+"""A run that was asked to stop and still runs after this long gets SIGTERM, after twice it SIGKILL."""
+RESTART_DELAY_S = 10.0
+"""How long to wait before another reserve is started when one died without an order."""
+
+
+@dataclass
+class _Slot:
+    """One device and the worker process that serves it."""
+
+    device: str
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[str] | None = None
+    ordered: bool = False
+    not_before: float = 0.0
+
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+
+class Supervisor:
+    """Starts, watches and stops worker processes; one at a time for each device.
+
+    Several supervisors (two apps, two machines) may share a store: who carries out a run is
+    decided by the store's atomic claim, not here. Ending the supervisor leaves running trainings
+    alone; idle reserves end with it, since their standard input closes.
+    """
+
+    def __init__(self, store: RunStore, *, reserve: bool = True) -> None:
+        self.store, self.reserve = store, reserve
+        self._slots = _slots()
+        self._end = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._stopping_since: dict[str, float] = {}
+
+    def start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name="cifar-lab-supervisor", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """End the thread and the idle reserves; trainings that run go on by themselves."""
+        self._end.set()
+        if self._thread is not None:
+            self._thread.join()
+        for slot in self._slots:
+            if slot.alive() and slot.process is not None and slot.process.stdin is not None:
+                slot.process.stdin.close()
+
+    def warming(self) -> bool:
+        """Whether no reserve is up yet, so that the next run waits for the framework to load."""
+        return not any(slot.alive() for slot in self._slots)
+
+    def _loop(self) -> None:
+        while not self._end.wait(TICK_SECONDS):
+            try:
+                self.tick()
+            except Exception:  # the thread must outlive a locked database or a full disk
+                log.exception("the supervisor's round failed; it tries again")
+                time.sleep(1.0)
+
+    def tick(self) -> None:
+        """One round: bury the dead, press the deaf, put queued runs to work, keep a reserve."""
+        for slot in self._slots:
+            self._bury(slot)
+        self.store.reap()
+        self._press()
+        waiting = self.store.count(RunState.QUEUED)
+        for slot in self._slots:
+            if waiting and not slot.ordered:
+                self._order(slot)
+                waiting -= 1
+            elif self.reserve and not slot.alive() and time.monotonic() >= slot.not_before:
+                slot.process = self._spawn(slot)
+
+    def _order(self, slot: _Slot) -> None:
+        """Give the slot's worker the word, starting it first where there is none."""
+        if self.store.busy(slot.device):
+            return
+        if not slot.alive():
+            slot.process = self._spawn(slot)
+        assert slot.process is not None
+        assert slot.process.stdin is not None
+        try:
+            slot.process.stdin.write("go\n")
+            # One order each: the process ends after it, and its memory and GPU are free again.
+            slot.process.stdin.close()
+        except BrokenPipeError:
+            return  # it died in this moment; the next round buries it and starts another
+        slot.ordered = True
+
+    def _bury(self, slot: _Slot) -> None:
+        """Notice a worker that ended, and say so of the run that it left behind."""
+        process = slot.process
+        if process is None or process.poll() is None:
+            return
+        if process.returncode != 0:
+            self._record_death(process)
+            if not slot.ordered:
+                slot.not_before = time.monotonic() + RESTART_DELAY_S
+        slot.process, slot.ordered = None, False
+
+    def _record_death(self, process: subprocess.Popen[str]) -> None:
+        reason = _how_it_ended(process.returncode)
+        for run_id in self.store.running_under(process.pid):
+            self.store.crash(run_id, f"the worker process {process.pid} {reason}")
+
+    def _press(self) -> None:
+        """Signal workers that do not answer a request to stop."""
+        now = time.monotonic()
+        stopping = {run_id: pid for run_id, pid in self.store.stopping_here()}
+        self._stopping_since = {run_id: self._stopping_since.get(run_id, now) for run_id in stopping}
+        for run_id, since in self._stopping_since.items():
+            waited = now - since
+            if waited > STOP_PATIENCE_S:
+                _signal(stopping[run_id], signal.SIGKILL if waited > 2 * STOP_PATIENCE_S else signal.SIGTERM)
+
+    def _spawn(self, slot: _Slot) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "cifar_core.standby", self.store.url, slot.device, str(NICENESS)]
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, **slot.environment},
+        )
+
+
+def _slots() -> list[_Slot]:
+    """One per GPU, or one for the CPU."""
+    device = device_summary()
+    if device.kind == "cpu":
+        return [_Slot("cpu")]
+    return [_Slot(f"gpu:{index}", {"CUDA_VISIBLE_DEVICES": str(index)}) for index in range(device.gpus)]
+
+
+def _how_it_ended(returncode: int) -> str:
+    if returncode < 0:
+        name = signal.Signals(-returncode).name
+        hint = " (often: out of memory)" if name == "SIGKILL" else ""
+        return f"was ended by {name}{hint}"
+    return f"ended with status {returncode}"
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:  # it ended by itself in the meantime, which is what was wanted
+        return

@@ -1,0 +1,58 @@
+"""The registry of architectures: one file and one line each.
+
+Importing this package does not import keras; `create_model` and `ModelConfig.build` do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cifar_core.errors import ConfigError
+from cifar_core.models.alexnet import AlexNet
+from cifar_core.models.base import ModelConfig
+from cifar_core.models.base_cnn import BaseCNN
+from cifar_core.models.efficientnet_b0 import EfficientNetB0
+from cifar_core.models.mobilenet import MobileNet
+from cifar_core.models.resnet9 import ResNet9
+from cifar_core.models.resnet18 import ResNet18
+from cifar_core.models.vit import VisionTransformer
+from cifar_core.models.wrn28_10 import WideResNet
+
+if TYPE_CHECKING:
+    import keras
+
+MODELS: dict[str, type[ModelConfig]] = {
+    "base_cnn": BaseCNN,
+    "alexnet": AlexNet,
+    "resnet18": ResNet18,
+    "mobilenet": MobileNet,
+    "resnet9": ResNet9,
+    "wrn28_10": WideResNet,
+    "efficientnet_b0": EfficientNetB0,
+    "vit": VisionTransformer,
+}
+
+
+def models() -> list[str]:
+    """Names of all architectures, in the order in which people meet them."""
+    return list(MODELS)
+
+
+def model_config(name: str) -> type[ModelConfig]:
+    """The hyperparameter class of a model.
+
+    Raises:
+        ConfigError: no such model; the message lists those there are.
+    """
+    if not isinstance(name, str) or name not in MODELS:
+        raise ConfigError(f"Unknown model {name!r}; known are: {', '.join(MODELS)}.")
+    return MODELS[name]
+
+
+def create_model(name: str, **hyperparameters: Any) -> keras.Model:
+    """A new, untrained network: images (N, 32, 32, 3) in 0..255 to float32 probabilities (N, 10).
+
+    Raises:
+        ConfigError: unknown model or hyperparameter, or a value out of range.
+    """
+    return model_config(name)(**hyperparameters).build()

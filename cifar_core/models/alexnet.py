@@ -1,0 +1,102 @@
+"""AlexNet as the study adapted it to 32x32 images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import cifar_core.models.parts as parts
+from cifar_core.fields import setting
+from cifar_core.labels import IMAGE_SHAPE
+from cifar_core.models.base import ModelConfig, l2_setting
+
+if TYPE_CHECKING:
+    import keras
+
+# Filters of the five 3x3 convolutions, and whether 2x2 max pooling follows.
+CONVOLUTIONS = ((96, True), (256, True), (384, False), (384, False), (256, True))
+
+
+def _units(which: str) -> Any:
+    return setting(
+        4096,
+        ge=16,
+        le=8192,
+        step=1024,
+        help=f"Width of the {which} hidden dense layer.",
+        unit="units",
+        search=(1024, 4096),
+    )
+
+
+def _dropout_rate(which: str) -> Any:
+    return setting(
+        0.5,
+        ge=0,
+        le=0.9,
+        step=0.1,
+        help=f"Share of the {which} hidden dense layer dropped in training.",
+        search=(0.3, 0.7),
+    )
+
+
+class AlexNet(ModelConfig):
+    """Five convolutions and two wide dense layers; 36,925,322 parameters at the defaults.
+
+    The search ranges of the four numbers are the study's.
+    """
+
+    title: ClassVar[str] = "AlexNet"
+    summary: ClassVar[str] = (
+        "The network that opened the deep learning era in 2012, with smaller kernels for small images. "
+        "Nine tenths of its 37 million weights sit in two dense layers, held in check by dropout."
+    )
+    source: ClassVar[str] = (
+        "A. A. Khan, Evaluating 4 Machine Learning Models on the CIFAR-10 dataset, sections 6 and 7; "
+        "after A. Krizhevsky, I. Sutskever, G. Hinton, ImageNet Classification with Deep Convolutional "
+        "Neural Networks, 2012, https://papers.nips.cc/paper/4824"
+    )
+
+    units_dense1: int = _units("first")
+    dropout_rate1: float = _dropout_rate("first")
+    units_dense2: int = _units("second")
+    dropout_rate2: float = _dropout_rate("second")
+    batch_norm: bool = setting(
+        False,
+        help="Normalise each layer's output over the batch; the original has none.",
+        search=(True, False),
+    )
+    l2: float = l2_setting()
+
+    def build(self) -> keras.Model:
+        import keras
+
+        images = keras.Input(IMAGE_SHAPE, name="images")
+        x = parts.unit_range()(images)
+        for filters, pool in CONVOLUTIONS:
+            x = self._convolution(x, filters, pool)
+        x = keras.layers.Flatten()(x)
+        x = parts.dropped(self._dense(x, self.units_dense1), self.dropout_rate1)
+        x = parts.dropped(self._dense(x, self.units_dense2), self.dropout_rate2)
+        return keras.Model(images, parts.probabilities(self.l2)(x), name="alexnet")
+
+    def _convolution(self, x: keras.KerasTensor, filters: int, pool: bool) -> keras.KerasTensor:
+        from keras import layers
+
+        x = layers.Conv2D(filters, 3, padding="same", **self._weights())(x)
+        x = self._activated(x)
+        return layers.MaxPooling2D()(x) if pool else x
+
+    def _dense(self, x: keras.KerasTensor, units: int) -> keras.KerasTensor:
+        from keras import layers
+
+        return self._activated(layers.Dense(units, **self._weights())(x))
+
+    def _weights(self) -> dict[str, Any]:
+        return {"use_bias": not self.batch_norm, "kernel_regularizer": parts.penalty(self.l2)}
+
+    def _activated(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        from keras import layers
+
+        if self.batch_norm:
+            x = layers.BatchNormalization(momentum=parts.BN_MOMENTUM)(x)
+        return layers.ReLU()(x)

@@ -1,0 +1,78 @@
+"""What a model of the registry is: typed hyperparameters that know how to build their network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cifar_core.errors import ConfigError
+from cifar_core.fields import Settings, setting
+
+if TYPE_CHECKING:
+    import keras
+
+
+class ModelConfig(Settings):
+    """Hyperparameters of one architecture.
+
+    A subclass declares its fields with `setting(...)`, names its `title`, `summary` and `source`,
+    and builds the network. Its module must not import keras at the top: pages read declarations
+    and must not pay for TensorFlow. Its field names must differ from those of `TrainConfig`, since
+    both stand side by side on the command line and in a search.
+
+    Every network is made of Keras's own layers only, so that a saved `.keras` file opens with
+    `keras.models.load_model` in safe mode on a machine that has never seen this package.
+    """
+
+    title: ClassVar[str]
+    """Name for people, e.g. "ResNet-18"."""
+    summary: ClassVar[str]
+    """Two or three sentences for somebody who meets it for the first time."""
+    source: ClassVar[str]
+    """Citation and, where there is one, the address of the paper."""
+
+    def build(self) -> keras.Model:
+        """The network, new and untrained.
+
+        Takes float or integer images (N, 32, 32, 3) in 0..255 (rescaling is its first layer) and
+        gives float32 probabilities (N, 10), whatever the dtype policy that is current while building.
+        """
+        raise NotImplementedError
+
+
+def l2_setting() -> Any:
+    """The field `l2`, the same in every model; off unless asked for."""
+    return setting(
+        0.0,
+        ge=0,
+        le=0.1,
+        scale="log",
+        label="L2",
+        help="L2 penalty on convolution and dense kernels, added to the loss; 0 is off. Not the same as "
+        "weight decay, which adaptive optimizers apply apart from the gradient.",
+        search=(1e-6, 1e-2),
+    )
+
+
+def dropout_setting(
+    default: float, what: str, *, search: tuple[float, float] = (0.0, 0.5), label: str | None = None
+) -> Any:
+    """A share of values dropped in training; `what` names them in the help text."""
+    return setting(
+        default,
+        ge=0,
+        le=0.9,
+        step=0.05,
+        label=label,
+        help=f"Share of {what} dropped in training; 0 is off.",
+        search=search,
+    )
+
+
+def require(is_so: bool, message: str) -> None:
+    """Refuse settings that are fine each for itself and contradict each other.
+
+    Raises:
+        ConfigError: with `message`, where `is_so` is false.
+    """
+    if not is_so:
+        raise ConfigError(message)

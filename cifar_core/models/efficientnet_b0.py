@@ -1,0 +1,145 @@
+"""EfficientNet-B0 with a stem for 32x32 images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import cifar_core.models.parts as parts
+from cifar_core.fields import setting
+from cifar_core.labels import IMAGE_SHAPE
+from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting
+
+if TYPE_CHECKING:
+    import keras
+
+# (filters, blocks, expansion, kernel, stride) of the seven stages: table 1 of the paper, where the
+# first convolution and the second stage have stride 2; here both have 1, so the last map is 4x4, not 1x1.
+STAGES = (
+    (16, 1, 1, 3, 1),
+    (24, 2, 6, 3, 1),
+    (40, 2, 6, 5, 2),
+    (80, 3, 6, 3, 2),
+    (112, 3, 6, 5, 1),
+    (192, 4, 6, 5, 2),
+    (320, 1, 6, 3, 1),
+)
+FIRST_FILTERS, LAST_FILTERS = 32, 1280
+SQUEEZE = 4  # channels of a block's input to the squeezed ones
+BLOCKS = sum(stage[1] for stage in STAGES)
+
+
+class EfficientNetB0(ModelConfig):
+    """Mobile inverted bottlenecks with squeeze-and-excitation; 4.1 million parameters at width 1."""
+
+    title: ClassVar[str] = "EfficientNet-B0"
+    summary: ClassVar[str] = (
+        "Found by a search for the best accuracy at a given cost: MobileNetV2's blocks, each channel "
+        "weighted by a small gate. Few parameters, though its depthwise layers are slow on a CPU."
+    )
+    source: ClassVar[str] = (
+        "M. Tan, Q. V. Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, 2019, "
+        "https://arxiv.org/abs/1905.11946; squeeze-and-excitation: J. Hu et al., https://arxiv.org/abs/1709.01507"
+    )
+
+    width: float = setting(
+        1.0, ge=0.1, le=2, step=0.1, help="Multiplies the filters of every layer.", search=(0.5, 1.4)
+    )
+    dropout: float = dropout_setting(0.2, "the pooled features before the classifier")
+    stochastic_depth: float = setting(
+        0.2,
+        ge=0,
+        le=0.9,
+        step=0.05,
+        help="Chance that the last block is skipped for an image in training; earlier blocks less, in "
+        "proportion to their place.",
+        search=(0.0, 0.4),
+    )
+    l2: float = l2_setting()
+
+    def build(self) -> keras.Model:
+        import keras
+
+        images = keras.Input(IMAGE_SHAPE, name="images")
+        x = parts.standardised()(images)
+        x = self._convolution(x, self._filters(FIRST_FILTERS), "stem", kernel=3)
+        x = self._blocks(x)
+        x = self._convolution(x, self._filters(LAST_FILTERS), "top")
+        x = parts.dropped(keras.layers.GlobalAveragePooling2D()(x), self.dropout)
+        return keras.Model(images, parts.probabilities(self.l2)(x), name="efficientnet_b0")
+
+    def _filters(self, filters: int) -> int:
+        return parts.divisible(filters * self.width)
+
+    def _blocks(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        number = 0
+        for filters, blocks, expansion, kernel, stride in STAGES:
+            for block in range(blocks):
+                first = not block
+                x = self._block(x, self._filters(filters), expansion, kernel, stride if first else 1, number)
+                number += 1
+        return x
+
+    def _block(
+        self, x: keras.KerasTensor, filters: int, expansion: int, kernel: int, stride: int, number: int
+    ) -> keras.KerasTensor:
+        """Widen, filter each channel for itself, weigh the channels, narrow again."""
+        from keras import layers
+
+        name, before = f"block_{number}", x.shape[-1]
+        branch = self._convolution(x, expansion * before, f"{name}_expand") if expansion > 1 else x
+        branch = self._depthwise(branch, kernel, stride, f"{name}_depthwise")
+        branch = self._gated(branch, max(1, before // SQUEEZE), f"{name}_gate")
+        branch = self._convolution(branch, filters, f"{name}_project", active=False)
+        if stride > 1 or before != filters:
+            return branch
+        rate = self.stochastic_depth * number / BLOCKS
+        return layers.Add(name=f"{name}_add")([parts.skipped_at_random(branch, rate, f"{name}_skip"), x])
+
+    def _depthwise(self, x: keras.KerasTensor, kernel: int, stride: int, name: str) -> keras.KerasTensor:
+        from keras import layers
+
+        x = layers.DepthwiseConv2D(
+            kernel,
+            stride,
+            padding="same",
+            use_bias=False,
+            depthwise_initializer=_initializer(),
+            depthwise_regularizer=parts.penalty(self.l2),
+            name=name,
+        )(x)
+        return _normalised(x, name)
+
+    def _gated(self, x: keras.KerasTensor, squeezed: int, name: str) -> keras.KerasTensor:
+        """Squeeze-and-excitation: each channel times a weight in 0..1 that the whole image decides."""
+        from keras import layers
+
+        gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
+        gate = layers.Conv2D(squeezed, 1, activation="silu", **self._weights(f"{name}_squeeze"))(gate)
+        gate = layers.Conv2D(x.shape[-1], 1, activation="sigmoid", **self._weights(f"{name}_excite"))(gate)
+        return layers.Multiply(name=name)([x, gate])
+
+    def _convolution(
+        self, x: keras.KerasTensor, filters: int, name: str, kernel: int = 1, active: bool = True
+    ) -> keras.KerasTensor:
+        from keras import layers
+
+        x = layers.Conv2D(filters, kernel, padding="same", use_bias=False, **self._weights(name))(x)
+        return _normalised(x, name, active)
+
+    def _weights(self, name: str) -> dict[str, Any]:
+        penalty = parts.penalty(self.l2)
+        return {"kernel_initializer": _initializer(), "kernel_regularizer": penalty, "name": name}
+
+
+def _initializer() -> keras.Initializer:
+    """As the authors' code: by what a kernel feeds, which for a depthwise one is its own channel alone."""
+    import keras
+
+    return keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="truncated_normal")
+
+
+def _normalised(x: keras.KerasTensor, name: str, active: bool = True) -> keras.KerasTensor:
+    from keras import layers
+
+    x = layers.BatchNormalization(momentum=parts.BN_MOMENTUM, epsilon=1e-3, name=f"{name}_bn")(x)
+    return layers.Activation("silu", name=f"{name}_silu")(x) if active else x

@@ -1,0 +1,94 @@
+"""ResNet-9: the quick baseline of the DAWNBench speed records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import cifar_core.models.parts as parts
+from cifar_core.fields import setting
+from cifar_core.labels import IMAGE_SHAPE
+from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting
+
+if TYPE_CHECKING:
+    import keras
+
+
+class ResNet9(ModelConfig):
+    """Eight convolutions and a classifier; 6.6 million parameters at width 64."""
+
+    title: ClassVar[str] = "ResNet-9"
+    summary: ClassVar[str] = (
+        "A short residual network made to reach 94 % in as few seconds as possible: about 24 epochs of SGD "
+        "with a one-cycle schedule, cropping, flips and cutout. The one to take when time is short."
+    )
+    source: ClassVar[str] = (
+        "D. Page, How to Train Your ResNet, 2018, https://github.com/davidcpage/cifar10-fast; "
+        "winner of Stanford's DAWNBench, https://dawn.cs.stanford.edu/benchmark/"
+    )
+
+    width: int = setting(
+        64,
+        ge=4,
+        le=256,
+        step=16,
+        help="Filters of the first convolution; the three stages have 2, 4 and 8 times as many.",
+        unit="filters",
+        search=(32, 128),
+    )
+    logit_scale: float = setting(
+        0.125,
+        gt=0,
+        le=10,
+        scale="log",
+        help="Multiplies the classifier's scores before the softmax; small values keep early "
+        "probabilities soft.",
+        search=(0.03, 1.0),
+    )
+    bn_momentum: float = setting(
+        0.9,
+        ge=0,
+        le=0.9999,
+        step=0.01,
+        label="batch norm momentum",
+        help="Share that the running averages keep at each step. Few steps want a smaller one.",
+    )
+    dropout: float = dropout_setting(0.0, "the pooled features before the classifier")
+    l2: float = l2_setting()
+
+    def build(self) -> keras.Model:
+        import keras
+        from keras import layers
+
+        images = keras.Input(IMAGE_SHAPE, name="images")
+        x = self._convolution(parts.standardised()(images), self.width)
+        x = self._residual(self._stage(x, 2 * self.width))
+        x = self._stage(x, 4 * self.width)
+        x = self._residual(self._stage(x, 8 * self.width))
+        x = parts.dropped(layers.GlobalMaxPooling2D()(x), self.dropout)
+        # Without a bias, scaling the features is the same as scaling the scores.
+        x = layers.Rescaling(self.logit_scale, dtype="float32", name="logit_scale")(x)
+        return keras.Model(images, parts.probabilities(self.l2, use_bias=False)(x), name="resnet9")
+
+    def _stage(self, x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
+        from keras import layers
+
+        return layers.MaxPooling2D()(self._convolution(x, filters))
+
+    def _residual(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        from keras import layers
+
+        branch = self._convolution(self._convolution(x, x.shape[-1]), x.shape[-1])
+        return layers.Add()([x, branch])
+
+    def _convolution(self, x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
+        from keras import layers
+
+        x = layers.Conv2D(
+            filters,
+            3,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+            kernel_regularizer=parts.penalty(self.l2),
+        )(x)
+        return layers.ReLU()(layers.BatchNormalization(momentum=self.bn_momentum, epsilon=1e-5)(x))

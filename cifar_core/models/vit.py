@@ -1,0 +1,164 @@
+"""A small Vision Transformer for 32x32 images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import model_validator
+
+import cifar_core.models.parts as parts
+from cifar_core.fields import setting
+from cifar_core.labels import IMAGE_SHAPE
+from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting, require
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+
+class VisionTransformer(ModelConfig):
+    """Sizes of ViT-Lite-7/4, plain as in "Better plain ViT baselines": 3.7 million parameters.
+
+    Pre-norm blocks, fixed two-dimensional sine-cosine positions, average pooling, no class token.
+    """
+
+    title: ClassVar[str] = "Vision Transformer"
+    summary: ClassVar[str] = (
+        "Cuts the image into small squares and lets each look at all others. Without convolutions it must "
+        "learn from the data what neighbours are, so it needs many epochs and strong augmentation here."
+    )
+    source: ClassVar[str] = (
+        "A. Dosovitskiy et al., An Image is Worth 16x16 Words, 2020, https://arxiv.org/abs/2010.11929; "
+        "L. Beyer, X. Zhai, A. Kolesnikov, Better plain ViT baselines for ImageNet-1k, 2022, "
+        "https://arxiv.org/abs/2205.01580; sizes of ViT-Lite-7/4 in A. Hassani et al., Escaping the Big "
+        "Data Paradigm with Compact Transformers, 2021, https://arxiv.org/abs/2104.05704"
+    )
+
+    patch: Literal[2, 4, 8] = setting(
+        4,
+        help="Side of the squares. Halving it makes four times as many, and attention sixteen times as dear.",
+        unit="px",
+        search=(4, 8),
+    )
+    dim: int = setting(
+        256,
+        ge=8,
+        le=1024,
+        step=64,
+        help="Numbers that describe a square; a multiple of 4 and of heads.",
+        search=(128, 192, 256, 384),
+    )
+    depth: int = setting(
+        7,
+        ge=1,
+        le=24,
+        step=1,
+        help="Transformer blocks, one after the other; cost grows in proportion.",
+        unit="blocks",
+        search=(4, 10),
+    )
+    heads: int = setting(4, ge=1, le=32, step=1, help="Attention heads; must divide dim.", search=(2, 4, 8))
+    mlp_ratio: float = setting(
+        2.0, ge=0.5, le=8, step=0.5, help="Hidden width of a block's perceptron, in dims.", search=(1.0, 4.0)
+    )
+    dropout: float = dropout_setting(
+        0.1, "attention weights and of both branches' outputs", search=(0.0, 0.3)
+    )
+    stochastic_depth: float = setting(
+        0.1,
+        ge=0,
+        le=0.9,
+        step=0.05,
+        help="Chance that the last block is skipped for an image in training; earlier blocks less, in "
+        "proportion to their place.",
+        search=(0.0, 0.3),
+    )
+    l2: float = l2_setting()
+
+    @model_validator(mode="after")
+    def _dim_can_be_shared_out(self) -> Self:
+        require(
+            self.dim % self.heads == 0,
+            f"dim must be a multiple of heads; got dim={self.dim} with heads={self.heads}. "
+            f"Take dim={self.dim + -self.dim % self.heads} or another number of heads.",
+        )
+        require(
+            self.dim % 4 == 0,
+            f"dim must be a multiple of 4 (sine and cosine of two axes); got dim={self.dim}. "
+            f"Take dim={self.dim + -self.dim % 4}.",
+        )
+        return self
+
+    def build(self) -> keras.Model:
+        import keras
+        from keras import layers
+
+        images = keras.Input(IMAGE_SHAPE, name="images")
+        x = self._tokens(parts.standardised()(images))
+        for number in range(self.depth):
+            rate = self.stochastic_depth * (number / max(1, self.depth - 1))
+            x = self._residual(x, self._attention, rate, f"block_{number}_attention")
+            x = self._residual(x, self._perceptron, rate, f"block_{number}_mlp")
+        x = layers.LayerNormalization(epsilon=1e-6, name="norm")(x)
+        x = layers.GlobalAveragePooling1D(name="pool")(x)
+        return keras.Model(images, parts.probabilities(self.l2)(x), name="vit")
+
+    def _tokens(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """Images (N, 32, 32, 3) to one vector per square with its place added (N, squares, dim)."""
+        from keras import layers
+
+        side = IMAGE_SHAPE[0] // self.patch
+        x = layers.Conv2D(
+            self.dim, self.patch, self.patch, kernel_regularizer=parts.penalty(self.l2), name="patches"
+        )(x)
+        # A constant offset is all that fixed positions are, and Keras has a layer for that.
+        x = layers.Rescaling(1.0, offset=sine_cosine_positions(side, self.dim), name="positions")(x)
+        return layers.Reshape((side * side, self.dim), name="tokens")(x)
+
+    def _residual(
+        self,
+        x: keras.KerasTensor,
+        branch: Callable[[keras.KerasTensor, str], keras.KerasTensor],
+        rate: float,
+        name: str,
+    ) -> keras.KerasTensor:
+        from keras import layers
+
+        y = layers.LayerNormalization(epsilon=1e-6, name=f"{name}_norm")(x)
+        y = parts.dropped(branch(y, name), self.dropout)
+        return layers.Add(name=f"{name}_add")([x, parts.skipped_at_random(y, rate, f"{name}_skip")])
+
+    def _attention(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        from keras import layers
+
+        return layers.MultiHeadAttention(
+            self.heads,
+            self.dim // self.heads,
+            dropout=self.dropout,
+            kernel_regularizer=parts.penalty(self.l2),
+            name=name,
+        )(x, x)
+
+    def _perceptron(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        from keras import layers
+
+        hidden = max(1, round(self.dim * self.mlp_ratio))
+        penalty = parts.penalty(self.l2)
+        x = layers.Dense(hidden, activation="gelu", kernel_regularizer=penalty, name=f"{name}_widen")(x)
+        return layers.Dense(self.dim, kernel_regularizer=penalty, name=f"{name}_narrow")(x)
+
+
+def sine_cosine_positions(side: int, dim: int) -> np.ndarray:
+    """Fixed position of each square of a grid, float32 (side, side, dim), dim a multiple of 4.
+
+    A quarter each of sin(x), cos(x), sin(y), cos(y), at wavelengths from 2 pi to 20,000 pi squares, as
+    `posemb_sincos_2d` of https://github.com/google-research/big_vision has it.
+    """
+    import numpy as np
+
+    exponents = np.linspace(0, 1, dim // 4)
+    y, x = np.mgrid[:side, :side]
+    angles_x, angles_y = x[..., None] / 10_000**exponents, y[..., None] / 10_000**exponents
+    waves = [np.sin(angles_x), np.cos(angles_x), np.sin(angles_y), np.cos(angles_y)]
+    return np.concatenate(waves, axis=-1).astype("float32")

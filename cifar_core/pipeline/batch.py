@@ -1,0 +1,58 @@
+"""What a batch is made of, whichever way it comes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cifar_core.augmentation import augment, epoch_plan
+from cifar_core.augmentation.arrays import Array
+from cifar_core.config import TrainConfig
+from cifar_core.labels import NUM_CLASSES
+
+Plan = tuple[np.ndarray, dict[str, np.ndarray]]
+
+
+def steps_per_epoch(n: int, batch_size: int) -> int:
+    """Batches in an epoch of n images, the last, smaller one among them."""
+    return -(-n // batch_size)
+
+
+def padded_plan(config: TrainConfig, n: int, epoch: int) -> Plan:
+    """`epoch_plan` with its end repeated up to whole batches, so that every batch has the same
+    shape where it is prepared, and is compiled once. What is too much is cut off afterwards."""
+    order, parameters = epoch_plan(config, n, epoch)
+    short = -n % config.batch_size
+    return _padded(order, short), {name: _padded(x, short) for name, x in parameters.items()}
+
+
+def _padded(array: np.ndarray, short: int) -> np.ndarray:
+    return np.concatenate([array, np.repeat(array[-1:], short, axis=0)])
+
+
+def prepare(
+    images: Array,
+    labels: Array,
+    order: Array,
+    parameters: dict[str, Array],
+    config: TrainConfig,
+    *,
+    compiled: bool,
+) -> tuple[Array, Array]:
+    """Gather, smooth the labels, augment. keras.ops only.
+
+    Args:
+        images, labels: all of them, uint8 (n, 32, 32, 3) and int32 (n,).
+        order: int32 (B,), which ones.
+        parameters: the batch's draws, B in front; empty where nothing is augmented.
+        config: label smoothing and augmentation are read.
+        compiled: whether XLA compiles this.
+    """
+    from keras import ops
+
+    batch = ops.take(images, order, axis=0)
+    targets = ops.one_hot(ops.take(labels, order, axis=0), NUM_CLASSES, dtype="float32")
+    if config.label_smoothing:
+        targets = targets * (1 - config.label_smoothing) + config.label_smoothing / NUM_CLASSES
+    if parameters:
+        batch, targets = augment(batch, targets, parameters, config, compiled=compiled)
+    return batch, targets

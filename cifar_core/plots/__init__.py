@@ -1,0 +1,58 @@
+"""Plotly figures from numbers and tables; no keras, and no page in sight.
+
+Each function returns a `go.Figure` with titled axes, `uirevision` set (new data leave zoom and
+hidden traces alone) and transparent backgrounds, so that a light and a dark page can both show it.
+Percentages on the axes are made here: what goes in is shares in 0..1.
+"""
+
+from cifar_core.plots.comparison import (
+    COSTS,
+    accuracy_against_cost,
+    difference_intervals,
+    leaderboard_dumbbell,
+    published_comparison,
+)
+from cifar_core.plots.curves import (
+    MEASURES,
+    Curve,
+    curve_layout,
+    curve_traces,
+    learning_curves,
+    reference_curve,
+    seed_bands,
+    smooth,
+)
+from cifar_core.plots.layout import TEMPLATE, figure, themed
+from cifar_core.plots.results import (
+    class_distribution,
+    confusion_difference,
+    confusion_matrix,
+    per_class_bars,
+    prediction_bars,
+    reliability_diagram,
+)
+
+__all__ = [
+    "COSTS",
+    "MEASURES",
+    "TEMPLATE",
+    "Curve",
+    "accuracy_against_cost",
+    "class_distribution",
+    "confusion_difference",
+    "confusion_matrix",
+    "curve_layout",
+    "curve_traces",
+    "difference_intervals",
+    "figure",
+    "leaderboard_dumbbell",
+    "learning_curves",
+    "per_class_bars",
+    "prediction_bars",
+    "published_comparison",
+    "reference_curve",
+    "reliability_diagram",
+    "seed_bands",
+    "smooth",
+    "themed",
+]

@@ -1,0 +1,251 @@
+"""Figures of one evaluation: confusion matrix, per-class bars, calibration, one prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import plotly.graph_objects as go
+
+from cifar_core.errors import ConfigError
+from cifar_core.labels import CLASS_NAMES
+from cifar_core.palette import BAD, GOOD, NEUTRAL, class_colour, faded, model_colour
+from cifar_core.plots.layout import colour_scale, colours_of, figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Opaque, so that Plotly can choose black or white for the numbers on either background.
+_BLUES = colour_scale("#eef4fa", "#a6cbee", "#4a94d8", "#155a9c", "#062c55")
+_DIVERGING = colour_scale("#b23c00", "#ff9a66", "#f2f2f2", "#66b8f5", "#00559c")
+
+Measure = Literal["precision", "recall", "f1"]
+_MEASURE_TITLES = {"precision": "Precision (%)", "recall": "Recall (%)", "f1": "F1 (%)"}
+
+
+def confusion_matrix(
+    confusion: np.ndarray, *, errors_only: bool = False, title: str | None = None
+) -> go.Figure:
+    """Rows the true class, columns the predicted one; colour and number: share of the true class in %.
+
+    Args:
+        confusion: int (10, 10), as `Report.confusion`.
+        errors_only: leave the diagonal out, so that the colours tell the mistakes apart.
+    """
+    counts = np.asarray(confusion)
+    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares = 100 * counts / totals
+    shown = np.where(np.eye(len(counts), dtype=bool), np.nan, shares) if errors_only else shares
+    heat = go.Heatmap(
+        z=shown,
+        x=list(CLASS_NAMES),
+        y=list(CLASS_NAMES),
+        customdata=counts,
+        colorscale=_BLUES,
+        zmin=0,
+        zmax=None if errors_only else 100,
+        texttemplate="%{z:.1f}",
+        hovertemplate="%{y} taken for %{x}<br>%{customdata} images, %{z:.1f} % of %{y}<extra></extra>",
+        hoverongaps=False,
+        colorbar={"title": {"text": "% of true class", "side": "right"}},
+        xgap=1,
+        ygap=1,
+    )
+    return _matrix(heat, "confusion", title)
+
+
+def confusion_difference(
+    after: np.ndarray, before: np.ndarray, *, labels: tuple[str, str] = ("after", "before")
+) -> go.Figure:
+    """Images more (blue) or fewer (orange) in each cell of the first matrix than of the second."""
+    difference = np.asarray(after) - np.asarray(before)
+    limit = max(1, int(np.abs(difference).max()))
+    heat = go.Heatmap(
+        z=difference,
+        x=list(CLASS_NAMES),
+        y=list(CLASS_NAMES),
+        customdata=np.stack([after, before], axis=-1),
+        colorscale=_DIVERGING,
+        zmin=-limit,
+        zmax=limit,
+        texttemplate="%{z:+d}",
+        hovertemplate="%{y} taken for %{x}<br>"
+        f"{labels[0]}: %{{customdata[0]}}, {labels[1]}: %{{customdata[1]}} (%{{z:+d}})<extra></extra>",
+        colorbar={"title": {"text": "images", "side": "right"}},
+        xgap=1,
+        ygap=1,
+    )
+    return _matrix(heat, "confusion-difference", f"{labels[0]} less {labels[1]}")
+
+
+def _matrix(heat: go.Heatmap, name: str, title: str | None) -> go.Figure:
+    return figure(
+        [heat],
+        name=name,
+        x="Predicted class",
+        y="True class",
+        title=title,
+        height=540,
+        xaxis={"side": "bottom", "tickangle": -40, "showgrid": False, "constrain": "domain"},
+        yaxis={"autorange": "reversed", "showgrid": False, "scaleanchor": "x", "constrain": "domain"},
+    )
+
+
+def per_class_bars(
+    tables: Mapping[str, pd.DataFrame], measure: Measure = "f1", *, models: Mapping[str, str] | None = None
+) -> go.Figure:
+    """One group of bars per class, one bar per run.
+
+    Args:
+        tables: by label of the run, `Report.per_class`.
+        models: by label, the model that gives the colour.
+
+    Raises:
+        ConfigError: unknown measure.
+    """
+    if measure not in _MEASURE_TITLES:
+        raise ConfigError(f"Unknown measure {measure!r}; known are: {', '.join(_MEASURE_TITLES)}.")
+    bars = [
+        go.Bar(
+            x=table["class_name"],
+            y=100 * table[measure],
+            name=label,
+            marker={"color": colour},
+            customdata=table["support"],
+            hovertemplate="%{x}: %{y:.1f} % of %{customdata} images",
+        )
+        for (label, table), colour in zip(tables.items(), colours_of(list(tables), models), strict=True)
+    ]
+    return figure(
+        bars,
+        name=f"per-class-{measure}",
+        x="Class",
+        y=_MEASURE_TITLES[measure],
+        barmode="group",
+        yaxis={"range": [0, 100]},
+    )
+
+
+def reliability_diagram(reliability: pd.DataFrame, ece: float, *, model: str = "") -> go.Figure:
+    """Accuracy against confidence in bins, with the gap to perfect calibration; below, images per bin.
+
+    Args:
+        reliability: as `Report.reliability`.
+        ece: as `Report.ece`, shown in the title.
+    """
+    filled = reliability[reliability["count"] > 0]
+    centre = (filled["low"] + filled["high"]) * 50
+    width = (filled["high"] - filled["low"]) * 100
+    gap = 100 * (filled["confidence"] - filled["accuracy"])
+    colour = model_colour(model) if model else GOOD
+    traces = [
+        go.Bar(
+            x=centre,
+            y=100 * filled["accuracy"],
+            width=width,
+            name="accuracy",
+            marker={"color": faded(colour, 0.75)},
+            customdata=np.stack([100 * filled["confidence"], filled["count"]], axis=-1),
+            hovertemplate="confidence %{customdata[0]:.1f} %, accuracy %{y:.1f} %<br>%{customdata[1]} images",
+        ),
+        go.Bar(
+            x=centre,
+            y=gap,
+            base=100 * filled["accuracy"],
+            width=width,
+            name="gap (up: too sure)",
+            marker={
+                "color": faded(BAD, 0.1),
+                "line": {"color": BAD, "width": 1},
+                "pattern": {"shape": "/", "fgcolor": BAD, "fillmode": "overlay", "size": 6},
+            },
+            hovertemplate="%{customdata:+.1f} points",
+            customdata=gap,
+        ),
+        go.Scatter(
+            x=[0, 100],
+            y=[0, 100],
+            mode="lines",
+            name="perfect",
+            line={"color": NEUTRAL, "dash": "dash", "width": 1.5},
+            hoverinfo="skip",
+        ),
+        go.Bar(
+            x=centre,
+            y=filled["count"],
+            width=width,
+            name="images",
+            marker={"color": NEUTRAL},
+            yaxis="y2",
+            showlegend=False,
+            hovertemplate="%{y} images",
+        ),
+    ]
+    return figure(
+        traces,
+        name="reliability",
+        x="Confidence (%)",
+        y="Accuracy (%)",
+        title=f"Expected calibration error {100 * ece:.2f} %",
+        height=460,
+        barmode="overlay",
+        xaxis={"range": [0, 100], "anchor": "y2"},
+        yaxis={"range": [0, 100], "domain": [0.3, 1]},
+        yaxis2={"title": {"text": "Images"}, "domain": [0, 0.2]},
+    )
+
+
+def class_distribution(counts: Mapping[str, np.ndarray]) -> go.Figure:
+    """Images per class of each part of the data (the study's figure 1).
+
+    Args:
+        counts: by name of the part ("train", "test"), ten counts in the order of the classes.
+    """
+    shades = (1.0, 0.55, 0.3)
+    bars = [
+        go.Bar(
+            x=list(CLASS_NAMES),
+            y=np.asarray(numbers),
+            name=part,
+            marker={"color": faded(GOOD, shades[place % len(shades)])},
+            hovertemplate="%{x}: %{y:,} images",
+        )
+        for place, (part, numbers) in enumerate(counts.items())
+    ]
+    return figure(bars, name="class-distribution", x="Class", y="Images", barmode="group")
+
+
+def prediction_bars(
+    probabilities: np.ndarray, *, label: int | None = None, top: int = 10, model: str = ""
+) -> go.Figure:
+    """The most probable classes of one image, the best on top; the true one, where known, is outlined.
+
+    Args:
+        probabilities: (10,), in 0..1.
+        label: the true class.
+        top: how many classes.
+    """
+    values = np.asarray(probabilities, np.float64)
+    order = np.argsort(-values, kind="stable")[:top][::-1]
+    bar = go.Bar(
+        x=100 * values[order],
+        y=[CLASS_NAMES[place] + (" (true)" if place == label else "") for place in order],
+        orientation="h",
+        marker={
+            "color": [model_colour(model) if model else class_colour(int(place)) for place in order],
+            "line": {"color": NEUTRAL, "width": [3 if place == label else 0 for place in order]},
+        },
+        texttemplate="%{x:.1f} %",
+        textposition="auto",
+        hovertemplate="%{y}: %{x:.2f} %<extra></extra>",
+    )
+    return figure(
+        [bar],
+        name="prediction",
+        x="Probability (%)",
+        y="Class",
+        height=60 + 30 * len(order),
+        showlegend=False,
+        xaxis={"range": [0, 100]},
+    )

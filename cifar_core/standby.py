@@ -1,0 +1,23 @@
+"""Entry point of the worker processes that the app keeps in reserve.
+
+    python -m cifar_core.standby STORE_URL DEVICE NICENESS
+
+Not a command for people: `cifar-lab worker` is.
+"""
+
+import os
+import sys
+
+
+def main(arguments: list[str]) -> None:
+    url, device, niceness = arguments
+    os.nice(int(niceness))
+    from cifar_core.store import RunStore
+    from cifar_core.worker import heed_sigterm, stand_by
+
+    heed_sigterm()
+    stand_by(RunStore(url), device=device)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,145 @@
+"""The leaderboard: finished runs, those of a kind together, never across what can't be compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from itertools import groupby
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, Any, Literal
+
+from sqlalchemy import Row, Select, select
+
+from cifar_core.errors import ConfigError
+from cifar_core.store import schema
+from cifar_core.store.frames import make_frame
+from cifar_core.store.lifecycle import Lifecycle
+from cifar_core.store.states import RunState
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+By = Literal["variant", "settings"]
+
+_BOARD = ("dataset", "fingerprint", "protocol", "subset")
+"""Runs rank together only where all of these are alike."""
+_MEANS = ("ece", "parameters", "flops", "training_s", "images_per_second", "epochs")
+_COLUMNS = {
+    "rank": "int64", "model": "object", "variant": "object", "preset": "object", "dataset": "object",
+    "source": "object", "protocol": "object", "subset": "bool", "runs": "int64", "accuracy": "float64",
+    "sd": "float64", "best": "float64", **dict.fromkeys(_MEANS, "float64"), "settings": "int64",
+    "search_s": "float64", "best_run": "object", "fingerprint": "object", "settings_key": "object",
+}  # fmt: skip
+_QUERIED = {
+    "id": "id", "model": "model", "variant": "variant", "preset": "preset", "dataset_name": "dataset",
+    "dataset_source": "source", "fingerprint": "fingerprint", "protocol": "protocol", "subset": "subset",
+    "settings_key": "settings_key", "accuracy": "accuracy", "ece": "ece", "parameters": "parameters",
+    "flops": "flops", "training_s": "training_s", "images_per_second": "images_per_second",
+    "epochs_done": "epochs", "search_id": "search_id",
+}  # fmt: skip
+
+
+class Leaderboard(Lifecycle):
+    """The part of the store that ranks."""
+
+    def leaderboard(
+        self,
+        *,
+        by: By = "variant",
+        model: str | None = None,
+        dataset: str | None = None,
+        protocol: str | None = None,
+        subset: bool | None = None,
+    ) -> pd.DataFrame:
+        """Finished runs in rows, best mean test accuracy first within each board.
+
+        A board is (dataset by content, protocol, subset or not); `rank` counts from 1 in each, and
+        ranks of two boards say nothing of each other. A run without a test accuracy is on none.
+
+        Args:
+            by: "variant" puts all runs of a model and variant in one row; "settings" only those
+                that differ in nothing but seed, so that `sd` is the spread of seeds alone.
+            model, dataset, protocol, subset: only such runs.
+
+        Returns:
+            Columns: rank, model, variant, preset, dataset, source, protocol, subset, runs (how
+            many), accuracy (mean), sd (sample standard deviation, missing for one run), best,
+            ece, parameters, flops, training_s, images_per_second, epochs (means), settings (how many
+            different ones are in the row: where above 1, `sd` mixes them), search_s (what the
+            searches that found them took), best_run (id), fingerprint, settings_key (of the best).
+            Where runs of a row differ in preset or source, all are named.
+        """
+        if by not in ("variant", "settings"):
+            raise ConfigError(f"by must be one of variant, settings; got {by!r}.")
+        wanted = {"model": model, "dataset_name": dataset, "protocol": protocol, "subset": subset}
+        keys = (*_BOARD, "model", "variant", *(["settings_key"] if by == "settings" else []))
+        runs = self._db.read(lambda connection: connection.execute(_query(wanted)).all())
+        rows = _ranked([_row(group) for group in _grouped(runs, keys)])
+        return make_frame([tuple(row[name] for name in _COLUMNS) for row in rows], list(_COLUMNS.items()))
+
+
+def _query(wanted: dict[str, Any]) -> Select[Any]:
+    """Finished runs, best first, each with what the search that found it took."""
+    table, searches = schema.runs, schema.searches
+    columns = [table.c[name].label(label) for name, label in _QUERIED.items()]
+    return (
+        select(*columns, searches.c.duration_s.label("search_s"))
+        .select_from(table.outerjoin(searches, table.c.search_id == searches.c.id))
+        .where(table.c.state == RunState.FINISHED, table.c.accuracy.is_not(None))
+        .where(*(table.c[name] == value for name, value in wanted.items() if value is not None))
+        .order_by(table.c.accuracy.desc(), table.c.created_at)
+    )
+
+
+def _grouped(runs: Iterable[Row[Any]], keys: tuple[str, ...]) -> Iterable[list[Row[Any]]]:
+    groups: dict[tuple[Any, ...], list[Row[Any]]] = {}
+    key = attrgetter(*keys)
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
+    return groups.values()
+
+
+def _row(group: list[Row[Any]]) -> dict[str, Any]:
+    """One row of the board from the runs in it, which come best first."""
+    best = group[0]
+    accuracies = [run.accuracy for run in group]
+    same = {name: getattr(best, name) for name in ("model", "variant", *_BOARD, "settings_key")}
+    costs = {run.search_id: run.search_s for run in group if run.search_s is not None}
+    return {
+        **same,
+        **{name: _mean([getattr(run, name) for run in group]) for name in _MEANS},
+        "preset": _named(run.preset for run in group),
+        "source": _named(run.source for run in group),
+        "runs": len(group),
+        "accuracy": _mean(accuracies),
+        "sd": _deviation(accuracies),
+        "best": best.accuracy,
+        "best_run": best.id,
+        "settings": len({run.settings_key for run in group}),
+        "search_s": math.fsum(costs.values()) if costs else None,
+    }
+
+
+def _ranked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Whole boards before subsets; in each, best first."""
+    rows.sort(key=lambda row: (row["subset"], row["dataset"], row["protocol"], row["fingerprint"] or ""))
+    boards = groupby(rows, key=itemgetter(*_BOARD))
+    ordered = [sorted(board, key=lambda row: -row["accuracy"]) for _, board in boards]
+    return [{**row, "rank": rank} for board in ordered for rank, row in enumerate(board, start=1)]
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+def _deviation(values: list[float]) -> float | None:
+    """Of a sample; None for one value."""
+    if len(values) < 2:
+        return None
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def _named(values: Iterable[str | None]) -> str | None:
+    return ", ".join(sorted({value for value in values if value is not None})) or None

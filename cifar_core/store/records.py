@@ -1,0 +1,171 @@
+"""What the store gives back of one run, one search, one file, one poll."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from cifar_core.store.states import RunState
+from cifar_core.store.values import from_json, parse_time
+
+if TYPE_CHECKING:
+    from cifar_core.config import SearchConfig, TrainConfig
+
+_TIMES = ("created_at", "queued_at", "started_at", "finished_at", "heartbeat_at")
+_JSON = ("environment", "dataset")
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """What a run and a search have in common. Times are aware, in UTC."""
+
+    id: str
+    settings: dict[str, Any]
+    """The settings as they were stored, not validated."""
+    model: str
+    name: str
+    seed: int
+    state: RunState
+    reason: str | None
+    created_at: datetime
+    queued_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    heartbeat_at: datetime | None
+    attempt: int
+    """How often it was begun: 2 after one resume."""
+    pid: int | None
+    host: str | None
+    device: str | None
+    stage: str | None
+    """What it is doing, for people."""
+    eta_s: float | None
+    duration_s: float | None
+    """Wall-clock seconds of all ended attempts together."""
+    environment: dict[str, Any]
+    dataset: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunRecord(JobRecord):
+    """One run as it was when it was read; it does not change by itself."""
+
+    variant: str
+    preset: str | None
+    protocol: str
+    settings_key: str
+    """Equal for runs whose settings differ in nothing but seed and labels."""
+    subset: bool
+    """Trained or tested on a part of the images; never ranks with whole runs."""
+    dataset_name: str
+    dataset_source: str | None
+    fingerprint: str | None
+    search_id: str | None
+    resumed_from: str | None
+    epochs: int
+    """Planned."""
+    epochs_done: int
+    epoch: int | None
+    """The epoch that runs, from 1."""
+    step: int | None
+    steps: int | None
+    total_steps: int | None
+    images_per_second: float | None
+    """Latest while it runs; the mean over its epochs once it has ended."""
+    parameters: int | None
+    flops: float | None
+    training_s: float | None
+    """Sum of its epochs' seconds."""
+    best_val_accuracy: float | None
+    metrics: dict[str, Any] | None
+    """Of the test set; None until it is finished."""
+
+    @cached_property
+    def config(self) -> TrainConfig:
+        """The settings, validated.
+
+        Raises:
+            ConfigError: stored by another release, or edited by hand, and not allowed here;
+                `settings` still holds them as they are.
+        """
+        from cifar_core.config import TrainConfig
+
+        return TrainConfig(**self.settings)
+
+
+@dataclass(frozen=True)
+class SearchRecord(JobRecord):
+    """One search as it was when it was read."""
+
+    tuner: str
+    plan: Any
+    """What the search has planned, e.g. hyperband's brackets; JSON, None where it said nothing."""
+    trials_planned: int | None
+    trials_done: int
+    best_trial: str | None
+    best_score: float | None
+    best_run: str | None
+
+    @cached_property
+    def config(self) -> SearchConfig:
+        """The settings, validated. Raises ConfigError as `RunRecord.config` does."""
+        from cifar_core.config import SearchConfig
+
+        return SearchConfig(**self.settings)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    name: str
+    size: int
+    """Bytes."""
+    modified_at: datetime
+
+
+@dataclass(frozen=True)
+class Live:
+    """What is new of some runs since a cursor. Rows are plain dicts with the columns' names.
+
+    Apply in this order: forget the runs in `missing`; drop all points of those in `restarted`;
+    put `epochs` in by (run_id, epoch); put `steps` in by (run_id, epoch, step) and drop those of
+    epochs that are recorded.
+    """
+
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    """State and progress of each run that changed."""
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    """Deleted."""
+    restarted: list[str] = field(default_factory=list)
+    """Their history was cut back; what is left of it is in `epochs` again."""
+
+
+@dataclass(frozen=True)
+class LiveSearch:
+    """What is new of a search since a cursor."""
+
+    search: dict[str, Any] | None
+    """None where nothing of it changed."""
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+
+
+def run_record(row: Mapping[str, Any]) -> RunRecord:
+    return RunRecord(**_fields(RunRecord, row), metrics=from_json(row["metrics"]))
+
+
+def search_record(row: Mapping[str, Any]) -> SearchRecord:
+    return SearchRecord(**_fields(SearchRecord, row), plan=from_json(row["plan"]))
+
+
+def _fields(record: type[JobRecord], row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that the record takes as they are, and those of all jobs that need reading."""
+    read = {name: parse_time(row[name]) for name in _TIMES}
+    read |= {name: from_json(row[name]) or {} for name in _JSON}
+    read |= {"settings": from_json(row["config"]), "state": RunState(row["state"])}
+    names = set(record.__dataclass_fields__) - set(read) - {"metrics", "plan"}
+    return {**read, **{name: row[name] for name in names}}

@@ -1,0 +1,39 @@
+"""Searches for good settings: what is explored, what is planned, carrying it out, what mattered.
+
+    from cifar_core.tuning import search_preset, tune
+    result = tune(search_preset("alexnet/paper-search"), store=RunStore())
+    result.best_config, result.run.metrics["accuracy"]
+
+Importing this package loads no framework; `tune` does when it is called.
+"""
+
+from cifar_core.tuning.importance import importance
+from cifar_core.tuning.plan import Plan, SearchStatus, make_plan, status, tree
+from cifar_core.tuning.search import (
+    SearchProgress,
+    SearchResult,
+    carry_out_search,
+    check_search,
+    stop_after_trial,
+    tune,
+)
+from cifar_core.tuning.space import SEARCH_PRESETS, dimensions, search_preset, searchable
+
+__all__ = [
+    "SEARCH_PRESETS",
+    "Plan",
+    "SearchProgress",
+    "SearchResult",
+    "SearchStatus",
+    "carry_out_search",
+    "check_search",
+    "dimensions",
+    "importance",
+    "make_plan",
+    "search_preset",
+    "searchable",
+    "status",
+    "stop_after_trial",
+    "tree",
+    "tune",
+]

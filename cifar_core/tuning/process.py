@@ -1,0 +1,249 @@
+"""Trials in worker processes that are replaced every few trials.
+
+A framework gives back little of a model's memory, so one process that trains many trials grows
+without end. And what kills a process (no memory left, a crash in native code) must cost one trial
+and not the search. The searching process therefore keeps the oracle and the store, and sends
+orders to a worker, one JSON text a line:
+
+    to the worker      what to train from and with, then one order after another
+    from the worker    {"report": ...} as a trial goes on, then {"outcome" | "failed" | "stopped": ...}
+
+The worker's standard input is also its lifeline: when it ends, whether closed in order to stop the
+trial or because the searching process died, the worker stops within a step and leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from cifar_core.config import SearchConfig
+from cifar_core.errors import CifarLabError, TrainingError
+from cifar_core.recorder import Progress
+from cifar_core.tuning.trial import Order, Outcome, Trainer, TrialImages
+
+_ROOT = str(Path(__file__).parents[2])
+"""Where this package stands, so that a worker finds it whatever the current folder."""
+POLL_S = 0.2
+"""How often a waiting search looks for a wish to stop."""
+PATIENCE_S = 60.0
+"""How long a worker may take to leave once its orders have ended, before it is killed."""
+
+
+class ProcessTrainer:
+    """Trains trials in a worker process; a new one after `trials` of them, or when one died."""
+
+    def __init__(self, config: SearchConfig, images: TrialImages, folder: Path, *, trials: int) -> None:
+        self.config, self.folder, self.trials = config, folder, trials
+        _save_images(images, folder)
+        self._worker: _Worker | None = None
+
+    def train(
+        self, order: Order, *, report: Callable[[Progress], None], should_stop: Callable[[], bool]
+    ) -> Outcome:
+        """As `Trainer.train`; a worker that dies is a TrainingError that says how."""
+        if self._worker is None:
+            self._worker = _Worker(self.config, self.folder)
+        try:
+            outcome = self._worker.train(order, report, should_stop)
+        except BaseException:
+            self._end_worker()
+            raise
+        if self._worker.trained >= self.trials:
+            self._end_worker()
+        return outcome
+
+    def close(self) -> None:
+        self._end_worker()
+        for path in _image_files(self.folder).values():
+            path.unlink(missing_ok=True)
+
+    def _end_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+
+class _Worker:
+    """One worker process and the lines between it and us."""
+
+    def __init__(self, config: SearchConfig, folder: Path) -> None:
+        self.trained = 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "cifar_core.tuning.process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [_ROOT, os.getenv("PYTHONPATH")]))},
+            start_new_session=True,  # Ctrl+C is for the searching process, which then ends this one in order
+        )
+        self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self._send({"config": config.model_dump(mode="json"), "folder": str(folder)})
+
+    def train(
+        self, order: Order, report: Callable[[Progress], None], should_stop: Callable[[], bool]
+    ) -> Outcome:
+        from cifar_core.callbacks import StopRequested
+
+        self._send(asdict(order))
+        while True:
+            answer = self._answer(should_stop)
+            if answer is None and not should_stop():
+                raise TrainingError(self._how_it_ended())
+            if answer is None or "stopped" in answer:
+                raise StopRequested
+            if "report" in answer:
+                report(Progress(**answer["report"]))
+            elif "failed" in answer:
+                raise TrainingError(answer["failed"])
+            else:
+                self.trained += 1
+                return Outcome(**answer["outcome"])
+
+    def close(self) -> None:
+        """End the worker in order; by force if it does not heed."""
+        self._end_orders()
+        try:
+            self._process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def _answer(self, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
+        """The worker's next answer; None once it has ended. One that heeds no stop is killed."""
+        deadline: float | None = None
+        while True:
+            if should_stop():
+                self._end_orders()
+                deadline = deadline or time.monotonic() + PATIENCE_S
+            if deadline is not None and time.monotonic() > deadline:
+                self._process.kill()
+            try:
+                return self._answers.get(timeout=POLL_S)
+            except queue.Empty:
+                continue
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return  # it has died; whoever waits for its answer is told
+
+    def _end_orders(self) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            return  # it has died, which is what was wanted
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._answers.put(json.loads(line))
+        self._answers.put(None)
+
+    def _how_it_ended(self) -> str:
+        code = self._process.wait()
+        if code >= 0:
+            return f"The worker process that trained it ended with status {code}."
+        name = signal.Signals(-code).name
+        hint = " Often the machine is out of memory: use a smaller batch_size or a smaller model."
+        return f"The worker process that trained it was ended by {name}.{hint if name == 'SIGKILL' else ''}"
+
+
+def _image_files(folder: Path) -> dict[str, Path]:
+    return {
+        name: folder / f"images-{name}.npy" for name in ("train-x", "train-y", "validation-x", "validation-y")
+    }
+
+
+def _save_images(images: TrialImages, folder: Path) -> None:
+    arrays = (*images.train, *images.validation)
+    for path, array in zip(_image_files(folder).values(), arrays, strict=True):
+        np.save(path, array)
+
+
+def _load_images(folder: Path) -> TrialImages:
+    """Mapped, not read: all workers of a search share them."""
+    arrays = [np.load(path, mmap_mode="r") for path in _image_files(folder).values()]
+    return TrialImages((arrays[0], arrays[1]), (arrays[2], arrays[3]))
+
+
+# --- The worker's side -----------------------------------------------------------------------
+
+
+def serve(orders: IO[str], answers: IO[str]) -> None:
+    """Train what is ordered until the orders end; see the module's text for the lines."""
+    head = orders.readline()
+    if not head:
+        return
+    setup = json.loads(head)
+    folder = Path(setup["folder"])
+    trainer = Trainer(SearchConfig(**setup["config"]), _load_images(folder), folder)
+    waiting: queue.Queue[Order | None] = queue.Queue()
+    ended = threading.Event()
+    threading.Thread(target=_listen, args=(orders, waiting, ended), daemon=True).start()
+    while (order := waiting.get()) is not None:
+        _answer(answers, **_carried_out(trainer, order, answers, ended))
+
+
+def _listen(orders: IO[str], waiting: queue.Queue[Order | None], ended: threading.Event) -> None:
+    for line in orders:
+        waiting.put(Order(**json.loads(line)))
+    ended.set()
+    waiting.put(None)
+
+
+def _carried_out(trainer: Trainer, order: Order, answers: IO[str], ended: threading.Event) -> dict[str, Any]:
+    from cifar_core.callbacks import StopRequested
+    from cifar_core.training import _explained
+
+    try:
+        outcome = trainer.train(
+            order,
+            report=lambda report: _answer(answers, report=asdict(report)),
+            should_stop=ended.is_set,
+        )
+    except StopRequested:
+        return {"stopped": True}
+    except CifarLabError as error:
+        return {"failed": str(error)}
+    except Exception as error:
+        traceback.print_exc()
+        return {"failed": str(_explained(error))}
+    return {"outcome": asdict(outcome)}
+
+
+def _answer(answers: IO[str], **message: Any) -> None:
+    try:
+        answers.write(json.dumps(message) + "\n")
+        answers.flush()
+    except BrokenPipeError:
+        return  # nobody listens any more; the orders end too, and with them this process
+
+
+if __name__ == "__main__":
+    # What frameworks print must not get between the answers.
+    lines = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    serve(sys.stdin, lines)

@@ -1,0 +1,181 @@
+"""The first page: what the lab is, the study's seven results beside ours, and what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from cifar_core.models import MODELS
+from cifar_core.palette import NEUTRAL, model_colour
+from cifar_core.paper import PAPER_AUTHOR, PAPER_FAULTS, PAPER_TITLE, PAPER_URL, paper_results
+from pages.shared import figure, navigation, resources
+from pages.shared.words import NOTHING, percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WHAT = (
+    "CIFAR Lab is a place to look at the 60,000 small photographs of CIFAR-10, to train and tune "
+    "convolutional networks on them, and to study what the networks get wrong. "
+    "It starts from a published study of four networks, puts right what went wrong there, and shows the "
+    "study's figures beside yours. "
+    "Everything runs on this machine: nothing that you do here leaves it."
+)
+ABOUT_FIGURE = (
+    "Each row is one of the study's seven trainings. The cross is the test accuracy that the study "
+    "published; the dot is the mean of your finished runs of the same preset on all of CIFAR-10. "
+    "The study's tuned figures were chosen on the test set and flatter (see below), so a fair run may "
+    "well end to the left of its cross."
+)
+
+
+def page() -> None:
+    st.title("CIFAR Lab", anchor=False)
+    st.markdown(WHAT)
+    _next_steps()
+    results = paper_results()
+    _results(results, _ours(list(results["preset"])))
+    _faults()
+
+
+def _next_steps() -> None:
+    """The next thing to do comes first, as the page's one filled button."""
+    here = resources.chosen_dataset() == "synthetic" or resources.dataset_state().found
+    steps = [
+        ("Look at the data" if here else "Get the images", "dataset", {}),
+        ("Train the base CNN", "train", {"preset": "base_cnn/recommended"}),
+        ("Open the leaderboard", "leaderboard", {}),
+    ]
+    steps = [step for step in steps if navigation.known(step[1])]
+    wanted = "train" if here and navigation.known("train") else "dataset"
+    with st.container(horizontal=True, gap="small"):
+        for label, path, parameters in steps:
+            if st.button(label, type="primary" if path == wanted else "secondary", key=f"go_{path}"):
+                navigation.go(path, **parameters)
+
+
+def _ours(presets: list[str]) -> dict[str, dict[str, Any]]:
+    """Mean, standard deviation and number of our finished runs by preset; whole CIFAR-10 only."""
+    runs = resources.store().runs(dataset="cifar10", state="finished")
+    runs = runs[runs["preset"].isin(presets) & ~runs["subset"].astype(bool) & (runs["variant"] != "custom")]
+    runs = runs[runs["accuracy"].notna()]
+    return {
+        str(preset): {"mean": group.mean(), "sd": group.std(), "n": len(group)}
+        for preset, group in runs.groupby("preset")["accuracy"]
+    }
+
+
+def _results(results: pd.DataFrame, ours: dict[str, dict[str, Any]]) -> None:
+    rows = [_row(row, ours.get(row["preset"])) for row in results.to_dict("records")]
+    figure.show(
+        "The study's seven results, and ours",
+        ABOUT_FIGURE,
+        _comparison(rows),
+        key="study_and_ours",
+        alt="Test accuracy of the seven trainings: published, and in this lab as far as they have been run.",
+        header=("run", "preset", "published", "protocol", "ours", "sd", "runs"),
+        rows=lambda: [
+            [r["title"], r["preset"], r["published"], r["protocol"], r["mean"], r["sd"], r["n"]] for r in rows
+        ],
+        height=330,
+    )
+    if not ours:
+        st.caption(
+            "None of the seven has been run here yet: train one, and it appears beside its published figure."
+        )
+    st.markdown(_table(rows))
+
+
+def _row(published: dict[str, Any], ours: dict[str, Any] | None) -> dict[str, Any]:
+    model = published["model"]
+    title = MODELS[model].title if model in MODELS else model
+    return {
+        "title": f"{title}, {published['variant']}",
+        "model": model,
+        "preset": published["preset"],
+        "published": published["test_accuracy"],
+        "protocol": published["protocol"],
+        **(ours or {"mean": None, "sd": None, "n": 0}),
+    }
+
+
+def _comparison(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    order = [row["title"] for row in rows][::-1]
+    run = [row for row in rows if row["n"]]
+    spans = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": f"span {row['preset']}",
+            "x": [100 * row["published"], 100 * row["mean"]],
+            "y": [row["title"], row["title"]],
+            "line": {"color": model_colour(row["model"]), "width": 3},
+            "opacity": 0.5,
+            "showlegend": False,
+            "hoverinfo": "skip",
+        }
+        for row in run
+    ]
+    return {
+        "data": [
+            *spans,
+            _marks(
+                "published",
+                rows,
+                "published",
+                {"symbol": "x-thin", "size": 11, "line": {"width": 2.5, "color": NEUTRAL}},
+            ),
+            _marks(
+                "ours",
+                run,
+                "mean",
+                {"symbol": "circle", "size": 12, "color": [model_colour(r["model"]) for r in run]},
+            ),
+        ],
+        "layout": {
+            "xaxis": {"title": {"text": "Test accuracy (%)"}, "range": [0, 100], "dtick": 20},
+            "yaxis": {"categoryorder": "array", "categoryarray": order, "showgrid": False},
+            "showlegend": True,
+        },
+    }
+
+
+def _marks(name: str, rows: list[dict[str, Any]], value: str, marker: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": [100 * row[value] for row in rows],
+        "y": [row["title"] for row in rows],
+        "marker": marker,
+        "hovertemplate": f"%{{y}}<br>{name}: %{{x:.2f}} %<extra></extra>",
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = ["| Run | Published | Ours | Difference |", "|:--|--:|--:|--:|"]
+    for row in rows:
+        star = " \\*" if row["protocol"] == "test-selected" else ""
+        difference = f"{100 * (row['mean'] - row['published']):+.2f}" if row["n"] else NOTHING
+        lines.append(f"| {row['title']} | {percent(row['published'])}{star} | {_mean(row)} | {difference} |")
+    return (
+        "\n".join(lines)
+        + "\n\n:small[\\* chosen on the test set: optimistic. Difference in percentage points.]"
+    )
+
+
+def _mean(row: dict[str, Any]) -> str:
+    if row["n"] < 2:
+        return percent(row["mean"])
+    return f"{percent(row['mean'])} ± {100 * row['sd']:.2f} (n = {row['n']})"
+
+
+def _faults() -> None:
+    with st.expander("What a careful reader finds wrong in the study, and what is done here instead"):
+        for number, fault in enumerate(PAPER_FAULTS, start=1):
+            st.markdown(f"**{number}. {fault.title}.** {fault.what}  \n{fault.here}")
+        st.caption(f"{PAPER_AUTHOR}: {PAPER_TITLE}, {PAPER_URL}")
+
+
+page()

@@ -1,0 +1,159 @@
+"""Which dataset this session works with, where it is, and how to get it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from pages.shared import resources
+from pages.shared.tasks import Task, bytes_done, tasks
+from pages.shared.waiting import wait_for
+from pages.shared.words import count
+
+if TYPE_CHECKING:
+    from cifar_core.data import DatasetStatus
+    from cifar_core.eda import Opened
+
+DOWNLOAD = "download cifar10"
+IMPORT = "import cifar10"
+SYNTHETIC_NOTE = (
+    "These scenes of the same ten classes are drawn by a program, so that everything here works "
+    "on a machine without CIFAR-10. They are no photographs, and their results never stand beside CIFAR-10's."
+)
+
+
+def choose() -> str:
+    """The choice of dataset; kept for the session, and in the address."""
+    asked = st.query_params.get("dataset")
+    if asked in resources.DATASETS and "dataset_choice" not in st.session_state:
+        resources.choose_dataset(asked)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        name = _choice()
+        if name == "cifar10" and resources.dataset_state().found:
+            with st.popover("Where the images come from", type="tertiary"):
+                _searched(resources.dataset_state())
+                _path_field("Take a copy from another place")
+    if name != resources.chosen_dataset():
+        resources.choose_dataset(name)
+        st.query_params["dataset"] = name
+        st.rerun()  # the sidebar has been drawn already
+    st.query_params["dataset"] = name
+    return name
+
+
+def _choice() -> str:
+    return st.segmented_control(
+        "Dataset",
+        list(resources.DATASETS),
+        format_func=resources.DATASETS.__getitem__,
+        default=resources.chosen_dataset(),
+        required=True,
+        key="dataset_choice",
+        label_visibility="collapsed",
+    )
+
+
+def show(name: str) -> bool:
+    """What there is to say and do about the dataset's files; False where there is nothing to look at."""
+    if name == "synthetic":
+        st.caption(SYNTHETIC_NOTE)
+        return True
+    state = resources.dataset_state()
+    if _working():
+        return False
+    if state.found:
+        return True
+    st.info("CIFAR-10 is not on this machine yet, or not where it was looked for. Three ways to go on:")
+    _ways(state)
+    return False
+
+
+def facts(dataset: Opened) -> None:
+    """One line about what is shown."""
+    train, test = len(dataset.y_train), len(dataset.y_test)
+    where = "" if dataset.name == "synthetic" else f" · `{dataset.origin}`"
+    st.caption(
+        f"{count(train)} training and {count(test)} test images of 32 × 32 pixels "
+        f"· {dataset.source}{where} · fingerprint `{dataset.fingerprint[:12]}`",
+        help="The fingerprint is taken of the images and labels themselves: equal fingerprints mean equal data, "
+        "wherever the files come from. Every run records it.",
+    )
+
+
+def _working() -> bool:
+    """Show the download or import that runs, or how it ended; True where there is something to show."""
+    for key, doing in ((DOWNLOAD, "Downloading CIFAR-10"), (IMPORT, "Copying CIFAR-10")):
+        task = tasks().get(key)
+        if task is not None and task.state == "done":
+            tasks().forget(key)
+            resources.forget_dataset_state()
+        elif task is not None:
+            wait_for(key, lambda task=task: task, doing)
+            return True
+    return False
+
+
+def _ways(state: DatasetStatus) -> None:
+    get, have, without = st.columns(3, border=True)
+    with get:
+        st.markdown("**Download it**")
+        st.markdown(
+            "170 MB from the University of Toronto, checked against its published checksum. You "
+            "can go on with a broken-off download."
+        )
+        if st.button("Download CIFAR-10", type="primary", key="download"):
+            tasks().start(DOWNLOAD, _download)
+            st.rerun()
+    with have:
+        st.markdown("**Take a copy that you have**")
+        _path_field("Folder or archive on this machine")
+    with without:
+        st.markdown("**Go without**")
+        st.markdown("Synthetic scenes of the same ten classes, drawn in seconds; everything works with them.")
+        if st.button("Use synthetic scenes", key="use_synthetic"):
+            _switch("synthetic")
+    with st.expander("Where it was looked for"):
+        _searched(state)
+
+
+def _switch(name: str) -> None:
+    resources.choose_dataset(name)
+    st.session_state.pop("dataset_choice", None)
+    st.query_params["dataset"] = name
+    st.rerun()
+
+
+def _path_field(label: str) -> None:
+    path = st.text_input(
+        label,
+        placeholder="/path/to/cifar-10-batches-py",
+        key="import_path",
+        help="A folder with cifar-10-batches-py or cifar-10-batches-bin (or either itself), or the official "
+        ".tar.gz of either. It is checked and copied into the lab's own folder.",
+    )
+    if st.button("Copy it", key="import", disabled=not path.strip()):
+        tasks().forget(IMPORT)
+        tasks().start(IMPORT, lambda task: _import(task, Path(path.strip())))
+        st.rerun()
+
+
+def _searched(state: DatasetStatus) -> None:
+    st.markdown("\n".join(f"- `{place}`: {what}" for place, what in state.searched))
+    st.caption(f"The lab's own folder is {state.home}.")
+
+
+def _download(task: Task) -> None:
+    from cifar_core.data import download_cifar10
+
+    download_cifar10(
+        progress=lambda done, total: task.report(*bytes_done(done, total)), should_stop=task.stop.is_set
+    )
+
+
+def _import(task: Task, path: Path) -> None:
+    from cifar_core.data import import_cifar10
+
+    task.report(0.3, "checking every batch")
+    import_cifar10(path)

@@ -1,0 +1,58 @@
+"""Images of 32x32 on a page: enlarged without smoothing, with captions, as many as wanted."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import streamlit as st
+
+STYLE = """<style>
+.lab-grid { display: grid; gap: 10px; }
+.lab-grid figure { margin: 0; min-width: 0; }
+.lab-grid img { display: block; width: 100%; aspect-ratio: var(--lab-shape); border-radius: 4px;
+  image-rendering: pixelated; }
+.lab-grid figcaption { font-size: 0.8rem; line-height: 1.25; margin-top: 3px; opacity: 0.8;
+  overflow-wrap: anywhere; }
+</style>"""
+
+
+def png(picture: np.ndarray) -> bytes:
+    """A uint8 picture (H, W, 3) as PNG."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def data_url(content: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def enlarged(picture: np.ndarray, times: int) -> np.ndarray:
+    """Each pixel as a square of `times` pixels."""
+    return picture.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def grid(images: np.ndarray, captions: Sequence[str], *, side: int = 96, shape: float = 1.0) -> None:
+    """Images side by side, wrapping to the width of the page, each with a caption.
+
+    Args:
+        images: uint8 (N, H, W, 3).
+        captions: one or two short lines per image, read aloud in its place too; "" for none.
+        side: least width of a tile in pixels; tiles grow to fill the row.
+        shape: width of each image divided by its height.
+    """
+    tiles = "".join(_tile(image, caption) for image, caption in zip(images, captions, strict=True))
+    style = f"grid-template-columns: repeat(auto-fill, minmax({side}px, 1fr)); --lab-shape: {shape}"
+    st.html(f'{STYLE}<div class="lab-grid" style="{style}">{tiles}</div>')
+
+
+def _tile(image: np.ndarray, caption: str) -> str:
+    words = html.escape(caption, quote=True)
+    label = f"<figcaption>{words.replace(chr(10), '<br>')}</figcaption>" if caption else ""
+    return f'<figure><img src="{data_url(png(image))}" alt="{words}">{label}</figure>'

@@ -1,0 +1,77 @@
+"""The pages of the app, as one list; links between them.
+
+To add a page: write `pages/<group>/<name>.py` and add one line to `PAGES`.
+No file stands in `pages/` itself: Streamlit's old multipage mode looks there and would answer the
+first visit to a deep link without ever running `app.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import streamlit as st
+
+Group = Literal["Explore", "Train", "Compare"]
+ROOT = Path(__file__).parents[2]
+LOGO = str(Path(__file__).with_name("logo.svg"))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One page. `path` is its address under the server's root; the first page has the root itself."""
+
+    file: str
+    title: str
+    path: str
+    icon: str
+    group: Group
+
+
+PAGES: tuple[Entry, ...] = (
+    Entry("pages/explore/overview.py", "Overview", "", ":material/home:", "Explore"),
+    Entry("pages/explore/dataset.py", "Dataset", "dataset", ":material/photo_library:", "Explore"),
+)
+
+
+def navigation() -> Any:
+    """The page that the address asks for, with the menu in the sidebar; call `.run()` on it."""
+    groups: dict[str, list[Any]] = {}
+    for entry in PAGES:
+        groups.setdefault(entry.group, []).append(_page(entry))
+    return st.navigation(groups, expanded=True)
+
+
+def _page(entry: Entry) -> Any:
+    return st.Page(
+        ROOT / entry.file,
+        title=entry.title,
+        icon=entry.icon,
+        url_path=entry.path or None,
+        default=not entry.path,
+    )
+
+
+def known(path: str) -> bool:
+    """Is there a page at this address?"""
+    return any(entry.path == path for entry in PAGES)
+
+
+def entry(path: str) -> Entry:
+    """The page at this address; KeyError with the known ones where there is none."""
+    for candidate in PAGES:
+        if candidate.path == path:
+            return candidate
+    raise KeyError(f"no page at {path!r}; there are: {', '.join(repr(page.path) for page in PAGES)}")
+
+
+def go(path: str, **parameters: str) -> None:
+    """Leave this run of the page for another page, with query parameters; does not return."""
+    st.switch_page(ROOT / entry(path).file, query_params=parameters)
+
+
+def link(path: str, label: str | None = None, **parameters: str) -> None:
+    """A link to another page that keeps the session and sets the query parameters."""
+    page = entry(path)
+    st.page_link(ROOT / page.file, label=label or page.title, icon=page.icon, query_params=parameters or None)

@@ -1,0 +1,151 @@
+// Draws a Plotly figure with Plotly.react, so that zoom, hidden traces and selections survive each
+// new set of data. Colours follow the app's theme; a sprite sheet, if given, shows the image of a point.
+
+let plotly;
+
+function loadPlotly(path) {
+  if (plotly) return plotly;
+  plotly = new Promise((resolve, reject) => {
+    const own = document.querySelector('script[src*="static/js/"]');
+    const root = own ? new URL("../../", own.src) : new URL("/", document.baseURI);
+    const script = document.createElement("script");
+    script.src = new URL(path, root).href;
+    script.onload = () => resolve(window.Plotly);
+    script.onerror = () => { plotly = undefined; script.remove(); reject(new Error("Plotly did not load")); };
+    document.head.appendChild(script);
+  });
+  return plotly;
+}
+
+function themeOf(element) {
+  const style = getComputedStyle(element);
+  const read = (name) => style.getPropertyValue("--st-" + name).trim();
+  const background = read("background-color") || "#ffffff";
+  const [r, g, b] = rgb(background);
+  return { read, background, text: read("text-color") || "#222222", font: read("font") || "sans-serif",
+           dark: 0.299 * r + 0.587 * g + 0.114 * b < 128 };
+}
+
+function rgb(color) {
+  const context = document.createElement("canvas").getContext("2d");
+  context.fillStyle = color;
+  const hex = context.fillStyle;
+  return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+}
+
+function faint(color, share) {
+  return `rgba(${rgb(color).join(",")},${share})`;
+}
+
+const PAIR = /^([^|]{3,40})\|([^|]{3,40})$/;
+const COLOUR_KEY = /color|colour|fill$/i;
+
+// "#light|#dark" stands for one colour in each theme, "$text" and "$background" for the app's own.
+function paint(value, theme, key = "") {
+  if (Array.isArray(value)) {
+    return COLOUR_KEY.test(key) || typeof value[0] === "object" ? value.map((item) => paint(item, theme, key)) : value;
+  }
+  if (value && typeof value === "object") {
+    if (ArrayBuffer.isView(value)) return value;
+    return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, paint(item, theme, name)]));
+  }
+  if (typeof value !== "string" || !COLOUR_KEY.test(key)) return value;
+  if (value === "$text") return theme.text;
+  if (value === "$muted") return faint(theme.text, 0.65);
+  if (value === "$faint") return faint(theme.text, 0.25);
+  if (value === "$background") return theme.background;
+  const pair = PAIR.exec(value);
+  return pair ? pair[theme.dark ? 2 : 1] : value;
+}
+
+function template(theme) {
+  const axis = { gridcolor: faint(theme.text, 0.12), linecolor: faint(theme.text, 0.3), zeroline: false,
+                 tickcolor: faint(theme.text, 0.3), automargin: true, title: { standoff: 10 } };
+  return { layout: {
+    font: { family: theme.font, size: 13, color: theme.text },
+    paper_bgcolor: theme.background, plot_bgcolor: theme.background,
+    xaxis: axis, yaxis: axis, margin: { l: 8, r: 12, t: 12, b: 8 },
+    legend: { orientation: "h", yanchor: "bottom", y: 1.02, x: 0, bgcolor: "rgba(0,0,0,0)" },
+    hoverlabel: { bgcolor: theme.background, bordercolor: faint(theme.text, 0.4), align: "left",
+                  font: { family: theme.font, size: 13, color: theme.text } },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: faint(theme.text, 0.45), activecolor: theme.text },
+    coloraxis: { colorbar: { outlinewidth: 0, thickness: 12 } },
+  } };
+}
+
+function draw(Plotly, state) {
+  const { element, data } = state;
+  const theme = themeOf(element);
+  const figure = paint(data.figure, theme);
+  const layout = { uirevision: data.revision, autosize: true, height: data.height, ...figure.layout, template: template(theme) };
+  const config = { displaylogo: false, responsive: true, scrollZoom: false,
+                   modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
+                   toImageButtonOptions: { filename: data.name, format: "png", scale: 2 } };
+  return Plotly.react(element, figure.data, layout, config);
+}
+
+function showImage(state, event) {
+  const { tip, data, element } = state;
+  const point = event.points[0];
+  const index = Array.isArray(point.customdata) ? point.customdata[0] : point.customdata;
+  if (!data.sprite || index === undefined || index === null) return;
+  const { url, columns, rows, tile, zoom, captions } = data.sprite;
+  const side = tile * zoom;
+  const picture = tip.firstChild;
+  Object.assign(picture.style, {
+    width: side + "px", height: side + "px", backgroundImage: `url("${url}")`,
+    backgroundSize: `${columns * side}px ${rows * side}px`,
+    backgroundPosition: `-${(index % columns) * side}px -${Math.floor(index / columns) * side}px`,
+  });
+  tip.lastChild.textContent = captions ? captions[index] : "";
+  const box = element.getBoundingClientRect();
+  const x = event.event ? event.event.clientX - box.left : 0;
+  const y = event.event ? event.event.clientY - box.top : 0;
+  const wide = side + 18;
+  tip.style.display = "block";
+  tip.style.left = Math.max(0, Math.min(x + 16 + wide > box.width ? x - 16 - wide : x + 16, box.width - wide)) + "px";
+  tip.style.top = Math.max(0, Math.min(y - side / 2, box.height - side - 34)) + "px";
+}
+
+function listen(state) {
+  const { element, tip } = state;
+  element.on("plotly_hover", (event) => showImage(state, event));
+  element.on("plotly_unhover", () => { tip.style.display = "none"; });
+  element.on("plotly_click", (event) => {
+    if (!state.data.click) return;
+    const { x, y, z, customdata, curveNumber, pointNumber } = event.points[0];
+    state.send("clicked", { x, y, z, customdata, curve: curveNumber, point: pointNumber });
+  });
+}
+
+const states = new WeakMap();
+
+function stateOf(parentElement) {
+  const root = parentElement.querySelector(".lab-plot");
+  let state = states.get(root);
+  if (!state) {
+    state = { root, element: root.querySelector(".lab-plot-figure"), tip: root.querySelector(".lab-plot-tip"), heard: false };
+    states.set(root, state);
+    // The root's colour moves with the theme: its transition is the sign to draw anew.
+    root.addEventListener("transitionend", (event) => {
+      if (event.target === root && event.propertyName === "color" && state.data) loadPlotly(state.data.plotly).then((it) => draw(it, state));
+    });
+    state.resize = new ResizeObserver(() => { if (state.heard && root.clientWidth) window.Plotly.Plots.resize(state.element); });
+    state.resize.observe(root);
+  }
+  return state;
+}
+
+export default function (component) {
+  const { data, parentElement, setTriggerValue } = component;
+  const state = stateOf(parentElement);
+  state.data = data;
+  state.send = setTriggerValue;
+  state.element.style.height = data.height + "px";
+  state.root.setAttribute("aria-label", data.alt);
+  loadPlotly(data.plotly)
+    .then((it) => draw(it, state))
+    .then(() => { if (!state.heard) { state.heard = true; listen(state); } })
+    .catch((error) => { state.element.textContent = "This figure could not be drawn: " + error.message; });
+  return () => { if (!state.root.isConnected && window.Plotly) window.Plotly.purge(state.element); };
+}

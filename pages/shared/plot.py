@@ -1,0 +1,122 @@
+"""Plotly figures that keep zoom, hidden traces and selections when their data change.
+
+`st.plotly_chart` mounts a chart anew whenever its figure changes; this component calls
+`Plotly.react` instead. A figure is a plain dict `{"data": [...], "layout": {...}}` or a
+`plotly.graph_objects.Figure`; with the first, a page need not import plotly.
+
+Colours follow the app's theme in the browser. Where a colour must differ between light and dark,
+write both: `"#0b63ad|#7dbcf2"`; `"$text"`, `"$muted"`, `"$faint"` and `"$background"` are the theme's.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+COMPONENT = "cifar_lab.plot"
+HERE = Path(__file__).parent
+HTML = (
+    '<div class="lab-plot" role="figure"><div class="lab-plot-figure"></div>'
+    '<div class="lab-plot-tip"><div></div><span></span></div></div>'
+)
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """Many small pictures in one: tile i stands in row i // columns, column i % columns.
+
+    A point whose `customdata` is i (or starts with i) shows tile i, `zoom` times enlarged, while
+    pointed at. `url` is a data URL; `captions`, if given, has one line per tile.
+    """
+
+    url: str
+    columns: int
+    rows: int
+    tile: int = 32
+    zoom: int = 4
+    captions: Sequence[str] | None = None
+
+
+_mount = st.components.v2.component(
+    COMPONENT,
+    html=HTML,
+    css=(HERE / "plot.css").read_text(encoding="utf-8"),
+    js=(HERE / "plot.js").read_text(encoding="utf-8"),
+    isolate_styles=False,  # Plotly puts its style sheet into the document, not into a shadow root
+)
+
+
+def plot(
+    figure: Mapping[str, Any] | Any,
+    *,
+    key: str,
+    alt: str,
+    height: int = 360,
+    name: str | None = None,
+    revision: str = "keep",
+    sprite: Sprite | None = None,
+    click: bool = False,
+) -> dict[str, Any] | None:
+    """Show a figure; returns the clicked point (once) if `click`, else None.
+
+    Args:
+        figure: plain dict of Plotly, JSON-able, or a `plotly.graph_objects.Figure`.
+        key: unique on the page, and stable: what keeps the zoom.
+        alt: one sentence for people who cannot see it.
+        height: pixels.
+        name: file name of the downloaded PNG, without extension; `key` where None.
+        revision: change it to let go of zoom and hidden traces (another run, say).
+        sprite: pictures to show beside the pointer.
+        click: rerun the page when a point is clicked; the point comes back as
+            `{"x", "y", "z", "customdata", "curve", "point"}`.
+    """
+    spec = figure if isinstance(figure, Mapping) else json.loads(figure.to_json())
+    data = {
+        "figure": {"data": _named(spec.get("data", ())), "layout": dict(spec.get("layout", {}))},
+        "height": height,
+        "alt": alt,
+        "name": name or key,
+        "revision": revision,
+        "click": click,
+        "plotly": _plotly_address(),
+        "sprite": asdict(sprite) if sprite else None,
+    }
+    result = _mount(key=key, data=data, height="content", on_clicked_change=_nothing)
+    return result.get("clicked") if click else None
+
+
+def _nothing() -> None:
+    """A trigger exists only where a callback is given; the return value is what is used."""
+
+
+def _named(traces: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Traces with a stable `uid`, by which Plotly knows them again after an update."""
+    return [{"uid": str(trace.get("name") or position), **trace} for position, trace in enumerate(traces)]
+
+
+def _plotly_address() -> str:
+    """Address of plotly.min.js under the server's root, served from the installed plotly package."""
+    from streamlit.components.v2.get_bidi_component_manager import get_bidi_component_manager
+
+    manager = get_bidi_component_manager()
+    if manager.get_component_path("cifar_lab.plotly") is None:
+        _serve_plotly(manager)
+    return "_stcore/bidi-components/cifar_lab.plotly/plotly.min.js"
+
+
+def _serve_plotly(manager: Any) -> None:
+    from streamlit.components.v2.manifest_scanner import ComponentConfig, ComponentManifest
+
+    spec = importlib.util.find_spec("plotly")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("plotly is not installed: pip install -r requirements.txt")
+    manifest = ComponentManifest(
+        name="cifar_lab", version="1", components=[ComponentConfig(name="plotly", asset_dir="package_data")]
+    )
+    manager.register_from_manifest(manifest, Path(spec.origin).parent)

@@ -1,0 +1,119 @@
+"""What all sessions of one server share: the store, the state of the dataset, the device.
+
+Plain module state under a lock, since the server uses it before Streamlit's caches are there. Nothing
+here imports TensorFlow, and modules that cost time are imported where they are first used.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from cifar_core import paths
+
+if TYPE_CHECKING:
+    from cifar_core.data import DatasetStatus
+    from cifar_core.devices import DeviceSummary
+    from cifar_core.eda import Opened
+    from cifar_core.jobs import Supervisor
+    from cifar_core.store import RunStore
+
+DATASETS = {"cifar10": "CIFAR-10", "synthetic": "Synthetic scenes"}
+"""Datasets by the name that settings use, with the name for people."""
+
+LOOK_AGAIN_S = 10.0
+
+_lock = threading.RLock()
+_stores: dict[Path, RunStore] = {}
+_supervisors: list[Supervisor] = []
+_states: dict[tuple[Path, Path | None], tuple[float, DatasetStatus]] = {}
+_opened: dict[Path, Opened] = {}
+
+
+def store() -> RunStore:
+    """The store of the home folder; one per server, safe to use from every session and thread.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+    home = paths.home()
+    with _lock:
+        if home not in _stores:
+            from cifar_core.store import RunStore
+
+            _stores[home] = RunStore()
+        return _stores[home]
+
+
+def supervisor() -> Supervisor:
+    """The one background thread of this server that starts queued runs and watches over them."""
+    with _lock:
+        if not _supervisors:
+            from cifar_core.jobs import Supervisor
+
+            _supervisors.append(Supervisor(store()))
+            _supervisors[0].start()
+        return _supervisors[0]
+
+
+def end_supervisor() -> None:
+    """At the server's end. Trainings that run go on by themselves."""
+    with _lock:
+        while _supervisors:
+            _supervisors.pop().close()
+
+
+def device() -> DeviceSummary:
+    """The device that a training would use; asked once per process."""
+    from cifar_core.devices import device_summary
+
+    return device_summary()
+
+
+def dataset_state() -> DatasetStatus:
+    """Where CIFAR-10 is, or that it is nowhere; looked up at most every `LOOK_AGAIN_S` seconds."""
+    key = (paths.home(), paths.data_override())
+    with _lock:
+        seen = _states.get(key)
+        if seen is None or time.monotonic() - seen[0] > LOOK_AGAIN_S:
+            from cifar_core.data import dataset_status
+
+            seen = _states[key] = (time.monotonic(), dataset_status())
+        return seen[1]
+
+
+def forget_dataset_state() -> None:
+    """Look again at once: a download or an import has just ended."""
+    with _lock:
+        _states.clear()
+
+
+def pictures(name: str) -> Opened | None:
+    """The dataset with its images memory-mapped; None where it has not been prepared yet.
+
+    Raises:
+        DataNotFoundError: CIFAR-10 is nowhere.
+    """
+    from cifar_core import eda
+
+    folder = eda.cache_folder(name)
+    with _lock:
+        if folder not in _opened and (found := eda.opened_at(folder)) is not None:
+            _opened[folder] = found
+        return _opened.get(folder)
+
+
+def chosen_dataset() -> str:
+    """The dataset that this session works with: "cifar10" or "synthetic"."""
+    return str(st.session_state.get("chosen_dataset", "cifar10"))
+
+
+def choose_dataset(name: str) -> None:
+    """Work with this dataset from now on in this session, on every page."""
+    if name not in DATASETS:
+        raise ValueError(f"unknown dataset {name!r}; known are: {', '.join(DATASETS)}")
+    st.session_state["chosen_dataset"] = name

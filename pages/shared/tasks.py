@@ -1,0 +1,140 @@
+"""Work that takes longer than a rerun may: one thread per task, shared by all sessions.
+
+A page starts a task, looks at its `share` and `text` from a fragment, and may cancel it. A second
+session that asks for the same task gets the one that runs. Closing the page does not end it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import streamlit as st
+
+from cifar_core.errors import CifarLabError
+from pages.shared import words
+
+ROOT = Path(__file__).parents[2]
+State = Literal["running", "done", "failed", "cancelled"]
+
+
+@dataclass
+class Task:
+    """One piece of work. Only its own thread writes `state`, `share`, `text` and `error`."""
+
+    key: str
+    state: State = "running"
+    share: float = 0.0
+    text: str = "starting"
+    error: str = ""
+    stop: threading.Event = field(default_factory=threading.Event)
+    process: subprocess.Popen[str] | None = None
+    """Where the work is done by a process: ended by `cancel`."""
+
+    def report(self, share: float, text: str) -> None:
+        """Say how far it is (0..1) and what it does."""
+        self.share, self.text = min(max(share, 0.0), 1.0), text
+
+    def cancel(self) -> None:
+        """Ask it to end soon; it is "cancelled" once it has."""
+        self.stop.set()
+        self.text = "stopping…"
+        if self.process is not None:
+            self.process.terminate()
+
+
+class Tasks:
+    """The tasks of this server by key; the last one of each key is kept."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task] = {}
+        self._lock = threading.Lock()
+
+    def start(self, key: str, work: Callable[[Task], None]) -> Task:
+        """Start the work in a thread, unless a task of that key runs already; returns the task."""
+        with self._lock:
+            running = self._tasks.get(key)
+            if running is not None and running.state == "running":
+                return running
+            task = self._tasks[key] = Task(key)
+        threading.Thread(target=_run, args=(task, work), name=f"task {key}", daemon=True).start()
+        return task
+
+    def get(self, key: str) -> Task | None:
+        return self._tasks.get(key)
+
+    def forget(self, key: str) -> None:
+        """Its outcome has been seen. A task that runs is not forgotten."""
+        with self._lock:
+            task = self._tasks.get(key)
+            if task is not None and task.state != "running":
+                del self._tasks[key]
+
+
+_tasks = Tasks()
+
+
+def tasks() -> Tasks:
+    """The tasks of this server."""
+    return _tasks
+
+
+def _run(task: Task, work: Callable[[Task], None]) -> None:
+    try:
+        work(task)
+    except CifarLabError as error:
+        task.error = str(error)
+    except OSError as error:
+        task.error = f"{error.strerror or error} ({error.filename or task.key})."
+    except Exception as error:
+        task.error = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        task.state = "cancelled" if task.stop.is_set() else "failed" if task.error else "done"
+
+
+def measuring(kind: str, dataset: str) -> Callable[[Task], None]:
+    """Work for `Tasks.start`: `python -m cifar_core.eda KIND DATASET` in a process of its own.
+
+    A process, since reading CIFAR-10 whole would add 400 MB to the server for good, and since its
+    arithmetic would make every page wait.
+    """
+
+    def work(task: Task) -> None:
+        command = [sys.executable, "-m", "cifar_core.eda", kind, dataset]
+        # One thread: scikit-learn's threads wait for each other ten times as long on busy cores.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT
+        ) as process:
+            task.process = process
+            for line in process.stdout or ():
+                task.report(*json.loads(line))
+            complaint = process.stderr.read().strip() if process.stderr else ""
+        if process.returncode and not task.stop.is_set():
+            task.error = complaint.splitlines()[-1] if complaint else f"ended with {process.returncode}"
+
+    return work
+
+
+def show_progress(task: Task, doing: str) -> None:
+    """A bar with what it does and a Cancel button; for use inside a fragment."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.progress(task.share, text=f"{doing}: {task.text}")
+        if st.button("Cancel", key=f"cancel_{task.key}", disabled=task.stop.is_set()):
+            task.cancel()
+            st.rerun(scope="fragment")
+
+
+def bytes_done(done: int, total: int | None) -> tuple[float, str]:
+    """(share, text) of a download, for `Task.report`."""
+    if not total:
+        return 0.0, words.size(done)
+    return done / total, f"{words.size(done)} of {words.size(total)}"

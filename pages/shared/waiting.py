@@ -1,0 +1,63 @@
+"""The prepared images, or what a page shows while they are being prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
+
+import streamlit as st
+
+from cifar_core.errors import DataError
+from pages.shared import navigation, resources
+from pages.shared.tasks import Task, measuring, show_progress, tasks
+
+if TYPE_CHECKING:
+    from cifar_core.eda import Opened
+
+POLL_SECONDS = 0.5
+
+
+def images_or_wait(name: str) -> Opened:
+    """The dataset's images and numbers. Where they are not there yet, the page ends here: with the
+    progress of their preparation (it comes back by itself), or with a way to get them."""
+    try:
+        dataset = resources.pictures(name)
+    except DataError as error:
+        _refuse(error)
+    if dataset is not None and dataset.numbers is not None:
+        return dataset
+    _prepare(name)
+
+
+def _refuse(error: DataError) -> NoReturn:
+    st.info(str(error))
+    navigation.link("dataset", "Choose the data")
+    st.stop()
+
+
+def _prepare(name: str) -> NoReturn:
+    key = f"prepare {name}"
+    wait_for(key, lambda: tasks().start(key, measuring("prepare", name)), "Preparing the images, once")
+    st.stop()
+
+
+def wait_for(key: str, start: Callable[[], Task], doing: str) -> None:
+    """Show a task's progress until it ends, then run the page again; its error with a way to retry."""
+    task = tasks().get(key) or start()
+    if task.state in ("failed", "cancelled"):
+        message = f"{doing}: {task.error or 'cancelled'}"
+        (st.error if task.state == "failed" else st.info)(message)
+        if st.button("Try again", key=f"retry_{key}"):
+            tasks().forget(key)
+            st.rerun()
+        return
+    st.fragment(_follow, run_every=POLL_SECONDS)(task, doing)
+
+
+def _follow(task: Task, doing: str) -> None:
+    if task.state == "running":
+        show_progress(task, doing)
+        return
+    if task.state == "done":
+        tasks().forget(task.key)
+    st.rerun()

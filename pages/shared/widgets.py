@@ -1,0 +1,102 @@
+"""Widgets made from the settings' own declarations: range, step, default and help stand there only."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import streamlit as st
+
+from cifar_core.fields import Setting, number
+
+
+def setting_widget(declared: Setting, value: Any, *, key: str, disabled: bool = False) -> Any:
+    """The fitting widget for one declared setting; returns the chosen value.
+
+    Args:
+        declared: from `cifar_core.fields.describe`.
+        value: what it shows at first; afterwards the widget's own state, kept under `key`, counts.
+        key: unique and stable.
+        disabled: shown, not changeable.
+
+    A setting that may be nothing has a switch before it.
+    """
+    label = f"{declared.label[:1].upper()}{declared.label[1:]}" + (
+        f" ({declared.unit})" if declared.unit else ""
+    )
+    common: dict[str, Any] = {"help": _help(declared), "disabled": disabled}
+    if declared.optional:
+        return _optional(declared, value, label, key, common)
+    return _plain(declared, value, label, key, common)
+
+
+def _help(declared: Setting) -> str:
+    default = declared.default
+    shown = number(default) if isinstance(default, int | float) and not isinstance(default, bool) else default
+    return f"{declared.help}  \nDefault: {shown if shown not in (None, '') else 'none'}."
+
+
+def _optional(declared: Setting, value: Any, label: str, key: str, common: dict[str, Any]) -> Any:
+    if not st.toggle(f"Set {label.lower()}", value=value is not None, key=f"{key}_set", **common):
+        return None
+    start = value if value is not None else declared.default if declared.default is not None else declared.low
+    return _plain(declared, start, label, key, common)
+
+
+def _plain(declared: Setting, value: Any, label: str, key: str, common: dict[str, Any]) -> Any:
+    if declared.kind == "bool":
+        return st.toggle(label, value=bool(value), key=key, **common)
+    if declared.kind == "choice":
+        options = list(declared.choices)
+        return st.selectbox(label, options, index=options.index(value), key=key, format_func=str, **common)
+    if declared.kind == "text":
+        return st.text_input(label, value=value or "", key=key, max_chars=declared.max_length, **common)
+    if declared.kind == "int":
+        return _whole(declared, value, label, key, common)
+    return _decimal(declared, value, label, key, common)
+
+
+def _whole(declared: Setting, value: Any, label: str, key: str, common: dict[str, Any]) -> int:
+    low = None if declared.low is None else int(declared.low)
+    high = None if declared.high is None else int(declared.high)
+    if low is not None and high is not None and high - low <= 64:
+        return st.slider(label, low, high, int(value), step=int(declared.step or 1), key=key, **common)
+    return st.number_input(
+        label,
+        min_value=low,
+        max_value=high,
+        value=int(value),
+        step=int(declared.step or 1),
+        key=key,
+        **common,
+    )
+
+
+def _decimal(declared: Setting, value: Any, label: str, key: str, common: dict[str, Any]) -> float:
+    low, high, step = declared.low, declared.high, declared.step
+    if declared.scale == "linear" and None not in (low, high, step) and (high - low) / step <= 200:
+        top = high - step if declared.high_open else high
+        return st.slider(
+            label,
+            float(low),
+            float(top),
+            float(value),
+            step=float(step),
+            key=key,
+            format=_digits(step),
+            **common,
+        )
+    return st.number_input(
+        label,
+        min_value=None if low is None else float(low),
+        max_value=None if high is None else float(high),
+        value=float(value),
+        step=float(step) if step else max(float(f"{value / 10:.0e}"), 1e-7) if value else 1e-4,
+        format="%.3g",
+        key=key,
+        **common,
+    )
+
+
+def _digits(step: float) -> str:
+    return f"%.{max(0, math.ceil(-math.log10(step)))}f"

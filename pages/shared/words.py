@@ -1,0 +1,67 @@
+"""Numbers and times as people read them; the same on every page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+NOTHING = "–"
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """0.6648 as "66.48 %"; "–" for None or a number that is none."""
+    if share is None or share != share:
+        return NOTHING
+    return f"{100 * share:.{digits}f} %"
+
+
+def count(number: float | None) -> str:
+    """36925322 as "36,925,322"."""
+    if number is None or number != number:
+        return NOTHING
+    return f"{round(number):,}"
+
+
+def compact(number: float | None) -> str:
+    """36925322 as "36.9 M", 315722 as "316 k"."""
+    if number is None or number != number:
+        return NOTHING
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(number) >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def duration(seconds: float | None) -> str:
+    """75 as "1 min 15 s", 4000 as "1 h 07 min", 2.34 as "2.3 s"."""
+    if seconds is None or seconds != seconds:
+        return NOTHING
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(number_of_bytes: float) -> str:
+    """170498071 as "170.5 MB" (powers of ten, as disks are sold)."""
+    for unit_size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number_of_bytes >= unit_size:
+            return f"{number_of_bytes / unit_size:.1f} {unit}"
+    return f"{round(number_of_bytes)} bytes"
+
+
+def ago(moment: datetime | None, now: datetime | None = None) -> str:
+    """A UTC time as "3 min ago"; "–" for None."""
+    if moment is None:
+        return NOTHING
+    seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
+    if seconds < 5:
+        return "just now"
+    for length, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            number = int(seconds // length)
+            return f"{number} {'day' if unit == 'days' and number == 1 else unit} ago"
+    return f"{int(seconds)} s ago"

@@ -1,0 +1,47 @@
+"""What all tests share: a home of their own, a tiny dataset, and the real images where there are any."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+CHECKOUT = Path(__file__).parent.parent
+PACKED = CHECKOUT.parent / "shared" / "data"
+"""A packed copy of the images with a script that unpacks it, beside the checkout (not part of the project)."""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Each test has a home folder of its own and sees no dataset of the machine's."""
+    folder = tmp_path / "lab-home"
+    monkeypatch.setenv("CIFAR_LAB_HOME", str(folder))
+    monkeypatch.delenv("CIFAR_LAB_DATA", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras-home"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """200 train and 50 test scenes, drawn."""
+    from cifar_core.data import load_dataset
+
+    return load_dataset("synthetic").limited(200, 50, seed=0)
+
+
+@pytest.fixture(scope="session")
+def real_cifar(tmp_path_factory) -> Path:
+    """Folder that holds `cifar-10-batches-py` with the real images; skips where there are none."""
+    given = os.environ.get("CIFAR_LAB_TEST_DATA")
+    if given:
+        return Path(given)
+    script = PACKED / "unpack_cifar10.py"
+    if not script.exists():
+        pytest.skip(f"no real images: set CIFAR_LAB_TEST_DATA, or put a packed copy at {PACKED}")
+    folder = tmp_path_factory.mktemp("cifar10")
+    subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True)
+    return folder

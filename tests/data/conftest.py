@@ -1,0 +1,39 @@
+"""A whole CIFAR-10 of each version, written once; tests link to its files instead of copying them."""
+
+import os
+
+import pytest
+from tests.data.cifar_files import write_archive, write_binary, write_python
+
+
+@pytest.fixture(scope="session")
+def python_folder(tmp_path_factory):
+    return write_python(tmp_path_factory.mktemp("python") / "cifar-10-batches-py")
+
+
+@pytest.fixture(scope="session")
+def binary_folder(tmp_path_factory):
+    return write_binary(tmp_path_factory.mktemp("binary") / "cifar-10-batches-bin")
+
+
+@pytest.fixture(scope="session")
+def python_archive(python_folder):
+    return write_archive(python_folder.parent / "cifar-10-python.tar.gz", python_folder)
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """A folder of links to another's files, some of them replaced by other bytes or left out (None)."""
+
+    def make(source, target=None, **changed):
+        target = target or tmp_path / "linked" / source.name
+        target.mkdir(parents=True)
+        for file in source.iterdir():
+            if file.name not in changed:
+                os.link(file, target / file.name)
+        for name, content in changed.items():
+            if content is not None:
+                (target / name).write_bytes(content)
+        return target
+
+    return make

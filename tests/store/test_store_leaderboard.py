@@ -1,0 +1,140 @@
+"""Ranking: what may be compared, and the numbers of a row."""
+
+import os
+import statistics
+import time
+
+import pytest
+from sqlalchemy import insert
+
+from cifar_core.config import SearchConfig, TrainConfig
+from cifar_core.errors import ConfigError
+from cifar_core.store import schema
+from cifar_core.store.runs import _settings_columns
+
+
+def test_a_row_counts_averages_and_names_its_best(store, finish):
+    accuracies = [0.60, 0.64, 0.62]
+    ids = [finish(accuracy, seed=seed, variant="baseline") for seed, accuracy in enumerate(accuracies)]
+    board = store.leaderboard()
+    row = board.to_dict("records")[0]
+    assert len(board) == 1
+    assert (row["rank"], row["model"], row["variant"]) == (1, "base_cnn", "baseline")
+    assert (row["runs"], row["settings"]) == (3, 1)
+    assert row["accuracy"] == pytest.approx(0.62)
+    assert row["sd"] == pytest.approx(statistics.stdev(accuracies))
+    assert (row["best"], row["best_run"]) == (0.64, ids[1])
+    assert (row["parameters"], row["training_s"]) == (100, 4.0)
+    assert (row["images_per_second"], row["epochs"]) == (100.0, 2)
+    assert row["ece"] == pytest.approx(0.05)
+    assert (row["dataset"], row["source"], row["protocol"], row["subset"]) == (
+        "cifar10", "local folder", "held-out", False,
+    )  # fmt: skip
+
+
+def test_equal_seeds_have_no_spread_and_one_has_none(store, finish):
+    finish(0.1 + 0.2)
+    assert store.leaderboard()["sd"].isna().all()
+    finish(0.1 + 0.2)
+    assert store.leaderboard()["sd"].tolist() == [0.0]
+
+
+def test_only_finished_and_tested_runs_are_on_it(store, finish, begin):
+    begin()
+    store.create_run(TrainConfig())
+    for end in ("stopped", "fail", "crash"):
+        run_id = begin()
+        getattr(store, end)(run_id, "x")
+    store.finish(begin(), metrics={"accuracy": float("nan")})
+    assert store.leaderboard().empty
+    kept = finish(0.5)
+    assert store.leaderboard()["best_run"].tolist() == [kept]
+
+
+def test_what_cannot_be_compared_has_a_board_of_its_own(store, finish):
+    finish(0.6, variant="baseline")
+    finish(0.7, variant="tuned")
+    finish(0.9, variant="tuned", protocol="test-selected")
+    finish(0.95, variant="tuned", test_limit=100)
+    finish(0.99, variant="tuned", dataset="synthetic")
+    board = store.leaderboard()
+    columns = ["dataset", "protocol", "subset", "rank", "accuracy"]
+    assert [tuple(row) for row in board[columns].itertuples(index=False)] == [
+        ("cifar10", "held-out", False, 1, 0.7),
+        ("cifar10", "held-out", False, 2, 0.6),
+        ("cifar10", "test-selected", False, 1, 0.9),
+        ("synthetic", "held-out", False, 1, 0.99),
+        ("cifar10", "held-out", True, 1, 0.95),
+    ]
+    narrow = store.leaderboard(dataset="cifar10", subset=False, protocol="held-out")
+    assert narrow["accuracy"].tolist() == [0.7, 0.6]
+    assert store.leaderboard(model="alexnet").empty
+
+
+def test_other_images_under_the_same_name_do_not_rank_together(store, finish):
+    finish(0.6)
+    run_id = store.create_run(TrainConfig())
+    store.claim(run_id, pid=os.getpid())
+    store.begin(run_id, environment={}, dataset={"fingerprint": "beef"}, parameters=1)
+    store.finish(run_id, metrics={"accuracy": 0.9})
+    assert sorted(store.leaderboard()["rank"]) == [1, 1]
+
+
+def test_different_settings_in_a_row_are_counted_and_can_be_split(store, finish):
+    finish(0.5, preset="a", variant="custom", seed=1)
+    finish(0.7, preset="a", variant="custom", seed=2)
+    finish(0.9, preset="b", variant="custom", dropout=0.5)
+    row = store.leaderboard().to_dict("records")[0]
+    assert (row["runs"], row["settings"], row["preset"]) == (3, 2, "a, b")
+    split = store.leaderboard(by="settings")
+    assert split["runs"].tolist() == [1, 2]
+    assert split["accuracy"].tolist() == pytest.approx([0.9, 0.6])
+    assert split["settings_key"].nunique() == 2
+    with pytest.raises(ConfigError, match="variant, settings"):
+        store.leaderboard(by="model")
+
+
+def test_a_tuned_row_says_what_its_searches_took_once_each(store):
+    total = 0.0
+    for _ in range(2):
+        search_id = store.create_search(SearchConfig())
+        store.claim(search_id, pid=os.getpid())
+        time.sleep(0.02)
+        store.finish_search(search_id)
+        total += store.get_search(search_id).duration_s
+        for seed in range(2):
+            run_id = store.create_run(TrainConfig(variant="tuned", seed=seed), search_id=search_id)
+            store.claim(run_id, pid=os.getpid())
+            store.finish(run_id, metrics={"accuracy": 0.5})
+    assert store.leaderboard()["search_s"].tolist() == [pytest.approx(total)]
+    assert total > 0.03
+
+
+def test_a_large_store_answers_quickly(store):
+    """1,000 runs of 50 epochs; the bar is generous, since machines that test are busy."""
+    settings = [
+        _settings_columns(TrainConfig(model=model, variant=variant))
+        for model in ("base_cnn", "alexnet")
+        for variant in ("baseline", "tuned", "custom")
+    ]
+    finished = {"state": "finished", "revision": 1}
+    rows = [
+        {**settings[place % 6], **finished, "id": f"run-{place}", "accuracy": place / 1000}
+        for place in range(1000)
+    ]
+    epochs = [
+        {"run_id": row["id"], "epoch": epoch, "loss": 1.0, "recorded_at": "", "revision": 1}
+        for row in rows
+        for epoch in range(1, 51)
+    ]
+    for table, values in ((schema.runs, rows), (schema.epochs, epochs)):
+        store._db.write(lambda c, _, table=table, values=values: c.execute(insert(table), values) and None)
+    for call, count in ((store.leaderboard, 6), (store.runs, 1000)):
+        call()
+        start = time.perf_counter()
+        assert len(call()) == count
+        assert time.perf_counter() - start < 0.5
+    start = time.perf_counter()
+    news, _ = store.live([f"run-{place}" for place in range(20)])
+    assert len(news.epochs) == 1000
+    assert time.perf_counter() - start < 0.5
