@@ -75,10 +75,14 @@ def _check(part: str, models: tuple[str, ...], images: int, rounds: int) -> None
         if model not in MODELS:
             raise ConfigError(f"Unknown model {model!r}; known are: {', '.join(MODELS)}.")
     if images < STUDY_BATCH or rounds < 1:
-        raise ConfigError(f"A measurement needs {STUDY_BATCH} images and 1 round at least; got {images}, {rounds}.")
+        raise ConfigError(
+            f"A measurement needs {STUDY_BATCH} images and 1 round at least; got {images}, {rounds}."
+        )
 
 
-def _in_turns(part: str, subject: str, images: int, rounds: int, variants: dict[str, Callable[[], None]]) -> Any:
+def _in_turns(
+    part: str, subject: str, images: int, rounds: int, variants: dict[str, Callable[[], None]]
+) -> Any:
     """Each variant once to warm up, then all of them in turns; one row a variant."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for action in variants.values():
@@ -190,8 +194,12 @@ def _training(model: str, images: int, rounds: int, tell: Callable[[str], None])
         variants = {
             "study": _fit_study(model, x, y, augmented=bool(augmentation)),
             **({} if augmentation else {"bare fit": _fit_bare(model, x, y)}),
-            "ours": _fit_ours(model, x, y, {"precision": "float32", "batch_size": STUDY_BATCH, **augmentation}),
-            "ours, recommended": _fit_ours(model, x, y, {"precision": "auto", "batch_size": 128, **augmentation}),
+            "ours": _fit_ours(
+                model, x, y, {"precision": "float32", "batch_size": STUDY_BATCH, **augmentation}
+            ),
+            "ours, recommended": _fit_ours(
+                model, x, y, {"precision": "auto", "batch_size": 128, **augmentation}
+            ),
         }
         rows += _in_turns("training", f"{model}, {subject}", images, rounds, variants)
     return rows

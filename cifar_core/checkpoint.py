@@ -114,18 +114,24 @@ def _open(path: Path) -> Any:
     try:
         return np.load(path, allow_pickle=False)
     except FileNotFoundError:
-        raise ResumeError(f"There is no checkpoint at {path}: the run ended before its first epoch.") from None
+        raise ResumeError(
+            f"There is no checkpoint at {path}: the run ended before its first epoch."
+        ) from None
     except (OSError, ValueError, EOFError) as error:
         raise ResumeError(f"The checkpoint {path} is damaged ({error}); start a new run instead.") from None
     except Exception as error:  # zipfile raises BadZipFile, zlib its own
-        raise ResumeError(f"The checkpoint {path} cannot be read ({error}); start a new run instead.") from error
+        raise ResumeError(
+            f"The checkpoint {path} cannot be read ({error}); start a new run instead."
+        ) from error
 
 
 def _progressed(path: Path, arrays: Any) -> Progressed:
     try:
         meta = json.loads(bytes(arrays["meta"]))
         if meta["format"] != FORMAT:
-            raise ResumeError(f"The checkpoint {path} has format {meta['format']}; this release reads {FORMAT}.")
+            raise ResumeError(
+                f"The checkpoint {path} has format {meta['format']}; this release reads {FORMAT}."
+            )
         return Progressed(**meta["progressed"])
     except (KeyError, TypeError, ValueError) as error:
         raise ResumeError(f"The checkpoint {path} is not one of ours ({error}).") from None
@@ -134,7 +140,9 @@ def _progressed(path: Path, arrays: Any) -> Progressed:
 def _assign(path: Path, arrays: Any, kind: str, variables: list[Any]) -> None:
     saved = sum(name.startswith(f"{kind}_") for name in arrays.files)
     if saved != len(variables):
-        raise ResumeError(f"The checkpoint {path} has {saved} {kind} variables; this {kind} has {len(variables)}.")
+        raise ResumeError(
+            f"The checkpoint {path} has {saved} {kind} variables; this {kind} has {len(variables)}."
+        )
     for index, variable in enumerate(variables):
         value = arrays[f"{kind}_{index}"]
         if tuple(value.shape) != tuple(variable.shape):

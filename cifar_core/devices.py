@@ -102,7 +102,13 @@ def _nvidia_gpus() -> tuple[tuple[str, int, float], ...]:
         return ()
     query = "--query-gpu=name,memory.total,compute_cap"
     answer = subprocess.run(
-        ["nvidia-smi", query, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=10, check=False
+        ["nvidia-smi", query, "--format=csv,noheader,nounits"],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
     )
-    rows = re.findall(r"^(.+), (\d+), ([\d.]+)$", answer.stdout, re.MULTILINE) if answer.returncode == 0 else []
+    rows = (
+        re.findall(r"^(.+), (\d+), ([\d.]+)$", answer.stdout, re.MULTILINE) if answer.returncode == 0 else []
+    )
     return tuple((name, int(memory), float(capability)) for name, memory, capability in rows)

@@ -378,7 +378,7 @@ def prepare(name: str, progress: Progress | None = None) -> Opened:
             tell(0.05, "reading the images")
             from cifar_core.data import load_dataset
 
-            _keep_images(load_dataset(name), folder)
+            keep_images(load_dataset(name), folder)
             _forget_others(folder)
         dataset = opened(name)
         if dataset is None:
@@ -398,7 +398,8 @@ def _quiet(share: float, text: str) -> None:
     """Nobody asked for progress."""
 
 
-def _keep_images(dataset: Dataset, folder: Path) -> None:
+def keep_images(dataset: Dataset, folder: Path) -> None:
+    """Leave a dataset's images in a `cache_folder`: whole, or not at all."""
     part = folder.with_name(f"{folder.name}.part{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

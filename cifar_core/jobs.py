@@ -14,14 +14,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cifar_core.devices import device_summary
+from cifar_core.errors import RunStateError
 from cifar_core.store import RunState, RunStore
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.3
+REAP_SECONDS = 2.0
+"""How often jobs whose process is gone are looked for, and those that do not heed a stop."""
+RETRY_SECONDS = 1.0
 NICENESS = 10
 """Workers give way to the app, so that pages stay quick while a CPU training uses every core."""
 STOP_PATIENCE_S = 20.0
@@ -58,6 +63,7 @@ class Supervisor:
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
         self._stopping_since: dict[str, float] = {}
+        self._next_round = 0.0
 
     def start(self) -> None:
         if self._thread is None:
@@ -78,20 +84,27 @@ class Supervisor:
         return not any(slot.alive() for slot in self._slots)
 
     def _loop(self) -> None:
+        self._safely(self.store.sweep)
         while not self._end.wait(TICK_SECONDS):
-            try:
-                self.tick()
-            except Exception:  # the thread must outlive a locked database or a full disk
-                log.exception("the supervisor's round failed; it tries again")
-                time.sleep(1.0)
+            self._safely(self.tick)
+
+    def _safely(self, action: Callable[[], object]) -> None:
+        """The thread must outlive a locked database, a full disk, a deleted folder."""
+        try:
+            action()
+        except Exception:
+            log.exception("the supervisor's round failed; it tries again")
+            self._end.wait(RETRY_SECONDS)
 
     def tick(self) -> None:
         """One round: bury the dead, press the deaf, put queued runs to work, keep a reserve."""
         for slot in self._slots:
             self._bury(slot)
-        self.store.reap()
-        self._press()
-        waiting = self.store.count(RunState.QUEUED)
+        if time.monotonic() >= self._next_round:
+            self._next_round = time.monotonic() + REAP_SECONDS
+            self.store.reap()
+            self._press()
+        waiting = self.store.count(RunState.QUEUED, "any")
         for slot in self._slots:
             if waiting and not slot.ordered:
                 self._order(slot)
@@ -129,12 +142,15 @@ class Supervisor:
     def _record_death(self, process: subprocess.Popen[str]) -> None:
         reason = _how_it_ended(process.returncode)
         for run_id in self.store.running_under(process.pid):
-            self.store.crash(run_id, f"the worker process {process.pid} {reason}")
+            try:
+                self.store.crash(run_id, f"the worker process {process.pid} {reason}")
+            except RunStateError as error:  # another app saw it first, or it was resumed already
+                log.info("%s", error)
 
     def _press(self) -> None:
         """Signal workers that do not answer a request to stop."""
         now = time.monotonic()
-        stopping = {run_id: pid for run_id, pid in self.store.stopping_here()}
+        stopping = dict(self.store.stopping_here())
         self._stopping_since = {run_id: self._stopping_since.get(run_id, now) for run_id in stopping}
         for run_id, since in self._stopping_since.items():
             waited = now - since

@@ -21,7 +21,9 @@ UNDECAYED = ("bias", "gamma", "beta")
 """Parts of variable names that weight decay leaves alone."""
 
 
-def learning_rate(config: TrainConfig, steps_per_epoch: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+def learning_rate(
+    config: TrainConfig, steps_per_epoch: int
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
     """The rate, or its schedule over all `config.epochs * steps_per_epoch` steps."""
     from keras.optimizers.schedules import CosineDecay
 

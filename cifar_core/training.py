@@ -109,7 +109,9 @@ def train(
     if run_id is not None and store is None:
         raise ConfigError("run_id names a run of a store: give store=RunStore() too.")
     if dataset is not None and dataset.name != config.dataset:
-        raise ConfigError(f"The settings say dataset={config.dataset!r}; the images given are {dataset.name!r}.")
+        raise ConfigError(
+            f"The settings say dataset={config.dataset!r}; the images given are {dataset.name!r}."
+        )
     if store is None:
         return _train(config, dataset, Recorder(None, None, progress, should_stop))
     if run_id is None:
@@ -155,7 +157,12 @@ def resume(
     if record.state is not RunState.QUEUED:
         store.requeue(record.id)
     return train(
-        record.config, dataset=dataset, store=store, run_id=record.id, progress=progress, should_stop=should_stop
+        record.config,
+        dataset=dataset,
+        store=store,
+        run_id=record.id,
+        progress=progress,
+        should_stop=should_stop,
     )
 
 
@@ -312,7 +319,10 @@ class _Learner:
             self.recorder.stage("compiling the first step")
             model.fit(
                 training_batches(
-                    self.config, *self.parts.train, first_epoch=progressed.epochs_done, epochs=self.config.epochs
+                    self.config,
+                    *self.parts.train,
+                    first_epoch=progressed.epochs_done,
+                    epochs=self.config.epochs,
                 ),
                 validation_data=validation_batches(*self.parts.validation, EVALUATION_BATCH),
                 initial_epoch=progressed.epochs_done,
@@ -341,7 +351,9 @@ class _Learner:
         from cifar_core.metrics import report
 
         images, labels = self.parts.test
-        probabilities = predict_probabilities(model, images, EVALUATION_BATCH, test_flip=self.config.test_flip)
+        probabilities = predict_probabilities(
+            model, images, EVALUATION_BATCH, test_flip=self.config.test_flip
+        )
         run = self._result(RunState.FINISHED, model, progressed)
         run.report, run.probabilities = report(probabilities, labels), probabilities
         self._store_result(run, labels)
@@ -360,7 +372,9 @@ class _Learner:
     def _stopped(self, model: keras.Model, progressed: Progressed) -> Run:
         run = self._result(RunState.STOPPED, model, progressed)
         if self.recorder.store is not None and self.recorder.run_id is not None:
-            self.recorder.store.stopped(self.recorder.run_id, f"stopped on request after {run.epochs_done} epochs")
+            self.recorder.store.stopped(
+                self.recorder.run_id, f"stopped on request after {run.epochs_done} epochs"
+            )
         return run
 
     def _result(self, state: RunState, model: keras.Model, progressed: Progressed) -> Run:

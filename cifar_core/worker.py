@@ -47,12 +47,14 @@ def run_worker(
     if run_id is not None:
         run_id = store.resolve(run_id)
         if not store.claim(run_id, pid=os.getpid(), device=device):
-            raise RunStateError(f"Run {run_id} is {store.get(run_id).state}; only a queued run can be started.")
+            raise RunStateError(
+                f"Run {run_id} is {store.get(run_id).state}; only a queued run can be started."
+            )
         _carry_out(store, run_id, stop, log)
         return 1
     done, idle_since = 0, time.monotonic()
     while not stop():
-        claimed = store.claim_next(pid=os.getpid(), device=device)
+        claimed = store.claim_next(pid=os.getpid(), device=device, kind="any")
         if claimed is not None:
             _carry_out(store, claimed, stop, log)
             done, idle_since = done + 1, time.monotonic()
@@ -76,7 +78,9 @@ def stand_by(store: RunStore, *, device: str, orders: IO[str] = sys.stdin) -> in
 
     done = 0
     for _ in orders:
-        done += run_worker(store, device=device, once=True, idle_exit=0.0, should_stop=terminated.is_set, log=True)
+        done += run_worker(
+            store, device=device, once=True, idle_exit=0.0, should_stop=terminated.is_set, log=True
+        )
     return done
 
 

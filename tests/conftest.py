@@ -28,9 +28,9 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def tiny():
     """200 train and 50 test scenes, drawn."""
-    from cifar_core.data import load_dataset
+    from cifar_core.data.synthetic import synthetic_dataset
 
-    return load_dataset("synthetic").limited(200, 50, seed=0)
+    return synthetic_dataset(0, 200, 50)
 
 
 @pytest.fixture(scope="session")

@@ -126,7 +126,7 @@ def sharpness(images: Array, factor: Array, ops: Array) -> Array:
 
 def posterize(images: Array, bits: Array, ops: Array) -> Array:
     """Keep the upper bits of each whole grey level."""
-    step = ops.power(2.0, 8.0 - bits)
+    step = ops.power(2.0, 8.0 - ops.clip(bits, 0.0, 8.0))  # other operations' amounts pass here too
     return ops.floor(images / step) * step
 
 

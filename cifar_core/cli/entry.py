@@ -56,7 +56,9 @@ def _report(error: BaseException, *, debug: bool) -> int:
         _drop_output()
         return BROKEN_PIPE
     if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else FAILED
+        # This is what click makes of a broken pipe.
+        lost = error.__context__ is not None and _is_broken_pipe(error.__context__)
+        return BROKEN_PIPE if lost else error.code if isinstance(error.code, int) else FAILED
     if debug:
         traceback.print_exception(error)
     text, status = _explain(error)

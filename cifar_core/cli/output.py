@@ -103,9 +103,11 @@ def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = 
 
 def guarded(value: Any) -> Any:
     """A CSV cell that no spreadsheet runs. Numbers stay numbers, the negative ones too."""
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str):
+        return value
+    text = f"'{value}" if value.startswith(_FORMULA_STARTS) else value
+    # The csv module leaves a lone carriage return unquoted, and readers then see a new row.
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def cell(value: Any, name: str = "") -> str:
@@ -134,6 +136,11 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def moment(text: str | None) -> str | None:
+    """2026-01-31T12:34:56.789+00:00 as 2026-01-31 12:34."""
+    return text and text[:16].replace("T", " ")
 
 
 def percent(share: float | None) -> str:

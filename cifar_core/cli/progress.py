@@ -6,7 +6,7 @@ import errno
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from cifar_core.cli.output import duration
 
@@ -14,23 +14,43 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
     from cifar_core.recorder import Progress
+    from cifar_core.tuning import SearchProgress
 
-Reporter = Callable[["Progress"], None]
 _CURVES = ("loss", "accuracy", "val_loss", "val_accuracy")
+
+
+class Reporter(Protocol):
+    """What to hand to `train(progress=...)`; `say` prints one line of our own in between."""
+
+    def __call__(self, report: Progress) -> None: ...
+
+    def say(self, text: str) -> None: ...
 
 
 @contextmanager
 def reporting(*, as_json: bool) -> Iterator[Reporter]:
-    """A callable to hand to `train(progress=...)`.
-
-    Progress goes to stdout, or to stderr where stdout is to hold one JSON document.
-    """
+    """Progress on stdout, or on stderr where stdout is to hold one document."""
     stream = sys.stderr if as_json else sys.stdout
     if stream.isatty():
         with _bars(stream) as bars:
             yield _BarReporter(bars)
     else:
         yield _LineReporter(stream)
+
+
+def search_reporter(reporter: Reporter) -> Callable[[SearchProgress], None]:
+    """What to hand to `tune(progress=...)`: one line for each trial, and the winner's training whole."""
+    from cifar_core.recorder import Progress
+
+    def report(event: SearchProgress) -> None:
+        if event.kind == "trial":
+            reporter.say(trial_line(event))
+        elif event.training is None:
+            reporter(Progress("stage", event.stage))
+        elif event.kind != "epoch":
+            reporter(event.training)
+
+    return report
 
 
 def epoch_line(report: Progress) -> str:
@@ -45,6 +65,16 @@ def epoch_line(report: Progress) -> str:
     return "  ".join(parts)
 
 
+def trial_line(event: SearchProgress) -> str:
+    """How far a search is, in one line."""
+    status = event.status
+    parts = [event.stage, f"{status.trials_done}/{status.trials_planned} trials"]
+    parts += [f"{status.epochs_done}/{status.epochs_planned} epochs"]
+    parts += [f"best val_accuracy {event.best_score:.4f}"] if event.best_score is not None else []
+    parts += [f"ETA {duration(status.eta_s)}"] if status.eta_s else []
+    return "  ".join(parts)
+
+
 class _LineReporter:
     """One line for each epoch. A reader who went away does not end the training."""
 
@@ -52,10 +82,14 @@ class _LineReporter:
         self._stream, self._heard = stream, True
 
     def __call__(self, report: Progress) -> None:
-        if report.kind != "epoch" or not self._heard:
+        if report.kind == "epoch":
+            self.say(epoch_line(report))
+
+    def say(self, text: str) -> None:
+        if not self._heard:
             return
         try:
-            print(epoch_line(report), file=self._stream, flush=True)
+            print(text, file=self._stream, flush=True)
         except OSError as error:
             if error.errno != errno.EPIPE:
                 raise
@@ -75,7 +109,10 @@ class _BarReporter:
         elif report.kind == "step":
             self._bars.update(self._task, **_shown(report))
         else:
-            self._bars.console.print(epoch_line(report), markup=False, highlight=False)
+            self.say(epoch_line(report))
+
+    def say(self, text: str) -> None:
+        self._bars.console.print(text, markup=False, highlight=False)
 
 
 def _shown(report: Progress) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cifar_core.cli.base import PROGRAM, command
+from cifar_core.cli.base import PROGRAM, command, format_options
 from cifar_core.cli.framework import load_framework
 from cifar_core.cli.options import read_seeds
 from cifar_core.cli.output import print_as, records
@@ -48,10 +47,7 @@ _DATASET = describe(TrainConfig)["dataset"]
 @click.option(
     "--table", "table_only", is_flag=True, show_default=False, help="Train nothing: only compare stored runs."
 )
-@click.option(
-    "--format", "form", type=click.Choice(("table", "csv", "json")), default="table", help="How to print it."
-)
-@click.option("--json", "as_json", is_flag=True, show_default=False, help="The same as --format json.")
+@format_options
 def reproduce(
     only: str | None,
     scale: str,
@@ -89,14 +85,17 @@ def reproduce(
             configs,
             store=record,
             dataset=images,
-            progress=_watcher(progress, sys.stdout if form == "table" else sys.stderr),
+            progress=_watcher(progress),
             should_stop=stop.requested,
         )
     print_as(form, records(table), _TABLE)
     if stop.requested():
         click.echo(f"{PROGRAM}: stopped before all runs were done", err=True)
         return stop.exit_status
-    return 0 if table["ours"].notna().all() else 1
+    failed = int(table["ours"].isna().sum())
+    if failed:
+        click.echo(f"{PROGRAM}: {failed} of {len(table)} runs came to no figure (see verdict)", err=True)
+    return 1 if failed else 0
 
 
 def _scale(text: str) -> float:
@@ -108,15 +107,14 @@ def _scale(text: str) -> float:
         ) from None
 
 
-def _watcher(progress: Reporter, stream: TextIO) -> Watcher:
+def _watcher(progress: Reporter) -> Watcher:
     """Says which run begins; the rest is the reporter's."""
 
     def watch(number: int, total: int, config: TrainConfig, event: Progress | None) -> None:
         if event is not None:
             progress(event)
         else:
-            click.echo(
-                f"[{number}/{total}] {config.preset}, seed {config.seed}, {config.epochs} epochs", file=stream
-            )
+            of = f"{config.preset}, seed {config.seed}, {config.epochs} epochs"
+            progress.say(f"[{number}/{total}] {of}")
 
     return watch

@@ -1,4 +1,4 @@
-"""`train` and `resume`."""
+"""`train`, and how runs are reported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cifar_core.cli.base import PROGRAM, GroupedOption, command, json_option, run_argument
+from cifar_core.cli.base import PROGRAM, GroupedOption, command, json_option
 from cifar_core.cli.framework import load_framework
 from cifar_core.cli.options import model_options, read_seeds, read_values, setting_options
 from cifar_core.cli.output import duration, percent, print_json
@@ -71,32 +71,6 @@ train.params += [
     *setting_options(s for name, s in describe(TrainConfig).items() if name != "preset"),
     *model_options(describe(TrainConfig)),
 ]
-
-
-@command("resume")
-@run_argument
-@json_option("Print one JSON document at the end; progress goes to stderr.")
-def resume(run: str, as_json: bool) -> int:
-    """Go on with a stopped, failed or crashed run from its last completed epoch.
-
-    RUN is its id, or enough of the id's beginning.
-    """
-    from cifar_core import training
-    from cifar_core.errors import RunStateError
-    from cifar_core.store import RunState
-
-    store = _open_store()
-    store.reap()
-    record = store.get(run)
-    if not (record.state.is_resumable() or record.state is RunState.QUEUED):
-        raise RunStateError(f"Run {record.id} is {record.state}; only stopped, failed or crashed runs go on.")
-    dataset = _load(record.config)
-    with stopping() as stop, reporting(as_json=as_json) as progress:
-        load_framework()
-        done = training.resume(
-            record.id, store=store, dataset=dataset, progress=progress, should_stop=stop.requested
-        )
-    return _report([done], stop, as_json, planned=1)
 
 
 def requested(preset: str | None, config_file: Path | None, given: Mapping[str, Any]) -> TrainConfig:
@@ -164,13 +138,13 @@ def _train_all(configs: Sequence[TrainConfig], store: RunStore | None, as_json: 
     from cifar_core import training
     from cifar_core.store import RunState
 
-    dataset = _load(configs[0])  # before the framework, so that missing images are told at once
+    dataset = load_images(configs[0])  # before the framework, so that missing images are told at once
     runs: list[Run] = []
     with stopping() as stop, reporting(as_json=as_json) as progress:
         load_framework()
         for config in configs:
             if dataset is None or (config.seed != configs[0].seed and config.dataset == "synthetic"):
-                dataset = _load(config)
+                dataset = load_images(config)
             runs.append(
                 training.train(
                     config, dataset=dataset, store=store, progress=progress, should_stop=stop.requested
@@ -179,16 +153,17 @@ def _train_all(configs: Sequence[TrainConfig], store: RunStore | None, as_json: 
             runs[-1].model = None  # one network in memory is enough
             if runs[-1].state is not RunState.FINISHED:
                 break
-    return _report(runs, stop, as_json, planned=len(configs))
+    return report_runs(runs, stop, as_json=as_json, planned=len(configs))
 
 
-def _load(config: TrainConfig) -> Dataset:
+def load_images(config: TrainConfig) -> Dataset:
+    """The images that a setting names."""
     from cifar_core.data import load_dataset
 
     return load_dataset(config.dataset, seed=config.seed)
 
 
-def _report(runs: Sequence[Run], stop: Stop, as_json: bool, *, planned: int) -> int:
+def report_runs(runs: Sequence[Run], stop: Stop, *, as_json: bool, planned: int) -> int:
     """Print what came of it; the exit status."""
     if as_json:
         print_json(run_document(runs[0]) if planned == 1 else _runs_document(runs))

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cifar_core.cli.base import PROGRAM, GroupedOption, command, json_option
 from cifar_core.cli.framework import load_framework
 from cifar_core.cli.options import model_options, read_value, read_values, setting_options
-from cifar_core.cli.output import percent, print_json
-from cifar_core.cli.progress import reporting
+from cifar_core.cli.output import percent, print_json, print_pairs, records
+from cifar_core.cli.progress import reporting, search_reporter
 from cifar_core.cli.signals import stopping
+from cifar_core.cli.training import run_document, summary
 from cifar_core.config import SearchConfig, TrainConfig, train_settings
 from cifar_core.errors import ConfigError
 from cifar_core.fields import Setting, describe
+
+if TYPE_CHECKING:
+    from cifar_core.data import Dataset
+    from cifar_core.store import RunStore
+    from cifar_core.tuning import SearchResult
 
 _SEARCH = describe(SearchConfig)
 _SHARED = {name: s for name, s in describe(TrainConfig).items() if name not in _SEARCH and name != "variant"}
@@ -32,14 +38,33 @@ _SHARED = {name: s for name, s in describe(TrainConfig).items() if name not in _
     help="What to explore, once for each setting; where none is named, all that have a range for it.",
 )
 @click.option("--store/--no-store", default=True, help="Record the search and its trials.")
+@click.option(
+    "--isolation",
+    type=click.Choice(("none", "process")),
+    default="none",
+    help="process: train trials in worker processes, so that memory stays flat over many of them.",
+)
 @json_option("Print one JSON document at the end; progress goes to stderr.")
-def tune(spaces: Sequence[str], store: bool, as_json: bool, **given: Any) -> int:
+def tune(spaces: Sequence[str], store: bool, isolation: Any, as_json: bool, **given: Any) -> int:
     """Search for good settings of a model, and train the winner in full.
 
     Flags that are not about the search itself fix a setting for all trials.
     """
+    from cifar_core.data import load_dataset
+    from cifar_core.store import RunStore
+    from cifar_core.tuning import check_search
+    from cifar_core.tuning.space import trial_config
+
     config = search_config(spaces, given)
-    return _search(config, store=store, as_json=as_json)
+    check_search(config)
+    shared = trial_config(config)
+    return run_search(
+        config,
+        store=RunStore() if store else None,
+        dataset=load_dataset(shared.dataset, seed=shared.seed),
+        isolation=isolation,
+        as_json=as_json,
+    )
 
 
 tune.params += [
@@ -50,16 +75,35 @@ tune.params += [
 
 
 def search_config(spaces: Sequence[str], given: dict[str, Any]) -> SearchConfig:
-    """The search that the command line asks for.
+    """The search that the command line asks for; --preset may name a search or a training preset.
 
     Raises:
         ConfigError: anything about it that is not allowed.
     """
+    from cifar_core.tuning import SEARCH_PRESETS, search_preset
+
     own = {name: read_value(_SEARCH[name], text) for name, text in given.items() if name in _SEARCH}
     own = {name: value for name, value in own.items() if value is not None}
-    model = own.setdefault("model", _SEARCH["model"].default)
-    base = read_values(model, {name: text for name, text in given.items() if name not in _SEARCH})
-    return SearchConfig(**own, base=base, space=read_space(model, spaces))
+    others = {name: text for name, text in given.items() if name not in _SEARCH}
+    named = SEARCH_PRESETS.get(own.get("preset", ""))
+    model = own.get("model") or _model_of(own.get("preset"))
+    parts: dict[str, Any] = {"base": read_values(model, others)}
+    parts |= {"space": read_space(model, spaces)} if spaces else {}
+    if named is None:
+        return SearchConfig(**{**own, "model": model, **parts})
+    if model != named.values["model"]:
+        raise ConfigError(f"{named.name} is a search of {named.values['model']}, not of {model}.")
+    return search_preset(own.pop("preset"), **own, **parts)
+
+
+def _model_of(preset: str | None) -> str:
+    """The model that a search or training preset is for; the default one where there is none."""
+    from cifar_core.presets import find_preset
+    from cifar_core.tuning import SEARCH_PRESETS
+
+    if preset in SEARCH_PRESETS:
+        return str(SEARCH_PRESETS[preset].values["model"])
+    return find_preset(preset).model if preset else _SEARCH["model"].default
 
 
 def read_space(model: str, spaces: Sequence[str]) -> dict[str, tuple[Any, ...]]:
@@ -85,27 +129,59 @@ def _dimension(model: str, known: dict[str, Setting], text: str) -> tuple[str, t
     return name, tuple(read_value(known[name], part.strip()) for part in parts)
 
 
-def _search(config: SearchConfig, *, store: bool, as_json: bool) -> int:
-    from cifar_core.data import load_dataset
-    from cifar_core.store import RunStore
+def run_search(
+    config: SearchConfig | None,
+    search_id: str | None = None,
+    *,
+    store: RunStore | None,
+    dataset: Dataset | None,
+    isolation: Any,
+    as_json: bool,
+) -> int:
+    """Begin a search, or go on with one; print what came of it. The exit status."""
+    from cifar_core.store import RunState
     from cifar_core.tuning import tune as carry_out
 
-    seed = config.base.get("seed", config.seed)
-    dataset = load_dataset(config.base.get("dataset", "cifar10"), seed=seed)
     with stopping() as stop, reporting(as_json=as_json) as progress:
         load_framework()
         result = carry_out(
             config,
-            store=RunStore() if store else None,
+            search_id=search_id,
+            store=store,
             dataset=dataset,
-            progress=progress,
+            isolation=isolation,
+            progress=search_reporter(progress),
             should_stop=stop.requested,
         )
     if as_json:
-        print_json(result)
+        print_json(_document(result))
     else:
-        click.echo(f"best setting: validation accuracy {percent(result.best_score)}")
-    if stop.requested():
-        click.echo(f"{PROGRAM}: stopped", err=True)
-        return stop.exit_status
-    return 0
+        _print(result)
+    if result.state is RunState.FINISHED:
+        return 0
+    hint = f"; go on with: {PROGRAM} resume {result.id}" if result.id else ""
+    click.echo(f"{PROGRAM}: stopped{hint}", err=True)
+    return stop.exit_status if stop.requested() else 1
+
+
+def _document(result: SearchResult) -> dict[str, Any]:
+    return {
+        "search": result.id,
+        "state": result.state,
+        "best_trial": result.best_trial,
+        "best_score": result.best_score,
+        "best_settings": result.best_config.flat() if result.best_config else None,
+        "run": run_document(result.run) if result.run else None,
+        "trials": records(result.trials),
+    }
+
+
+def _print(result: SearchResult) -> None:
+    name = f"search {result.id}" if result.id else "search (not stored)"
+    best = "" if result.best_score is None else f", best validation accuracy {percent(result.best_score)}"
+    click.echo(f"{name} {result.state}: {len(result.trials)} trials{best}")
+    if result.best_trial is not None:
+        trials = {row["trial_id"]: row for row in records(result.trials)}
+        print_pairs(trials[result.best_trial]["settings"])
+    if result.run is not None:
+        click.echo(summary(result.run))

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cifar_core.data.mixing import mix, unit_floats
+
 SIZE = 32
 _PER_UNIT = SIZE / 2  # pictures span -1..1 in x (to the right) and y (down)
 _FAR = np.float32(9.0)
@@ -182,19 +184,6 @@ def union(*distances: Field) -> Field:
     for distance in distances[1:]:
         np.minimum(result, distance, out=result)
     return result
-
-
-def mix(values: np.ndarray) -> np.ndarray:
-    """One reproducible random uint64 for each (SplitMix64: Steele, Lea, Flood 2014)."""
-    z = values * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-def unit_floats(values: np.ndarray) -> np.ndarray:
-    """float32 in [0, 1) from the upper 24 bits of uint64: exact, no rounding."""
-    return (values >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
 
 
 def _sine_cosine(degrees: Field) -> tuple[Field, Field]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
 
+from cifar_core.data.mixing import mix
 from cifar_core.errors import ConfigError, DataError
 from cifar_core.labels import CLASS_NAMES, IMAGE_SHAPE, NUM_CLASSES
 
@@ -47,6 +48,10 @@ class Dataset:
             _check(part, images, labels)
             object.__setattr__(self, f"x_{part}", _frozen(images))
             object.__setattr__(self, f"y_{part}", _frozen(labels))
+
+    def __reduce__(self) -> tuple[type[Dataset], tuple[object, ...]]:
+        """Copies and pickles are made anew: NumPy alone would give arrays that can be written to."""
+        return Dataset, tuple(getattr(self, field.name) for field in fields(self))
 
     def __repr__(self) -> str:
         return (
@@ -114,7 +119,8 @@ def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     Shares that are not whole are rounded by largest remainder, ties to the lower class.
     """
     sizes = np.bincount(labels, minlength=NUM_CLASSES)
-    keys = _mix(np.arange(len(labels), dtype=np.uint64), seed)
+    start = mix(np.array([seed % 2**64], np.uint64))
+    keys = mix(start + np.arange(len(labels), dtype=np.uint64))
     parts = []
     for label, share in enumerate(_shares([int(size) for size in sizes], count)):
         members = np.flatnonzero(labels == label)
@@ -132,18 +138,6 @@ def _shares(sizes: list[int], count: int) -> list[int]:
     for label in by_remainder[: count - sum(shares)]:
         shares[label] += 1
     return shares
-
-
-def _mix(values: np.ndarray, seed: int) -> np.ndarray:
-    """One reproducible random uint64 for each value (SplitMix64: Steele, Lea, Flood 2014).
-
-    Written out, since NumPy promises no fixed stream across versions for its own generators.
-    """
-    z = values + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % 2**64)
-    z = z * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
 
 
 def _limit(name: str, labels: np.ndarray, limit: int | None, seed: int) -> np.ndarray | None:

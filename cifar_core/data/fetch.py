@@ -28,6 +28,7 @@ ShouldStop = Callable[[], bool]
 _CHUNK = 2**18
 _REPORT_SECONDS = 0.1
 _RETRY_STATUS = {408, 425, 429}
+_DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _HEADERS = {
     # Compression on the way would hide the length, and some servers unpack what they send.
     "Accept-Encoding": "identity",
@@ -128,7 +129,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _DISK_FULL:
             text = (
                 f"The disk that holds {path.parent} is full; nothing half-written was left. Free about 400 MB"
             )

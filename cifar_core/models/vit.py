@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -78,15 +79,11 @@ class VisionTransformer(ModelConfig):
 
     @model_validator(mode="after")
     def _dim_can_be_shared_out(self) -> Self:
+        step = math.lcm(4, self.heads)
         require(
-            self.dim % self.heads == 0,
-            f"dim must be a multiple of heads; got dim={self.dim} with heads={self.heads}. "
-            f"Take dim={self.dim + -self.dim % self.heads} or another number of heads.",
-        )
-        require(
-            self.dim % 4 == 0,
-            f"dim must be a multiple of 4 (sine and cosine of two axes); got dim={self.dim}. "
-            f"Take dim={self.dim + -self.dim % 4}.",
+            self.dim % step == 0,
+            f"dim must be a multiple of heads, and of 4 (sine and cosine of two axes); got dim={self.dim} "
+            f"with heads={self.heads}. Take dim={self.dim + -self.dim % step} or another number of heads.",
         )
         return self
 

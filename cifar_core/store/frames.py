@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Boolean, Connection, Double, Integer, Select
+from sqlalchemy import Boolean, Column, Connection, Double, Integer, Select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,8 @@ def make_frame(rows: Sequence[Any], columns: Sequence[tuple[str, str]]) -> pd.Da
 
 def _dtype(column: Any) -> str:
     origin = next(iter(column.base_columns), column)  # behind a label
-    present = getattr(origin, "nullable", True) is False
+    # What is counted has no column behind it and is always there.
+    present = not isinstance(origin, Column) or origin.nullable is False
     if isinstance(column.type, Boolean) and present:
         return "bool"
     if isinstance(column.type, Integer):

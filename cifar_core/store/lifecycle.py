@@ -118,14 +118,18 @@ class Lifecycle:
         """
         owner, tables = _owner(pid, host, device), _tables(kind)
 
+        def look(connection: Connection) -> str | None:
+            busy = _is_busy(connection, owner["host"], device)
+            return None if busy else _longest_waiting(connection, tables)
+
         def take(connection: Connection, revision: int) -> str | None:
-            if _is_busy(connection, owner["host"], device):
-                return None
-            job_id = _longest_waiting(connection, tables)
+            job_id = look(connection)
             if job_id is not None:
                 _take(connection, revision, job_id, owner)
             return job_id
 
+        if self._db.read(look) is None:  # so that a worker that waits does not write
+            return None
         claimed = self._db.write(take)
         self._attempts.pop(claimed or "", None)
         return claimed

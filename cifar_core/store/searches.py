@@ -355,7 +355,9 @@ def _upsert_trial(
     table = schema.trials
     mine = (table.c.search_id == search_id, table.c.trial_id == trial_id)
     old = connection.execute(select(table.c.state, table.c.started_at).where(*mine)).first()
-    changes = {**values, **_trial_times(old, values.get("state")), "revision": revision}
+    # A trial that runs again, or went well, has no reason of an earlier failure.
+    cleared = {"reason": None} if values.get("state") in (RunState.RUNNING, RunState.FINISHED) else {}
+    changes = {**cleared, **values, **_trial_times(old, values.get("state")), "revision": revision}
     if old is None:
         row = {"state": RunState.QUEUED, "search_id": search_id, "trial_id": trial_id, **changes}
         connection.execute(insert(table).values(row))

@@ -14,7 +14,6 @@ from cifar_core.errors import StoreError
 from cifar_core.store.artifacts import Artifacts
 from cifar_core.store.database import Database, open_error
 from cifar_core.store.leaderboard import Leaderboard
-from cifar_core.store.lifecycle import Lifecycle
 from cifar_core.store.notes import Notes
 from cifar_core.store.runs import Runs
 from cifar_core.store.searches import Searches
@@ -78,12 +77,12 @@ class RunStore(Runs, Searches, Artifacts, Leaderboard, Notes):
         return self._db.place
 
     def reap(self, now: float | None = None) -> list[str]:
+        """Mark jobs of dead processes as crashed, as `Lifecycle.reap` says, and sweep away the
+        temporary files that they left."""
         marked = super().reap(now)
         for job_id in marked:
             self.sweep(job_id)
         return marked
-
-    reap.__doc__ = Lifecycle.reap.__doc__
 
     def close(self) -> None:
         """Give back all connections; a later call opens new ones."""

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEAST_TRIALS = 5
-TREES = 200
-SHUFFLES = 30
+TREES = 100
+SHUFFLES = 15
 
 
 def importance(config: SearchConfig, trials: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
@@ -72,7 +72,7 @@ def _permuted(columns: np.ndarray, scores: np.ndarray, seed: int) -> tuple[np.nd
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
 
-    forest = RandomForestRegressor(TREES, random_state=seed, min_samples_leaf=1).fit(columns, scores)
+    forest = RandomForestRegressor(TREES, random_state=seed).fit(columns, scores)
     if scores.max() == scores.min():
         return np.zeros(columns.shape[1]), np.zeros(columns.shape[1])
     found = permutation_importance(forest, columns, scores, n_repeats=SHUFFLES, random_state=seed)

@@ -29,7 +29,7 @@ from cifar_core.errors import (
 from cifar_core.recorder import Progress, Recorder, StopCallback
 from cifar_core.store import RunState, RunStore, SearchRecord
 from cifar_core.tuning.plan import Plan, SearchStatus, make_plan, status
-from cifar_core.tuning.space import check_space, trial_config, tuned_config
+from cifar_core.tuning.space import check_space, full_epochs, trial_config, tuned_config
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -244,7 +244,7 @@ class _Search:
         self.folder: Path = store.artifact_dir(record.id)
         self.rows = {row["trial_id"]: row for row in _rows(store.trials(record.id))}
         self.plan = check_search(self.config)
-        self.final_epochs = self._final_epochs()
+        self.final_epochs = full_epochs(self.config) if self.config.train_best else 0
         """Epochs of the winner's training that are left."""
         self._failures = 0
 
@@ -446,11 +446,6 @@ class _Search:
     def _best_config(self) -> TrainConfig | None:
         best, _ = self._best()
         return None if best is None else tuned_config(self.config, self.rows[best]["settings"])
-
-    def _final_epochs(self) -> int:
-        if not self.config.train_best:
-            return 0
-        return max(tuned_config(self.config, {}).epochs, self.config.max_epochs)
 
     def _require_a_winner(self) -> None:
         if self._best()[0] is None:

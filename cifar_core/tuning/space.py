@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_core.config import SearchConfig, TrainConfig, train_settings
 from cifar_core.errors import ConfigError
-from cifar_core.fields import Setting, number
+from cifar_core.fields import Setting, describe, number
 from cifar_core.presets import preset
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ def hyperparameters(found: list[Dimension], *, grid: bool = False) -> keras_tune
     return space
 
 
-def trial_config(config: SearchConfig, values: Mapping[str, Any] = MappingProxyType({})) -> TrainConfig:
-    """The settings of a trial that explores `values`.
+def trial_config(config: SearchConfig, values: Mapping[str, Any] | None = None) -> TrainConfig:
+    """The settings of a trial that explores `values`; of the first corner of the space where None.
 
     Its epochs are those of a full trial, `max_epochs`: a trial that is cut earlier is then the
     beginning of the full training, its learning-rate schedule included, and can be gone on with.
@@ -146,13 +146,22 @@ def trial_config(config: SearchConfig, values: Mapping[str, Any] = MappingProxyT
     Raises:
         ConfigError: the settings contradict each other.
     """
-    return _config(config, {**_fixed(config), **values}, config.max_epochs).replace(variant="custom")
+    values = _corner(dimensions(config)) if values is None else values
+    return _config(config, values, config.max_epochs).replace(variant="custom")
 
 
 def tuned_config(config: SearchConfig, values: Mapping[str, Any]) -> TrainConfig:
     """The settings of the winner's full training: variant tuned, and never shorter than a full trial."""
-    epochs = max(_config(config, {}, None).epochs, config.max_epochs)
-    return _config(config, {**_fixed(config), **values}, epochs).replace(variant="tuned")
+    return _config(config, values, full_epochs(config)).replace(variant="tuned")
+
+
+def full_epochs(config: SearchConfig) -> int:
+    """Epochs of the winner's full training: those of the base, or of a full trial if that is longer."""
+    if "epochs" in config.base:
+        shared = config.base["epochs"]
+    else:
+        shared = preset(config.preset).epochs if config.preset else describe(TrainConfig)["epochs"].default
+    return max(shared, config.max_epochs)
 
 
 def check_space(config: SearchConfig) -> list[Dimension]:
@@ -163,8 +172,9 @@ def check_space(config: SearchConfig) -> list[Dimension]:
             selects on the test set, or hyperband wants more different settings than there are.
     """
     found = dimensions(config)
-    start = {dimension.name: dimension.extremes()[0] for dimension in found}
+    start = _corner(found)
     base = trial_config(config, start)
+    tuned_config(config, start)
     if base.protocol != "held-out":
         raise ConfigError(
             "A search chooses by images cut from train and never by the test set: "
@@ -186,13 +196,14 @@ def _check_corner(config: SearchConfig, start: dict[str, Any], dimension: Dimens
         ) from None
 
 
-def _config(config: SearchConfig, values: Mapping[str, Any], epochs: int | None) -> TrainConfig:
-    changes = {**config.base, **values}
-    if epochs is not None:
-        changes["epochs"] = epochs
-    if config.preset is not None:
-        return preset(config.preset, **{"model": config.model, **changes})
-    return TrainConfig(**{"model": config.model, **changes})
+def _corner(found: list[Dimension]) -> dict[str, Any]:
+    """The first value of each dimension."""
+    return {dimension.name: dimension.extremes()[0] for dimension in found}
+
+
+def _config(config: SearchConfig, values: Mapping[str, Any], epochs: int) -> TrainConfig:
+    changes = {"model": config.model, **config.base, **_fixed(config), **values, "epochs": epochs}
+    return TrainConfig(**changes) if config.preset is None else preset(config.preset, **changes)
 
 
 def _fixed(config: SearchConfig) -> dict[str, Any]:

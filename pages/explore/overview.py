@@ -10,6 +10,7 @@ from cifar_core.models import MODELS
 from cifar_core.palette import NEUTRAL, model_colour
 from cifar_core.paper import PAPER_AUTHOR, PAPER_FAULTS, PAPER_TITLE, PAPER_URL, paper_results
 from pages.shared import figure, navigation, resources
+from pages.shared.plot import plot
 from pages.shared.words import NOTHING, percent
 
 if TYPE_CHECKING:
@@ -68,23 +69,27 @@ def _ours(presets: list[str]) -> dict[str, dict[str, Any]]:
 
 def _results(results: pd.DataFrame, ours: dict[str, dict[str, Any]]) -> None:
     rows = [_row(row, ours.get(row["preset"])) for row in results.to_dict("records")]
-    figure.show(
+    figure.heading(
         "The study's seven results, and ours",
         ABOUT_FIGURE,
+        table=lambda: _csv(rows),
+        name="study_and_ours.csv",
+    )
+    plot(
         _comparison(rows),
         key="study_and_ours",
         alt="Test accuracy of the seven trainings: published, and in this lab as far as they have been run.",
-        header=("run", "preset", "published", "protocol", "ours", "sd", "runs"),
-        rows=lambda: [
-            [r["title"], r["preset"], r["published"], r["protocol"], r["mean"], r["sd"], r["n"]] for r in rows
-        ],
-        height=330,
+        height=340,
     )
     if not ours:
-        st.caption(
-            "None of the seven has been run here yet: train one, and it appears beside its published figure."
-        )
+        st.caption("None of the seven has been run here yet: train one, and it appears beside its figure.")
     st.markdown(_table(rows))
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    columns = ("preset", "published", "protocol", "mean", "sd", "n")
+    header = ("preset", "published", "protocol", "ours", "sd", "runs")
+    return figure.as_csv(header, [[row[column] for column in columns] for row in rows])
 
 
 def _row(published: dict[str, Any], ours: dict[str, Any] | None) -> dict[str, Any]:

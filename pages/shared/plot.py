@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,8 +97,13 @@ def _nothing() -> None:
 
 
 def _named(traces: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Traces with a stable `uid`, by which Plotly knows them again after an update."""
-    return [{"uid": str(trace.get("name") or position), **trace} for position, trace in enumerate(traces)]
+    """Traces with a stable `uid`, by which Plotly knows them again after an update. A checksum, since
+    Plotly makes CSS selectors of it, which brackets and dots in a name would break."""
+    names = [str(trace.get("name") or position) for position, trace in enumerate(traces)]
+    return [
+        {"uid": f"t{zlib.crc32(name.encode()):08x}", **trace}
+        for name, trace in zip(names, traces, strict=True)
+    ]
 
 
 def _plotly_address() -> str:

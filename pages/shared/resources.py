@@ -67,6 +67,16 @@ def end_supervisor() -> None:
             _supervisors.pop().close()
 
 
+def forget_everything() -> None:
+    """Close and drop all that is shared, as at a server's start."""
+    end_supervisor()
+    with _lock:
+        for opened_store in _stores.values():
+            opened_store.close()
+        for shared in (_stores, _states, _opened):
+            shared.clear()
+
+
 def device() -> DeviceSummary:
     """The device that a training would use; asked once per process."""
     from cifar_core.devices import device_summary

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import threading
 import webbrowser
 from collections.abc import AsyncIterator
@@ -19,6 +20,9 @@ from pages.shared import resources
 log = logging.getLogger(__name__)
 
 NEEDED_BY_THE_FIRST_PAGE = ("pandas", "cifar_core.store", "cifar_core.data", "cifar_core.paper")
+SUPERVISE_VARIABLE = "CIFAR_LAB_SUPERVISE"
+"""Set to 0 for a server that only shows: queued runs then wait for `cifar-lab worker`."""
+
 RESERVE_DELAY_S = 3.0
 """How long the first page has the processor to itself before a worker loads the framework."""
 
@@ -51,6 +55,8 @@ def _warm_up() -> None:
 
 
 def _supervise() -> None:
+    if os.environ.get(SUPERVISE_VARIABLE) == "0":
+        return
     try:
         resources.supervisor()
     except Exception:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -12,7 +14,18 @@ if TYPE_CHECKING:
     from cifar_core.devices import DeviceSummary
 
 POLL_SECONDS = 2.0
-SHOWN_RUNS = 4
+SHOWN_JOBS = 4
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run or a search that is not over: what the sidebar tells of it. `share` is in 0..1."""
+
+    id: str
+    state: str
+    share: float
+    doing: str
+    created_at: str
 
 
 def show() -> None:
@@ -20,20 +33,48 @@ def show() -> None:
     with st.sidebar:
         _dataset()
         _device(resources.device())
-        active = active_runs()
+        jobs = active_jobs()
         # A fragment polls only while there is something to follow.
-        st.fragment(_running, run_every=POLL_SECONDS if active else None)()
+        st.fragment(_running, run_every=POLL_SECONDS if jobs else None)(jobs)
 
 
-def active_runs() -> list[dict[str, Any]]:
-    """Runs that are running, stopping or queued, in this order; rows of `RunStore.runs`."""
+def active_jobs() -> list[Job]:
+    """Runs and searches that are running or stopping, then those in the queue, each oldest first."""
     from cifar_core.store.states import UNFINISHED
 
-    frame = resources.store().runs(state=UNFINISHED)
-    rows = frame[["id", "state", "stage", "epochs", "epochs_done", "step", "steps", "created_at"]].to_dict(
-        "records"
-    )
-    return sorted(rows, key=lambda row: (row["state"] == "queued", row["created_at"]))
+    store = resources.store()
+    searches = store.searches()
+    jobs = [
+        *(_run_job(row) for row in store.runs(state=UNFINISHED).to_dict("records")),
+        *(_search_job(row) for row in searches[searches["state"].isin(UNFINISHED)].to_dict("records")),
+    ]
+    return sorted(jobs, key=lambda job: (job.state == "queued", job.created_at))
+
+
+def _run_job(row: dict[str, Any]) -> Job:
+    epochs, done = row["epochs"], row["epochs_done"]
+    within = _number(row["step"]) / max(_number(row["steps"]), 1)
+    text = f"epoch {min(done + 1, epochs)} of {epochs}"
+    return _job(row, min((done + within) / epochs, 1.0), text)
+
+
+def _search_job(row: dict[str, Any]) -> Job:
+    done, planned = _number(row["trials_done"]), _number(row["trials_planned"])
+    text = f"{done:.0f} of {planned:.0f} trials" if planned else f"{done:.0f} trials"
+    return _job(row, min(done / planned, 1.0) if planned else 0.0, text)
+
+
+def _job(row: dict[str, Any], share: float, progress: str) -> Job:
+    stage = row["stage"] if isinstance(row["stage"], str) else ""
+    doing = {"queued": "waiting in the queue", "stopping": "stopping…"}.get(row["state"])
+    if doing is None:
+        doing = progress if not stage or stage.startswith("epoch") else f"{progress} · {stage}"
+    return Job(row["id"], str(row["state"]), share, doing, row["created_at"])
+
+
+def _number(value: Any) -> float:
+    """A column that may be missing, as a number."""
+    return 0.0 if value is None or value != value else float(value)
 
 
 def _dataset() -> None:
@@ -68,49 +109,34 @@ def _plain(text: str) -> str:
     return "".join("\\" + sign if sign in r"\[]*_`:$<>" else sign for sign in text)
 
 
-def _running() -> None:
-    runs = active_runs()
-    was_active = st.session_state.pop("_sidebar_active", False)
-    if not runs:
-        if was_active:
-            st.rerun()  # the last one has ended: let the page show it, and stop polling
+def _running(drawn_with: list[Job]) -> None:
+    jobs = active_jobs()
+    if drawn_with and not jobs:
+        st.rerun()  # the last one has ended: let the page show it, and stop polling
+    if not jobs:
         st.markdown(":small[:gray[Running]]  \nNothing")
         return
-    st.session_state["_sidebar_active"] = True
     st.markdown(":small[:gray[Running]]")
-    for run in runs[:SHOWN_RUNS]:
-        _run(run)
-    if len(runs) > SHOWN_RUNS:
-        st.caption(f"and {len(runs) - SHOWN_RUNS} more in the queue")
+    for job in jobs[:SHOWN_JOBS]:
+        _show_job(job)
+    if len(jobs) > SHOWN_JOBS:
+        st.caption(f"and {len(jobs) - SHOWN_JOBS} more in the queue")
 
 
-def _run(run: dict[str, Any]) -> None:
-    st.progress(_share(run), text=f"{_plain(run['id'])}  \n:small[{_doing(run)}]")
-    waiting = run["state"] == "queued"
-    if st.button(
-        "Take out of the queue" if waiting else "Stop",
-        key=f"sidebar_stop_{run['id']}",
-        disabled=run["state"] == "stopping",
+def _show_job(job: Job) -> None:
+    st.progress(job.share, text=f"{_plain(job.id)}  \n:small[{_plain(job.doing)}]")
+    st.button(
+        "Take out of the queue" if job.state == "queued" else "Stop",
+        key=f"sidebar_stop_{job.id}",
+        disabled=job.state == "stopping",
         width="stretch",
-    ):
-        resources.store().request_stop(run["id"])
-        st.rerun()
+        on_click=_stop,
+        args=(job.id,),
+    )
 
 
-def _share(run: dict[str, Any]) -> float:
-    """Part of the whole run that is done, 0..1, steps of the running epoch included."""
-    within = run["step"] / run["steps"] if run["steps"] and run["steps"] > 0 else 0.0
-    share = (run["epochs_done"] + within) / run["epochs"]
-    return min(share, 1.0) if share == share else 0.0
+def _stop(job_id: str) -> None:
+    from cifar_core.errors import RunStateError
 
-
-def _doing(run: dict[str, Any]) -> str:
-    if run["state"] == "queued":
-        return "waiting in the queue"
-    if run["state"] == "stopping":
-        return "stopping…"
-    epoch = min(run["epochs_done"] + 1, run["epochs"])
-    stage = run["stage"]
-    if stage and not str(stage).startswith("epoch"):
-        return _plain(str(stage))
-    return f"epoch {epoch} of {run['epochs']}"
+    with contextlib.suppress(RunStateError):  # it ended by itself while somebody was clicking
+        resources.store().request_stop(job_id)

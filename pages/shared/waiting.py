@@ -24,9 +24,9 @@ def images_or_wait(name: str) -> Opened:
         dataset = resources.pictures(name)
     except DataError as error:
         _refuse(error)
-    if dataset is not None and dataset.numbers is not None:
-        return dataset
-    _prepare(name)
+    if dataset is None or dataset.numbers is None:
+        _prepare(name)
+    return dataset
 
 
 def _refuse(error: DataError) -> NoReturn:

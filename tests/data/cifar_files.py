@@ -18,8 +18,8 @@ BATCHES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
 
 def stored_images(batch: int) -> np.ndarray:
     """uint8 (10000, 3072) as in the files: channel, then row, then column."""
-    rows = np.arange(ROWS, dtype=np.uint16)[:, None]
-    pixels = np.arange(3072, dtype=np.uint16)[None, :]
+    rows = np.arange(ROWS, dtype=np.uint32)[:, None]
+    pixels = np.arange(3072, dtype=np.uint32)[None, :]
     return ((rows * 7 + pixels + batch * 31) % 251).astype(np.uint8)
 
 
@@ -77,7 +77,7 @@ def tar_gz(path, members: list[tuple[tarfile.TarInfo, bytes]]):
 class Python2Pickler(pickle._Pickler):
     """Writes bytes as Python 2 wrote its strings, and NumPy's names as NumPy 1 had them."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
+    dispatch = dict(pickle._Pickler.dispatch)  # noqa: RUF012 - as the base class has it
 
     def save_bytes(self, value):
         if self.proto == 0:
@@ -91,7 +91,7 @@ class Python2Pickler(pickle._Pickler):
 
     dispatch[bytes] = save_bytes
 
-    def save_global(self, value, name=None):
+    def save_global(self, value, name=None):  # noqa: ARG002 - the base class's signature
         module = value.__module__.replace("numpy._core", "numpy.core")
         self.write(b"c" + module.encode() + b"\n" + value.__name__.encode() + b"\n")
         self.memoize(value)

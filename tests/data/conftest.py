@@ -3,6 +3,7 @@
 import os
 
 import pytest
+
 from tests.data.cifar_files import write_archive, write_binary, write_python
 
 

@@ -1,6 +1,8 @@
 """Where CIFAR-10 is looked for, in which order, and what is said where it is not."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -154,7 +156,7 @@ def test_an_archive_in_the_home_folder_is_found(home):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda path: None, "nothing there"),
+        (lambda _: None, "nothing there"),
         (lambda path: path.mkdir(), "a folder without batches of CIFAR-10"),
         (lambda path: path.write_bytes(b"hello"), "a file that is no .tar.gz archive"),
         (lambda path: path.write_bytes(b""), "a file that is no .tar.gz archive"),
@@ -192,3 +194,11 @@ def test_status_of_nothing():
     assert status.source == status.origin == ""
     assert len(status.searched) == 6
     assert {what for _, what in status.searched} == {"nothing there"}
+
+
+def test_importing_is_light():
+    """Pages import this package on every start: no keras, no HTTP client, no imaging library with it."""
+    heavy = ("keras", "tensorflow", "requests", "PIL", "pandas", "streamlit")
+    code = f"import sys, cifar_core.data; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -9,12 +9,12 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from tests.data.cifar_files import python2_dumps
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cifar_core.data.unpickle import MAX_KEYS, MAX_OPERATIONS, safe_loads
 from cifar_core.errors import DataError, UnsafePickleError
+from tests.data.cifar_files import python2_dumps
 
 PLAIN = st.recursive(
     st.none()

@@ -21,8 +21,6 @@ for file in sorted(folder.glob("*.keras")):
 assert "cifar_core" not in sys.modules
 np.savez(folder / "answers.npz", **answers)
 """
-# Keras 3.15 turns TensorFlow's variables into arrays in a way that NumPy 2 is going to forbid.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")

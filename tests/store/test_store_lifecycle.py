@@ -114,7 +114,9 @@ def test_a_device_works_on_one_job_at_a_time_and_oldest_first(store):
     store.stopped(first)
     assert store.claim_next(**take) == third
     store.finish(third, metrics={})
+    before = store.cursor()
     assert store.claim_next(**take) is None, "nothing waits"
+    assert store.cursor() == before, "waiting writes nothing"
 
 
 def test_a_resumed_run_waits_behind_those_that_waited(store, begin):

@@ -73,6 +73,13 @@ def test_trials_that_fail_or_wait(store, search_id):
         store.record_trial(search_id, "d", state="bogus")
 
 
+def test_a_trial_tried_again_forgets_why_it_failed(store, search_id):
+    store.record_trial(search_id, "a", state="failed", reason="out of memory")
+    store.record_trial(search_id, "a", state="running")
+    row = store.trials(search_id).iloc[0]
+    assert (row["state"], row["reason"], row["finished_at"]) == ("running", None, None)
+
+
 def test_progress_and_a_wish_to_stop(store, search_id):
     assert store.record_search(search_id, stage="trial 2 of 9", eta_s=60) is RunState.RUNNING
     assert store.record_search(search_id, best_trial="a", best_score=0.5) is RunState.RUNNING

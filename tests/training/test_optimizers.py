@@ -45,7 +45,12 @@ def test_one_cycle_rises_for_three_tenths_and_falls_to_the_least():
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 def test_optimizers_carry_the_settings(name):
     config = TrainConfig(
-        optimizer=name, learning_rate=0.02, weight_decay=0.003, gradient_clip=2, ema_momentum=0.9, momentum=0.8
+        optimizer=name,
+        learning_rate=0.02,
+        weight_decay=0.003,
+        gradient_clip=2,
+        ema_momentum=0.9,
+        momentum=0.8,
     )
     optimizer = make_optimizer(config, 10)
     assert type(optimizer).__name__.lower() == name
@@ -61,8 +66,12 @@ def test_weight_decay_leaves_biases_and_normalisation_alone():
     import keras
     import numpy as np
 
-    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3), keras.layers.BatchNormalization()])
-    optimizer = make_optimizer(TrainConfig(optimizer="sgd", learning_rate=0.1, weight_decay=0.5, momentum=0), 10)
+    model = keras.Sequential(
+        [keras.layers.Input((4,)), keras.layers.Dense(3), keras.layers.BatchNormalization()]
+    )
+    optimizer = make_optimizer(
+        TrainConfig(optimizer="sgd", learning_rate=0.1, weight_decay=0.5, momentum=0), 10
+    )
     optimizer.build(model.trainable_variables)
     for variable in model.trainable_variables:
         variable.assign(np.ones(variable.shape))

@@ -83,7 +83,9 @@ def test_a_stored_run_has_history_predictions_model_and_environment(tiny):
     import keras
 
     loaded = keras.saving.load_model(run.folder / "model.keras")
-    np.testing.assert_array_equal(loaded.predict_on_batch(tiny.x_test), run.model.predict_on_batch(tiny.x_test))
+    np.testing.assert_array_equal(
+        loaded.predict_on_batch(tiny.x_test), run.model.predict_on_batch(tiny.x_test)
+    )
 
 
 def test_the_same_seed_gives_the_same_history_and_another_one_does_not(tiny):
@@ -115,7 +117,13 @@ def test_it_stops_within_one_step_and_keeps_what_it_has(tiny):
     [
         {},
         {"dropout": 0.4, "flip": True, "rotation": 10.0, "mixup": 0.4},
-        {"batch_norm": True, "optimizer": "sgd", "schedule": "cosine", "learning_rate": 0.05, "warmup_epochs": 0.5},
+        {
+            "batch_norm": True,
+            "optimizer": "sgd",
+            "schedule": "cosine",
+            "learning_rate": 0.05,
+            "warmup_epochs": 0.5,
+        },
         {"schedule": "plateau", "plateau_patience": 1, "early_stopping_patience": 3},
         {"ema_momentum": 0.9, "keep": "last", "optimizer": "adamw", "weight_decay": 0.01},
     ],

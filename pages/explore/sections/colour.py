@@ -37,13 +37,7 @@ def show(dataset: Opened) -> None:
     numbers = dataset.numbers
     assert numbers is not None
     split = st.segmented_control(
-        "Split",
-        ["train", "test"],
-        default="train",
-        required=True,
-        key="light_split",
-        bind="query-params",
-        format_func={"train": "Training images", "test": "Test images"}.__getitem__,
+        "Split", ("train", "test"), default="train", required=True, key="light_split", bind="query-params"
     )
     _channels(numbers, split)
     _light(numbers, split)

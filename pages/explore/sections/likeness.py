@@ -197,7 +197,8 @@ def _pairs(dataset: Opened, found: dict[str, np.ndarray]) -> None:
     different = int((dataset.y_test[found["test"][kept]] != dataset.y_train[found["train"][kept]]).sum())
     st.markdown(
         f"**{count(len(kept))}** of {count(len(dataset.y_test))} test images "
-        f"({percent(len(kept) / len(dataset.y_test))}) have such a counterpart; **{different}** of them with another label."
+        f"({percent(len(kept) / len(dataset.y_test))}) have such a counterpart; "
+        f"**{different}** of them with another label."
     )
     if not len(kept):
         st.info("None is as alike as that: move the slider to the left.")

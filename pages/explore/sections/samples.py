@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cifar_core.eda import Opened
 
 SHOWN = 30
-SPLITS = {"train": "Training images", "test": "Test images"}
+SPLITS = ("train", "test")
 ABOUT_SAMPLES = (
     "Images drawn at random from the class and split that you choose, each pixel enlarged to a square. "
     "32 × 32 pixels is all that a network gets to see. The number is the image's place in its split, "
@@ -50,7 +50,7 @@ def images(dataset: Opened) -> None:
         name=f"samples_{split}_{chosen}.png",
     )
     if not len(indices):
-        st.info(f"No {SPLITS[split].lower()} of the class {chosen}.")
+        st.info(f"No {split} images of the class {chosen}.")
     grid(shown, [f"{CLASS_NAMES[labels[index]]}\n{index}" for index in indices], side=70)
     st.space("small")
     _means(dataset)
@@ -59,14 +59,9 @@ def images(dataset: Opened) -> None:
 def _choice() -> tuple[str, str]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.selectbox("Class", ["all", *CLASS_NAMES], key="class", bind="query-params", width=200)
+        # No format_func: what is shown is what stands in the address.
         split = st.segmented_control(
-            "Split",
-            list(SPLITS),
-            format_func=SPLITS.__getitem__,
-            default="train",
-            required=True,
-            key="split",
-            bind="query-params",
+            "Split", SPLITS, default="train", required=True, key="split", bind="query-params"
         )
         if st.button("Show others", icon=":material/casino:"):
             st.query_params["draw"] = str(_draw_number() + 1)

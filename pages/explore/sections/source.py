@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DOWNLOAD = "download cifar10"
 IMPORT = "import cifar10"
+CHOICE = "dataset_choice"
 SYNTHETIC_NOTE = (
     "These scenes of the same ten classes are drawn by a program, so that everything here works "
     "on a machine without CIFAR-10. They are no photographs, and their results never stand beside CIFAR-10's."
@@ -26,33 +27,32 @@ SYNTHETIC_NOTE = (
 
 def choose() -> str:
     """The choice of dataset; kept for the session, and in the address."""
-    asked = st.query_params.get("dataset")
-    if asked in resources.DATASETS and "dataset_choice" not in st.session_state:
-        resources.choose_dataset(asked)
+    if CHOICE not in st.session_state:
+        asked = st.query_params.get("dataset", "")
+        _take(asked if asked in resources.DATASETS else resources.chosen_dataset())
     with st.container(horizontal=True, vertical_alignment="center"):
-        name = _choice()
+        st.segmented_control(
+            "Dataset",
+            list(resources.DATASETS),
+            format_func=resources.DATASETS.__getitem__,
+            required=True,
+            key=CHOICE,
+            label_visibility="collapsed",
+            on_change=lambda: _take(st.session_state[CHOICE]),
+        )
+        name = resources.chosen_dataset()
         if name == "cifar10" and resources.dataset_state().found:
             with st.popover("Where the images come from", type="tertiary"):
                 _searched(resources.dataset_state())
                 _path_field("Take a copy from another place")
-    if name != resources.chosen_dataset():
-        resources.choose_dataset(name)
-        st.query_params["dataset"] = name
-        st.rerun()  # the sidebar has been drawn already
     st.query_params["dataset"] = name
     return name
 
 
-def _choice() -> str:
-    return st.segmented_control(
-        "Dataset",
-        list(resources.DATASETS),
-        format_func=resources.DATASETS.__getitem__,
-        default=resources.chosen_dataset(),
-        required=True,
-        key="dataset_choice",
-        label_visibility="collapsed",
-    )
+def _take(name: str) -> None:
+    """Work with a dataset from now on; only before the widget of the choice is drawn, or in a callback."""
+    resources.choose_dataset(name)
+    st.session_state[CHOICE] = name
 
 
 def show(name: str) -> bool:
@@ -77,8 +77,8 @@ def facts(dataset: Opened) -> None:
     st.caption(
         f"{count(train)} training and {count(test)} test images of 32 × 32 pixels "
         f"· {dataset.source}{where} · fingerprint `{dataset.fingerprint[:12]}`",
-        help="The fingerprint is taken of the images and labels themselves: equal fingerprints mean equal data, "
-        "wherever the files come from. Every run records it.",
+        help="The fingerprint is taken of the images and labels themselves: equal fingerprints mean "
+        "equal data, wherever the files come from. Every run records it.",
     )
 
 
@@ -112,17 +112,9 @@ def _ways(state: DatasetStatus) -> None:
     with without:
         st.markdown("**Go without**")
         st.markdown("Synthetic scenes of the same ten classes, drawn in seconds; everything works with them.")
-        if st.button("Use synthetic scenes", key="use_synthetic"):
-            _switch("synthetic")
+        st.button("Use synthetic scenes", key="use_synthetic", on_click=_take, args=("synthetic",))
     with st.expander("Where it was looked for"):
         _searched(state)
-
-
-def _switch(name: str) -> None:
-    resources.choose_dataset(name)
-    st.session_state.pop("dataset_choice", None)
-    st.query_params["dataset"] = name
-    st.rerun()
 
 
 def _path_field(label: str) -> None:

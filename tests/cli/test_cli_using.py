@@ -1,0 +1,107 @@
+"""`evaluate`, `predict` and `export` of a model that was really trained, in this process."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cifar_core.cli import main
+
+pytestmark = [
+    pytest.mark.slow,
+    # NumPy 2 says so of TensorFlow's tensors, as Keras converts them.
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword"),
+]
+SMALL = ["--dataset", "synthetic", "--train-limit", "200", "--test-limit", "50", "--epochs", "1"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(home, the document that `train --json` printed)."""
+    home = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CIFAR_LAB_HOME", str(home))
+        patch.setattr("cifar_core.cli.training.print_json", lambda document: kept.append(document))
+        kept: list[dict] = []
+        assert main(["train", *SMALL, "--json"]) == 0
+    return home, kept[0]
+
+
+@pytest.fixture(autouse=True)
+def _in_its_home(trained, monkeypatch):
+    monkeypatch.setenv("CIFAR_LAB_HOME", str(trained[0]))
+
+
+@pytest.fixture
+def run_id(trained):
+    return trained[1]["run"]
+
+
+def test_evaluate_finds_what_was_recorded(lab, trained, run_id):
+    checked = lab("evaluate", run_id, "--json").document
+    assert checked["equal"] is True
+    assert checked["same_images"] is True
+    assert checked["metrics"]["accuracy"] == trained[1]["metrics"]["accuracy"]
+    text = lab("evaluate", run_id).out
+    assert "equal to what was recorded" in text
+    assert "NOT" not in text
+
+
+def test_evaluate_says_where_it_differs(lab, run_id, monkeypatch):
+    from cifar_core.data import load_dataset
+
+    monkeypatch.setattr("cifar_core.data.load_dataset", lambda name, seed: load_dataset(name, seed=seed + 1))
+    checked = lab("evaluate", run_id, "--json").document
+    assert checked["same_images"] is False
+    assert checked["equal"] is False
+    assert "the images are not the same" in checked["verdict"]
+
+
+def test_predict(lab, run_id, tmp_path):
+    paths = []
+    for name, shade in (("dark.png", 20), ("light.webp", 220)):
+        paths.append(str(tmp_path / name))
+        Image.fromarray(np.full((50, 70, 3), shade, np.uint8)).save(paths[-1])
+    seen = lab("predict", run_id, *paths, "--top", "10", "--json").document["images"]
+    assert [one["image"] for one in seen] == paths
+    for one in seen:
+        probabilities = [entry["probability"] for entry in one["classes"]]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+        assert probabilities == sorted(probabilities, reverse=True)
+    first = lab("predict", run_id, paths[0], "--top", "1").out
+    assert first.startswith(f"{paths[0]}: {seen[0]['classes'][0]['class']} ")
+
+
+def test_predict_refuses_a_bad_picture_before_anything_slow(lab, run_id, tmp_path, monkeypatch):
+    monkeypatch.setattr("cifar_core.cli.using._load_model", lambda path: pytest.fail(f"loaded {path}"))
+    outcome = lab("predict", run_id, str(tmp_path / "no.png"))
+    assert outcome.status == 2
+    assert "There is no file" in outcome.err
+
+
+def test_export(lab, run_id, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    document = lab("export", run_id, "--format", "keras", "--json").document
+    assert document["path"] == str(tmp_path / f"{run_id}.keras")
+    assert document["agreement"] == 1.0
+    refused = lab("export", run_id, "--format", "keras")
+    assert refused.status == 2
+    assert "exists already" in refused.err
+    again = lab("export", run_id, "--format", "keras", "--force")
+    assert again.status == 0
+    assert "same class as the model on 100.00 % of 50 pictures" in again.out
+
+
+def test_a_damaged_model_is_an_error(lab, trained, run_id):
+    home, document = trained
+    path = home / "artifacts" / run_id / "model.keras"
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole[: len(whole) // 2])
+        outcome = lab("evaluate", run_id)
+    finally:
+        path.write_bytes(whole)
+    assert outcome.status == 1
+    assert "cannot be loaded" in outcome.err
+    assert json.loads(json.dumps(document))["state"] == "finished"

@@ -1,0 +1,87 @@
+"""The supervisor and its worker processes, with a real one for each case."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from cifar_core.config import TrainConfig
+from cifar_core.jobs import Supervisor
+from cifar_core.store import RunState, RunStore
+
+pytestmark = pytest.mark.faults
+
+QUICK = TrainConfig(
+    model="base_cnn", dataset="synthetic", train_limit=200, test_limit=50, epochs=2, precision="float32"
+)
+LONG = QUICK.replace(epochs=500)
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture
+def store():
+    return RunStore()
+
+
+@pytest.fixture
+def supervisor(store):
+    made = Supervisor(store, reserve=False)
+    made.start()
+    yield made
+    for run_id in store.runs()["id"]:
+        if not store.get(run_id).state.is_finished():
+            store.request_stop(run_id)
+    wait_for(lambda: all(RunState(state).is_finished() for state in store.runs()["state"]))
+    made.close()
+
+
+def test_queued_runs_are_trained_one_after_another_by_processes_that_end(store, supervisor):
+    first, second = store.create_run(QUICK), store.create_run(QUICK.replace(seed=1))
+    wait_for(lambda: store.get(second).state.is_finished())
+    records = [store.get(first), store.get(second)]
+    assert [record.state for record in records] == [RunState.FINISHED] * 2
+    assert records[0].finished_at <= records[1].started_at
+    assert records[0].pid != os.getpid()
+    wait_for(lambda: not alive(records[0].pid), 20)
+    assert "epoch 2 done" in (store.artifact_dir(first) / "log.txt").read_text()
+
+
+def test_stop_killed_worker_and_resume(store, supervisor):
+    run_id = store.create_run(LONG)
+    wait_for(lambda: store.get(run_id).epochs_done >= 1)
+    os.kill(store.get(run_id).pid, signal.SIGKILL)
+    wait_for(lambda: store.get(run_id).state is RunState.CRASHED, 15)
+    assert "SIGKILL" in store.get(run_id).reason or "ended without a word" in store.get(run_id).reason
+    kept = store.get(run_id).epochs_done
+    store.requeue(run_id)
+    wait_for(lambda: store.get(run_id).epochs_done > kept)
+    store.request_stop(run_id)
+    wait_for(lambda: store.get(run_id).state is RunState.STOPPED, 15)
+    history = store.history(run_id)["epoch"].tolist()
+    assert history == list(range(1, len(history) + 1))
+
+
+def test_two_supervisors_on_one_store_carry_out_a_run_once(store, supervisor):
+    other = Supervisor(RunStore(), reserve=False)
+    other.start()
+    run_id = store.create_run(QUICK)
+    wait_for(lambda: store.get(run_id).state.is_finished())
+    other.close()
+    assert store.get(run_id).state is RunState.FINISHED
+    assert store.get(run_id).attempt == 1
+    assert store.history(run_id)["epoch"].tolist() == [1, 2]

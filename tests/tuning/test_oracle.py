@@ -1,0 +1,133 @@
+"""KerasTuner's oracles driven with scripted scores: who is promoted, what is proposed again."""
+
+import json
+
+import pytest
+
+from cifar_core.config import SearchConfig
+from cifar_core.errors import ResumeError
+from cifar_core.tuning.oracle import Driver
+from tests.tuning.conftest import SPACE, good
+
+GRID = {"learning_rate": (1e-3, 2e-3, 5e-3), "flip": (True, False)}
+
+
+def config(tuner="hyperband", **changes):
+    space = GRID if tuner == "grid" else SPACE
+    limits = {"max_epochs": 10} if tuner == "hyperband" else {"max_trials": 5, "max_epochs": 2}
+    return SearchConfig(**{"tuner": tuner, "space": space, **limits, **changes})
+
+
+def play(driver, score=good, until=None):
+    """Drive to the end, or to so many trials; gives (proposal, score) of each."""
+    log = []
+    while until is None or len(log) < until:
+        proposal = driver.propose()
+        if proposal is None:
+            return log
+        log.append((proposal, score(proposal.values)))
+        driver.tell(*log[-1])
+    return log
+
+
+def test_hyperband_keeps_to_its_plan_and_promotes_the_best():
+    driver = Driver(config())
+    log = play(driver)
+    assert len(log) == driver.plan.trials == 30
+    first = sorted(log[:12], key=lambda item: -item[1])
+    assert [proposal.parent for proposal, _ in log[12:16]] == [best.trial_id for best, _ in first[:4]]
+    second = sorted(log[12:16], key=lambda item: -item[1])
+    assert [proposal.parent for proposal, _ in log[16:18]] == [best.trial_id for best, _ in second[:2]]
+    by_id = {proposal.trial_id: proposal for proposal, _ in log}
+    for proposal, _ in log:
+        assert proposal.slot.first_epoch == (by_id[proposal.parent].slot.epochs if proposal.parent else 0)
+        assert proposal.parent is None or proposal.values == by_id[proposal.parent].values
+    fresh = [json.dumps(p.values) for p, _ in log if p.parent is None]
+    assert len(set(fresh)) == len(fresh) == 22
+
+
+def test_equal_scores_promote_the_earlier():
+    log = play(Driver(config(max_epochs=3)), score=lambda values: 0.5)  # noqa: ARG005
+    assert log[3][0].parent == log[0][0].trial_id
+
+
+def test_a_failed_trial_ranks_last_and_no_place_is_lost():
+    driver = Driver(config())
+    log = []
+    while (proposal := driver.propose()) is not None:
+        failed = len(log) < 8 or driver.failed(proposal.parent)
+        log.append((proposal, None if failed else good(proposal.values)))
+        driver.tell(*log[-1])
+    assert len(log) == 30
+    survivors = {proposal.trial_id for proposal, score in log[:12] if score is not None}
+    assert {proposal.parent for proposal, _ in log[12:16]} == survivors
+
+
+def test_more_failures_than_places_are_continued_as_failures():
+    driver = Driver(config(max_epochs=3))
+    for _ in range(3):
+        driver.tell(driver.propose(), None)
+    continued = driver.propose()
+    assert driver.failed(continued.parent)
+
+
+@pytest.mark.parametrize("tuner", ["hyperband", "random", "grid", "bayesian"])
+def test_a_search_told_again_goes_on_as_if_never_cut(tuner):
+    whole = play(Driver(config(tuner)))
+    for cut in (len(whole) - 1,) if tuner == "bayesian" else (1, len(whole) // 2, len(whole)):
+        again = Driver(config(tuner))
+        for proposal, score in whole[:cut]:
+            # As the store gives it back.
+            assert again.replay(proposal.trial_id, json.loads(json.dumps(proposal.values)), score) == proposal
+        assert whole[:cut] + play(again) == whole
+
+
+@pytest.mark.parametrize("tuner", ["hyperband", "random"])
+def test_seeds_draw_different_settings_and_zero_is_a_seed_too(tuner):
+    drawn = [[p.values for p, _ in play(Driver(config(tuner, seed=seed)), until=5)] for seed in (0, 0, 1, 2)]
+    assert drawn[0] == drawn[1]
+    together = [json.dumps(values) for one in drawn[1:] for values in one]
+    assert len(set(together)) == 15
+
+
+def test_the_grid_covers_every_combination_once():
+    drawn = [tuple(p.values.items()) for p, _ in play(Driver(config("grid", max_trials=50)))]
+    assert len(drawn) == len(set(drawn)) == 6
+
+
+def test_a_small_space_is_exhausted_to_the_last_setting():
+    space = {"flip": (True, False), "cutout": (0, 2, 4, 6, 8, 10, 12)}
+    assert (
+        len(play(Driver(config("random", space=space, max_trials=50)), score=lambda v: v["cutout"] / 99))
+        == 14
+    )
+
+
+def test_bayesian_learns_from_failures_around_it():
+    driver = Driver(config("bayesian", max_trials=5))
+    for number in range(5):
+        proposal = driver.propose()
+        driver.tell(proposal, None if number == 1 else good(proposal.values))
+    assert driver.propose() is None
+
+
+def test_a_record_of_another_release_is_refused():
+    driver = Driver(config("random"))
+    with pytest.raises(ResumeError, match="trial 0 was recorded with"):
+        driver.replay("0", {"learning_rate": 0.5, "dropout": 0.0}, 0.4)
+
+
+def test_only_trials_that_can_still_be_promoted_are_kept():
+    driver = Driver(config())
+    log, most = [], 0
+    children = {p.parent for p, _ in play(Driver(config())) if p.parent}
+    while (proposal := driver.propose()) is not None:
+        log.append((proposal, good(proposal.values)))
+        driver.tell(*log[-1])
+        kept = driver.promotable()
+        most = max(most, len(kept))
+        to_come = children - {p.parent for p, _ in log}
+        assert {p.trial_id for p, _ in log} & to_come <= kept
+    assert driver.promotable() == set()
+    assert most == 4
+    assert Driver(config("random")).promotable() == set()
