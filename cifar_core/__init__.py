@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cifar_core.metrics import Report
     from cifar_core.models import create_model
     from cifar_core.paper import PAPER_RESULTS
-    from cifar_core.presets import preset, presets
+    from cifar_core.recipes import preset, presets
     from cifar_core.store import RunState, RunStore
     from cifar_core.training import Run, resume, train
     from cifar_core.tuning import tune
@@ -42,8 +42,8 @@ _HOMES = {
     "create_model": "models",
     "evaluate": "evaluation",
     "load_dataset": "data",
-    "preset": "presets",
-    "presets": "presets",
+    "preset": "recipes",
+    "presets": "recipes",
     "resume": "training",
     "train": "training",
     "tune": "tuning",

@@ -16,7 +16,7 @@ from cifar_core.config import TrainConfig
 from cifar_core.errors import ConfigError
 from cifar_core.fields import number
 from cifar_core.models import MODELS
-from cifar_core.presets import PRESETS, preset
+from cifar_core.recipes import PRESETS, preset
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

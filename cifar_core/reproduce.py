@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cifar_core.config import DatasetName, TrainConfig
 from cifar_core.errors import CifarLabError, ConfigError
 from cifar_core.paper import paper_results
-from cifar_core.presets import find_preset, preset, presets
+from cifar_core.recipes import find_preset, preset, presets
 from cifar_core.statistics import Spread, spread
 
 if TYPE_CHECKING:

@@ -31,8 +31,8 @@ def models(as_json: bool) -> None:
 @json_option()
 def presets(model: str | None, as_json: bool) -> None:
     """The named settings, for 'cifar-lab train --preset NAME'."""
-    from cifar_core.presets import find_preset, preset
-    from cifar_core.presets import presets as names
+    from cifar_core.recipes import find_preset, preset
+    from cifar_core.recipes import presets as names
 
     if model is not None:
         model_config(model)

@@ -102,7 +102,7 @@ def _changes(record: RunRecord) -> dict[str, Any] | None:
     As {name: (there, here)}; None where this release does not know the preset or the settings.
     """
     from cifar_core.config import TrainConfig
-    from cifar_core.presets import preset
+    from cifar_core.recipes import preset
 
     try:
         start = preset(record.preset) if record.preset else TrainConfig(model=record.model)

@@ -82,8 +82,8 @@ def requested(preset: str | None, config_file: Path | None, given: Mapping[str, 
     if preset is not None and config_file is not None:
         raise ConfigError("Start from --preset or from --config, not from both.")
     if preset is not None:
-        from cifar_core.presets import find_preset
-        from cifar_core.presets import preset as make
+        from cifar_core.recipes import find_preset
+        from cifar_core.recipes import preset as make
 
         return make(preset, **read_values(find_preset(preset).model, given))
     values = {} if config_file is None else _file_values(config_file)

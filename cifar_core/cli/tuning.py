@@ -98,7 +98,7 @@ def search_config(spaces: Sequence[str], given: dict[str, Any]) -> SearchConfig:
 
 def _model_of(preset: str | None) -> str:
     """The model that a search or training preset is for; the default one where there is none."""
-    from cifar_core.presets import find_preset
+    from cifar_core.recipes import find_preset
     from cifar_core.tuning import SEARCH_PRESETS
 
     if preset in SEARCH_PRESETS:

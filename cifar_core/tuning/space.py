@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cifar_core.config import SearchConfig, TrainConfig, train_settings
 from cifar_core.errors import ConfigError
 from cifar_core.fields import Setting, describe, number
-from cifar_core.presets import preset
+from cifar_core.recipes import preset
 
 if TYPE_CHECKING:
     import keras_tuner

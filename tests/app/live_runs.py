@@ -6,7 +6,7 @@ import numpy as np
 
 from cifar_core.config import TrainConfig
 from cifar_core.metrics import report
-from cifar_core.presets import preset
+from cifar_core.recipes import preset
 
 DATA = {"name": "cifar10", "source": "local folder", "origin": "/data", "fingerprint": "f00d", "test": 400}
 ENVIRONMENT = {"packages": {"keras": "3.15.1"}, "device": {"kind": "cpu", "cores": 2}, "precision": "float32"}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cifar_core.presets import preset
+from cifar_core.recipes import preset
 from pages.shared import resources
 
 

@@ -16,7 +16,7 @@ from cifar_core.config import SearchConfig, TrainConfig, train_settings
 from cifar_core.errors import ConfigError
 from cifar_core.fields import describe
 from cifar_core.models import MODELS
-from cifar_core.presets import presets
+from cifar_core.recipes import presets
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from cifar_core.config import SearchConfig, TrainConfig
 from cifar_core.metrics import report
-from cifar_core.presets import preset
+from cifar_core.recipes import preset
 from cifar_core.store import RunState, RunStore
 
 LABELS = np.arange(100) % 10

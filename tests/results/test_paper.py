@@ -6,7 +6,7 @@ import pytest
 
 from cifar_core.models import models
 from cifar_core.paper import PAPER_FAULTS, PAPER_RESULTS, paper_curves, paper_faults, paper_results
-from cifar_core.presets import presets
+from cifar_core.recipes import presets
 
 PUBLISHED = {
     "base_cnn/paper-baseline": 0.6648,

@@ -4,7 +4,7 @@ from cifar_core.config import TrainConfig
 from cifar_core.errors import ConfigError
 from cifar_core.models import models
 from cifar_core.paper import PAPER_RESULTS
-from cifar_core.presets import PRESETS, find_preset, preset, presets
+from cifar_core.recipes import PRESETS, find_preset, preset, presets
 
 PAPER_MODELS = ("base_cnn", "alexnet", "resnet18", "mobilenet")
 AUGMENTATION = {"rotation": 15, "shift": 0.1, "flip": True, "zoom": 0.1, "fill": "nearest"}

@@ -5,7 +5,7 @@ import pytest
 
 from cifar_core.errors import ConfigError, DivergedError
 from cifar_core.paper import PAPER_RESULTS
-from cifar_core.presets import preset, presets
+from cifar_core.recipes import preset, presets
 from cifar_core.reproduce import COLUMNS, Outcome, paper_runs, reproduce, reproduction_table
 
 NAMES = list(PAPER_RESULTS["preset"])
