@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.shared import navigation, server, sidebar
+from pages.shared import library, navigation, server, sidebar
 
 if server.is_visit():
     st.set_page_config(page_icon="🔬", layout="wide")
@@ -12,4 +12,4 @@ if server.is_visit():
     page.run()
 else:
     # `streamlit run` imports this file once, to find the application with its start and its end.
-    app = st.App(__file__, lifespan=server.lifespan)
+    app = st.App(__file__, lifespan=server.lifespan, routes=[library.route()])

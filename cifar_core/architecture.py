@@ -57,6 +57,10 @@ ELEMENTWISE = {
     "Add": 1,
     "Multiply": 1,
 }
+# Words in the names of hyperparameters that are a share of values dropped.
+RATES = ("dropout", "stochastic_depth")
+# Hyperparameters that no layer's existence or size depends on.
+WITHOUT_LAYERS = ("l2", "bn_momentum")
 # Layers that at inference hand their input on.
 FREE = ("InputLayer", "Flatten", "Reshape", "Dropout", "ZeroPadding2D")
 # Those whose output is the input itself, so that training keeps nothing more.
@@ -270,6 +274,31 @@ def architecture(name: str, **hyperparameters: Any) -> Architecture:
     answer = _ask_process(name, config)
     _remember(file, answer)
     return answer
+
+
+def known_architecture(name: str, **hyperparameters: Any) -> Architecture | None:
+    """As `architecture` where it was asked before; None where it would have to start a process.
+
+    Raises:
+        ConfigError: unknown model or hyperparameter, or a value out of range.
+    """
+    return _read(_cache_file(name, model_config(name)(**hyperparameters)))
+
+
+def sizes_only(name: str, **hyperparameters: Any) -> dict[str, Any]:
+    """The hyperparameters with those that change no layer's size set to a common value.
+
+    Networks that differ in nothing but these have the same layers, so that one answer of
+    `architecture` serves them all. A rate of 0 stays 0: it leaves the layer out.
+    """
+    values = model_config(name)(**hyperparameters).model_dump()
+    declared = model_config(name).model_fields
+    for field, value in values.items():
+        if any(word in field for word in RATES) and value:
+            values[field] = 0.5
+        elif field in WITHOUT_LAYERS:
+            values[field] = declared[field].default
+    return values
 
 
 def _cache_file(name: str, config: ModelConfig) -> Path:

@@ -146,7 +146,9 @@ def check_request(format: str, destination: Path, quantize: str | None, *, overw
     if suffix and destination.suffix != suffix:
         raise ConfigError(f"A {format} file must end with {suffix}; got {destination.name!r}.")
     if destination.exists() and not overwrite:
-        raise ConfigError(f"{destination} exists already; choose another name, or have it replaced (overwrite, --force).")
+        raise ConfigError(
+            f"{destination} exists already; choose another name, or have it replaced (overwrite, --force)."
+        )
     if destination.exists() and not _replaceable(destination, format):
         raise ConfigError(f"{destination} is something else than an earlier {format} export; it stays.")
     if not destination.parent.is_dir():

@@ -13,7 +13,7 @@ from cifar_core.cli.progress import counting
 from cifar_core.cli.signals import stopping
 
 
-@click.group("data", context_settings=CONTEXT)
+@click.group("data", context_settings=CONTEXT, no_args_is_help=False)
 def data() -> None:
     """Where CIFAR-10 is; fetch it; take a folder or archive."""
 

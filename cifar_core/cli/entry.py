@@ -31,16 +31,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _never_fail_to_encode()
     state = State()
     try:
-        status = root.main(
-            args=None if arguments is None else list(arguments),
-            prog_name=PROGRAM,
-            standalone_mode=False,
-            obj=state,
-        )
+        status = _run(sys.argv[1:] if arguments is None else list(arguments), state)
         sys.stdout.flush()
     except BaseException as error:
         return _report(error, debug=state.debug)
     return status if isinstance(status, int) else 0
+
+
+def _run(arguments: list[str], state: State) -> object:
+    """What the command returned. Not `root.main`: it turns a broken pipe into an ordinary failure."""
+    try:
+        if not arguments:
+            click.echo(root.get_help(click.Context(root, info_name=PROGRAM)), err=True)
+            return BAD_ARGUMENTS
+        with root.make_context(PROGRAM, arguments, obj=state) as context:
+            return root.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
 
 
 def _never_fail_to_encode() -> None:
@@ -56,9 +63,7 @@ def _report(error: BaseException, *, debug: bool) -> int:
         _drop_output()
         return BROKEN_PIPE
     if isinstance(error, SystemExit):
-        # This is what click makes of a broken pipe.
-        lost = error.__context__ is not None and _is_broken_pipe(error.__context__)
-        return BROKEN_PIPE if lost else error.code if isinstance(error.code, int) else FAILED
+        return error.code if isinstance(error.code, int) else FAILED
     if debug:
         traceback.print_exception(error)
     text, status = _explain(error)

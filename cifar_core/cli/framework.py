@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -14,6 +15,8 @@ def load_framework() -> None:
     if "keras" not in sys.modules:
         with quiet():
             import keras  # noqa: F401
+    # Several trainings in one process look to TensorFlow like a mistake ("retracing"), and it says so.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ write both: `"#0b63ad|#7dbcf2"`; `"$text"`, `"$muted"`, `"$faint"` and `"$backgr
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+
+from pages.shared import library
 
 COMPONENT = "cifar_lab.plot"
 HERE = Path(__file__).parent
@@ -85,7 +86,7 @@ def plot(
         "name": name or key,
         "revision": revision,
         "click": click,
-        "plotly": _plotly_address(),
+        "plotly": library.address(),
         "sprite": asdict(sprite) if sprite else None,
     }
     result = _mount(key=key, data=data, height="content", on_clicked_change=_nothing)
@@ -104,25 +105,3 @@ def _named(traces: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         {"uid": f"t{zlib.crc32(name.encode()):08x}", **trace}
         for name, trace in zip(names, traces, strict=True)
     ]
-
-
-def _plotly_address() -> str:
-    """Address of plotly.min.js under the server's root, served from the installed plotly package."""
-    from streamlit.components.v2.get_bidi_component_manager import get_bidi_component_manager
-
-    manager = get_bidi_component_manager()
-    if manager.get_component_path("cifar_lab.plotly") is None:
-        _serve_plotly(manager)
-    return "_stcore/bidi-components/cifar_lab.plotly/plotly.min.js"
-
-
-def _serve_plotly(manager: Any) -> None:
-    from streamlit.components.v2.manifest_scanner import ComponentConfig, ComponentManifest
-
-    spec = importlib.util.find_spec("plotly")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("plotly is not installed: pip install -r requirements.txt")
-    manifest = ComponentManifest(
-        name="cifar_lab", version="1", components=[ComponentConfig(name="plotly", asset_dir="package_data")]
-    )
-    manager.register_from_manifest(manifest, Path(spec.origin).parent)

@@ -15,7 +15,7 @@ import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from pages.shared import resources
+from pages.shared import resources, tasks
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ async def lifespan(_: Any) -> AsyncIterator[None]:
     _open_browser()
     yield
     supervising.cancel()
+    tasks.tasks().close()
     resources.end_supervisor()
 
 

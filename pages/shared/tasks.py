@@ -70,6 +70,13 @@ class Tasks:
     def get(self, key: str) -> Task | None:
         return self._tasks.get(key)
 
+    def close(self) -> None:
+        """Cancel and forget them all, as at a server's end."""
+        with self._lock:
+            for task in self._tasks.values():
+                task.cancel()
+            self._tasks.clear()
+
     def forget(self, key: str) -> None:
         """Its outcome has been seen. A task that runs is not forgotten."""
         with self._lock:
@@ -128,9 +135,7 @@ def show_progress(task: Task, doing: str) -> None:
     """A bar with what it does and a Cancel button; for use inside a fragment."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.progress(task.share, text=f"{doing}: {task.text}")
-        if st.button("Cancel", key=f"cancel_{task.key}", disabled=task.stop.is_set()):
-            task.cancel()
-            st.rerun(scope="fragment")
+        st.button("Cancel", key=f"cancel_{task.key}", disabled=task.stop.is_set(), on_click=task.cancel)
 
 
 def bytes_done(done: int, total: int | None) -> tuple[float, str]:

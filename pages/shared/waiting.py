@@ -45,8 +45,10 @@ def wait_for(key: str, start: Callable[[], Task], doing: str) -> None:
     """Show a task's progress until it ends, then run the page again; its error with a way to retry."""
     task = tasks().get(key) or start()
     if task.state in ("failed", "cancelled"):
-        message = f"{doing}: {task.error or 'cancelled'}"
-        (st.error if task.state == "failed" else st.info)(message)
+        if task.state == "failed":
+            st.error(f"{doing}: {task.error}")
+        else:
+            st.info(f"{doing}: cancelled")
         if st.button("Try again", key=f"retry_{key}"):
             tasks().forget(key)
             st.rerun()

@@ -55,9 +55,10 @@ def open_page():
         return test.run()
 
     yield opened
-    from pages.shared import resources
+    from pages.shared import resources, tasks
 
     resources.forget_everything()
+    tasks.tasks().close()
 
 
 class Server:

@@ -10,7 +10,6 @@ import pytest
 from cifar_core import eda
 from cifar_core.errors import DownloadError
 from cifar_core.labels import CLASS_NAMES
-from pages.shared.tasks import tasks
 
 PAGE = "pages/explore/dataset.py"
 

@@ -74,6 +74,7 @@ from cifar_core.recipes import presets
         (["worker", "--run", "nothing"], "No run 'nothing'"),
         (["data", "download", "--url", "ftp://x"], "must begin with https:// or http://"),
         (["data", "nothing"], "No such command 'nothing'"),
+        (["data"], "Missing command"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -126,6 +127,12 @@ def test_top_level_help_lists_all_commands(lab):
     text = lab("--help").out
     for name in COMMANDS:
         assert f"  {name} " in text
+
+
+def test_no_command_shows_the_help_and_is_a_mistake(lab):
+    outcome = lab()
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err == lab("--help").out
 
 
 def test_version(lab):

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -35,11 +37,11 @@ def test_a_mistake_is_one_line_without_a_traceback():
 
 
 def test_a_reader_that_leaves_is_no_error():
-    process = subprocess.Popen([*COMMAND, "tune", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    assert process.wait(timeout=30) == 141
-    process.stderr.close()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*COMMAND, "tune", "--help"], **pipes) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=30) == 141
 
 
 def test_a_terminal_of_few_characters():
@@ -48,19 +50,25 @@ def test_a_terminal_of_few_characters():
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@contextmanager
+def started(*words: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that goes on while the test does; killed if the test fails meanwhile."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*COMMAND, *words], text=True, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.mark.slow
 def test_train_stop_resume_delete():
-    """One real run from its first epoch to its end, by the commands that a person would type."""
-    training = subprocess.Popen(
-        [*COMMAND, "train", *SMALL, "--epochs", "500"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert training.stdout.readline().startswith("epoch   1/500  loss ")
-    training.send_signal(signal.SIGTERM)
-    _, said = training.communicate(timeout=60)
-    assert training.returncode == 143
+    """One real run, by the commands that a person would type."""
+    with started("train", *SMALL, "--epochs", "500") as training:
+        assert training.stdout.readline().startswith("epoch   1/500  loss ")
+        training.send_signal(signal.SIGTERM)
+        _, said = training.communicate(timeout=120)
+        assert training.returncode == 143
     run_id = said.split()[-1]
     assert "Traceback" not in said
     assert f"go on with: cifar-lab resume {run_id}" in said
@@ -69,13 +77,11 @@ def test_train_stop_resume_delete():
     assert record["state"] == "stopped"
     assert 1 <= record["epochs_done"] < 500
 
-    going_on = subprocess.Popen(
-        [*COMMAND, "resume", run_id], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert going_on.stdout.readline().startswith(f"epoch {record['epochs_done'] + 1:>3}/500")
-    assert json.loads(lab("stop", run_id, "--json").stdout)["state"] == "stopping"
-    going_on.communicate(timeout=60)
-    assert going_on.returncode == 1  # stopped by somebody else: it did not do what it was asked
+    with started("resume", run_id) as going_on:
+        assert going_on.stdout.readline().startswith(f"epoch {record['epochs_done'] + 1:>3}/500")
+        assert json.loads(lab("stop", run_id, "--json").stdout)["state"] == "stopping"
+        going_on.communicate(timeout=120)
+        assert going_on.returncode == 1  # stopped by somebody else: it did not do what it was asked
 
     lab("delete", run_id, "--yes")
     assert json.loads(lab("runs", "--json").stdout) == []

@@ -27,6 +27,7 @@ def good(values):
 
 class Scripted:
     """Plays trials: an epoch is a checkpoint file and a report, the score follows from the settings.
+    As the real one, it reports again what a cut trial had completed.
 
     `script` maps trial ids to an exception to raise in the first new epoch. `log` has one
     (trial_id, epoch) for each epoch that was played.
@@ -42,18 +43,22 @@ class Scripted:
             checkpoint_file(self.folder, order.parent).replace(own)
         done = int(own.read_text()) if own.exists() else 0
         assert done >= order.first_epoch
-        for epoch in range(done + 1, order.epochs + 1):
-            if order.trial_id in self.script:
-                raise self.script[order.trial_id]
-            self.log.append((order.trial_id, epoch))
-            write_atomically(own, lambda stream, epoch=epoch: stream.write(str(epoch).encode()))
+        for epoch in range(order.first_epoch + 1, order.epochs + 1):
+            if epoch > done:
+                self._play(order, epoch, own)
             metrics = {"val_accuracy": self.scores(order.values), "loss": 1.0}
             report(Progress("epoch", f"epoch {epoch}", epoch, order.epochs, metrics=metrics))
-            if should_stop():
+            if epoch > done and should_stop():
                 from cifar_core.callbacks import StopRequested
 
                 raise StopRequested
         return Outcome(self.scores(order.values), 1000)
+
+    def _play(self, order, epoch, own):
+        if order.trial_id in self.script:
+            raise self.script[order.trial_id]
+        self.log.append((order.trial_id, epoch))
+        write_atomically(own, lambda stream: stream.write(str(epoch).encode()))
 
     def close(self):
         self.closed += 1

@@ -45,7 +45,7 @@ def test_killed_at_any_write_and_gone_on_with_it_ends_the_same(tuner, tiny, scri
     while True:
         writes += 3
         folder = tmp_path / str(writes)
-        with pytest.MonkeyPatch.context(), RunStore(folder) as probe:
+        with RunStore(folder) as probe:
             search_id = probe.create_search(config)
             try:
                 result = tune(search_id=search_id, store=mortal(RunStore(folder), writes), dataset=tiny)

@@ -182,7 +182,7 @@ def test_what_continues_a_failed_trial_fails_untrained(tiny, scripted):
     assert trials["reason"][3] == "Trial 0000, which it continues, failed."
 
 
-def test_a_store_that_fails_ends_the_search_and_not_the_trial(tiny, scripted, monkeypatch):
+def test_a_store_that_fails_ends_the_search_and_not_the_trial(tiny, scripted):
     store = RunStore()
     scripted.script = {"1": StoreError("The disk is full.")}
     with pytest.raises(StoreError, match="disk is full"):

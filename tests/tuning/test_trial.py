@@ -94,9 +94,10 @@ def test_a_lost_checkpoint_of_the_parent_is_said(tiny, tmp_path):
 
 
 def test_a_diverging_trial_says_so(tiny, tmp_path):
-    made = trainer(tiny, tmp_path, optimizer="sgd", schedule="constant", batch_size=10)
+    # So steep a penalty at so high a rate flips and multiplies each weight, step after step.
+    made = trainer(tiny, tmp_path, optimizer="sgd", schedule="constant", batch_size=10, l2=0.1)
     with pytest.raises(DivergedError, match="no longer a finite number"):
-        run(made, Order("0", {"learning_rate": 10.0}, 0, 3))
+        run(made, Order("0", {"learning_rate": 10.0, "dropout": 0.0}, 0, 3))
 
 
 class Blind:
