@@ -56,7 +56,7 @@ def run_bench(
         ConfigError: no such part or model, or fewer images or rounds than make sense.
     """
     _check(part, models, images, rounds)
-    tell = progress or (lambda text: None)
+    tell = progress or _silent
     rows: list[dict[str, Any]] = []
     if part in ("startup", "all"):
         rows += _startup(rounds, tell)
@@ -66,6 +66,10 @@ def run_bench(
         for model in models:
             rows += _training(model, images, rounds, tell)
     return {"device": device_summary().to_dict(), "images": images, "rounds": rounds, "rows": rows}
+
+
+def _silent(text: str) -> None:
+    """For callers who do not want to be told."""
 
 
 def _check(part: str, models: tuple[str, ...], images: int, rounds: int) -> None:

@@ -13,7 +13,6 @@ from cifar_core.checkpoint import (
     CHECKPOINT_FILE,
     Progressed,
     kept_weights,
-    restore_checkpoint,
     weights_bytes,
     write_checkpoint,
 )

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -110,19 +114,18 @@ def _values(variables: list[Any]) -> list[np.ndarray]:
     return [np.asarray(ops.convert_to_numpy(variable)) for variable in variables]
 
 
-def _open(path: Path) -> Any:
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """The arrays of a file; whatever is wrong with it is a ResumeError."""
     try:
-        return np.load(path, allow_pickle=False)
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            yield arrays
     except FileNotFoundError:
         raise ResumeError(
             f"There is no checkpoint at {path}: the run ended before its first epoch."
         ) from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ResumeError(f"The checkpoint {path} is damaged ({error}); start a new run instead.") from None
-    except Exception as error:  # zipfile raises BadZipFile, zlib its own
-        raise ResumeError(
-            f"The checkpoint {path} cannot be read ({error}); start a new run instead."
-        ) from error
 
 
 def _progressed(path: Path, arrays: Any) -> Progressed:

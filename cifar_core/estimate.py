@@ -10,7 +10,6 @@ Nothing here imports Keras.
 
 from __future__ import annotations
 
-import functools
 import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -169,7 +168,12 @@ def _from_runs(config: TrainConfig, network: Architecture | None, store: RunStor
     same = [run for run in mine if _pace(run.config) == _pace(config)]
     if same:
         what = _runs(len(same), "of these settings", "with the same settings as far as speed goes")
-        return _median(same), "same settings", f"Measured in {what} on this device.", 1.2
+        return (
+            _median(same),
+            "same settings",
+            f"Measured in {what} on this device.",
+            UNCERTAINTY["same settings"],
+        )
     if mine:
         ratio = _ratio_of_arithmetic(config, mine[0].config, network)
         what = _runs(len(mine), "of this network", "of this network")
@@ -288,15 +292,8 @@ def _cores(device: DeviceSummary) -> float:
 
 def _available_bytes() -> float:
     device = device_summary()
-    return device.memory_gb * 2**30 if device.kind == "gpu" else _free_memory()
+    if device.kind == "gpu":
+        return device.memory_gb * 2**30
+    import psutil
 
-
-@functools.lru_cache(maxsize=1)
-def _psutil_memory():  # noqa: ANN202 - a function of psutil, imported late: it costs milliseconds
-    from psutil import virtual_memory
-
-    return virtual_memory
-
-
-def _free_memory() -> float:
-    return float(_psutil_memory()().available)
+    return float(psutil.virtual_memory().available)

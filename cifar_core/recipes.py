@@ -115,7 +115,7 @@ _ALL = (
     _preset(
         "base_cnn/paper-baseline",
         "baseline",
-        "The study's base CNN: Adam 1e-3, batch 128, 50 epochs, 20 % held out, best epoch on validation (66.48 %).",
+        "The study's base CNN: Adam 1e-3, batch 128, 50 epochs, 20 % held out; 66.48 %.",
         # The published last epoch is that of a model trained at least twice (see paper_faults); the epoch
         # that validation prefers is what an honest reader of the same training would report.
         **{**_BASELINE, "batch_size": 128, "epochs": 50, "keep": "best"},

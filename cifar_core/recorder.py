@@ -47,6 +47,10 @@ ProgressCallback = Callable[[Progress], None]
 StopCallback = Callable[[], bool]
 
 
+def _silent(report: Progress) -> None:
+    """For callers who do not want to be told."""
+
+
 class Recorder:
     """Relays progress to `progress` and to the store, and stop requests back.
 
@@ -62,7 +66,7 @@ class Recorder:
         should_stop: StopCallback | None,
     ) -> None:
         self.store, self.run_id = store, run_id
-        self._progress = progress or (lambda report: None)
+        self._progress = progress or _silent
         self._should_stop = should_stop or (lambda: False)
         self._asked = threading.Event()
         self._ended = threading.Event()

@@ -116,10 +116,10 @@ def train(
         return _train(config, dataset, Recorder(None, None, progress, should_stop))
     if run_id is None:
         # Before the run is made, so that missing images or an impossible limit leave no trace.
-        dataset = dataset or load_dataset(config.dataset, seed=config.seed)
+        dataset = dataset or load_dataset(config.dataset)
         dataset.limited(config.train_limit, config.test_limit, config.seed)
-        run_id = store.create_run(config)
-    if not store.claim(run_id, pid=os.getpid()):
+        run_id = store.create_run(config, claim_for=os.getpid())
+    elif not store.claim(run_id, pid=os.getpid()):
         raise RunStateError(f"Run {run_id} is {store.get(run_id).state}; only a queued run can be started.")
     return carry_out(store, run_id, dataset=dataset, progress=progress, should_stop=should_stop)
 
@@ -199,7 +199,7 @@ def _explained(error: Exception) -> CifarLabError:
 def _train(config: TrainConfig, dataset: Dataset | None, recorder: Recorder) -> Run:
     with recorder:
         recorder.stage("loading data")
-        parts = _parts(config, dataset or load_dataset(config.dataset, seed=config.seed))
+        parts = _parts(config, dataset or load_dataset(config.dataset))
         recorder.stage("starting the framework")
         learner = _Learner(config, parts, recorder)
         return learner.run()

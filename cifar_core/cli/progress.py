@@ -105,11 +105,14 @@ class _BarReporter:
 
     def __call__(self, report: Progress) -> None:
         if report.kind == "stage":
-            self._bars.update(self._task, description=report.stage, total=None, figures="")
+            self._bars.update(self._task, description=report.stage, completed=0, total=1, figures="")
         elif report.kind == "step":
             self._bars.update(self._task, **_shown(report))
         else:
             self.say(epoch_line(report))
+            self._bars.update(
+                self._task, description=f"epoch {report.epoch}/{report.epochs} done", completed=report.steps
+            )
 
     def say(self, text: str) -> None:
         self._bars.console.print(text, markup=False, highlight=False)

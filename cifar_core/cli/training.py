@@ -160,7 +160,7 @@ def load_images(config: TrainConfig) -> Dataset:
     """The images that a setting names."""
     from cifar_core.data import load_dataset
 
-    return load_dataset(config.dataset, seed=config.seed)
+    return load_dataset(config.dataset)
 
 
 def report_runs(runs: Sequence[Run], stop: Stop, *, as_json: bool, planned: int) -> int:

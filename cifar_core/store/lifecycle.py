@@ -93,12 +93,12 @@ class Lifecycle:
         """
 
         def take(connection: Connection, revision: int) -> bool:
-            taken = _take(connection, revision, job_id, owner)
+            taken = mark_taken(connection, revision, job_id, owner)
             if not taken:
                 state_of(connection, job_id)
             return taken
 
-        owner = _owner(pid, host, device)
+        owner = owner_of(pid, host, device)
         taken = self._db.write(take)
         if taken:
             self._attempts.pop(job_id, None)
@@ -116,7 +116,7 @@ class Lifecycle:
         Returns:
             The job's id, or None where the device is busy or nothing waits.
         """
-        owner, tables = _owner(pid, host, device), _tables(kind)
+        owner, tables = owner_of(pid, host, device), _tables(kind)
 
         def look(connection: Connection) -> str | None:
             busy = _is_busy(connection, owner["host"], device)
@@ -125,7 +125,7 @@ class Lifecycle:
         def take(connection: Connection, revision: int) -> str | None:
             job_id = look(connection)
             if job_id is not None:
-                _take(connection, revision, job_id, owner)
+                mark_taken(connection, revision, job_id, owner)
             return job_id
 
         if self._db.read(look) is None:  # so that a worker that waits does not write
@@ -372,14 +372,14 @@ def log_event(connection: Connection, revision: int, job_id: str, kind: str, mes
     connection.execute(insert(schema.events).values(**values, revision=revision))
 
 
-def _owner(pid: int, host: str | None, device: str | None) -> dict[str, Any]:
+def owner_of(pid: int, host: str | None, device: str | None) -> dict[str, Any]:
     check_whole("pid", pid, 1)
     here = processes.hostname()
     process = processes.fingerprint(pid) if host in (None, here) else None
     return {"pid": pid, "host": host or here, "device": device, "process": process}
 
 
-def _take(connection: Connection, revision: int, job_id: str, owner: dict[str, Any]) -> bool:
+def mark_taken(connection: Connection, revision: int, job_id: str, owner: dict[str, Any]) -> bool:
     table, instant = table_of(job_id), now()
     # A first attempt begins the job; a later one leaves its first start as it is.
     row = connection.execute(select(table.c.started_at).where(table.c.id == job_id)).first()

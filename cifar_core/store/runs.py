@@ -19,7 +19,9 @@ from cifar_core.store.lifecycle import (
     check_whole,
     find_id,
     log_event,
+    mark_taken,
     not_found,
+    owner_of,
     refusal,
     signs_of_life,
     state_of,
@@ -66,25 +68,30 @@ class Runs(Lifecycle):
         state: RunState = RunState.QUEUED,
         search_id: str | None = None,
         resumed_from: str | None = None,
+        claim_for: int | None = None,
     ) -> str:
-        """Put a new run in the queue.
+        """Put a new run in the queue, or make it and claim it in one act.
 
         Args:
             config: its settings, complete.
             state: QUEUED; anything else is for tests and imports.
             search_id: the search whose winner it is.
             resumed_from: the run whose weights it starts from.
+            claim_for: pid of the process that begins it at once, before any worker can.
 
         Returns:
             Its id, e.g. "base_cnn-8f3a1c"; no other run of this store has it or had it.
         """
         values = {**_settings_columns(config), "state": RunState(state)}
         values |= {"search_id": search_id, "resumed_from": resumed_from}
+        owner = None if claim_for is None else owner_of(claim_for, None, None)
 
         def create(connection: Connection, revision: int) -> str:
             run_id = new_id(connection, schema.runs, config.model)
             connection.execute(insert(schema.runs).values(id=run_id, **values, revision=revision))
             log_event(connection, revision, run_id, "created", f"{run_id} was created")
+            if owner is not None:
+                mark_taken(connection, revision, run_id, owner)
             return run_id
 
         return self._db.write(create)

@@ -32,6 +32,7 @@ class Entry:
 PAGES: tuple[Entry, ...] = (
     Entry("pages/explore/overview.py", "Overview", "", ":material/home:", "Explore"),
     Entry("pages/explore/dataset.py", "Dataset", "dataset", ":material/photo_library:", "Explore"),
+    Entry("pages/train/train.py", "Train", "train", ":material/model_training:", "Train"),
     Entry("pages/train/runs.py", "Runs", "runs", ":material/show_chart:", "Train"),
     Entry("pages/train/run.py", "Run", "run", ":material/article:", "Train"),
 )

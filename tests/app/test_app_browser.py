@@ -49,15 +49,18 @@ def test_first_launch_with_no_data_leads_to_the_synthetic_scenes(serve, visit):
 
 
 def test_a_copied_link_opens_the_same_view(scenes_server, visit):
+    from playwright.sync_api import expect
+
     page = visit(f"{scenes_server.url}/dataset?dataset=synthetic")
+    shown = page.locator(".lab-grid").first
+    before = shown.inner_text()
     page.get_by_role("radio", name="test").click()
     page.get_by_role("button", name="Show others").click()
     page.wait_for_url(re.compile("draw=1"))
     page.wait_for_url(re.compile("split=test"))
-    shown = page.locator(".lab-grid").first.inner_text()
-    other = visit(page.url)
-    other.locator(".lab-grid figcaption").first.wait_for()
-    assert other.locator(".lab-grid").first.inner_text() == shown
+    other = visit(page.url).locator(".lab-grid").first.inner_text()
+    assert other != before
+    expect(shown).to_have_text(other, use_inner_text=True, timeout=20_000)
 
 
 def test_pointing_at_a_dot_shows_its_image(scenes_server, visit):

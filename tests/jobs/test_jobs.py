@@ -38,7 +38,7 @@ def store():
     return RunStore()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def supervisor(store):
     made = Supervisor(store, reserve=False)
     made.start()
@@ -50,7 +50,7 @@ def supervisor(store):
     made.close()
 
 
-def test_queued_runs_are_trained_one_after_another_by_processes_that_end(store, supervisor):
+def test_queued_runs_are_trained_one_after_another_by_processes_that_end(store):
     first, second = store.create_run(QUICK), store.create_run(QUICK.replace(seed=1))
     wait_for(lambda: store.get(second).state.is_finished())
     records = [store.get(first), store.get(second)]
@@ -61,7 +61,7 @@ def test_queued_runs_are_trained_one_after_another_by_processes_that_end(store, 
     assert "epoch 2 done" in (store.artifact_dir(first) / "log.txt").read_text()
 
 
-def test_stop_killed_worker_and_resume(store, supervisor):
+def test_stop_killed_worker_and_resume(store):
     run_id = store.create_run(LONG)
     wait_for(lambda: store.get(run_id).epochs_done >= 1)
     os.kill(store.get(run_id).pid, signal.SIGKILL)
@@ -76,7 +76,7 @@ def test_stop_killed_worker_and_resume(store, supervisor):
     assert history == list(range(1, len(history) + 1))
 
 
-def test_two_supervisors_on_one_store_carry_out_a_run_once(store, supervisor):
+def test_two_supervisors_on_one_store_carry_out_a_run_once(store):
     other = Supervisor(RunStore(), reserve=False)
     other.start()
     run_id = store.create_run(QUICK)

@@ -282,3 +282,10 @@ def test_without_proc_the_start_time_tells(child, monkeypatch):
     assert processes.liveness(child.pid, "time:12.00", None) is Liveness.DEAD
     kill(child)
     assert processes.liveness(child.pid, its, None) is Liveness.DEAD
+
+
+def test_a_run_may_be_made_and_claimed_in_one_act(store):
+    run_id = store.create_run(TrainConfig(), claim_for=os.getpid())
+    record = store.get(run_id)
+    assert (record.state, record.pid) == (RunState.RUNNING, os.getpid())
+    assert store.claim_next(pid=os.getpid(), device="cpu") is None

@@ -168,7 +168,7 @@ def test_a_diverging_run_fails_with_a_reason_and_the_advice(tiny):
 
 def test_an_unforeseen_failure_is_recorded_with_its_words(tiny, monkeypatch):
     store = RunStore()
-    monkeypatch.setattr("cifar_core.training.resolve_precision", lambda config: "no such policy")
+    monkeypatch.setattr("cifar_core.training.resolve_precision", lambda _: "no such policy")
     with pytest.raises(Exception, match="no such policy"):
         train(settings(), dataset=tiny, store=store)
     record = store.get(store.runs()["id"].iloc[0])

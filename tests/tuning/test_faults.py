@@ -8,11 +8,13 @@ import textwrap
 import threading
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from cifar_core.store import RunState, RunStore
 from cifar_core.tuning import search, tune
+from cifar_core.tuning.trial import Order
 from tests.tuning.conftest import outline, settings
 
 CHECKOUT = Path(__file__).parents[2]
@@ -37,13 +39,13 @@ def mortal(store, writes):
     return store
 
 
-@pytest.mark.parametrize("tuner", ["hyperband", "random"])
-def test_killed_at_any_write_and_gone_on_with_it_ends_the_same(tuner, tiny, scripted, tmp_path):
+@pytest.mark.parametrize(("tuner", "stride"), [("hyperband", 7), ("random", 3)])
+def test_killed_at_any_write_and_gone_on_with_it_ends_the_same(tuner, stride, tiny, scripted, tmp_path):
     config = settings(tuner=tuner, max_trials=2, max_epochs=3 if tuner == "hyperband" else 2)
     alone = tune(config, store=RunStore(tmp_path / "alone"), dataset=tiny)
     writes = 0
     while True:
-        writes += 3
+        writes += stride
         folder = tmp_path / str(writes)
         with RunStore(folder) as probe:
             search_id = probe.create_search(config)
@@ -65,7 +67,8 @@ def test_killed_at_any_write_and_gone_on_with_it_ends_the_same(tuner, tiny, scri
 
 SCRIPT = """
     import sys
-    from cifar_core.data import load_dataset
+    import numpy as np
+    from cifar_core.data import Dataset
     from cifar_core.store import RunStore
     from cifar_core.tuning import tune
     from tests.tuning.conftest import settings
@@ -74,14 +77,20 @@ SCRIPT = """
         if report.kind in ("epoch", "step"):
             print(report.kind, report.trial_id, report.training.epoch, flush=True)
 
-    tune(settings(max_trials=3, max_epochs=2), store=RunStore(sys.argv[1]), progress=tell,
-         dataset=load_dataset("synthetic").limited(200, 50, seed=0))
+    with np.load(sys.argv[2]) as arrays:
+        dataset = Dataset("synthetic", "synthetic", "seed 0", **arrays)
+    tune(settings(max_trials=2, max_epochs=2), store=RunStore(sys.argv[1]), progress=tell, dataset=dataset)
 """
 
 
 @pytest.mark.faults
 def test_after_a_sigkill_only_the_cut_trial_is_repeated_from_its_last_epoch(tiny, tmp_path):
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path / "killed")]
+    np.savez(
+        tmp_path / "images.npz",
+        **{name: getattr(tiny, name) for name in ("x_train", "y_train", "x_test", "y_test")},
+    )
+    arguments = [str(tmp_path / name) for name in ("killed", "images.npz")]
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         for line in process.stdout:
@@ -94,56 +103,52 @@ def test_after_a_sigkill_only_the_cut_trial_is_repeated_from_its_last_epoch(tiny
     assert store.get_search(search_id).state is RunState.CRASHED
     before = store.trials(search_id)
     assert before["state"].tolist() == ["finished", "crashed"]
+    seconds = store.trial_history(search_id, "1")["seconds"][0]
     trained = []
 
     def watch(report):
-        if report.kind == "stage" and report.trial_id is not None:
-            trained.append(report.trial_id)
+        if report.kind in ("epoch", "trial"):
+            trained.append((report.trial_id, report.kind))
 
     result = tune(search_id=search_id, store=store, dataset=tiny, progress=watch)
-    assert trained == ["1", "2"]
-    alone = tune(settings(max_trials=3, max_epochs=2), store=RunStore(tmp_path / "alone"), dataset=tiny)
+    # Its first epoch is told again out of the checkpoint, and took no second training:
+    assert trained == [("1", "epoch"), ("1", "epoch"), ("1", "trial")]
+    assert store.trial_history(search_id, "1")["seconds"][0] == seconds
+    alone = tune(settings(max_trials=2, max_epochs=2), store=RunStore(tmp_path / "alone"), dataset=tiny)
     assert outline(result.trials) == outline(alone.trials)
     assert result.trials.iloc[0]["duration_s"] == before.iloc[0]["duration_s"]
 
 
 @pytest.mark.faults
-def test_a_worker_that_is_killed_is_one_failed_trial_and_its_successor_goes_on(tiny, monkeypatch):
-    monkeypatch.setattr(search, "TRIALS_PER_PROCESS", 2)
-    workers = set()
+def test_a_worker_may_die_or_be_stopped(tiny, tmp_path):
+    """The first is killed: one failed trial. The second is stopped within a step: a cut trial."""
+    store, config = RunStore(), settings(max_trials=3, max_epochs=400)
+    workers, wish = [], []
 
-    def kill_the_first(report):
-        if report.kind == "epoch":
+    def watch(report):
+        if report.kind == "epoch" and report.training.epoch == 1:
             (worker,) = psutil.Process().children()
-            workers.add(worker.pid)
-            if report.trial_id == "0":
+            workers.append(worker.pid)
+            if len(workers) == 1:
                 worker.kill()
+            else:
+                wish.append("stop")
 
-    store = RunStore()
-    config = settings(max_trials=3, max_epochs=2)
-    result = tune(config, store=store, dataset=tiny, progress=kill_the_first, isolation="process")
-    assert result.trials["state"].tolist() == ["failed", "finished", "finished"]
-    assert "ended by SIGKILL" in result.trials["reason"][0]
-    assert len(workers) == 2
-    assert psutil.Process().children() == []
-    assert list(store.artifact_dir(result.id).iterdir()) == []
-    # The same figures as in this process: where it is trained makes no difference.
-    here = tune(config, dataset=tiny)
-    assert result.trials["score"].tolist()[1:] == here.trials["score"].tolist()[1:]
-
-
-@pytest.mark.faults
-def test_a_worker_stops_within_a_step_and_its_trial_is_cut(tiny):
-    store, seen = RunStore(), []
     result = tune(
-        settings(max_trials=3, max_epochs=400),
-        store=store,
-        dataset=tiny,
-        progress=lambda report: seen.append(report) if report.kind == "epoch" else None,
-        should_stop=lambda: bool(seen),
-        isolation="process",
+        config, store=store, dataset=tiny, progress=watch, should_stop=lambda: bool(wish), isolation="process"
     )
     assert result.state is RunState.STOPPED
-    assert result.trials["state"].tolist() == ["stopped"]
-    assert 1 <= result.trials["epochs_done"][0] < 400
+    assert result.trials["state"].tolist() == ["failed", "stopped"]
+    assert "ended by SIGKILL" in result.trials["reason"][0]
+    assert 1 <= result.trials["epochs_done"][1] < 400
+    assert len(set(workers)) == 2
     assert psutil.Process().children() == []
+    left = {path.name for path in store.artifact_dir(result.id).iterdir()}
+    assert left == {"trial-1.npz"}, "of images and other trials nothing stays"
+    # Where a trial is trained makes no difference to it.
+    here = search.make_trainer(config, tiny, tmp_path, "none")
+    reports = []
+    order = Order("1", result.trials["settings"][1], 0, 1)
+    here.train(order, report=reports.append, should_stop=lambda: False)
+    there = store.trial_history(result.id, "1").iloc[0]
+    assert there["val_loss"] == reports[-1].metrics["val_loss"]

@@ -96,7 +96,7 @@ def test_progress_tells_the_plan_the_best_and_the_time_left(tiny, scripted):  # 
 def test_stopped_at_any_epoch_and_gone_on_with_it_ends_the_same(tuner, tiny, scripted):
     alone = tune(settings(tuner=tuner), store=RunStore(), dataset=tiny)
     whole = list(scripted.log)
-    for count in range(1, 14, 2):
+    for count in (1, 4, 9):
         scripted.log.clear()
         store = RunStore()
         result = tune(settings(tuner=tuner), store=store, dataset=tiny, should_stop=after(count))

@@ -1,0 +1,35 @@
+"""A table of results as a file: CSV for a spreadsheet, JSON for a script."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""With these a text becomes a formula when a spreadsheet opens it, which may run commands or fetch
+addresses. OWASP's remedy is a quotation mark before it."""
+
+
+def as_csv(rows: pd.DataFrame) -> str:
+    """All columns with a header line; texts that a spreadsheet would execute are made harmless."""
+    return rows.map(_harmless).to_csv(index=False, lineterminator="\n")
+
+
+def as_json(rows: pd.DataFrame) -> str:
+    """A list of objects; what is not known is null."""
+    records = [{name: _plain(value) for name, value in row.items()} for row in rows.to_dict("records")]
+    return json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def _harmless(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,246 @@
+"""What will run, what it will cost, and the button that starts it."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import streamlit as st
+
+from cifar_core import recipes
+from cifar_core.architecture import Architecture
+from cifar_core.config import TrainConfig, train_settings
+from cifar_core.errors import CifarLabError, ConfigError
+from cifar_core.estimate import Estimate, estimate, split_sizes
+from cifar_core.fields import number
+from pages.shared import navigation, resources
+from pages.shared.words import count, duration, size
+from pages.train import _settings
+from pages.train._words import plain
+
+MOST_SEEDS = 10
+TOKEN = "_train_token"
+SPENT = "_train_spent"
+SEEDS = "train_seeds"
+SHOWN_CHANGES = 12
+
+
+def show(settings: _settings.Settings, network: Architecture | None) -> None:
+    """The whole panel."""
+    st.subheader("Start", anchor=False)
+    here = _dataset(settings)
+    config, problem = _checked(settings)
+    seeds = _seeds(settings)
+    if config is not None:
+        _sizes(config)
+        _cost(estimate(config, network, resources.store()), seeds)
+    _button(config, seeds, problem=problem, here=here)
+    _changes(settings)
+
+
+def _checked(settings: _settings.Settings) -> tuple[TrainConfig | None, str]:
+    try:
+        return _settings.config(settings), ""
+    except ConfigError as error:
+        return None, str(error)
+
+
+# --- Data ----------------------------------------------------------------------------------------
+
+
+def _dataset(settings: _settings.Settings) -> bool:
+    """The dataset in use and the way to the other; False where its images are not there."""
+    name = settings["dataset"]
+    found = name == "synthetic" or resources.dataset_state().found
+    if found:
+        other = "cifar10" if name == "synthetic" else "synthetic"
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.markdown(f"On **{resources.DATASETS[name]}**", width="content")
+            if st.button(f"Use {_named(other)} instead", key="train_other_dataset", type="tertiary"):
+                _use(other)
+        if name == "synthetic":
+            st.caption("Drawn scenes, no photographs: results never stand beside those of CIFAR-10.")
+        return True
+    st.warning("CIFAR-10 is not on this machine yet. Get the images, or train on drawn scenes.")
+    with st.container(horizontal=True, gap="small"):
+        if st.button("Use synthetic scenes", key="train_synthetic"):
+            _use("synthetic")
+        if st.button("Get the images", key="train_get"):
+            navigation.go("dataset", dataset="cifar10")
+    return False
+
+
+def _named(dataset: str) -> str:
+    return "CIFAR-10" if dataset == "cifar10" else "synthetic scenes"
+
+
+def _use(dataset: str) -> None:
+    resources.choose_dataset(dataset)
+    st.rerun()
+
+
+def _sizes(config: TrainConfig) -> None:
+    train, validation, test = split_sizes(config)
+    held = f"{count(validation)} to choose by"
+    if config.protocol == "test-selected":
+        held = "chosen by the test images: the result will flatter"
+    st.caption(f"{count(train)} images to train on, {held}, {count(test)} to test on · {_standing(config)}")
+
+
+def _standing(config: TrainConfig) -> str:
+    if config.preset and config.variant != "custom":
+        return f"counts as the study's {config.variant} run"
+    if config.variant == "tuned":
+        return "counts as tuned"
+    return "counts as custom"
+
+
+# --- Cost ----------------------------------------------------------------------------------------
+
+
+def _seeds(settings: _settings.Settings) -> list[int]:
+    """Seeds of the runs that one click starts."""
+    several = st.number_input(
+        "Runs, each with a seed of its own",
+        1,
+        MOST_SEEDS,
+        value=1,
+        key=SEEDS,
+        help="Chance decides a good part of a result: three to five runs of the same settings tell how "
+        f"much. They get the seeds {settings['seed']}, {settings['seed'] + 1} and so on, and train one after "
+        "the other.",
+    )
+    return [settings["seed"] + place for place in range(int(several))]
+
+
+def _cost(told: Estimate | None, seeds: list[int]) -> None:
+    if told is None:
+        st.caption("How long it will take is known once the network has been counted.")
+        return
+    runs = len(seeds)
+    total = told.total_seconds * runs
+    name = "All epochs" if runs == 1 else f"All {runs} runs"
+    with st.container(horizontal=True, gap="medium"):
+        st.metric("Per epoch", f"≈ {duration(told.seconds_per_epoch)}", width="content")
+        st.metric(name, f"≈ {duration(total)}", width="content")
+        if told.memory is not None:
+            st.metric("Memory", f"≈ {size(told.memory.total)}", width="content")
+    span = f"between {duration(total / told.factor)} and {duration(total * told.factor)}"
+    st.caption(f"{told.why} Likely {span}, with the device to itself.", help=_memory_in_words(told))
+    if not told.fits:
+        st.warning(
+            f"It wants about {size(told.memory.total if told.memory else 0)} and {size(told.available_bytes)} "
+            "are free: a smaller batch size needs less."
+        )
+
+
+def _memory_in_words(told: Estimate) -> str | None:
+    if told.memory is None:
+        return None
+    return (
+        f"Memory: {size(told.memory.framework)} for the framework and the images, "
+        f"{size(told.memory.weights)} for weights, gradients and the optimizer, "
+        f"{size(told.memory.activations)} for what a batch leaves behind on its way forward. "
+        f"{size(told.available_bytes)} are free."
+    )
+
+
+# --- Button --------------------------------------------------------------------------------------
+
+
+def renew_token(arrived: bool) -> None:
+    """A token stands for one launch; a page that is opened anew gets a new one.
+
+    A second click that comes while the first is being served finds the token spent, and one that
+    comes after the page was left finds no button of its name.
+    """
+    if arrived or TOKEN not in st.session_state:
+        st.session_state[TOKEN] = uuid.uuid4().hex
+
+
+def _button(config: TrainConfig | None, seeds: list[int], *, problem: str, here: bool) -> None:
+    many = f"Launch {len(seeds)} runs" if len(seeds) > 1 else "Launch"
+    token = st.session_state[TOKEN]
+    if problem:
+        st.error(plain(problem), icon=":material/block:")
+    pressed = st.button(
+        many,
+        key=f"launch_{token}",
+        type="primary",
+        icon=":material/play_arrow:",
+        disabled=config is None or not here,
+        width="stretch",
+    )
+    if pressed and config is not None and here:
+        _launch(config, seeds, token)
+
+
+def _launch(config: TrainConfig, seeds: list[int], token: str) -> None:
+    spent: dict[str, list[str]] = st.session_state.setdefault(SPENT, {})
+    try:
+        if token not in spent:
+            # Nothing of Streamlit between these lines: a click that comes now cannot interrupt them.
+            spent[token] = create_runs(config, seeds)
+        resources.supervisor()
+    except CifarLabError as error:
+        st.error(plain(str(error)))
+        return
+    if navigation.known("runs"):
+        navigation.go("runs", runs=",".join(spent[token]))
+    st.success(f"In the queue: {', '.join(spent[token])}.")
+
+
+def create_runs(config: TrainConfig, seeds: list[int]) -> list[str]:
+    """Queue one run for each seed; their ids.
+
+    Raises:
+        StoreError: it cannot be written to.
+        ConfigError: a seed out of range; then none is queued.
+    """
+    configs = [config.replace(seed=seed) for seed in seeds]
+    return [resources.store().create_run(each) for each in configs]
+
+
+# --- What differs --------------------------------------------------------------------------------
+
+
+def _changes(settings: _settings.Settings) -> None:
+    """Each setting that was changed, as a button that puts it back."""
+    changed = _settings.changes(settings)
+    origin = f"the preset {settings['preset']}" if settings["preset"] else "the plain defaults"
+    if not changed:
+        st.caption(f"Exactly {plain(origin)}.")
+        return
+    st.markdown(f"**Differs from {plain(origin)}** :small[(click to put back)]")
+    declared = train_settings(settings["model"])
+    with st.container(gap=None, key="train_changes"):
+        for name, (before, now) in list(changed.items())[:SHOWN_CHANGES]:
+            st.button(
+                f"{plain(declared[name].label)}: {_shown(before)} → **{_shown(now)}**",
+                key=f"back_{name}",
+                type="tertiary",
+                icon=":material/undo:",
+                on_click=_settings.put_back,
+                args=(name, before),
+            )
+        if len(changed) > SHOWN_CHANGES:
+            st.caption(f"and {len(changed) - SHOWN_CHANGES} more")
+    st.button(
+        "Put all back",
+        key="train_reset",
+        on_click=_settings.start_from,
+        args=(settings["preset"], settings["model"]),
+    )
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return number(value) if isinstance(value, int | float) else plain(str(value))
+
+
+def why(preset: str) -> str:
+    """A preset's one line of explanation, as markdown."""
+    return plain(recipes.find_preset(preset).why)

@@ -1,0 +1,117 @@
+"""Choose a network, set what is to be set, see what it will cost, and start it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from cifar_core.config import train_settings
+from cifar_core.errors import ConfigError, StoreError
+from cifar_core.models import MODELS
+from cifar_core.recipes import presets
+from pages.shared.widgets import setting_widget
+from pages.train import _launch, _network, _queue, _settings
+from pages.train._words import plain
+
+MODEL = "train_model"
+START = "train_start"
+TABS_OF_GROUPS = {"Model": "Network"}
+PLAIN_DEFAULTS = "Plain defaults"
+
+
+def page() -> None:
+    st.title("Train", anchor=False)
+    # The state of a page's widgets is forgotten while another page is shown.
+    _launch.renew_token(arrived=MODEL not in st.session_state)
+    settings = _settings.current()
+    if said := st.session_state.pop(_settings.SAID, None):
+        st.info(plain(said))
+    _choose_model(settings)
+    with st.container(border=True):
+        st.subheader(MODELS[settings["model"]].title, anchor=False)
+        network = _network_or_words(settings)
+    left, right = st.columns([5, 4], gap="large")
+    with left:
+        _choose_start(settings)
+        _all_settings(settings)
+    with right, st.container(border=True):
+        try:
+            _launch.show(settings, network)
+        except StoreError as error:
+            st.error(plain(error))
+    _queue.show()
+
+
+def _network_or_words(settings: _settings.Settings):  # noqa: ANN202 - Architecture or None
+    """Hyperparameters that contradict each other make no network; the launch panel says why."""
+    try:
+        return _network.show(settings["model"], _settings.hyperparameters(settings))
+    except ConfigError as error:
+        st.caption(f"No network has these settings: {plain(error)}")
+        return None
+
+
+def _choose_model(settings: _settings.Settings) -> None:
+    st.session_state[MODEL] = settings["model"]
+    st.pills(
+        "Model",
+        list(MODELS),
+        format_func=lambda name: MODELS[name].title,
+        required=True,
+        key=MODEL,
+        on_change=lambda: _settings.choose_model(st.session_state[MODEL]),
+    )
+
+
+def _choose_start(settings: _settings.Settings) -> None:
+    names = [*_presets_of(settings["model"]), _settings.DEFAULTS]
+    st.session_state[START] = settings["preset"] or _settings.DEFAULTS
+    st.segmented_control(
+        "Start from",
+        names,
+        format_func=lambda name: (
+            PLAIN_DEFAULTS if name == _settings.DEFAULTS else _spoken(name.partition("/")[2])
+        ),
+        required=True,
+        key=START,
+        on_change=_start_chosen,
+        help="A preset sets everything below. Changes made since are let go; seed, note, dataset and limits "
+        "stay.",
+    )
+    if settings["preset"]:
+        st.caption(_launch.why(settings["preset"]))
+    else:
+        st.caption("Every setting as it is when nothing is said: a plain start for your own recipe.")
+
+
+def _presets_of(model: str) -> list[str]:
+    try:
+        return presets(model)
+    except ConfigError:
+        return []
+
+
+def _spoken(kind: str) -> str:
+    return {"paper-baseline": "The study's baseline", "paper-tuned": "The study's tuned"}.get(
+        kind, kind.capitalize()
+    )
+
+
+def _start_chosen() -> None:
+    chosen = st.session_state[START]
+    _settings.start_from(None if chosen == _settings.DEFAULTS else chosen)
+
+
+def _all_settings(settings: _settings.Settings) -> None:
+    """A tab for each group; only the open one is drawn, and the values of the others stay."""
+    groups = _settings.groups(settings["model"])
+    tabs = st.tabs([TABS_OF_GROUPS.get(group, group) for group in groups], key="train_tab", on_change="rerun")
+    declared = train_settings(settings["model"])
+    for tab, names in zip(tabs, groups.values(), strict=True):
+        if tab.open:
+            with tab:
+                for name in names:
+                    value = setting_widget(declared[name], settings[name], key=_settings.key(name))
+                    _settings.change(name, value)
+
+
+page()
