@@ -21,6 +21,7 @@ How things are counted, for one image going forward:
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import logging
@@ -307,6 +308,7 @@ def _cache_file(name: str, config: ModelConfig) -> Path:
     return paths.home() / "cache" / "architectures" / f"{name}-{key}.json"
 
 
+@functools.cache
 def _sources_digest() -> str:
     here = Path(__file__)
     sources = [here, *sorted((here.parent / "models").glob("*.py"))]

@@ -210,7 +210,7 @@ class TrainConfig(Settings):
         ge=0,
         le=4,
         step=0.1,
-        help="Alpha of mixup: blend pairs of images and labels by a share drawn from Beta(alpha, alpha); 0 is off.",
+        help="Alpha of mixup: blend pairs of images and labels, shares from Beta(alpha, alpha); 0 is off.",
         group="Regularisation",
     )
     cutmix: float = setting(

@@ -27,7 +27,7 @@ Evidence = Literal["same settings", "same network", "this device", "arithmetic"]
 
 IMAGES = {"cifar10": (50_000, 10_000), "synthetic": (10_000, 2_000)}
 """Training and test images of each dataset."""
-LOOKED_AT = 60
+LOOKED_AT = 30
 """So many of the newest runs are asked; older ones ran on an older state of the machine anyway."""
 UNCERTAINTY: dict[str, float] = {
     "same settings": 1.2,
@@ -62,9 +62,19 @@ FRAMEWORK_BYTES = 700e6
 SLOTS = {"adam": 2, "adamw": 2, "sgd": 1}
 """Numbers that an optimizer keeps for each weight."""
 
-SPEED_SETTINGS = ("batch_size", "flip", "rotation", "shift", "zoom", "crop_padding", "cutout", "mixup", "cutmix",
-                  "randaugment_ops", "deterministic")  # fmt: skip
-"""Settings beside the network, the precision and the compilation that change how long a step takes."""
+SPEED_SETTINGS = (
+    "flip",
+    "rotation",
+    "shift",
+    "zoom",
+    "crop_padding",
+    "cutout",
+    "mixup",
+    "cutmix",
+    "randaugment_ops",
+    "deterministic",
+)
+"""Beside network, batch size, precision and compilation: what changes how long a step takes."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +250,7 @@ def _sizes(config: TrainConfig) -> dict[str, object]:
 
 def _pace(config: TrainConfig) -> tuple[object, ...]:
     """What else decides how long a step takes. Of augmentation, whether each part is on."""
-    switches = (getattr(config, name) for name in SPEED_SETTINGS[1:])
+    switches = (getattr(config, name) for name in SPEED_SETTINGS)
     return (config.batch_size, resolve_precision(config), resolve_jit(config), *map(bool, switches))
 
 

@@ -104,8 +104,9 @@ def _tensorflow_gradients(
     import tensorflow as tf
 
     head = _softmax_head(model)
-    before = model.output if head is None else head.input
-    inner = keras.Model(model.inputs, [layer.output, before])
+    given_by, taken_by = _tensors(model)
+    before = model.outputs[0] if head is None else taken_by[head.name]
+    inner = keras.Model(model.inputs, [given_by[layer.name], before])
     given = tf.convert_to_tensor(images)
     with tf.GradientTape() as tape:
         tape.watch(given)  # so that what follows is recorded even where all weights are frozen
@@ -115,6 +116,26 @@ def _tensorflow_gradients(
     if gradient is None:
         raise CifarLabError(f"The answer of {model.name!r} does not depend on its layer {layer.name!r}.")
     return (tf.cast(features, tf.float32).numpy()[0], tf.cast(gradient, tf.float32).numpy()[0])
+
+
+def _tensors(model: keras.Model) -> tuple[dict[str, Any], dict[str, Any]]:
+    """By layer's name: the tensor that it gives, and the (first) one that it takes, in this very model.
+
+    `layer.output` will not do: a layer of a loaded `Sequential` was called several times while that was
+    put together, and its first output belongs to an unfinished graph.
+    """
+    given_by: dict[str, Any] = {}
+    taken_by: dict[str, Any] = {}
+    waiting = list(model.outputs)
+    while waiting:
+        tensor = waiting.pop()
+        made = tensor._keras_history
+        if made.operation.name not in given_by:
+            given_by[made.operation.name] = tensor
+            taken = made.operation._inbound_nodes[made.node_index].input_tensors
+            taken_by[made.operation.name] = taken[0] if taken else None
+            waiting += taken
+    return given_by, taken_by
 
 
 _BY_BACKEND: dict[str, Gradients] = {"tensorflow": _tensorflow_gradients}

@@ -6,10 +6,11 @@ by itself after `IDLE_SECONDS` without a question, and when whoever started it e
 
 One question is one line of JSON to its standard input, one answer one line from its standard output:
 
-    {"id": 1, "model": "/.../model.keras", "images": [base64, n], "explain": 3 | -1 | null, "test_flip": false}
+    {"id": 1, "model": "/.../model.keras", "images": [base64, n], "explain": 3, "test_flip": false}
     {"id": 1, "probabilities": [[...], ...], "heat": base64 or null}    or    {"id": 1, "error": "..."}
 
-Images are uint8 (n, 32, 32, 3), heat is float32 (n, 32, 32), both as raw bytes in base64.
+`explain` is a class, -1 for the predicted one, or null. Images are uint8 (n, 32, 32, 3), heat is
+float32 (n, 32, 32), both as raw bytes in base64.
 """
 
 from __future__ import annotations
@@ -96,7 +97,9 @@ class Inference:
             answer = self._exchange(question)
         if "error" in answer:
             raise InferenceError(answer["error"])
-        heat = answer["heat"] and _unpacked(answer["heat"], np.float32, (len(images), *IMAGE_SHAPE[:2]))
+        heat = answer["heat"]
+        if heat is not None:
+            heat = _unpacked(heat, np.float32, (len(images), *IMAGE_SHAPE[:2]))
         return Answer(np.array(answer["probabilities"], np.float32), heat)
 
     def running(self) -> bool:

@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from typing import IO
 
 from cifar_core.errors import CifarLabError, RunStateError
+from cifar_core.recorder import Progress
 from cifar_core.store import RunStore
+from cifar_core.store.lifecycle import SEARCH_PREFIX
 
 POLL_SECONDS = 0.5
 LOG_FILE = "log.txt"
@@ -99,24 +101,28 @@ def heed_sigterm() -> None:
     signal.signal(signal.SIGTERM, handle)
 
 
-def _carry_out(store: RunStore, run_id: str, stop: Callable[[], bool], log: bool) -> None:
+def _carry_out(store: RunStore, job_id: str, stop: Callable[[], bool], log: bool) -> None:
     from cifar_core.training import carry_out
+    from cifar_core.tuning import carry_out_search
 
-    with _logged(store, run_id, log):
+    with _logged(store, job_id, log):
         try:
-            carry_out(store, run_id, should_stop=stop, progress=_tell)
+            if job_id.startswith(SEARCH_PREFIX):
+                carry_out_search(store, job_id, should_stop=stop, isolation="process")
+            else:
+                carry_out(store, job_id, should_stop=stop, progress=_tell)
         except CifarLabError as error:
-            # The store has the reason; a worker goes on with the next run.
-            print(f"{run_id}: {error}", file=sys.stderr, flush=True)
+            # The store has the reason; a worker goes on with the next job.
+            print(f"{job_id}: {error}", file=sys.stderr, flush=True)
 
 
-def _tell(report: object) -> None:
-    kind = getattr(report, "kind", "")
-    if kind == "stage":
-        print(f"{time.strftime('%H:%M:%S')} {report.stage}", flush=True)  # type: ignore[attr-defined]
-    if kind == "epoch":
-        metrics = ", ".join(f"{name} {value:.4g}" for name, value in report.metrics.items())  # type: ignore[attr-defined]
-        print(f"{time.strftime('%H:%M:%S')} epoch {report.epoch} done: {metrics}", flush=True)  # type: ignore[attr-defined]
+def _tell(report: Progress) -> None:
+    moment = time.strftime("%H:%M:%S")
+    if report.kind == "stage":
+        print(f"{moment} {report.stage}", flush=True)
+    if report.kind == "epoch":
+        metrics = ", ".join(f"{name} {value:.4g}" for name, value in report.metrics.items())
+        print(f"{moment} epoch {report.epoch} done: {metrics}", flush=True)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 CHECKOUT = Path(__file__).parent.parent
 PACKED = CHECKOUT.parent / "shared" / "data"
-"""A packed copy of the images with a script that unpacks it, beside the checkout (not part of the project)."""
+"""A packed copy of the images and a script that unpacks it, beside the checkout; no part of the project."""
 
 
 @pytest.fixture(autouse=True)

@@ -44,7 +44,7 @@ def test_a_bad_value_is_named_with_what_is_allowed(values, message):
 
 def test_every_wrong_field_is_named_at_once():
     with pytest.raises(
-        ConfigError, match="batch_size must be.*epochs must be|epochs must be.*batch_size must be"
+        ConfigError, match=r"(?s)epochs must be.*batch_size must be|batch_size must be.*epochs must be"
     ):
         TrainConfig(batch_size=0, epochs=0)
 

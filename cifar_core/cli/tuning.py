@@ -61,7 +61,7 @@ def tune(spaces: Sequence[str], store: bool, isolation: Any, as_json: bool, **gi
     return run_search(
         config,
         store=RunStore() if store else None,
-        dataset=load_dataset(shared.dataset, seed=shared.seed),
+        dataset=load_dataset(shared.dataset),
         isolation=isolation,
         as_json=as_json,
     )

@@ -176,7 +176,7 @@ def _verdict(recorded: dict[str, Any] | None, report: Report, *, same_images: bo
 def _dataset(record: RunRecord) -> Dataset:
     from cifar_core.data import load_dataset
 
-    return load_dataset(record.config.dataset, seed=record.config.seed)
+    return load_dataset(record.config.dataset)
 
 
 def _export_images(record: RunRecord, *, needed: bool) -> tuple[np.ndarray | None, np.ndarray | None]:

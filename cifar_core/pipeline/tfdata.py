@@ -16,9 +16,12 @@ from cifar_core.pipeline.batch import padded_plan, prepare, steps_per_epoch
 Plan = tuple[tf.Tensor, dict[str, tf.Tensor]]
 
 CALLS = 2
+"""Batches prepared at a time. Where training takes all cores one would do as well; where it waits
+for a GPU, two keep up where one does not."""
+
 WORTH_COMPILING = 20_000
-"""Augmented images over a whole run from which compiling with XLA pays: it takes half a second to two
-seconds, and an image then costs a half to a third."""
+"""Augmented images over a whole run (as planned, so that a resumed run decides alike) from which
+compiling with XLA pays: it takes half a second to two, and an image then costs a half to a third."""
 
 
 def training(

@@ -17,6 +17,8 @@ from cifar_core.store.lifecycle import (
     check_whole,
     find_id,
     log_event,
+    mark_taken,
+    owner_of,
     signs_of_life,
     state_of,
 )
@@ -49,8 +51,13 @@ class Searches(Lifecycle):
     `set_stage`, `event`, `events`, `reap` and `delete` take a search's id as they take a run's.
     """
 
-    def create_search(self, config: SearchConfig, *, state: RunState = RunState.QUEUED) -> str:
-        """Put a new search in the queue; gives its id, e.g. "search-1a2b3c"."""
+    def create_search(
+        self, config: SearchConfig, *, state: RunState = RunState.QUEUED, claim_for: int | None = None
+    ) -> str:
+        """Put a new search in the queue; gives its id, e.g. "search-1a2b3c".
+
+        With `claim_for`, the process of that pid has it at once, before any worker can take it.
+        """
         created = now()
         values = {
             "config": to_json(config.model_dump(mode="json")),
@@ -63,10 +70,14 @@ class Searches(Lifecycle):
             "queued_at": created,
         }
 
+        owner = None if claim_for is None else owner_of(claim_for, None, None)
+
         def create(connection: Connection, revision: int) -> str:
             search_id = new_id(connection, schema.searches, SEARCH_PREFIX.rstrip("-"))
             connection.execute(insert(schema.searches).values(id=search_id, **values, revision=revision))
             log_event(connection, revision, search_id, "created", f"{search_id} was created")
+            if owner is not None:
+                mark_taken(connection, revision, search_id, owner)
             return search_id
 
         return self._db.write(create)

@@ -173,15 +173,14 @@ def _claimed(store: RunStore, config: SearchConfig | None, search_id: str | None
     """The search's whole id, once this process has it."""
     if search_id is None:
         assert config is not None
-        search_id = store.create_search(config)
-    else:
-        store.reap()
-        record = store.get_search(search_id)
-        search_id = record.id
-        if config is not None and config != record.config:
-            raise ConfigError(f"{search_id} was begun with other settings; leave yours out to go on with it.")
-        if record.state.is_resumable():
-            store.requeue(search_id)
+        return store.create_search(config, claim_for=os.getpid())
+    store.reap()
+    record = store.get_search(search_id)
+    search_id = record.id
+    if config is not None and config != record.config:
+        raise ConfigError(f"{search_id} was begun with other settings; leave yours out to go on with it.")
+    if record.state.is_resumable():
+        store.requeue(search_id)
     if not store.claim(search_id, pid=os.getpid()):
         state = store.get_search(search_id).state
         raise RunStateError(
@@ -274,7 +273,7 @@ class _Search:
         from cifar_core.data import load_dataset
 
         base = trial_config(self.config)
-        return load_dataset(base.dataset, seed=base.seed)
+        return load_dataset(base.dataset)
 
     def _begin(self, dataset: Dataset) -> None:
         self._stage("starting the framework")

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 COSTS = {"Parameters": "parameters", "FLOPs": "flops", "Training time": "minutes", "Epochs": "epochs"}
 """By what stands in the address, the key of `plots.COSTS`."""
 ABOUT = (
-    "Each point is a row of the ranking. The grey line joins the rows that no other beats: to be more accurate "
-    "than one of them, a model has to cost more. The axis is logarithmic: a finger's breadth is a factor, not a "
-    "sum. Training times are comparable only where the device was the same."
+    "Each point is a row of the ranking. The grey line joins the rows that no other beats: to be "
+    "more accurate than one of them, a model has to cost more. The axis is logarithmic: a "
+    "finger's breadth is a factor, not a sum. Training times are comparable only where the device "
+    "was the same."
 )
 
 
@@ -81,9 +82,16 @@ def _with_front(chart: go.Figure, front: pd.DataFrame, cost: str) -> go.Figure:
         name="front",
         hoverinfo="skip",
     )
+    chart.for_each_trace(lambda trace: trace.update(name=_titled(trace.name)))
     chart.add_trace(line)
     chart.update_layout(height=440)
     return chart
+
+
+def _titled(name: str) -> str:
+    """ "alexnet, tuned" as "AlexNet, tuned" """
+    model, _, variant = name.partition(", ")
+    return f"{model_title(model)}, {variant}"
 
 
 def _front_table(front: pd.DataFrame, by: By, cost: str) -> None:

@@ -13,7 +13,7 @@ from cifar_core.palette import model_colour
 from pages.compare import _files, _queue
 from pages.compare._results import By, Members, Results, members, published, reader, row_key
 from pages.compare._table import Cell, Column, Row, table
-from pages.shared import figure, navigation, words
+from pages.shared import navigation, words
 from pages.train._words import model_title
 
 if TYPE_CHECKING:
@@ -25,23 +25,24 @@ MOST_TESTED = 60
 MOST_COMPARED = 12
 TEXTS = ("model", "variant")
 ABOUT = (
-    "Each row is the mean over its runs, ± one sample standard deviation. **Rank**: rows that the test "
-    "images cannot tell apart (exact McNemar test, p ≥ 0.05, against the row that opened the rank) share "
-    "one, marked “=”. Of several runs, the one nearest to the row's mean takes the test. With many rows a few "
-    "will differ by luck. **Published** is the study's own figure for that model and variant."
+    "Each row is the mean over its runs, ± one sample standard deviation. **Rank**: rows that the "
+    "test images cannot tell apart (exact McNemar test, p ≥ 0.05, against the row that opened "
+    "the rank) share one, marked “=”. Of several runs, the one nearest to the row's mean takes "
+    "the test. With many rows a few will differ by luck. **Published** is the study's own figure "
+    "for that model and variant."
 )
 COLUMNS = (
     Column("model", "Model", "Sort by model", text=True),
-    Column("accuracy", "Test accuracy", "Mean over the row's runs, ± one standard deviation"),
+    Column(
+        "accuracy", "Test accuracy", "Mean over the row's runs, ± one standard deviation; below, the best"
+    ),
     Column("runs", "Runs", "How many finished runs the row is made of"),
-    Column("best", "Best", "The best single run, which a click on the name opens"),
     Column("published", "Published", "The study's figure for this model and variant"),
     Column("parameters", "Parameters", "Number of weights"),
     Column("flops", "FLOPs", "Floating-point operations for one image, forward"),
-    Column("training_s", "Training", "Time of one training, in the mean"),
+    Column("training_s", "Training", "Time of one training, in the mean; below, its epochs"),
     Column("images_per_second", "Images/s", "Speed of training, in the mean"),
-    Column("ece", "Calibration error", "Expected calibration error over 15 bins, in the mean"),
-    Column("epochs", "Epochs", "Passes over the training images, in the mean"),
+    Column("ece", "ECE", "Expected calibration error over 15 bins, in the mean"),
     Column("search_s", "Search", "What the searches that found these settings took"),
 )
 SORTABLE = tuple(column.key for column in COLUMNS)
@@ -89,7 +90,9 @@ def order() -> tuple[str, bool]:
     column = st.query_params.get("sort", "")
     if column not in SORTABLE:
         return "accuracy", True
-    descending = st.query_params.get("order", "") == "down" if "order" in st.query_params else column not in TEXTS
+    descending = (
+        st.query_params.get("order", "") == "down" if "order" in st.query_params else column not in TEXTS
+    )
     return column, descending
 
 
@@ -194,23 +197,26 @@ def _about(row: dict[str, Any], by: By) -> str:
 def _rank_help(place: Place) -> str:
     if not place.tested:
         return "By its mean alone: it was not tested against the others image by image"
-    return "Shared with rows that the test images cannot tell from it" if place.shared else "Told apart by the test images"
+    return (
+        "Shared with rows that the test images cannot tell from it"
+        if place.shared
+        else "Told apart by the test images"
+    )
 
 
 def _cells(row: dict[str, Any], study: dict[tuple[str, str], tuple[float, str]], by: By) -> list[Cell]:
     mixed = f"mixes {row['settings']} settings" if by == "variant" and row["settings"] > 1 else ""
     figure_of_study, protocol = study.get((row["model"], row["variant"]), (None, ""))
+    epochs = f"{row['epochs']:.4g} epochs" if row["epochs"] == row["epochs"] else ""
     return [
-        (mean_and_sd(row["accuracy"], row["sd"]), mixed),
-        (words.count(row["runs"]), ""),
-        (words.percent(row["best"]), ""),
+        (mean_and_sd(row["accuracy"], row["sd"]), f"best {words.percent(row['best'])}"),
+        (words.count(row["runs"]), mixed),
         (words.percent(figure_of_study), "chosen on test" if protocol == "test-selected" else ""),
         (words.compact(row["parameters"]), ""),
         (words.compact(row["flops"]), ""),
-        (words.duration(row["training_s"]), ""),
+        (words.duration(row["training_s"]), epochs),
         (words.count(row["images_per_second"]), ""),
-        (words.percent(row["ece"]), ""),
-        (f"{row['epochs']:.4g}" if row["epochs"] == row["epochs"] else words.NOTHING, ""),
+        (words.percent(row["ece"], 1), ""),
         (words.duration(row["search_s"]), ""),
     ]
 
@@ -236,8 +242,10 @@ def _head(
             run_ids=[" ".join(runs_of[key].ids) for key in keys],
         )
 
-    figure.heading("Ranking", ABOUT)
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.subheader("Ranking", anchor=False, width="content")
+        with st.popover("What is this?", type="tertiary"):
+            st.markdown(ABOUT)
         for label, name, content in (
             ("CSV", "leaderboard.csv", lambda: _files.as_csv(exported())),
             ("JSON", "leaderboard.json", lambda: _files.as_json(exported())),
@@ -254,12 +262,12 @@ def _head(
             )
 
 
-def _actions(
-    rows: pd.DataFrame, runs_of: dict[tuple[str, ...], Members], ticked: set[str], by: By
-) -> None:
+def _actions(rows: pd.DataFrame, runs_of: dict[tuple[str, ...], Members], ticked: set[str], by: By) -> None:
     picked = [row for row in rows.to_dict("records") if row["best_run"] in ticked]
     if not picked:
-        st.caption("A name opens the row's best run. Tick rows to compare them, or to run more seeds of them.")
+        st.caption(
+            "A name opens the row's best run. Tick rows to compare them, or to run more seeds of them."
+        )
         return
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         many = f"{len(picked)} {'row' if len(picked) == 1 else 'rows'}"

@@ -18,15 +18,14 @@ from pages.shared import figure, navigation, resources, words
 from pages.train._words import STYLE, Fact, facts_html, model_title, plain
 
 if TYPE_CHECKING:
-    import pandas as pd
     import plotly.graph_objects as go
 
 EQUAL = "baseline, equal budget"
 ABOUT_DUMBBELL = (
-    "One line per model, from its baseline (ring) to its tuned runs (disc); bars are one standard deviation "
-    "over seeds. The diamond is the baseline given the tuned run's epochs and augmentation: what lies between "
-    "diamond and disc was brought by the tuning itself. Grey crosses are the study's figures, whose tuned ones "
-    "were chosen on the test set."
+    "One line per model, from its baseline (ring) to its tuned runs (disc); bars are one standard "
+    "deviation over seeds. The diamond is the baseline given the tuned run's epochs and "
+    "augmentation: what lies between diamond and disc was brought by the tuning itself. Grey "
+    "crosses are the study's figures, whose tuned ones were chosen on the test set."
 )
 ABOUT_INTERVALS = (
     "By how many points the tuned run is ahead of the baseline, with a 95 % interval from a paired bootstrap "
@@ -69,9 +68,7 @@ def show(found: Results, board: Board, models: list[str]) -> None:
         models: only these; all where empty.
     """
     read = reader(found.runs)
-    pairs = [
-        pair for pair in comparison.pairs(found.runs, board, read) if not models or pair.model in models
-    ]
+    pairs = [pair for pair in comparison.pairs(found.runs, board, read) if not models or pair.model in models]
     if not pairs:
         _nothing_to_pair(models)
         return
@@ -89,7 +86,8 @@ def _nothing_to_pair(models: list[str]) -> None:
     which = "of these models " if models else ""
     st.info(
         f"No run {which}on this board is a baseline or tuned. Train a model's paper-baseline, and its "
-        "paper-tuned or what a search finds: their difference then stands here, with the odds that it is luck."
+        "paper-tuned or what a search finds: their difference then stands here, with the odds "
+        "that it is luck."
     )
     if navigation.known("train"):
         navigation.link("train", "Train a baseline", preset="base_cnn/paper-baseline")
@@ -143,19 +141,19 @@ def _fair_sentence(pair: Pair, fair: Fair) -> str:
     if fair.already:
         return "The baseline had them already, so the whole difference is the tuning's."
     if fair.group is None:
-        under_way = (
-            f" {fair.waiting} such {_runs(fair.waiting)} under way."
-            if fair.waiting
-            else ""
-        )
+        under_way = f" {fair.waiting} such {_runs(fair.waiting)} under way." if fair.waiting else ""
         return (
-            f"Not known yet: the tuned run had {pair.tuned.epochs:.4g} epochs and its own augmentation, the "
-            f"baseline {pair.baseline.epochs:.4g} epochs. Only a baseline with the same of both can tell what "
-            f"the tuning itself brought.{under_way}"
+            f"Not known yet: the tuned run had {pair.tuned.epochs:.4g} epochs and its own augmentation, "
+            f"the baseline {pair.baseline.epochs:.4g} epochs. Only a baseline with the same of both can "
+            f"tell what the tuning itself brought.{under_way}"
         )
     training = fair.group.spread.mean - pair.baseline.spread.mean
     tuning = pair.tuned.spread.mean - fair.group.spread.mean
-    said = fair.result if isinstance(fair.result, str) else f"{sentence(fair.result)}" if fair.result else ""
+    said = (
+        f"{LEADS[fair.result.verdict]}: {sentence(fair.result)}"
+        if isinstance(fair.result, Comparison)
+        else fair.result
+    )
     return (
         f"{said} Of the way from baseline to tuned, more training and augmentation made "
         f"{points(training)}, the tuning itself {points(tuning)} (means over seeds)."
@@ -178,7 +176,11 @@ def _dumbbell(pairs: list[Pair], fairs: dict[str, Fair], board: Board) -> None:
     sides = [
         (name, group)
         for pair in pairs
-        for name, group in (("baseline", pair.baseline), (EQUAL, _own(fairs[pair.model])), ("tuned", pair.tuned))
+        for name, group in (
+            ("baseline", pair.baseline),
+            (EQUAL, _own(fairs[pair.model])),
+            ("tuned", pair.tuned),
+        )
         if group is not None
     ]
     rows = [(group.model, name, group.spread.mean, group.spread.sd) for name, group in sides]
@@ -234,7 +236,9 @@ def _intervals(pairs: list[Pair], fairs: dict[str, Fair]) -> None:
         return
     chart = difference_intervals(found, against="the baseline")
     chart.update_layout(
-        yaxis={"title": None}, xaxis={"title": {"text": "Tuned less baseline (points)"}}, height=100 + 40 * len(found)
+        yaxis={"title": None},
+        xaxis={"title": {"text": "Tuned less baseline (points)"}},
+        height=100 + 40 * len(found),
     )
     figure.show(
         "The difference, and how sure it is",
@@ -242,7 +246,16 @@ def _intervals(pairs: list[Pair], fairs: dict[str, Fair]) -> None:
         chart,
         key="differences",
         alt="Difference of test accuracy, tuned less baseline, with 95 % intervals.",
-        header=("model", "difference", "low", "high", "only_tuned_right", "only_baseline_right", "p", "verdict"),
+        header=(
+            "model",
+            "difference",
+            "low",
+            "high",
+            "only_tuned_right",
+            "only_baseline_right",
+            "p",
+            "verdict",
+        ),
         rows=lambda: [
             (label, r.difference, r.low, r.high, r.only_a, r.only_b, r.p_value, r.verdict)
             for label, r in found.items()
@@ -300,7 +313,10 @@ def _protocol_words(pair: Pair) -> str:
     if pair.same_protocol:
         if pair.tuned.protocol != selected:
             return ""
-        return "Both figures were selected on the test set: both flatter, and the test above is too sure of itself."
+        return (
+            "Both figures were selected on the test set: both flatter, and the test above is too sure "
+            "of itself."
+        )
     side, other = ("tuned", "baseline") if pair.tuned.protocol == selected else ("baseline", "tuned")
     return (
         f"The two protocols differ: the {side} figure was selected on the test set, the {other} one was not. "
@@ -358,7 +374,7 @@ def _buttons(pair: Pair, fair: Fair) -> None:
             )
         if pair.baseline and pair.tuned:
             ids = f"{pair.tuned.stand_in},{pair.baseline.stand_in}"
-            navigation.link("compare", "What it fixed and broke", runs=ids, part="Images")
+            navigation.link("compare", "What it fixed and broke", runs=ids, shown="Images")
         elif pair.tuned is None and navigation.known("tune"):
             navigation.link("tune", "Search for better settings", model=pair.model)
 

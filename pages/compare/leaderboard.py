@@ -31,10 +31,10 @@ FIRST_PRESET = "base_cnn/paper-baseline"
 MOST_LISTED = 8
 MOST_WATCHED = 24
 ABOUT_BOARDS = (
-    "Results rank together only where they were made on the same images (by content, not by name), all of them "
-    "or a part, and by the same protocol. *held-out*: choices were made on images cut from the training set, and "
-    "the test set was looked at once. *test-selected*: choices were made on the test set, as in the study's "
-    "tuned runs; such a figure flatters."
+    "Results rank together only where they were made on the same images (by content, not by "
+    "name), all of them or a part, and by the same protocol. *held-out*: choices were made on "
+    "images cut from the training set, and the test set was looked at once. *test-selected*: "
+    "choices were made on the test set, as in the study's tuned runs; such a figure flatters."
 )
 ABOUT_STUDY = (
     "What the study published, shown until there is something of yours. A figure that was chosen on the test "
@@ -56,16 +56,14 @@ def page() -> None:
     names = board_names(found.boards)
     board, by, models, variants = _choose(found, names)
     # Widths and places of the parts stay as they are while one of them is worked out.
-    tabs = st.tabs(list(PARTS), key="part", bind="query-params")
+    tabs = st.tabs(list(PARTS), key="view", bind="query-params")
     for part, tab in zip(PARTS, tabs, strict=True):
         if tab.open:
             with tab:
                 _show(part, found, board, by, models, variants)
 
 
-def _show(
-    part: str, found: Results, board: Board, by: By, models: list[str], variants: list[str]
-) -> None:
+def _show(part: str, found: Results, board: Board, by: By, models: list[str], variants: list[str]) -> None:
     if part == "Tuned against baseline":
         _tuned.show(found, board, models)
     elif part == "Not on this board":
@@ -94,9 +92,7 @@ def _choose(found: Results, names: dict[str, Board]) -> tuple[Board, By, list[st
         chosen = st.multiselect(
             "Models", list(titles), key="models", bind="query-params", placeholder="All models", width=280
         )
-        variants = st.pills(
-            "Variants", VARIANTS, selection_mode="multi", key="variants", bind="query-params"
-        )
+        variants = st.pills("Variants", VARIANTS, selection_mode="multi", key="variants", bind="query-params")
         grouping = st.segmented_control(
             "One row per",
             list(GROUPINGS),
@@ -147,17 +143,20 @@ def _missing(found: Results, board: Board) -> None:
 
 def _open_board(name: str) -> None:
     st.session_state["board"] = name
-    st.session_state["part"] = "Ranking"
+    st.session_state["view"] = "Ranking"
 
 
 def _absence(runs: pd.DataFrame, absence: Absence) -> None:
     number = len(absence.ids)
     st.subheader(f"{number:,} {_runs(number)}: {absence.reason}", anchor=False)
     st.caption(absence.remedy)
-    listed = runs[runs["id"].isin(absence.ids[:MOST_LISTED])]
+    listed = runs[runs["id"].isin(absence.ids[:MOST_LISTED])].to_dict("records")
+    columns = [Column("run", "Run", text=True), Column("created", "Created", text=True)]
+    if any(row["reason"] for row in listed):
+        columns.append(Column("reason", "Reason", text=True))
     table(
-        (Column("run", "Run", text=True), Column("created", "Created", text=True), Column("why", "Reason", text=True)),
-        [_missing_row(row) for row in listed.to_dict("records")],
+        columns,
+        [_missing_row(row, len(columns) - 1) for row in listed],
         key=f"missing_{absence.reason}",
         caption=f"Runs that are not on the board: {absence.reason}.",
     )
@@ -166,7 +165,7 @@ def _absence(runs: pd.DataFrame, absence: Absence) -> None:
         navigation.link("runs", f"and {number - MOST_LISTED:,} more, in Runs", runs=newest)
 
 
-def _missing_row(row: dict) -> Row:
+def _missing_row(row: dict, cells: int) -> Row:
     said = " · ".join(
         piece for piece in (row["variant"], row["preset"], str(row["name"] or "").strip()) if piece
     )
@@ -175,7 +174,10 @@ def _missing_row(row: dict) -> Row:
         name=row["id"],
         about=shortened(said, 80),
         colour=model_colour(row["model"]),
-        cells=[(date_and_time(row["created_at"]), ""), (shortened(str(row["reason"] or words.NOTHING), 90), "")],
+        cells=[
+            (date_and_time(row["created_at"]), ""),
+            (shortened(str(row["reason"] or words.NOTHING), 90), ""),
+        ][:cells],
     )
 
 
@@ -189,13 +191,15 @@ def _runs(number: int) -> str:
 def _nothing_finished(found: Results) -> None:
     if found.runs.empty:
         st.info(
-            "Nothing has been trained here yet. As soon as a run is finished it ranks here, beside the study's "
-            "figure for its model."
+            "Nothing has been trained here yet. As soon as a run is finished it ranks here, "
+            "beside the study's figure for its model."
         )
     else:
         st.info("No run is finished yet: the test images are looked at once, at a run's end.")
     with st.container(horizontal=True, gap="small"):
-        if navigation.known("train") and st.button("Train the study's base CNN", type="primary", key="go_train"):
+        if navigation.known("train") and st.button(
+            "Train the study's base CNN", type="primary", key="go_train"
+        ):
             navigation.go("train", preset=FIRST_PRESET)
         if not found.runs.empty and st.button("Watch the runs", key="go_runs"):
             navigation.go("runs")

@@ -35,6 +35,9 @@ PAGES: tuple[Entry, ...] = (
     Entry("pages/train/train.py", "Train", "train", ":material/model_training:", "Train"),
     Entry("pages/train/runs.py", "Runs", "runs", ":material/show_chart:", "Train"),
     Entry("pages/train/run.py", "Run", "run", ":material/article:", "Train"),
+    Entry("pages/compare/leaderboard.py", "Leaderboard", "leaderboard", ":material/leaderboard:", "Compare"),
+    Entry("pages/compare/compare.py", "Compare", "compare", ":material/compare_arrows:", "Compare"),
+    Entry("pages/train/try_it.py", "Try it", "try", ":material/photo_camera:", "Train"),
 )
 
 

@@ -64,11 +64,11 @@ function template(theme) {
   return { layout: {
     font: { family: theme.font, size: 13, color: theme.text },
     paper_bgcolor: theme.background, plot_bgcolor: theme.background,
-    xaxis: axis, yaxis: axis, margin: { l: 8, r: 12, t: 12, b: 8 },
+    xaxis: axis, yaxis: axis, margin: { l: 8, r: 32, t: 12, b: 8 },
     legend: { orientation: "h", yanchor: "bottom", y: 1.02, x: 0, bgcolor: "rgba(0,0,0,0)" },
     hoverlabel: { bgcolor: theme.background, bordercolor: faint(theme.text, 0.4), align: "left",
                   font: { family: theme.font, size: 13, color: theme.text } },
-    modebar: { bgcolor: "rgba(0,0,0,0)", color: faint(theme.text, 0.45), activecolor: theme.text },
+    modebar: { orientation: "v", bgcolor: "rgba(0,0,0,0)", color: faint(theme.text, 0.45), activecolor: theme.text },
     coloraxis: { colorbar: { outlinewidth: 0, thickness: 12 } },
   } };
 }
@@ -78,7 +78,8 @@ function draw(Plotly, state) {
   const theme = themeOf(element);
   const figure = paint(data.figure, theme);
   const layout = { uirevision: data.revision, autosize: true, height: data.height, ...figure.layout, template: template(theme) };
-  const config = { displaylogo: false, responsive: true, scrollZoom: false,
+  // Plotly would offer to send the chart to its own cloud, by default.
+  const config = { displaylogo: false, responsive: true, scrollZoom: false, showSendToCloud: false, plotlyServerURL: "",
                    modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
                    toImageButtonOptions: { filename: data.name, format: "png", scale: 2 } };
   return Plotly.react(element, figure.data, layout, config);

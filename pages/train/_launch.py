@@ -127,10 +127,10 @@ def _cost(told: Estimate | None, seeds: list[int]) -> None:
             st.metric("Memory", f"≈ {size(told.memory.total)}", width="content")
     span = f"between {duration(total / told.factor)} and {duration(total * told.factor)}"
     st.caption(f"{told.why} Likely {span}, with the device to itself.", help=_memory_in_words(told))
-    if not told.fits:
+    if told.memory is not None and not told.fits:
         st.warning(
-            f"It wants about {size(told.memory.total if told.memory else 0)} and {size(told.available_bytes)} "
-            "are free: a smaller batch size needs less."
+            f"It wants about {size(told.memory.total)} of memory, and {size(told.available_bytes)} are free: "
+            "a smaller batch size needs less."
         )
 
 
@@ -225,12 +225,7 @@ def _changes(settings: _settings.Settings) -> None:
             )
         if len(changed) > SHOWN_CHANGES:
             st.caption(f"and {len(changed) - SHOWN_CHANGES} more")
-    st.button(
-        "Put all back",
-        key="train_reset",
-        on_click=_settings.start_from,
-        args=(settings["preset"], settings["model"]),
-    )
+    st.button("Put all back", key="train_reset", on_click=_settings.reset)
 
 
 def _shown(value: Any) -> str:

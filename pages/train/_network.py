@@ -20,8 +20,6 @@ from pages.shared.words import compact, count, size
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cifar_core.models.base import ModelConfig
-
 DRAWN = {
     "Conv2D": "convolution",
     "DepthwiseConv2D": "depthwise convolution",

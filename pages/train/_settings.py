@@ -13,6 +13,7 @@ import streamlit as st
 
 from cifar_core.config import TrainConfig, train_settings
 from cifar_core.errors import ConfigError
+from cifar_core.estimate import IMAGES
 from cifar_core.models import MODELS
 from cifar_core.recipes import PRESETS, SAME_RECIPE, find_preset, preset, presets
 from pages.shared import resources
@@ -117,6 +118,12 @@ def start_from(name: str | None, model: str | None = None) -> None:
     write_address()
 
 
+def reset() -> None:
+    """The start again, limits included; seed, note and dataset stay."""
+    now = st.session_state[STORED]
+    _keep({**start(now).flat(), **{key: now[key] for key in ("name", "seed", "dataset")}})
+
+
 def choose_model(model: str) -> None:
     """Another model, with its recommended preset."""
     start_from(recommended(model), model)
@@ -176,7 +183,19 @@ def config(settings: Settings) -> TrainConfig:
     variant = settings["variant"]
     if settings["preset"] and set(changes(settings)) <= SAME_RECIPE:
         variant = find_preset(settings["preset"]).variant
-    return TrainConfig(**{**settings, "variant": variant})
+    made = TrainConfig(**{**settings, "variant": variant})
+    _check_limits(made)
+    return made
+
+
+def _check_limits(made: TrainConfig) -> None:
+    for name, there in zip(("train_limit", "test_limit"), IMAGES[made.dataset], strict=True):
+        limit = getattr(made, name)
+        if limit is not None and limit > there:
+            raise ConfigError(
+                f"{name} is {limit:,}, and {resources.DATASETS[made.dataset]} has {there:,} such images: "
+                "set a smaller one, or none."
+            )
 
 
 def hyperparameters(settings: Settings) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from cifar_core.architecture import Architecture
 from cifar_core.config import train_settings
 from cifar_core.errors import ConfigError, StoreError
 from cifar_core.models import MODELS
@@ -41,7 +42,7 @@ def page() -> None:
     _queue.show()
 
 
-def _network_or_words(settings: _settings.Settings):  # noqa: ANN202 - Architecture or None
+def _network_or_words(settings: _settings.Settings) -> Architecture | None:
     """Hyperparameters that contradict each other make no network; the launch panel says why."""
     try:
         return _network.show(settings["model"], _settings.hyperparameters(settings))

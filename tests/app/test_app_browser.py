@@ -72,6 +72,16 @@ def test_pointing_at_a_dot_shows_its_image(scenes_server, visit):
     assert re.fullmatch(r"\w+ · \d+", tip.inner_text().strip())
 
 
+def test_no_figure_offers_to_send_itself_anywhere(scenes_server, visit):
+    page = visit(f"{scenes_server.url}/dataset?dataset=synthetic&tab=Map")
+    page.locator(".scatterlayer .point").first.wait_for()
+    titles = page.evaluate(
+        "() => [...document.querySelectorAll('.modebar-btn')].map((it) => it.dataset.title)"
+    )
+    assert "Download plot as a PNG" in titles
+    assert not any("hare" in title or "loud" in title or "dit" in title for title in titles)
+
+
 def test_zoom_survives_new_data_and_a_rerun(scenes_server, visit):
     page = visit(f"{scenes_server.url}/dataset?dataset=synthetic&tab=Light+and+colour")
     page.wait_for_function(f"({SHOWN})() == 2")
