@@ -109,7 +109,7 @@ class Session(keras.callbacks.Callback):
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         self._trained = time.perf_counter()
         # Read here, since plateau lowers the rate before this callback's own on_epoch_end.
-        self._rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self._rate = self._current_rate()
 
     def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         if self.recorder.stop_requested():
@@ -153,10 +153,13 @@ class Session(keras.callbacks.Callback):
             self.config.epochs,
             step,
             self.steps,
-            {name: float(value) for name, value in logs.items()},
+            {**{name: float(value) for name, value in logs.items()}, "learning_rate": self._current_rate()},
             speed,
             (now - self._fit_began) / done * left,
         )
+
+    def _current_rate(self) -> float:
+        return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
     def _keep_best(self, epoch: int, metrics: dict[str, float]) -> None:
         if metrics["val_accuracy"] <= self.progressed.best_accuracy:

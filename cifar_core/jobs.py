@@ -23,6 +23,9 @@ from cifar_core.store import RunState, RunStore
 
 log = logging.getLogger(__name__)
 
+_left_alone: list[subprocess.Popen[str]] = []
+"""Workers that outlive their supervisor. Kept, since Python takes a forgotten child for a mistake."""
+
 TICK_SECONDS = 0.3
 REAP_SECONDS = 2.0
 """How often jobs whose process is gone are looked for, and those that do not heed a stop."""
@@ -76,8 +79,10 @@ class Supervisor:
         if self._thread is not None:
             self._thread.join()
         for slot in self._slots:
-            if slot.alive() and slot.process is not None and slot.process.stdin is not None:
+            if slot.process is not None and slot.process.stdin is not None:
                 slot.process.stdin.close()
+            if slot.alive() and slot.process is not None:
+                _left_alone.append(slot.process)
 
     def warming(self) -> bool:
         """Whether no reserve is up yet, so that the next run waits for the framework to load."""

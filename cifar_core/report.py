@@ -38,7 +38,7 @@ p.lead { margin: 4px 0 0; color: #4a5563; overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 3px 16px 3px 0; text-align: left; vertical-align: top; border-bottom: 1px solid #d5dde5;
   overflow-wrap: anywhere; }
-th { font-weight: 500; color: #4a5563; } td.n, th.n { text-align: right; }
+th { font-weight: 500; color: #4a5563; } td.n, th.n { text-align: right; white-space: nowrap; }
 .scroll { overflow-x: auto; } .pair { display: grid; gap: 16px; grid-template-columns: 1fr; }
 @media (min-width: 900px) { .pair { grid-template-columns: 1fr 1fr; } }
 .pair > div { min-width: 0; }
@@ -120,6 +120,15 @@ def result_of(record: RunRecord) -> Report | None:
     from cifar_core.metrics import Report
 
     return Report.from_dict(record.metrics) if record.metrics else None
+
+
+def confusion_figure(report: Report, *, errors_only: bool = False) -> go.Figure:
+    """The confusion matrix with its scale above, so that on a phone the squares have the whole width."""
+    from cifar_core.plots import confusion_matrix
+
+    bar = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "thickness": 10, "title": {"side": "top"}}
+    chart = confusion_matrix(report.confusion, errors_only=errors_only)
+    return chart.update_traces(colorbar=bar).update_yaxes(constraintoward="top")
 
 
 def html_report(store: RunStore, run_id: str) -> str:
@@ -220,7 +229,7 @@ def _result(record: RunRecord) -> str:
         return f"<p>{_escaped(error)}</p>"
     if report is None:
         return "<p>None: test is looked at once, when a run is finished, and this one is not.</p>"
-    from cifar_core.plots import confusion_matrix, reliability_diagram
+    from cifar_core.plots import reliability_diagram
 
     head = [
         ("images", f"{report.n:,}"),
@@ -239,7 +248,7 @@ def _result(record: RunRecord) -> str:
     ]
     classes = _table(("class", "precision %", "recall %", "F1 %", "images"), rows, right=range(1, 5))
     figures = [
-        confusion_matrix(report.confusion),
+        confusion_figure(report),
         reliability_diagram(report.reliability, report.ece, model=record.model),
     ]
     return _pairs(head, "") + _pair(figures) + classes

@@ -133,7 +133,7 @@ def carry_out(
     should_stop: StopCallback | None = None,
 ) -> Run:
     """Train a run of the store that this process has claimed. Arguments and errors as `train`."""
-    with _recorded(store, run_id):
+    with recorded_end(store, run_id):
         config = store.get(run_id).config
         return _train(config, dataset, Recorder(store, run_id, progress, should_stop))
 
@@ -167,7 +167,7 @@ def resume(
 
 
 @contextmanager
-def _recorded(store: RunStore, run_id: str) -> Iterator[None]:
+def recorded_end(store: RunStore, run_id: str) -> Iterator[None]:
     """Whatever ends a run early is written down with its reason before it goes on up."""
     try:
         yield
@@ -181,12 +181,12 @@ def _recorded(store: RunStore, run_id: str) -> Iterator[None]:
         raise
     except Exception as error:
         store.event(run_id, "traceback", traceback.format_exc())
-        explained = _explained(error)
-        store.fail(run_id, str(explained))
-        raise explained from error
+        told = explained(error)
+        store.fail(run_id, str(told))
+        raise told from error
 
 
-def _explained(error: Exception) -> CifarLabError:
+def explained(error: Exception) -> CifarLabError:
     """A failure inside the framework, in words."""
     text = f"{type(error).__name__}: {error}".strip()
     if isinstance(error, MemoryError) or any(

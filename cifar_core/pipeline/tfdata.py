@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +16,8 @@ from cifar_core.pipeline.batch import padded_plan, prepare, steps_per_epoch
 
 Plan = tuple[tf.Tensor, dict[str, tf.Tensor]]
 
-CALLS = 2
-"""Batches prepared at a time. Where training takes all cores one would do as well; where it waits
-for a GPU, two keep up where one does not."""
+CALLS = max(2, (os.cpu_count() or 2) // 2)
+"""Batches prepared at a time: two on a small machine, whose cores training wants; more beside a GPU."""
 
 WORTH_COMPILING = 20_000
 """Augmented images over a whole run (as planned, so that a resumed run decides alike) from which

@@ -216,7 +216,7 @@ def _listen(orders: IO[str], waiting: queue.Queue[Order | None], ended: threadin
 
 def _carried_out(trainer: Trainer, order: Order, answers: IO[str], ended: threading.Event) -> dict[str, Any]:
     from cifar_core.callbacks import StopRequested
-    from cifar_core.training import _explained
+    from cifar_core.training import explained
 
     try:
         outcome = trainer.train(
@@ -230,7 +230,7 @@ def _carried_out(trainer: Trainer, order: Order, answers: IO[str], ended: thread
         return {"failed": str(error)}
     except Exception as error:
         traceback.print_exc()
-        return {"failed": str(_explained(error))}
+        return {"failed": str(explained(error))}
     return {"outcome": asdict(outcome)}
 
 

@@ -199,9 +199,9 @@ def _carried_out(
     *,
     recorded: bool,
 ) -> SearchResult:
-    from cifar_core.training import _recorded
+    from cifar_core.training import recorded_end
 
-    with _recorded(store, search_id), Recorder(store, search_id, None, should_stop) as recorder:
+    with recorded_end(store, search_id), Recorder(store, search_id, None, should_stop) as recorder:
         search = _Search(store, store.get_search(search_id), recorder, progress or _ignore)
         return search.run(dataset, isolation, recorded)
 
@@ -367,7 +367,7 @@ class _Search:
     ) -> float | None:
         """Train a trial; its score, or None where it failed. Either is recorded."""
         from cifar_core.callbacks import StopRequested
-        from cifar_core.training import _explained
+        from cifar_core.training import explained
         from cifar_core.tuning.trial import Order
 
         if driver.failed(proposal.parent):
@@ -387,7 +387,7 @@ class _Search:
             end(RunState.FAILED, reason=str(error))
             return None
         except Exception as error:
-            end(RunState.FAILED, reason=str(_explained(error)))
+            end(RunState.FAILED, reason=str(explained(error)))
             return None
         end(RunState.FINISHED, score=outcome.score, parameters=outcome.parameters)
         return outcome.score

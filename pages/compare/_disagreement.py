@@ -42,7 +42,7 @@ def show(found: Results, runs: pd.DataFrame) -> None:
     if len(runs) < 2:
         st.info("Choose a second run above: then the images that only one of them got right stand here.")
         return
-    a_id, b_id = _two(runs["id"].tolist())
+    a_id, b_id = _two(runs)
     if a_id == b_id:
         st.info("A and B are the same run: choose another for one of them.")
         return
@@ -62,14 +62,17 @@ def show(found: Results, runs: pd.DataFrame) -> None:
     _confusion(a, b)
 
 
-def _two(ids: list[str]) -> tuple[str, str]:
-    """The two runs, by what the address says; those chosen first, where it says nothing."""
+def _two(runs: pd.DataFrame) -> tuple[str, str]:
+    """The two runs that the address names; else the first, and the first of other settings."""
+    ids = runs["id"].tolist()
+    others = np.flatnonzero((runs["settings_key"] != runs["settings_key"].iloc[0]).to_numpy())
     for key in ("a", "b"):
         if st.session_state.get(key) not in (None, *ids):
             del st.session_state[key]
     with st.container(horizontal=True, gap="small"):
         a = st.selectbox("A", ids, index=0, key="a", bind="query-params", width=300)
-        b = st.selectbox("B", ids, index=1, key="b", bind="query-params", width=300)
+        second = int(others[0]) if len(others) else 1
+        b = st.selectbox("B", ids, index=second, key="b", bind="query-params", width=300)
     return a, b
 
 
@@ -98,6 +101,7 @@ def _facts(a: Answers, b: Answers, result: Comparison) -> list[tuple[str, str, s
 
 def _classes(a: Answers, b: Answers) -> None:
     counts = comparison.disagreement(a, b)
+    ticks = _ticks(int(counts[["only_a", "only_b"]].to_numpy().max()))
     figure.show(
         "By class",
         ABOUT_CLASSES,
@@ -110,7 +114,11 @@ def _classes(a: Answers, b: Answers) -> None:
                 "barmode": "relative",
                 "bargap": 0.35,
                 "yaxis": {"autorange": "reversed"},
-                "xaxis": {"title": {"text": "Test images"}, "tickformat": "d"},
+                "xaxis": {
+                    "title": {"text": "Test images"},
+                    "tickvals": ticks,
+                    "ticktext": [str(abs(tick)) for tick in ticks],
+                },
             },
         },
         key="by_class",
@@ -119,6 +127,13 @@ def _classes(a: Answers, b: Answers) -> None:
         rows=lambda: counts.to_numpy().tolist(),
         height=400,
     )
+
+
+def _ticks(most: int) -> list[int]:
+    """About five round numbers on either side of 0: the axis counts images both ways."""
+    step = max(1, most // 2)
+    step -= step % 10 ** (len(str(step)) - 1)
+    return list(range(-2 * step, 2 * step + 1, step))
 
 
 def _bars(name: str, classes: pd.Series, counts: pd.Series, colour: str) -> dict:
@@ -138,10 +153,12 @@ def _confusion(a: Answers, b: Answers) -> None:
     from cifar_core.plots import confusion_difference
 
     difference = a.confusion - b.confusion
+    chart = confusion_difference(a.confusion, b.confusion, labels=("A", "B"))
+    chart.update_layout(title=None)  # the heading says it
     figure.show(
         "Where their answers went",
         ABOUT_CONFUSION,
-        confusion_difference(a.confusion, b.confusion, labels=("A", "B")),
+        chart,
         key="confusion_difference",
         alt="Images in each cell of the confusion matrix, run A less run B.",
         header=("true class", *CLASS_NAMES),

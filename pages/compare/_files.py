@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,12 @@ addresses. OWASP's remedy is a quotation mark before it."""
 
 def as_csv(rows: pd.DataFrame) -> str:
     """All columns with a header line; texts that a spreadsheet would execute are made harmless."""
-    return rows.map(_harmless).to_csv(index=False, lineterminator="\n")
+    text = io.StringIO()
+    # Every text in quotation marks: the writer would leave a lone carriage return bare, which ends a row.
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow(rows.columns)
+    writer.writerows([_harmless(value) for value in row] for row in rows.itertuples(index=False, name=None))
+    return text.getvalue()
 
 
 def as_json(rows: pd.DataFrame) -> str:
@@ -26,7 +33,9 @@ def as_json(rows: pd.DataFrame) -> str:
 
 
 def _harmless(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    if isinstance(value, str) and value.startswith(FORMULA):
+        return f"'{value}"
+    return "" if value is None or value != value else value
 
 
 def _plain(value: Any) -> Any:

@@ -68,5 +68,5 @@ def tell() -> None:
         st.warning(f"Nothing was queued. {plain(said)}")
     if queued := st.session_state.pop(_QUEUED, None):
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.success(f"{len(queued)} runs are in the queue.", width="content")
+            st.success(f"{len(queued)} runs are in the queue.")
             navigation.link("runs", "Watch them", runs=",".join(queued[:24]))

@@ -28,15 +28,19 @@ MEASURES = {"Accuracy": "accuracy", "Loss": "loss"}
 MOST_OFFERED = 1000
 MOST_ID = 80
 CHOSEN = "compare_chosen"
-NAMES = {"name", "preset", "variant"}
-"""They say what a run is called, not what it did; the table's head tells them already."""
+NAMES = {"name", "preset", "variant", "seed", "hyperparameters"}
+"""They say what a run is called, not what it did; `hyperparameters` only holds others once more."""
+WIDE_NAMES = "<style>.lab-table td:first-child { min-width: 9em; }</style>"
 ABOUT_CURVES = (
     "Validation over epochs. Runs that differ in nothing but seed are one line, their mean, with "
     "a band of one standard deviation; only epochs that all of them have reached are in it. "
     "Colour is the model, dash the variant. Validation images differ between seeds, and in the "
     "protocol test-selected they are the test set."
 )
-ABOUT_SETTINGS = "Only what is not the same in all of the runs. A dash: that model has no such setting."
+ABOUT_SETTINGS = (
+    "Only what is not the same in all of the runs. Runs that differ in nothing but seed are one column. "
+    "A dash: that model has no such setting."
+)
 
 
 def page() -> None:
@@ -108,7 +112,7 @@ def _choose(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _label(run: Any) -> str:
     accuracy = f", {words.percent(run['accuracy'])}" if run["accuracy"] == run["accuracy"] else ""
-    name = shortened(str(run["name"] or "").strip(), 40)
+    name = shortened(str(run["name"] or "").strip(), 24)
     return f"{run['id']}  {run['variant']}{accuracy}  {name}".strip()
 
 
@@ -223,12 +227,9 @@ def _curve_name(run: dict[str, Any]) -> str:
 
 
 def _settings(runs: pd.DataFrame) -> None:
-    flat = {run: _flat(run) for run in runs["id"]}
-    told = {
-        name: values
-        for name, values in comparison.differing({run: flat[run] for run in flat}).items()
-        if name not in NAMES
-    }
+    alike = runs.groupby(["variant", "settings_key"], sort=False)["id"].agg(list).tolist()
+    flat = {_column_name(ids): _flat(ids[0]) for ids in alike}
+    told = {name: row for name, row in comparison.differing(flat).items() if name not in NAMES}
     figure.heading(
         "Settings that differ",
         ABOUT_SETTINGS,
@@ -236,11 +237,14 @@ def _settings(runs: pd.DataFrame) -> None:
         name="settings.csv",
     )
     if not told:
-        alone = "There is only one run." if len(flat) == 1 else "No setting differs: only chance does."
-        st.info(alone)
+        st.info("There is only one run." if len(runs) == 1 else "No setting differs but names and seeds.")
         return
-    rows = [(name.replace("_", " ").capitalize(), *map(shown, values)) for name, values in told.items()]
-    st.html(STYLE + table_html(("Setting", *flat), rows))
+    rows = [(name.replace("_", " ").capitalize(), *map(shown, row)) for name, row in told.items()]
+    st.html(STYLE + WIDE_NAMES + table_html(("Setting", *flat), rows))
+
+
+def _column_name(ids: list[str]) -> str:
+    return ids[0] if len(ids) == 1 else f"{ids[0]} and {len(ids) - 1} more seeds"
 
 
 def _flat(run_id: str) -> dict[str, Any]:

@@ -69,8 +69,10 @@ def _finished(trace: dict[str, Any], symbol: str | None, few: bool) -> dict[str,
     points = thinned(points)
     trace = {**trace, "x": [x for x, _ in points], "y": [y for _, y in points]}
     is_main = trace.get("opacity") == 1
-    if not is_main and not few:
-        trace["showlegend"] = False
+    if not few:
+        trace["showlegend"] = is_main
+        # What stays in the legend needs no word for what it is; the names of the others differ still.
+        trace["name"] = trace["name"].removesuffix(", validation")
     if symbol and is_main and len(points) > 1:
         trace |= {"mode": "lines+markers", "marker": {"symbol": symbol, "size": 9, "maxdisplayed": 6}}
     elif len(points) == 1:
@@ -91,7 +93,7 @@ def thinned(points: Sequence[Any], most: int = MOST_POINTS) -> list[Any]:
 def label(run: Watched) -> str:
     """A run's name in a legend; Plotly reads HTML in it, so it is escaped."""
     name = str(run.about["name"] or "").strip()
-    return html.escape(f"{name[:40]} ({run.id})" if name else run.id)
+    return html.escape(f"{name[:24]} ({run.id})" if name else run.id)
 
 
 def _symbols(runs: Sequence[Watched]) -> dict[str, str | None]:

@@ -29,7 +29,7 @@ STYLE = """<style>
 .lab-state b { font-size: 1.15rem; font-weight: 650; }
 .lab-state span { overflow-wrap: anywhere; }
 .lab-dot { display: inline-block; width: 0.75em; height: 0.75em; border-radius: 50%; flex: none; }
-.lab-facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: 10px 18px;
+.lab-facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(108px, 1fr)); gap: 10px 14px;
   margin: 0 !important; padding: 0 !important; }
 .lab-facts div { min-width: 0; }
 .lab-facts dt { font-size: 0.8rem; opacity: 0.72; }
@@ -42,6 +42,7 @@ STYLE = """<style>
   border-bottom: 1px solid rgb(128 128 128 / 25%); }
 .lab-table .n { text-align: right; }
 .lab-table .w { white-space: normal; min-width: 5em; overflow-wrap: anywhere; vertical-align: top; }
+.lab-table.dotted .w { min-width: 9.5em; }
 .lab-table.pairs td:first-child { width: 40%; }
 </style>"""
 
@@ -266,5 +267,5 @@ def table_html(
         cells[0] = cells[0].replace(">", f">{dot}", 1)
         lines.append(f"<tr>{''.join(cells)}</tr>")
     table = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    kind = "lab-table pairs" if kinds == ["w", "w"] else "lab-table"
+    kind = "lab-table" + (" pairs" if kinds == ["w", "w"] else "") + (" dotted" if dots else "")
     return f'<div class="lab-scroll"><table class="{kind}">{table}</table></div>'

@@ -176,15 +176,12 @@ def _result_facts(record: RunRecord, result: Report) -> list[_words.Fact]:
 
 def _confusion(result: Report) -> None:
     from cifar_core.labels import CLASS_NAMES
-    from cifar_core.plots import confusion_matrix
 
-    # Above the squares, so that on a phone the matrix has the whole width.
-    bar = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "thickness": 10, "title": {"side": "top"}}
     only = st.toggle("Mistakes only", key="mistakes", bind="query-params", help="Leave the diagonal out.")
     figure.show(
         "Confusion matrix",
         ABOUT_CONFUSION,
-        confusion_matrix(result.confusion, errors_only=only).update_traces(colorbar=bar),
+        reports.confusion_figure(result, errors_only=only),
         key="confusion",
         alt=f"Confusion matrix of {result.n:,} test images, accuracy {words.percent(result.accuracy)}.",
         header=("true class", *CLASS_NAMES),
