@@ -127,7 +127,11 @@ def describe_architecture(name: str, **hyperparameters: Any) -> Architecture:
         ConfigError: unknown model or hyperparameter, or a value out of range.
     """
     config = model_config(name)(**hyperparameters)
-    network = config.build()
+    return count(name, config, config.build())
+
+
+def count(name: str, config: ModelConfig, network: keras.Model) -> Architecture:
+    """Count a network that is built already."""
     layers = tuple(_layer(layer) for layer in network.layers)
     parameters = network.count_params()
     return Architecture(

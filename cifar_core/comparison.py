@@ -379,19 +379,22 @@ def pairs(runs: pd.DataFrame, board: Board, read: Read) -> list[Pair]:
         runs: as `RunStore.runs` gives them.
         read: gives a run's answers by its id.
     """
+    here = runs[same_images(runs, board) & runs["variant"].isin(("baseline", "tuned"))]
     sides: dict[str, dict[str, Group]] = {}
-    for group in groups(runs[same_images(runs, board)]):
-        if group.variant not in ("baseline", "tuned"):
-            continue
-        best = sides.setdefault(group.model, {})
-        kept = best.get(group.variant)
-        if kept is None or _standing(group, board) > _standing(kept, board):
-            best[group.variant] = group
+    for group in groups(_standing_for(here, board)):
+        sides.setdefault(group.model, {})[group.variant] = group
     return [_pair(model, side.get("baseline"), side.get("tuned"), read) for model, side in sides.items()]
 
 
-def _standing(group: Group, board: Board) -> tuple[bool, float]:
-    return group.protocol == board.protocol, group.validation
+def _standing_for(runs: pd.DataFrame, board: Board) -> pd.DataFrame:
+    """Of each model and variant, the finished runs of the one setting that stands for it."""
+    ranked = runs[_is_ranked(runs)]
+    keys = ["model", "variant", "protocol", "settings_key"]
+    means = ranked.groupby(keys, sort=False)["best_val_accuracy"].mean().fillna(-1).reset_index()
+    means["here"] = means["protocol"] == board.protocol
+    best = means.sort_values(["here", "best_val_accuracy"], ascending=False, kind="stable")
+    chosen = best.drop_duplicates(["model", "variant"])[keys]
+    return ranked.merge(chosen, on=keys)
 
 
 def _pair(model: str, baseline: Group | None, tuned: Group | None, read: Read) -> Pair:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cifar_core.architecture import count
 from cifar_core.config import TrainConfig
 from cifar_core.data import Dataset, load_dataset
 from cifar_core.data.dataset import stratified
@@ -297,6 +298,7 @@ class _Learner:
             dataset=self.parts.describe(),
             parameters=model.count_params(),
             total_steps=self.steps * self.config.epochs,
+            flops=count(self.config.model, self.config.hyperparameters, model).flops,
             epochs_kept=progressed.epochs_done,
         )
         for epoch in progressed.history:

@@ -67,19 +67,30 @@ def show(found: Results, board: Board, models: list[str]) -> None:
         board: whose images and protocol.
         models: only these; all where empty.
     """
-    read = reader(found.runs)
-    pairs = [pair for pair in comparison.pairs(found.runs, board, read) if not models or pair.model in models]
+    everything, fairs = _worked_out(found.version, board, found)
+    pairs = [pair for pair in everything if not models or pair.model in models]
     if not pairs:
         _nothing_to_pair(models)
         return
-    fairs = {pair.model: _fair(found, board, pair, read) for pair in pairs}
-    pairs.sort(key=lambda pair: -max(group.spread.mean for group in (pair.baseline, pair.tuned) if group))
     _dumbbell(pairs, fairs, board)
     _intervals(pairs, fairs)
     study = published(board)
     searches = _search_times()
     for pair in pairs:
         _card(pair, fairs[pair.model], study, searches)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _worked_out(
+    version: tuple[str, int],  # noqa: ARG001 - the key: the store as it was
+    board: Board,
+    _found: Results,
+) -> tuple[list[Pair], dict[str, Fair]]:
+    """All pairs, the most accurate model first, and their fair views by model."""
+    read = reader(_found.runs)
+    pairs = comparison.pairs(_found.runs, board, read)
+    pairs.sort(key=lambda pair: -max(group.spread.mean for group in (pair.baseline, pair.tuned) if group))
+    return pairs, {pair.model: _fair(_found.runs, board, pair, read) for pair in pairs}
 
 
 def _nothing_to_pair(models: list[str]) -> None:
@@ -96,7 +107,7 @@ def _nothing_to_pair(models: list[str]) -> None:
 # --- The fair view ------------------------------------------------------------------------------
 
 
-def _fair(found: Results, board: Board, pair: Pair, read: Read) -> Fair:
+def _fair(runs: pd.DataFrame, board: Board, pair: Pair, read: Read) -> Fair:
     from cifar_core.store.runs import settings_key
     from cifar_core.store.states import UNFINISHED
 
@@ -108,12 +119,12 @@ def _fair(found: Results, board: Board, pair: Pair, read: Read) -> Fair:
         key = settings_key(comparison.fair_config(baseline, tuned))
     except CifarLabError as error:
         return Fair(obstacle=str(error))
-    group = comparison.group_with(found.runs, board, key)
+    runs = runs[runs["settings_key"] == key]
+    group = comparison.group_with(runs, board, key)
     if key == pair.baseline.settings_key:
         return Fair(group=pair.baseline, result=pair.result, already=True)
-    under_way = found.runs["state"].isin(UNFINISHED) & (found.runs["settings_key"] == key)
     result = comparison.compare_groups(pair.tuned, group, read) if group else None
-    return Fair(group=group, result=result, waiting=int(under_way.sum()))
+    return Fair(group=group, result=result, waiting=int(runs["state"].isin(UNFINISHED).sum()))
 
 
 def _fair_words(pair: Pair, fair: Fair) -> None:

@@ -18,6 +18,7 @@ from pages.train import _ask
 from pages.train._words import model_title, plain
 
 MODEL_FILE = "model.keras"
+BEST = "the predicted class"
 HEAT = np.array([[20, 11, 52], [132, 32, 107], [229, 92, 48], [246, 215, 70]], np.float32)
 """Dark to bright, ordered in lightness for people who see few colours."""
 ABOUT_HEAT = (
@@ -67,19 +68,13 @@ def show(image: np.ndarray, runs: list[dict[str, Any]]) -> None:
 def _controls() -> tuple[int, float]:
     """(class to explain, strength of the overlay)."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        names = ["predicted", *CLASS_NAMES]
         explain = st.selectbox(
-            "Show what spoke for",
-            names,
-            format_func=lambda name: "the predicted class" if name == "predicted" else name,
-            key="explain",
-            bind="query-params",
-            width=210,
+            "Show what spoke for", [BEST, *CLASS_NAMES], key="explain", bind="query-params", width=210
         )
         strength = st.slider("Overlay", 0.0, 1.0, 0.55, step=0.05, key="overlay", width=160)
         with st.popover("What is this?", type="tertiary"):
             st.markdown(ABOUT_HEAT)
-    return (PREDICTED if explain == "predicted" else CLASS_NAMES.index(explain)), float(strength)
+    return (PREDICTED if explain == BEST else CLASS_NAMES.index(explain)), float(strength)
 
 
 def _one(run: dict[str, Any], answer: Answer, image: np.ndarray, explain: int, strength: float) -> None:

@@ -28,7 +28,7 @@ MOST_RUNS = 4
 RUNS = "try_runs"
 PICTURE, WRONG, FILE = "_try_picture", "_try_wrong", "_try_file"
 """Session state: the person's own picture, what was wrong with it, the file that was read last."""
-SOURCES = {"test": "From the test set", "own": "Your own", "camera": "Camera"}
+TEST = "From the test set"
 SHOWN_TILES = 24
 LARGEST_MB = 10
 
@@ -73,7 +73,7 @@ def _with_model() -> pd.DataFrame:
     store = resources.store()
     runs = store.runs(state="finished")
     there = [(store.artifact_dir(run_id) / MODEL_FILE).is_file() for run_id in runs["id"]]
-    return runs[there].sort_values(["dataset", "accuracy"], ascending=[True, False], kind="stable")
+    return runs[np.array(there, bool)].sort_values(["dataset", "accuracy"], ascending=[True, False], kind="stable")
 
 
 def _choose(runs: pd.DataFrame) -> list[str]:
@@ -114,16 +114,10 @@ def _record(runs: pd.DataFrame, run_id: str) -> dict[str, Any]:
 def _picture() -> tuple[np.ndarray, str] | None:
     """(uint8 (32, 32, 3), what it is), or None where none is chosen yet."""
     source = st.segmented_control(
-        "Picture",
-        list(SOURCES),
-        format_func=SOURCES.__getitem__,
-        default="test",
-        required=True,
-        key="source",
-        bind="query-params",
+        "Picture", list(SOURCES), default=TEST, required=True, key="source", bind="query-params"
     )
     try:
-        chosen = {"test": _from_test, "own": _own, "camera": _photograph}[source]()
+        chosen = SOURCES[source]()
     except ImageError as error:
         st.error(plain(error))
         return None
@@ -215,6 +209,8 @@ def _photograph() -> tuple[np.ndarray, str] | None:
     taken = st.camera_input("Photograph something", key="try_camera")
     return None if taken is None else (read_image(taken.getvalue()), "Your photograph")
 
+
+SOURCES = {TEST: _from_test, "Your own": _own, "Camera": _photograph}
 
 _take_picked()
 page()

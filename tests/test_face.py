@@ -1,0 +1,54 @@
+"""The public face: what is there, and that looking at it costs nothing."""
+
+import subprocess
+import sys
+
+import pytest
+
+import cifar_core
+
+READ_BY_PAGES = [
+    "cifar_core",
+    "cifar_core.config",
+    "cifar_core.data",
+    "cifar_core.devices",
+    "cifar_core.fields",
+    "cifar_core.jobs",
+    "cifar_core.metrics",
+    "cifar_core.models",
+    "cifar_core.paper",
+    "cifar_core.plots",
+    "cifar_core.recipes",
+    "cifar_core.statistics",
+    "cifar_core.store",
+    "cifar_core.tuning",
+]
+
+
+@pytest.mark.parametrize("name", cifar_core.__all__)
+def test_every_public_name_is_there(name):
+    assert getattr(cifar_core, name) is not None
+
+
+def test_a_wrong_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        cifar_core.nonsense  # noqa: B018
+
+
+def test_public_functions_stay_functions_whatever_was_imported_before():
+    code = (
+        "import cifar_core.recipes, cifar_core.training, cifar_core.tuning\n"
+        "from cifar_core import preset, presets, train, tune\n"
+        "assert preset('base_cnn/recommended') and len(presets()) > 10 and callable(train) and callable(tune)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("module", READ_BY_PAGES)
+def test_reading_modules_do_not_load_a_framework(module):
+    code = (
+        f"import sys, {module}\n"
+        "found = {'keras', 'tensorflow', 'jax', 'torch', 'streamlit'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {found}' if found else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
