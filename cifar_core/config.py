@@ -356,7 +356,8 @@ class TrainConfig(Settings):
     def flat(self) -> dict[str, Any]:
         """All settings in one mapping, the model's hyperparameters among them."""
         values = self.model_dump()
-        return {**values, **values.pop("hyperparameters")}
+        hyperparameters = values.pop("hyperparameters")
+        return {**values, **hyperparameters}
 
 
 def train_settings(model: str) -> dict[str, Setting]:

@@ -18,6 +18,7 @@ from pages.shared import figure, navigation, resources, words
 from pages.train._words import STYLE, Fact, facts_html, model_title, plain
 
 if TYPE_CHECKING:
+    import pandas as pd
     import plotly.graph_objects as go
 
 EQUAL = "baseline, equal budget"

@@ -22,7 +22,7 @@ def setting_widget(declared: Setting, value: Any, *, key: str, disabled: bool = 
     A setting that may be nothing has a switch before it.
     """
     label = f"{declared.label[:1].upper()}{declared.label[1:]}" + (
-        f" ({declared.unit})" if declared.unit else ""
+        f" ({declared.unit})" if declared.unit and declared.unit != declared.label else ""
     )
     common: dict[str, Any] = {"help": _help(declared), "disabled": disabled}
     if declared.optional:
@@ -33,7 +33,11 @@ def setting_widget(declared: Setting, value: Any, *, key: str, disabled: bool = 
 def _help(declared: Setting) -> str:
     default = declared.default
     shown = number(default) if isinstance(default, int | float) and not isinstance(default, bool) else default
-    return f"{declared.help}  \nDefault: {shown if shown not in (None, '') else 'none'}."
+    default_in_words = f"Default: {shown if shown not in (None, '') else 'none'}."
+    if declared.kind in ("bool", "choice"):
+        return f"{declared.help}  \n{default_in_words}"
+    allowed = declared.allowed()
+    return f"{declared.help}  \n{allowed[:1].upper()}{allowed[1:]}. {default_in_words}"
 
 
 def _optional(declared: Setting, value: Any, label: str, key: str, common: dict[str, Any]) -> Any:

@@ -14,8 +14,8 @@ from cifar_core.errors import CifarLabError, ConfigError
 from cifar_core.estimate import Estimate, estimate, split_sizes
 from cifar_core.fields import number
 from pages.shared import navigation, resources
-from pages.shared.words import count, duration, size
-from pages.train import _settings
+from pages.shared.words import count, size
+from pages.train import _settings, _words
 from pages.train._words import plain
 
 MOST_SEEDS = 10
@@ -117,21 +117,35 @@ def _cost(told: Estimate | None, seeds: list[int]) -> None:
     if told is None:
         st.caption("How long it will take is known once the network has been counted.")
         return
-    runs = len(seeds)
-    total = told.total_seconds * runs
-    name = "All epochs" if runs == 1 else f"All {runs} runs"
-    with st.container(horizontal=True, gap="medium"):
-        st.metric("Per epoch", f"≈ {duration(told.seconds_per_epoch)}", width="content")
-        st.metric(name, f"≈ {duration(total)}", width="content")
-        if told.memory is not None:
-            st.metric("Memory", f"≈ {size(told.memory.total)}", width="content")
-    span = f"between {duration(total / told.factor)} and {duration(total * told.factor)}"
-    st.caption(f"{told.why} Likely {span}, with the device to itself.", help=_memory_in_words(told))
+    total = told.total_seconds * len(seeds)
+    rows = [
+        ("Per epoch", f"≈ {roughly(told.seconds_per_epoch)}", ""),
+        (
+            "In all" if len(seeds) == 1 else f"All {len(seeds)} runs",
+            f"≈ {roughly(total)}",
+            f"{roughly(total / told.factor)} to {roughly(total * told.factor)}",
+        ),
+    ]
+    if told.memory is not None:
+        rows.append(("Memory", f"≈ {size(told.memory.total)}", f"{size(told.available_bytes)} free"))
+    st.html(_words.STYLE + _words.facts_html(rows))
+    st.caption(f"{told.why} With the device to itself.", help=_memory_in_words(told))
     if told.memory is not None and not told.fits:
         st.warning(
             f"It wants about {size(told.memory.total)} of memory, and {size(told.available_bytes)} are free: "
             "a smaller batch size needs less."
         )
+
+
+def roughly(seconds: float) -> str:
+    """An estimated time without more digits than it is worth: "40 s", "13 min", "7.6 h", "3 days"."""
+    if seconds < 1:
+        return "1 s"
+    for length, unit in ((48 * 3600, "days"), (5400, "h"), (90, "min")):
+        if seconds >= length:
+            amount = seconds / {"days": 86_400, "h": 3600, "min": 60}[unit]
+            return f"{amount:.1f} {unit}" if amount < 10 else f"{amount:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _memory_in_words(told: Estimate) -> str | None:
@@ -140,8 +154,7 @@ def _memory_in_words(told: Estimate) -> str | None:
     return (
         f"Memory: {size(told.memory.framework)} for the framework and the images, "
         f"{size(told.memory.weights)} for weights, gradients and the optimizer, "
-        f"{size(told.memory.activations)} for what a batch leaves behind on its way forward. "
-        f"{size(told.available_bytes)} are free."
+        f"{size(told.memory.activations)} for what a batch leaves behind on its way forward."
     )
 
 

@@ -102,7 +102,7 @@ def facts(network: Architecture) -> str:
 def linked(source: str) -> str:
     """A citation as markdown, with its addresses as links and nothing else taken for markup."""
     escaped = re.sub(r"([\\`*_\[\]$:<>])(?![/])", r"\\\1", source)
-    return re.sub(r"https?:?//[^\s,;]+", lambda found: _link(found[0]), escaped)
+    return re.sub(r"https?:?//[^\s,;]+[^\s,;.]", lambda found: _link(found[0]), escaped)
 
 
 def _link(address: str) -> str:

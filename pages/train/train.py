@@ -15,7 +15,8 @@ from pages.train._words import plain
 
 MODEL = "train_model"
 START = "train_start"
-TABS_OF_GROUPS = {"Model": "Network"}
+GROUP = "train_group"
+LABELS = {"Model": "Network"}
 PLAIN_DEFAULTS = "Plain defaults"
 
 
@@ -66,7 +67,7 @@ def _choose_model(settings: _settings.Settings) -> None:
 def _choose_start(settings: _settings.Settings) -> None:
     names = [*_presets_of(settings["model"]), _settings.DEFAULTS]
     st.session_state[START] = settings["preset"] or _settings.DEFAULTS
-    st.segmented_control(
+    st.pills(
         "Start from",
         names,
         format_func=lambda name: (
@@ -103,16 +104,20 @@ def _start_chosen() -> None:
 
 
 def _all_settings(settings: _settings.Settings) -> None:
-    """A tab for each group; only the open one is drawn, and the values of the others stay."""
+    """One group at a time, so that the page stays light; the values of the others stay."""
     groups = _settings.groups(settings["model"])
-    tabs = st.tabs([TABS_OF_GROUPS.get(group, group) for group in groups], key="train_tab", on_change="rerun")
+    group = st.pills(
+        "Settings",
+        list(groups),
+        format_func=lambda name: LABELS.get(name, name),
+        default="Model",
+        required=True,
+        key=GROUP,
+    )
     declared = train_settings(settings["model"])
-    for tab, names in zip(tabs, groups.values(), strict=True):
-        if tab.open:
-            with tab:
-                for name in names:
-                    value = setting_widget(declared[name], settings[name], key=_settings.key(name))
-                    _settings.change(name, value)
+    for name in groups[group]:
+        value = setting_widget(declared[name], settings[name], key=_settings.key(name))
+        _settings.change(name, value)
 
 
 page()

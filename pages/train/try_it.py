@@ -73,7 +73,9 @@ def _with_model() -> pd.DataFrame:
     store = resources.store()
     runs = store.runs(state="finished")
     there = [(store.artifact_dir(run_id) / MODEL_FILE).is_file() for run_id in runs["id"]]
-    return runs[np.array(there, bool)].sort_values(["dataset", "accuracy"], ascending=[True, False], kind="stable")
+    return runs[np.array(there, bool)].sort_values(
+        ["dataset", "accuracy"], ascending=[True, False], kind="stable"
+    )
 
 
 def _choose(runs: pd.DataFrame) -> list[str]:

@@ -67,13 +67,16 @@ def widget(test, name):
     return widgets(test)[name]
 
 
-def open_tab(test, group):
-    test.session_state["train_tab"] = group
-    return test.run()
+def open_group(test, group):
+    return test.pills("train_group").set_value(group).run()
 
 
 def captions(test):
     return "\n".join(element.value for element in test.caption)
+
+
+def html(test):
+    return "".join(element.proto.body for element in test.main.get("html"))
 
 
 def all_runs():
@@ -97,7 +100,8 @@ def test_the_first_visit_begins_with_the_base_cnn_as_recommended(train):
     assert test.query_params["model"] == "base_cnn"
     assert test.query_params["preset"] == "base_cnn/recommended"
     assert "Exactly the preset" in captions(test)
-    assert len(test.metric) == 3
+    assert "Per epoch" in html(test)
+    assert "Memory" in html(test)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -120,7 +124,7 @@ def test_each_preset_is_taken_whole(train, name):
 
 @pytest.mark.parametrize("group", [group for group in _settings.groups("base_cnn") if group != "Model"])
 def test_each_group_has_a_widget_for_each_setting(train, group):
-    test = open_tab(train(), group)
+    test = open_group(train(), group)
     assert not test.exception
     assert set(_settings.groups("base_cnn")[group]) == set(widgets(test))
 
@@ -131,7 +135,7 @@ def test_groups_hold_every_setting_that_people_choose_here():
 
 
 def test_a_change_is_shown_and_can_be_put_back(train):
-    test = open_tab(train(), "Budget")
+    test = open_group(train(), "Budget")
     widget(test, "epochs").set_value(70).run()
     assert not test.exception
     back = test.button("back_epochs")
@@ -154,12 +158,12 @@ def test_put_all_back_takes_the_limits_too_and_leaves_the_seed(train):
 
 
 def test_a_contradiction_is_said_beside_the_button_and_nothing_is_lost(train):
-    test = open_tab(train(), "Budget")
+    test = open_group(train(), "Budget")
     widget(test, "epochs").set_value(2).run()
     assert "warmup" in test.error[0].value
     assert launch(test).disabled
     assert settings(test)["epochs"] == 2
-    open_tab(test, "Schedule")
+    open_group(test, "Schedule")
     widget(test, "warmup_epochs").set_value(0.0).run()
     assert not test.error
     assert not launch(test).disabled
@@ -232,7 +236,7 @@ def test_seeds_that_run_out_queue_nothing():
 def test_settings_survive_other_pages(train):
     from pages.shared import navigation
 
-    test = open_tab(train(model="resnet18"), "Optimizer")
+    test = open_group(train(model="resnet18"), "Optimizer")
     widget(test, "learning_rate").set_value(0.05).run()
     test.switch_page(str(navigation.ROOT / "pages/explore/overview.py")).run()
     test.switch_page(str(navigation.ROOT / PAGE)).run()
@@ -276,7 +280,7 @@ def test_another_preset_keeps_seed_note_and_limits(train):
     test = train()
     settings(test).update(seed=4, name="mine", train_limit=900)
     test.run()
-    test.segmented_control("train_start").set_value("base_cnn/paper-baseline").run()
+    test.pills("train_start").set_value("base_cnn/paper-baseline").run()
     assert not test.exception
     chosen = settings(test)
     assert (chosen["seed"], chosen["name"], chosen["train_limit"]) == (4, "mine", 900)
@@ -317,6 +321,22 @@ def test_the_queue_has_places_and_a_way_out(train):
     assert store.get(first).state == "stopped"
     told = "\n".join(element.value for element in test.main.markdown).replace("\\", "")
     assert f"1. {second}" in told
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "1 s"),
+        (41.7, "42 s"),
+        (89, "89 s"),
+        (200, "3.3 min"),
+        (758, "13 min"),
+        (27_400, "7.6 h"),
+        (260_000, "3.0 days"),
+    ],
+)
+def test_estimates_have_no_more_digits_than_they_are_worth(seconds, words):
+    assert _launch.roughly(seconds) == words
 
 
 def test_the_drawing_shows_maps_by_size_and_channels():
