@@ -29,6 +29,10 @@ IMAGES = {"cifar10": (50_000, 10_000), "synthetic": (10_000, 2_000)}
 """Training and test images of each dataset."""
 LOOKED_AT = 30
 """So many of the newest runs are asked; older ones ran on an older state of the machine anyway."""
+MEASURED = 8
+"""Of those that fit, so many of the newest count."""
+SHORT_IMAGES = 5_000
+"""An epoch of fewer images is over before the machine is up to speed."""
 UNCERTAINTY: dict[str, float] = {
     "same settings": 1.2,
     "same network": 1.8,
@@ -175,28 +179,40 @@ def _from_runs(config: TrainConfig, network: Architecture | None, store: RunStor
         return None
     runs = _runs_here(store)
     mine = [run for run in runs if run.model == config.model and _sizes(run.config) == _sizes(config)]
-    same = [run for run in mine if _pace(run.config) == _pace(config)]
+    same = [run for run in mine if _pace(run.config) == _pace(config)][:MEASURED]
     if same:
-        what = _runs(len(same), "of these settings", "with the same settings as far as speed goes")
-        return (
-            _median(same),
-            "same settings",
-            f"Measured in {what} on this device.",
-            UNCERTAINTY["same settings"],
-        )
+        return _from_same(same, store)
     if mine:
         ratio = _ratio_of_arithmetic(config, mine[0].config, network)
-        what = _runs(len(mine), "of this network", "of this network")
-        why = f"From {what} on this device with another batch size, precision or augmentation."
-        return _median(mine[:1]) * ratio, "same network", why, UNCERTAINTY["same network"]
-    return _from_others(config, network, runs)
+        why = "From an earlier run of this network on this device with another batch size, precision or "
+        return (
+            _speed(mine[0], store) * ratio,
+            "same network",
+            f"{why}augmentation.",
+            UNCERTAINTY["same network"],
+        )
+    return _from_others(config, network, runs[:MEASURED], store)
 
 
-def _from_others(config: TrainConfig, network: Architecture | None, runs: list[RunRecord]) -> Speed | None:
+def _from_same(same: list[RunRecord], store: RunStore) -> Speed:
+    what = _runs(len(same), "of these settings", "with the same settings as far as speed goes")
+    why, factor = f"Measured in {what} on this device.", UNCERTAINTY["same settings"]
+    if all(_train_images(run) < SHORT_IMAGES for run in same):
+        why, factor = f"{why} On few images, which tells less.", UNCERTAINTY["same network"]
+    return statistics.median(_speed(run, store) for run in same), "same settings", why, factor
+
+
+def _train_images(run: RunRecord) -> int:
+    return split_sizes(run.config)[0]
+
+
+def _from_others(
+    config: TrainConfig, network: Architecture | None, runs: list[RunRecord], store: RunStore
+) -> Speed | None:
     """Arithmetic, corrected by how far it was off for other networks on this device."""
     if network is None:
         return None
-    off = [_speed(run) / predicted for run in runs if (predicted := _predicted(run.config))]
+    off = [_speed(run, store) / predicted for run in runs if (predicted := _predicted(run.config))]
     if not off:
         return None
     speed = _arithmetic(config, network) * statistics.median(off)
@@ -254,13 +270,10 @@ def _pace(config: TrainConfig) -> tuple[object, ...]:
     return (config.batch_size, resolve_precision(config), resolve_jit(config), *map(bool, switches))
 
 
-def _speed(run: RunRecord) -> float:
-    assert run.images_per_second is not None
-    return run.images_per_second
-
-
-def _median(runs: list[RunRecord]) -> float:
-    return statistics.median(map(_speed, runs))
+def _speed(run: RunRecord, store: RunStore) -> float:
+    """Images a second, the first epoch left out where there are more: it holds the compilation."""
+    speeds = store.history(run.id)["images_per_second"].dropna().tolist()
+    return statistics.median(speeds[1:] or speeds)
 
 
 def _ratio_of_arithmetic(config: TrainConfig, other: TrainConfig, network: Architecture | None) -> float:

@@ -271,8 +271,8 @@ def _actions(rows: pd.DataFrame, runs_of: dict[tuple[str, ...], Members], ticked
         return
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         many = f"{len(picked)} {'row' if len(picked) == 1 else 'rows'}"
-        if st.button(f"Compare {many}", type="primary", icon=":material/compare_arrows:", key="compare_rows"):
-            navigation.go("compare", runs=",".join(_runs_to_compare(picked, runs_of, by)))
+        # A link and not a button: Back then leads to this very view.
+        navigation.link("compare", f"Compare {many}", runs=",".join(_runs_to_compare(picked, runs_of, by)))
         st.button(
             f"Run {_queue.MORE_SEEDS} more seeds of {many}",
             icon=":material/casino:",

@@ -8,6 +8,13 @@ const make = (tag, kind, text) => {
   return element;
 };
 
+// Within the session, and with one entry in the browser's history: st.switch_page adds two, and Back
+// would lead to this page with the run's address instead of its own filters.
+function open(address) {
+  window.history.pushState({}, "", address);
+  window.dispatchEvent(new PopStateEvent("popstate"));
+}
+
 function heading(column, data, send) {
   const cell = make("th", column.text ? "" : "n");
   cell.scope = "col";
@@ -49,7 +56,7 @@ function head(row, data, send, body) {
   link.onclick = (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    send("opened", row.id);
+    open(link.href);
   };
   const dot = make("i", "dot");
   dot.style.background = row.colour;

@@ -71,7 +71,7 @@ def table(
     on_sorted: Callable[[str], None] | None = None,
     on_ticked: Callable[[list[str], list[str]], None] | None = None,
 ) -> None:
-    """Show rows; a click on a name leaves for that run's page.
+    """Show rows; a name is a link to its run's page.
 
     Args:
         columns: the first is that of the names.
@@ -103,17 +103,4 @@ def table(
         if on_ticked is not None and (news := said("ticked")):
             on_ticked([str(run) for run in news["ticked"]], [str(run) for run in news["shown"]])
 
-    result = _mount(
-        key=key,
-        data=data,
-        height="content",
-        on_opened_change=_nothing,
-        on_sorted_change=sorted_by,
-        on_ticked_change=ticked,
-    )
-    if opened := result.get("opened"):
-        navigation.go("run", id=str(opened))
-
-
-def _nothing() -> None:
-    """A trigger exists only where a callback is given; the return value is what is used."""
+    _mount(key=key, data=data, height="content", on_sorted_change=sorted_by, on_ticked_change=ticked)

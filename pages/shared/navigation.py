@@ -37,6 +37,7 @@ PAGES: tuple[Entry, ...] = (
     Entry("pages/train/run.py", "Run", "run", ":material/article:", "Train"),
     Entry("pages/compare/leaderboard.py", "Leaderboard", "leaderboard", ":material/leaderboard:", "Compare"),
     Entry("pages/compare/compare.py", "Compare", "compare", ":material/compare_arrows:", "Compare"),
+    Entry("pages/compare/gallery.py", "Mistakes", "gallery", ":material/image_search:", "Compare"),
     Entry("pages/train/try_it.py", "Try it", "try", ":material/photo_camera:", "Train"),
 )
 

@@ -69,9 +69,9 @@ def _controls() -> tuple[int, float]:
     """(class to explain, strength of the overlay)."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         explain = st.selectbox(
-            "Show what spoke for", [BEST, *CLASS_NAMES], key="explain", bind="query-params", width=210
+            "Show what spoke for", [BEST, *CLASS_NAMES], key="explain", bind="query-params", width=180
         )
-        strength = st.slider("Overlay", 0.0, 1.0, 0.55, step=0.05, key="overlay", width=160)
+        strength = st.slider("Overlay", 0.0, 1.0, 0.55, step=0.05, key="overlay", width=120)
         with st.popover("What is this?", type="tertiary"):
             st.markdown(ABOUT_HEAT)
     return (PREDICTED if explain == BEST else CLASS_NAMES.index(explain)), float(strength)
@@ -82,7 +82,7 @@ def _one(run: dict[str, Any], answer: Answer, image: np.ndarray, explain: int, s
     best = int(probabilities.argmax())
     st.markdown(
         f"**{plain(CLASS_NAMES[best])}**, {percent(float(probabilities[best]), 1)} sure  \n"
-        f":small[{plain(model_title(run['model']))} · {plain(run['id'])}]"
+        f":small[{plain(model_title(run['model']))} · {plain(run['id'])}{_trained_on(run)}]"
     )
     if answer.heat is not None:
         of = CLASS_NAMES[best if explain == PREDICTED else explain]
@@ -93,6 +93,11 @@ def _one(run: dict[str, Any], answer: Answer, image: np.ndarray, explain: int, s
     st.html(bars(probabilities, model_colour(str(run["model"]))))
     if navigation.known("run"):
         navigation.link("run", "Its run", id=run["id"])
+
+
+def _trained_on(run: dict[str, Any]) -> str:
+    """Said where it matters: a network that has seen drawings only knows little of photographs."""
+    return " · trained on drawn scenes" if run["dataset"] == "synthetic" else ""
 
 
 def overlaid(image: np.ndarray, heat: np.ndarray, strength: float, times: int = 8) -> np.ndarray:

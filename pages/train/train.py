@@ -59,6 +59,7 @@ def _choose_model(settings: _settings.Settings) -> None:
         list(MODELS),
         format_func=lambda name: MODELS[name].title,
         required=True,
+        wrap=True,
         key=MODEL,
         on_change=lambda: _settings.choose_model(st.session_state[MODEL]),
     )
@@ -74,6 +75,7 @@ def _choose_start(settings: _settings.Settings) -> None:
             PLAIN_DEFAULTS if name == _settings.DEFAULTS else _spoken(name.partition("/")[2])
         ),
         required=True,
+        wrap=True,
         key=START,
         on_change=_start_chosen,
         help="A preset sets everything below. Changes made since are let go; seed, note, dataset and limits "
@@ -112,6 +114,7 @@ def _all_settings(settings: _settings.Settings) -> None:
         format_func=lambda name: LABELS.get(name, name),
         default="Model",
         required=True,
+        wrap=True,
         key=GROUP,
     )
     declared = train_settings(settings["model"])

@@ -116,7 +116,7 @@ def _record(runs: pd.DataFrame, run_id: str) -> dict[str, Any]:
 def _picture() -> tuple[np.ndarray, str] | None:
     """(uint8 (32, 32, 3), what it is), or None where none is chosen yet."""
     source = st.segmented_control(
-        "Picture", list(SOURCES), default=TEST, required=True, key="source", bind="query-params"
+        "Picture", list(SOURCES), default=TEST, required=True, wrap=True, key="source", bind="query-params"
     )
     try:
         chosen = SOURCES[source]()
@@ -169,10 +169,15 @@ def _draw_others(draw: int) -> None:
 
 
 def images_or_wait_here(name: str) -> Opened | None:
-    """The dataset; where CIFAR-10 is nowhere, None with words and a way on."""
+    """The dataset; where CIFAR-10 is nowhere, None with words and two ways on."""
     if name == "cifar10" and not resources.dataset_state().found:
         st.info("CIFAR-10 is not on this machine yet. Use a picture of your own, or get the images.")
-        navigation.link("dataset", "Get the images")
+        with st.container(horizontal=True, gap="small"):
+            if st.button("Use synthetic scenes", key="try_synthetic"):
+                resources.choose_dataset("synthetic")
+                st.rerun()
+            if st.button("Get the images", key="try_get"):
+                navigation.go("dataset", dataset="cifar10")
         return None
     return images_or_wait(name)
 

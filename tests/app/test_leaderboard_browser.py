@@ -33,7 +33,7 @@ def test_to_a_run_and_back_with_the_filters_kept(serve, visit, runs):
         page.wait_for_url(re.compile("sort=training_s"))
         table.get_by_role("checkbox", name="Choose AlexNet").first.check()
         page.wait_for_url(re.compile("chosen="))
-        page.get_by_role("button", name="Compare 1 row").wait_for()
+        page.get_by_role("link", name="Compare 1 row").wait_for()
         before = page.url
         assert table.locator("tbody tr").count() == 2
 
@@ -42,7 +42,7 @@ def test_to_a_run_and_back_with_the_filters_kept(serve, visit, runs):
         page.get_by_role("heading", name="alexnet-").first.wait_for()
         page.go_back()
         page.wait_for_url(re.compile("/leaderboard"))
-        page.get_by_role("button", name="Compare 1 row").wait_for()
+        page.get_by_role("link", name="Compare 1 row").wait_for()
         assert page.url == before
         assert table.locator("tbody tr").count() == 2
         assert table.get_by_role("columnheader", name="Training").get_attribute("aria-sort") == "descending"

@@ -99,6 +99,16 @@ def test_a_run_of_the_same_settings_is_the_best_evidence(store):
     assert "1 earlier run of these settings" in told.why
 
 
+def test_the_first_epoch_of_several_does_not_count_and_few_images_tell_less(store):
+    run_id = measured(store, 100.0, train_limit=1000)
+    for epoch, speed in ((2, 900.0), (3, 1000.0), (4, 1100.0)):
+        store.record_epoch(run_id, epoch, {"images_per_second": speed})
+    told = estimate(TrainConfig(), network(), store)
+    assert told.images_per_second == 1000.0
+    assert "few images" in told.why
+    assert told.factor == module.UNCERTAINTY["same network"]
+
+
 def test_a_smaller_part_of_the_images_takes_a_smaller_part_of_the_time(store):
     measured(store, 1000.0)
     assert estimate(TrainConfig(train_limit=1000), network(), store).seconds_per_epoch < 1

@@ -1,0 +1,217 @@
+"""One run: its mistakes by class, confidence and order; a click on the matrix chooses both classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import streamlit as st
+
+from cifar_core.labels import CLASS_NAMES
+from cifar_core.mistakes import Kind, Order, counts, narrowed, ordered
+from pages.compare import _gallery_browse as browse
+from pages.compare._files import as_csv
+from pages.compare._gallery_data import Answered, pictures, say_unknown
+from pages.shared import figure
+from pages.shared.words import percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EVERY = "every class"
+CLASSES = (EVERY, *CLASS_NAMES)
+KINDS: dict[str, Kind] = {"wrong": "wrong", "right": "right", "all": "all"}
+SORTS: dict[str, Order] = {
+    "surest first": "surest",
+    "least sure first": "unsure",
+    "margin": "margin",
+    "loss": "loss",
+    "test index": "index",
+}
+FILTERS: dict[str, Any] = {
+    "true": EVERY,
+    "said": EVERY,
+    "show": "wrong",
+    "sort": "surest first",
+    "sure": (0, 100),
+}
+OPTIONS = {
+    "true": CLASSES,
+    "said": CLASSES,
+    "show": tuple(KINDS),
+    "sort": tuple(SORTS),
+    "size": tuple(browse.TIMES),
+}
+SORT_HELP = (
+    "Surest first: the most confident answers. Margin: the probability of the true class less that of the "
+    "strongest other one, so the most clearly wrong come first. Loss: the true class least probable first."
+)
+ABOUT_MATRIX = (
+    "How many images of each true class (row) were taken for each other class (column). Click a cell to see "
+    "exactly these images. The diagonal, what was recognised, is left out."
+)
+SCALE = [[0, "#eef4fa"], [0.25, "#a6cbee"], [0.5, "#4a94d8"], [0.75, "#155a9c"], [1, "#062c55"]]
+
+
+def show(answers: Answered) -> None:
+    """The gallery of one run."""
+    say_unknown(OPTIONS)
+    left, right = st.columns([4, 5], gap="large")
+    with left:
+        _matrix(answers)
+    with right:
+        rows = _filtered(answers.table)
+        _count(answers, rows)
+        if rows.empty:
+            st.info("No image meets all of these filters.")
+            return
+        images = pictures(answers)
+        at = browse.position(rows, answers.table["index"])
+        browse.steps(rows, at, "one")
+        _large(answers, rows.iloc[at], images)
+    browse.listing(rows, at, images, captions, key="one")
+
+
+# --- The matrix ---------------------------------------------------------------------------------
+
+
+def _matrix(answers: Answered) -> None:
+    table = counts(answers.table)
+    clicked = figure.show(
+        "Mistakes by class",
+        ABOUT_MATRIX,
+        _heat(table),
+        key="cells",
+        alt=f"Mistakes by true and predicted class, {int((~answers.table['correct']).sum()):,} in all.",
+        header=("true class", *CLASS_NAMES),
+        rows=lambda: [[name, *row] for name, row in zip(CLASS_NAMES, table.tolist(), strict=True)],
+        height=400,
+        revision=answers.run["id"],
+        click=True,
+    )
+    if clicked and clicked.get("y") in CLASS_NAMES and clicked.get("x") in CLASS_NAMES:
+        st.session_state["true"], st.session_state["said"] = clicked["y"], clicked["x"]
+        st.session_state["show"] = "wrong"
+
+
+def _heat(table: np.ndarray) -> dict[str, Any]:
+    cells = [
+        [None if row == column else int(table[row, column]) for column in range(len(table))]
+        for row in range(len(table))
+    ]
+    heat = {
+        "type": "heatmap",
+        "z": cells,
+        "x": list(CLASS_NAMES),
+        "y": list(CLASS_NAMES),
+        "colorscale": SCALE,
+        "zmin": 0,
+        "showscale": False,
+        "texttemplate": "%{z}",
+        "textfont": {"size": 11},
+        "hoverongaps": False,
+        "hovertemplate": "%{y} taken for %{x}: %{z} images<extra></extra>",
+        "xgap": 1,
+        "ygap": 1,
+    }
+    layout = {
+        "xaxis": {"title": {"text": "Predicted class"}, "tickangle": -45, "showgrid": False},
+        "yaxis": {"title": {"text": "True class"}, "autorange": "reversed", "showgrid": False},
+    }
+    return {"data": [heat], "layout": layout}
+
+
+# --- The list -----------------------------------------------------------------------------------
+
+
+def _filtered(table: pd.DataFrame) -> pd.DataFrame:
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        kind = st.segmented_control(
+            "Images", list(KINDS), default="wrong", required=True, key="show", bind="query-params"
+        )
+        true = st.selectbox("True class", CLASSES, key="true", bind="query-params", width=150)
+        said = st.selectbox("Predicted class", CLASSES, key="said", bind="query-params", width=150)
+        sort = st.selectbox(
+            "Sort by", list(SORTS), key="sort", bind="query-params", width=165, help=SORT_HELP
+        )
+        sure = st.slider(
+            "Confidence (%)",
+            0,
+            100,
+            (0, 100),
+            key="sure",
+            bind="query-params",
+            width=200,
+            help="Of the answer.",
+        )
+    return ordered(
+        narrowed(
+            table,
+            kind=KINDS[kind],
+            true=_label(true),
+            predicted=_label(said),
+            confidence=(sure[0] / 100, sure[1] / 100 if sure[1] < 100 else 2.0),
+        ),
+        SORTS[sort],
+    )
+
+
+def _label(name: str) -> int | None:
+    return None if name == EVERY else CLASS_NAMES.index(name)
+
+
+def _count(answers: Answered, rows: pd.DataFrame) -> None:
+    wrong = int((~answers.table["correct"]).sum())
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(
+            f"**{len(rows):,} images** · {wrong:,} of {len(answers.table):,} are wrong",
+            width="content",
+        )
+        st.button("All mistakes", key="gallery_reset", type="tertiary", on_click=_reset)
+        st.download_button(
+            "CSV",
+            lambda: as_csv(named(rows)),
+            file_name=f"{answers.run['id']}.mistakes.csv",
+            key="gallery_csv",
+            type="tertiary",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+
+
+def _reset() -> None:
+    for name, value in FILTERS.items():
+        st.session_state[name] = value
+
+
+def named(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the names of the classes beside their numbers, for the file."""
+    names = np.array(CLASS_NAMES, dtype=object)
+    file = rows.copy()
+    for column in [name for name in rows if name == "label" or name.startswith("predicted")]:
+        place = file.columns.get_loc(column) + 1
+        file.insert(place, f"{column}_name", names[rows[column].to_numpy()])
+    return file
+
+
+def captions(rows: pd.DataFrame) -> list[str]:
+    """What was true, what was said, how surely."""
+    return [
+        f"{CLASS_NAMES[label]} → {CLASS_NAMES[predicted]}\n{percent(confidence, 1)}"
+        for label, predicted, confidence in zip(
+            rows["label"], rows["predicted"], rows["confidence"], strict=True
+        )
+    ]
+
+
+def _large(answers: Answered, row: pd.Series, images: np.ndarray | None) -> None:
+    place = answers.table.index.get_loc(row.name)
+    true, said = CLASS_NAMES[row["label"]], CLASS_NAMES[row["predicted"]]
+    head = f"{true} → {said}, {percent(row['confidence'], 1)}"
+    browse.large(
+        None if images is None else np.asarray(images[row["index"]]),
+        int(row["label"]),
+        [(head, answers.probabilities[place])],
+        words=f"Test image {row['index']}: {true}, taken for {said}",
+    )
+    st.caption(f"Margin {100 * row['margin']:+.1f} points, loss {row['loss']:.3f} nats")

@@ -1,0 +1,183 @@
+"""Two runs: what the second got right that the first had wrong, what it broke, what both get wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import streamlit as st
+
+from cifar_core.errors import ConfigError
+from cifar_core.labels import CLASS_NAMES
+from cifar_core.mistakes import changed_pairs
+from pages.compare import _gallery_browse as browse
+from pages.compare._files import as_csv
+from pages.compare._gallery_data import (
+    Answered,
+    answered,
+    changes,
+    choose,
+    has_answers,
+    pictures,
+    say_unknown,
+)
+from pages.compare._gallery_one import CLASSES, EVERY, named
+from pages.shared import figure
+from pages.shared.words import percent
+from pages.train._words import STYLE, facts_html, plain, table_html
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GROUPS = ("fixed", "broken", "both wrong")
+SHOWN_PAIRS = 12
+OPTIONS = {"group": GROUPS, "class": CLASSES, "for": CLASSES, "size": tuple(browse.TIMES)}
+FOR_HELP = "What A took it for where that is fixed, else what B takes it for."
+ABOUT_PAIRS = (
+    "For each class and the class it was mistaken for: how many of A's mistakes of that kind B gets right, "
+    "and how many B makes where A was right. Net is the one less the other."
+)
+
+
+def show(runs: pd.DataFrame) -> None:
+    """Two runs of the store against each other."""
+    if len(runs) < 2:
+        st.info("There is one finished run. With a second one, what it fixes and what it breaks stands here.")
+        return
+    say_unknown(OPTIONS)
+    first, second = default_pair(runs)
+    with st.container(horizontal=True, gap="small"):
+        a_id = choose(runs, "a", "Run A", first)
+        b_id = choose(runs, "b", "Run B", second)
+    if a_id == b_id:
+        st.info("A and B are the same run: choose another for one of them.")
+        return
+    a, b = answered(runs, a_id), answered(runs, b_id)
+    if a is None or b is None:
+        return
+    try:
+        table = changes(a, b)
+    except ConfigError as error:
+        st.info(plain(error))
+        return
+    _facts(a, b, table)
+    _gallery(a, b, table)
+    _pairs(table)
+
+
+def default_pair(runs: pd.DataFrame) -> tuple[str, str]:
+    """The newest tuned run after the newest baseline of its model; else the two newest that were tested
+    on the same images; else the two newest."""
+    there = runs[[has_answers(run_id) for run_id in runs["id"]]].fillna({"fingerprint": ""})
+    baseline = there["variant"] == "baseline"
+    for tuned in there[there["variant"] == "tuned"].to_dict("records"):
+        others = there[_alike(there, tuned) & baseline & (there["model"] == tuned["model"])]
+        if len(others):
+            return str(others["id"].iloc[0]), str(tuned["id"])
+    for newer in there.to_dict("records"):
+        others = there[_alike(there, newer) & (there["id"] != newer["id"])]
+        if len(others):
+            return str(others["id"].iloc[0]), str(newer["id"])
+    return str(runs["id"].iloc[1]), str(runs["id"].iloc[0])
+
+
+def _alike(runs: pd.DataFrame, run: dict[str, Any]) -> pd.Series:
+    return (runs["dataset"] == run["dataset"]) & (runs["fingerprint"] == run["fingerprint"])
+
+
+def _facts(a: Answered, b: Answered, table: pd.DataFrame) -> None:
+    counted = table["change"].value_counts()
+    accuracies = [float(one.table["correct"].mean()) for one in (a, b)]
+    points = 100 * (accuracies[1] - accuracies[0])
+    facts = [
+        (name.capitalize(), f"{counted.get(name, 0):,}", percent(counted.get(name, 0) / len(table), 1))
+        for name in (*GROUPS, "both right")
+    ]
+    facts.append(("Accuracy of A", percent(accuracies[0]), ""))
+    facts.append(("Accuracy of B", percent(accuracies[1]), f"{points:+.2f} points"))
+    st.html(STYLE + facts_html(facts))
+
+
+def _gallery(a: Answered, b: Answered, table: pd.DataFrame) -> None:
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        group = st.segmented_control(
+            "Images", list(GROUPS), default=GROUPS[0], required=True, key="group", bind="query-params"
+        )
+        true = st.selectbox("True class", CLASSES, key="class", bind="query-params", width=150)
+        mistaken = st.selectbox(
+            "Mistaken for", CLASSES, key="for", bind="query-params", width=165, help=FOR_HELP
+        )
+        rows = _group(table, group, true, mistaken)
+        st.download_button(
+            "CSV",
+            lambda: as_csv(named(rows)),
+            file_name=f"{a.run['id']}-{b.run['id']}.{group.replace(' ', '-')}.csv",
+            key="gallery_two_csv",
+            type="tertiary",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+    if rows.empty:
+        st.info("There is no such image.")
+        return
+    images = pictures(a)
+    at = browse.position(rows, table["index"])
+    browse.steps(rows, at, "two")
+    _large(a, b, rows.iloc[at], images)
+    browse.listing(rows, at, images, captions, key="two")
+
+
+def _group(table: pd.DataFrame, group: str, true: str, mistaken: str) -> pd.DataFrame:
+    """The images of one kind, those first of which B is surest."""
+    keep = table["change"] == group
+    if true != EVERY:
+        keep &= table["label"] == CLASS_NAMES.index(true)
+    if mistaken != EVERY:
+        side = "predicted_a" if group == "fixed" else "predicted_b"
+        keep &= table[side] == CLASS_NAMES.index(mistaken)
+    return table[keep].sort_values(["confidence_b", "index"], ascending=[False, True], kind="stable")
+
+
+def captions(rows: pd.DataFrame) -> list[str]:
+    """The truth, what A said, what B said."""
+    return [
+        f"{CLASS_NAMES[label]}\nA: {CLASS_NAMES[said_a]}\nB: {CLASS_NAMES[said_b]}"
+        for label, said_a, said_b in zip(rows["label"], rows["predicted_a"], rows["predicted_b"], strict=True)
+    ]
+
+
+def _large(a: Answered, b: Answered, row: pd.Series, images: np.ndarray | None) -> None:
+    said = []
+    for letter, one in (("A", a), ("B", b)):
+        place = int(np.flatnonzero(one.table["index"].to_numpy() == row["index"])[0])
+        answer = CLASS_NAMES[one.table["predicted"].iloc[place]]
+        said.append((f"{letter}: {answer}", one.probabilities[place]))
+    true = CLASS_NAMES[row["label"]]
+    browse.large(
+        None if images is None else np.asarray(images[row["index"]]),
+        int(row["label"]),
+        said,
+        words=f"Test image {row['index']}: {true}. {said[0][0]}, {said[1][0]}",
+    )
+
+
+def _pairs(table: pd.DataFrame) -> None:
+    pairs = changed_pairs(table)
+    names = [
+        (CLASS_NAMES[pair.true], CLASS_NAMES[pair.mistaken_for], pair.fixed, pair.broken, pair.net)
+        for pair in pairs.itertuples()
+    ]
+    header = ("True class", "Mistaken for", "Fixed", "Broken", "Net")
+    figure.heading(
+        "By pair of classes",
+        ABOUT_PAIRS,
+        table=lambda: figure.as_csv(header, names),
+        name="changed_pairs.csv",
+    )
+    lines = [
+        (true, other, str(fixed), str(broken), f"{net:+d}")
+        for true, other, fixed, broken, net in names[:SHOWN_PAIRS]
+    ]
+    st.html(STYLE + table_html(header, lines, right=(2, 3, 4)))
+    if len(names) > SHOWN_PAIRS:
+        st.caption(f"The {SHOWN_PAIRS} with most images of {len(names)}; the file has all.")

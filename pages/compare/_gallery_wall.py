@@ -1,0 +1,69 @@
+"""The wall of pictures: click one, or walk with the arrow keys, over the ends of the page too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+
+from cifar_core import eda
+from pages.shared.images import data_url, png
+
+HERE = Path(__file__).parent
+COLUMNS = 10
+
+_mount = st.components.v2.component(
+    "cifar_lab.wall",
+    html='<div class="lab-wall" role="group"></div>',
+    css=(HERE / "_gallery_wall.css").read_text(encoding="utf-8"),
+    js=(HERE / "_gallery_wall.js").read_text(encoding="utf-8"),
+)
+
+
+def wall(
+    images: np.ndarray,
+    ids: Sequence[int],
+    captions: Sequence[str],
+    *,
+    chosen: int,
+    before: int | None,
+    after: int | None,
+    times: int,
+    key: str,
+    label: str,
+    on_pick: Callable[[int], None],
+) -> None:
+    """Show pictures, each pixel as a square of `times` pixels.
+
+    Args:
+        images: uint8 (n, 32, 32, 3), at least one.
+        ids: n test indices, by which a picture is called.
+        captions: n texts of one line or several.
+        chosen: the id that is marked.
+        before, after: the ids that stand before the first and after the last, for the arrow keys; None at
+            the ends.
+        label: what the wall is, read aloud.
+        on_pick: called with an id before the page runs again.
+    """
+    columns = min(COLUMNS, len(ids))
+    data = {
+        "sheet": data_url(png(eda.sheet(images, columns))),
+        "columns": columns,
+        "rows": -(-len(ids) // columns),
+        "side": 32 * times,
+        "ids": list(ids),
+        "captions": list(captions),
+        "chosen": chosen,
+        "before": before,
+        "after": after,
+        "label": label,
+    }
+
+    def picked() -> None:
+        found = st.session_state[key].get("picked")
+        if isinstance(found, int | float):
+            on_pick(int(found))
+
+    _mount(key=key, data=data, height="content", on_picked_change=picked)
