@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 COSTS = {"Parameters": "parameters", "FLOPs": "flops", "Training time": "minutes", "Epochs": "epochs"}
 """By what stands in the address, the key of `plots.COSTS`."""
 ABOUT = (
-    "Each point is a row of the ranking. The grey line joins the rows that no other beats: to be "
-    "more accurate than one of them, a model has to cost more. The axis is logarithmic: a "
-    "finger's breadth is a factor, not a sum. Training times are comparable only where the device "
-    "was the same."
+    "Each point is a row of the ranking: a ring is a baseline, a disc is tuned, a diamond "
+    "anything else. The grey line joins the rows that no other beats: to be more accurate than "
+    "one of them, a model has to cost more. The axis is logarithmic: a finger's breadth is a "
+    "factor, not a sum. Training times are comparable only where the device was the same."
 )
 
 
@@ -82,16 +82,19 @@ def _with_front(chart: go.Figure, front: pd.DataFrame, cost: str) -> go.Figure:
         name="front",
         hoverinfo="skip",
     )
-    chart.for_each_trace(lambda trace: trace.update(name=_titled(trace.name)))
+    _one_entry_per_model(chart)
     chart.add_trace(line)
     chart.update_layout(height=440)
     return chart
 
 
-def _titled(name: str) -> str:
-    """ "alexnet, tuned" as "AlexNet, tuned" """
-    model, _, variant = name.partition(", ")
-    return f"{model_title(model)}, {variant}"
+def _one_entry_per_model(chart: go.Figure) -> None:
+    """In the legend, by title: with one per variant too, it would fill a phone."""
+    told: set[str] = set()
+    for trace in chart.data:
+        model = trace.name.partition(", ")[0]
+        trace.update(uid=trace.name, name=model_title(model), legendgroup=model, showlegend=model not in told)
+        told.add(model)
 
 
 def _front_table(front: pd.DataFrame, by: By, cost: str) -> None:

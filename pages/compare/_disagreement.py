@@ -130,10 +130,10 @@ def _classes(a: Answers, b: Answers) -> None:
 
 
 def _ticks(most: int) -> list[int]:
-    """About five round numbers on either side of 0: the axis counts images both ways."""
-    step = max(1, most // 2)
+    """Round numbers on either side of 0: the axis counts images both ways."""
+    step = max(1, most // 4)
     step -= step % 10 ** (len(str(step)) - 1)
-    return list(range(-2 * step, 2 * step + 1, step))
+    return list(range(-4 * step, 4 * step + 1, step))
 
 
 def _bars(name: str, classes: pd.Series, counts: pd.Series, colour: str) -> dict:
@@ -155,6 +155,7 @@ def _confusion(a: Answers, b: Answers) -> None:
     difference = a.confusion - b.confusion
     chart = confusion_difference(a.confusion, b.confusion, labels=("A", "B"))
     chart.update_layout(title=None)  # the heading says it
+    chart.update_traces(showscale=False)  # each cell holds its number, and a phone has no room for both
     figure.show(
         "Where their answers went",
         ABOUT_CONFUSION,

@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 
 PER_PAGE = 60
 TIMES = {"Small": 2, "Medium": 3, "Large": 4}
-LARGE = 6
 STYLE = """<style>
 .lab-one { display: flex; flex-wrap: wrap; gap: 14px 22px; align-items: flex-start; }
-.lab-one > img { width: 192px; height: 192px; border-radius: 6px; image-rendering: pixelated; flex: none; }
+.lab-one > img { width: 160px; height: 160px; border-radius: 6px; image-rendering: pixelated; flex: none; }
 .lab-one > div { flex: 1 1 210px; min-width: 0; max-width: 420px; }
 .lab-one p { margin: 0 0 6px !important; font-size: 0.9rem; font-weight: 600; overflow-wrap: anywhere; }
 .lab-bars { display: grid; grid-template-columns: max-content 1fr 3.6em; gap: 2px 8px; font-size: 0.84rem;

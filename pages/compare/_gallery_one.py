@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from cifar_core.labels import CLASS_NAMES
 from cifar_core.mistakes import Kind, Order, counts, narrowed, ordered
 from pages.compare import _gallery_browse as browse
 from pages.compare._files import as_csv
-from pages.compare._gallery_data import Answered, pictures, say_unknown
+from pages.compare._gallery_data import Answered, pictures, say_unknown, unknown
 from pages.shared import figure
 from pages.shared.words import percent
 
@@ -28,13 +29,9 @@ SORTS: dict[str, Order] = {
     "loss": "loss",
     "test index": "index",
 }
-FILTERS: dict[str, Any] = {
-    "true": EVERY,
-    "said": EVERY,
-    "show": "wrong",
-    "sort": "surest first",
-    "sure": (0, 100),
-}
+FILTERS = {"true": EVERY, "said": EVERY, "show": "wrong", "sort": "surest first"}
+"""The first choice of each field. It is set by a page's own hand too, so the fields have no default."""
+SURE = "gallery_sure"
 OPTIONS = {
     "true": CLASSES,
     "said": CLASSES,
@@ -53,8 +50,9 @@ ABOUT_MATRIX = (
 SCALE = [[0, "#eef4fa"], [0.25, "#a6cbee"], [0.5, "#4a94d8"], [0.75, "#155a9c"], [1, "#062c55"]]
 
 
+@st.fragment
 def show(answers: Answered) -> None:
-    """The gallery of one run."""
+    """The gallery of one run. A filter or another image redraws this alone, not the frame around it."""
     say_unknown(OPTIONS)
     left, right = st.columns([4, 5], gap="large")
     with left:
@@ -126,34 +124,47 @@ def _heat(table: np.ndarray) -> dict[str, Any]:
 
 def _filtered(table: pd.DataFrame) -> pd.DataFrame:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        kind = st.segmented_control(
-            "Images", list(KINDS), default="wrong", required=True, key="show", bind="query-params"
-        )
-        true = st.selectbox("True class", CLASSES, key="true", bind="query-params", width=150)
-        said = st.selectbox("Predicted class", CLASSES, key="said", bind="query-params", width=150)
+        kind = st.selectbox("Images", list(KINDS), key="show", bind="query-params", width=105)
+        true = st.selectbox("True class", CLASSES, key="true", bind="query-params", width=145)
+        said = st.selectbox("Predicted class", CLASSES, key="said", bind="query-params", width=145)
         sort = st.selectbox(
             "Sort by", list(SORTS), key="sort", bind="query-params", width=165, help=SORT_HELP
         )
-        sure = st.slider(
-            "Confidence (%)",
-            0,
-            100,
-            (0, 100),
-            key="sure",
-            bind="query-params",
-            width=200,
-            help="Of the answer.",
-        )
-    return ordered(
-        narrowed(
-            table,
-            kind=KINDS[kind],
-            true=_label(true),
-            predicted=_label(said),
-            confidence=(sure[0] / 100, sure[1] / 100 if sure[1] < 100 else 2.0),
-        ),
-        SORTS[sort],
+        low, high = _confidence()
+    kept = narrowed(
+        table,
+        kind=KINDS[kind],
+        true=_label(true),
+        predicted=_label(said),
+        confidence=(low / 100, high / 100 if high < 100 else np.inf),
     )
+    return ordered(kept, SORTS[sort])
+
+
+def _confidence() -> tuple[int, int]:
+    """Least and greatest in percent. The address is the truth (`?sure=20-80`); the slider changes it."""
+    st.session_state[SURE] = _asked_confidence()
+    return st.slider("Confidence (%)", 0, 100, key=SURE, width=220, on_change=_write_confidence)
+
+
+def _asked_confidence() -> tuple[int, int]:
+    asked = st.query_params.get("sure")
+    if asked is None:
+        return 0, 100
+    found = re.fullmatch(r"([0-9]{1,3})-([0-9]{1,3})", asked)
+    if found is None or not int(found[1]) <= int(found[2]) <= 100:
+        unknown(f"{asked!r} is no range of confidence such as 20-80")
+        del st.query_params["sure"]
+        return 0, 100
+    return int(found[1]), int(found[2])
+
+
+def _write_confidence() -> None:
+    low, high = st.session_state[SURE]
+    if (low, high) == (0, 100):
+        st.query_params.pop("sure", None)
+    else:
+        st.query_params["sure"] = f"{low}-{high}"
 
 
 def _label(name: str) -> int | None:
@@ -182,6 +193,7 @@ def _count(answers: Answered, rows: pd.DataFrame) -> None:
 def _reset() -> None:
     for name, value in FILTERS.items():
         st.session_state[name] = value
+    st.query_params.pop("sure", None)
 
 
 def named(rows: pd.DataFrame) -> pd.DataFrame:

@@ -61,7 +61,7 @@ def show(runs: pd.DataFrame) -> None:
         st.info(plain(error))
         return
     _facts(a, b, table)
-    _gallery(a, b, table)
+    st.fragment(_gallery)(a, b, table)
     _pairs(table)
 
 

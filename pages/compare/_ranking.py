@@ -11,9 +11,10 @@ from cifar_core import comparison
 from cifar_core.comparison import Board, Place
 from cifar_core.palette import model_colour
 from pages.compare import _files, _queue
+from pages.compare._link import link
 from pages.compare._results import By, Members, Results, members, published, reader, row_key
 from pages.compare._table import Cell, Column, Row, table
-from pages.shared import navigation, words
+from pages.shared import words
 from pages.train._words import model_title
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _sort_by(column: str) -> None:
         return
     now, descending = order()
     down = not descending if column == now else column not in TEXTS
-    st.query_params["sort"], st.query_params["order"] = column, "down" if down else "up"
+    st.query_params.update({"sort": column, "order": "down" if down else "up"})  # one step for Back
 
 
 def chosen() -> list[str]:
@@ -271,8 +272,8 @@ def _actions(rows: pd.DataFrame, runs_of: dict[tuple[str, ...], Members], ticked
         return
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         many = f"{len(picked)} {'row' if len(picked) == 1 else 'rows'}"
-        # A link and not a button: Back then leads to this very view.
-        navigation.link("compare", f"Compare {many}", runs=",".join(_runs_to_compare(picked, runs_of, by)))
+        compared = ",".join(_runs_to_compare(picked, runs_of, by))
+        link(f"Compare {many}", "compare", key="compare_rows", primary=True, runs=compared)
         st.button(
             f"Run {_queue.MORE_SEEDS} more seeds of {many}",
             icon=":material/casino:",

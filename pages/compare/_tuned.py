@@ -12,6 +12,7 @@ from cifar_core.comparison import LEAST_SEEDS, Board, Group, Pair, Read
 from cifar_core.errors import CifarLabError
 from cifar_core.statistics import Comparison
 from pages.compare import _queue
+from pages.compare._link import link
 from pages.compare._ranking import mean_and_sd
 from pages.compare._results import Results, published, reader
 from pages.shared import figure, navigation, resources, words
@@ -386,7 +387,7 @@ def _buttons(pair: Pair, fair: Fair) -> None:
             )
         if pair.baseline and pair.tuned:
             ids = f"{pair.tuned.stand_in},{pair.baseline.stand_in}"
-            navigation.link("compare", "What it fixed and broke", runs=ids, shown="Images")
+            link("What it fixed and broke", "compare", key=f"fixed_{pair.model}", runs=ids, shown="Images")
         elif pair.tuned is None and navigation.known("tune"):
             navigation.link("tune", "Search for better settings", model=pair.model)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, Literal
 
 import streamlit as st
 
@@ -21,6 +21,7 @@ from pages.train._words import plain
 MOST_SEEDS = 10
 TOKEN = "_train_token"
 SPENT = "_train_spent"
+PRESSED = "_train_pressed"
 SEEDS = "train_seeds"
 SHOWN_CHANGES = 12
 
@@ -56,15 +57,13 @@ def _dataset(settings: _settings.Settings) -> bool:
         other = "cifar10" if name == "synthetic" else "synthetic"
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown(f"On **{resources.DATASETS[name]}**", width="content")
-            if st.button(f"Use {_named(other)} instead", key="train_other_dataset", type="tertiary"):
-                _use(other)
+            _use_button(f"Use {_named(other)} instead", other, key="train_other_dataset", kind="tertiary")
         if name == "synthetic":
             st.caption("Drawn scenes, no photographs: results never stand beside those of CIFAR-10.")
         return True
     st.warning("CIFAR-10 is not on this machine yet. Get the images, or train on drawn scenes.")
     with st.container(horizontal=True, gap="small"):
-        if st.button("Use synthetic scenes", key="train_synthetic"):
-            _use("synthetic")
+        _use_button("Use synthetic scenes", "synthetic", key="train_synthetic", kind="secondary")
         if st.button("Get the images", key="train_get"):
             navigation.go("dataset", dataset="cifar10")
     return False
@@ -74,9 +73,9 @@ def _named(dataset: str) -> str:
     return "CIFAR-10" if dataset == "cifar10" else "synthetic scenes"
 
 
-def _use(dataset: str) -> None:
-    resources.choose_dataset(dataset)
-    st.rerun()
+def _use_button(label: str, dataset: str, *, key: str, kind: Literal["secondary", "tertiary"]) -> None:
+    """A callback is never lost to a click that follows at once, and runs before the sidebar is drawn."""
+    st.button(label, key=key, type=kind, on_click=resources.choose_dataset, args=(dataset,))
 
 
 def _sizes(config: TrainConfig) -> None:
@@ -176,16 +175,26 @@ def _button(config: TrainConfig | None, seeds: list[int], *, problem: str, here:
     token = st.session_state[TOKEN]
     if problem:
         st.error(plain(problem), icon=":material/block:")
-    pressed = st.button(
+    st.button(
         many,
         key=f"launch_{token}",
         type="primary",
         icon=":material/play_arrow:",
         disabled=config is None or not here,
         width="stretch",
+        on_click=_press,
+        args=(token,),
     )
-    if pressed and config is not None and here:
+    if st.session_state.get(PRESSED) == token and config is not None and here:
         _launch(config, seeds, token)
+
+
+def _press(token: str) -> None:
+    """Remembered until it is served: a run of the page that is broken off by another click loses nothing.
+
+    Not served here, since settings typed just before the click are taken over by the page's run.
+    """
+    st.session_state[PRESSED] = token
 
 
 def _launch(config: TrainConfig, seeds: list[int], token: str) -> None:
@@ -196,8 +205,10 @@ def _launch(config: TrainConfig, seeds: list[int], token: str) -> None:
             spent[token] = create_runs(config, seeds)
         resources.supervisor()
     except CifarLabError as error:
+        st.session_state.pop(PRESSED, None)
         st.error(plain(str(error)))
         return
+    st.session_state.pop(PRESSED, None)
     if navigation.known("runs"):
         navigation.go("runs", runs=",".join(spent[token]))
     st.success(f"In the queue: {', '.join(spent[token])}.")

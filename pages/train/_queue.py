@@ -60,14 +60,16 @@ def _line(row: dict[str, Any], place: int | None) -> None:
         navigation_known = navigation.known("runs")
         if navigation_known and st.button("Watch", key=f"queue_watch_{row['id']}", type="tertiary"):
             navigation.go("runs", runs=row["id"])
-        if place is not None and st.button(
-            "Cancel",
-            key=f"queue_cancel_{row['id']}",
-            type="tertiary",
-            icon=":material/close:",
-            help="Take it out of the queue; it can be put back on its own page.",
-        ):
-            _cancel(row["id"])
+        if place is not None:
+            st.button(
+                "Cancel",
+                key=f"queue_cancel_{row['id']}",
+                type="tertiary",
+                icon=":material/close:",
+                help="Take it out of the queue; it can be put back on its own page.",
+                on_click=_cancel,
+                args=(row["id"],),
+            )
 
 
 def _told(row: dict[str, Any], place: int | None) -> str:
@@ -85,4 +87,3 @@ def _cancel(run_id: str) -> None:
         resources.store().request_stop(run_id)
     except CifarLabError as error:
         st.toast(str(error))
-    st.rerun()

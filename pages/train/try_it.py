@@ -173,9 +173,12 @@ def images_or_wait_here(name: str) -> Opened | None:
     if name == "cifar10" and not resources.dataset_state().found:
         st.info("CIFAR-10 is not on this machine yet. Use a picture of your own, or get the images.")
         with st.container(horizontal=True, gap="small"):
-            if st.button("Use synthetic scenes", key="try_synthetic"):
-                resources.choose_dataset("synthetic")
-                st.rerun()
+            st.button(
+                "Use synthetic scenes",
+                key="try_synthetic",
+                on_click=resources.choose_dataset,
+                args=("synthetic",),
+            )
             if st.button("Get the images", key="try_get"):
                 navigation.go("dataset", dataset="cifar10")
         return None

@@ -184,6 +184,25 @@ def test_two_runs_baseline_and_tuned_by_default(open_page, store, prepared, grou
         assert f"<dt>{name.capitalize()}</dt><dd>{len(images)}<" in text(test)
 
 
+def test_the_class_that_it_was_mistaken_for_narrows_what_was_fixed(open_page, store, prepared):
+    a, said_a = on_scenes(store, prepared, 1)
+    b, said_b = on_scenes(store, prepared, 2)
+    truth = prepared.y_test
+    fixed = [i for i in range(IMAGES) if said_a[i].argmax() != truth[i] == said_b[i].argmax()]
+    wanted = said_a[fixed[0]].argmax()
+    test = open_page(PAGE, view="Two runs", a=a, b=b, **{"for": CLASS_NAMES[wanted]})
+    assert not test.exception
+    assert set(wall(test)["ids"]) == {i for i in fixed if said_a[i].argmax() == wanted}
+
+
+def test_a_range_of_confidence_from_the_address(open_page, store, prepared):
+    _, said = on_scenes(store, prepared, 1)
+    test = open_page(PAGE, show="all", sure="30-60")
+    assert not test.exception
+    assert set(wall(test)["ids"]) == {i for i in range(IMAGES) if 0.3 <= said[i].max() <= 0.6}
+    assert test.slider(key="gallery_sure").value == (30, 60)
+
+
 def test_two_runs_on_different_images_are_not_compared(open_page, store, prepared):
     one, _ = on_scenes(store, prepared, 1)
     other = finished(store, 0.6)
