@@ -38,15 +38,19 @@ def fair_baseline(baseline_id: str, tuned_id: str) -> None:
 
 
 def _further(run_id: str) -> list[TrainConfig]:
-    return _seeded(resources.store().get(run_id).config)
+    record = resources.store().get(run_id)
+    return _seeded(record.config, record.settings_key)
 
 
-def _seeded(config: TrainConfig) -> list[TrainConfig]:
-    """The store is asked anew: two quick clicks must not queue the same seeds twice."""
+def _seeded(config: TrainConfig, *keys: str) -> list[TrainConfig]:
+    """The store is asked anew: two quick clicks must not queue the same seeds twice.
+
+    `keys`: other keys of the same settings, as an older release may have written them.
+    """
     from cifar_core.store.runs import settings_key
 
     runs = resources.store().runs(model=config.model)
-    taken = runs.loc[runs["settings_key"] == settings_key(config), "seed"]
+    taken = runs.loc[runs["settings_key"].isin((settings_key(config), *keys)), "seed"]
     return [config.replace(seed=seed) for seed in comparison.free_seeds(taken, MORE_SEEDS)]
 
 

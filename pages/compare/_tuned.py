@@ -123,7 +123,7 @@ def _fair(runs: pd.DataFrame, board: Board, pair: Pair, read: Read) -> Fair:
         return Fair(obstacle=str(error))
     runs = runs[runs["settings_key"] == key]
     group = comparison.group_with(runs, board, key)
-    if key == pair.baseline.settings_key:
+    if key == settings_key(baseline):  # not the stored one: an older release may have written it
         return Fair(group=pair.baseline, result=pair.result, already=True)
     result = comparison.compare_groups(pair.tuned, group, read) if group else None
     return Fair(group=group, result=result, waiting=int(runs["state"].isin(UNFINISHED).sum()))

@@ -185,8 +185,12 @@ def _button(config: TrainConfig | None, seeds: list[int], *, problem: str, here:
         on_click=_press,
         args=(token,),
     )
-    if st.session_state.get(PRESSED) == token and config is not None and here:
+    if st.session_state.get(PRESSED) != token:
+        return
+    if config is not None and here:
         _launch(config, seeds, token)
+    else:  # what was typed just before the click is not allowed: the click must not wait until it is
+        del st.session_state[PRESSED]
 
 
 def _press(token: str) -> None:

@@ -57,8 +57,7 @@ def _in_order(store: RunStore) -> list[dict[str, Any]]:
 def _line(row: dict[str, Any], place: int | None) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(_told(row, place), width="stretch")
-        navigation_known = navigation.known("runs")
-        if navigation_known and st.button("Watch", key=f"queue_watch_{row['id']}", type="tertiary"):
+        if st.button("Watch", key=f"queue_watch_{row['id']}", type="tertiary"):
             navigation.go("runs", runs=row["id"])
         if place is not None:
             st.button(

@@ -205,6 +205,17 @@ def test_a_second_click_on_the_same_button_starts_nothing_more(train, monkeypatc
     assert "In the queue" in test.success[0].value
 
 
+def test_a_click_on_what_has_just_become_wrong_is_forgotten(train):
+    test = open_group(train(), "Budget")
+    widget(test, "epochs").set_value(2)
+    launch(test).click().run()
+    assert not test.exception
+    assert all_runs().empty
+    widget(test, "epochs").set_value(20).run()
+    assert all_runs().empty
+    assert not launch(test).disabled
+
+
 def test_a_page_opened_anew_may_launch_again(train):
     test = train()
     launch(test).click().run()
