@@ -191,7 +191,8 @@ def _from_runs(config: TrainConfig, network: Architecture | None, store: RunStor
             f"{why}augmentation.",
             UNCERTAINTY["same network"],
         )
-    return _from_others(config, network, runs[:MEASURED], store)
+    long = [run for run in runs if _train_images(run) >= SHORT_IMAGES]
+    return _from_others(config, network, long[:MEASURED], store)
 
 
 def _from_same(same: list[RunRecord], store: RunStore) -> Speed:

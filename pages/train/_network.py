@@ -34,6 +34,8 @@ DRAWN = {
 }
 """Layers that the drawing shows; the others keep the size of their input."""
 TALLEST_PX, LOWEST_PX = 96, 8
+MANY = 60
+"""Layers from which the bars stand closer, so that a phone shows them all."""
 ABOUT = (
     "Each bar is one layer, from the image at the left to the ten probabilities at the right. Its height is "
     "the side of the map that it gives (32 pixels fill the strip), its width grows with the number of "
@@ -41,8 +43,8 @@ ABOUT = (
     "is one multiplication and one addition, for one image going forward."
 )
 STYLE = """<style>
-.lab-strip { display: flex; align-items: center; gap: 2px; height: 104px; }
-.lab-strip i { display: block; min-width: 2px; border-radius: 2px; }
+.lab-strip { display: flex; align-items: center; height: 104px; overflow-x: auto; overflow-y: hidden; }
+.lab-strip i { display: block; min-width: 1px; border-radius: 2px; }
 .lab-legend { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: 0.8rem; opacity: 0.85; }
 .lab-legend i { display: inline-block; width: 0.8em; height: 0.8em; border-radius: 2px; margin-right: 5px; }
 </style>"""
@@ -115,13 +117,15 @@ def _link(address: str) -> str:
 
 def strip(network: Architecture) -> str:
     """The network as a row of bars, HTML. Heights are the maps' sides, widths their channels."""
-    bars = "".join(_bar(layer, network.model) for layer in network.layers if layer.type in DRAWN)
+    drawn = [layer for layer in network.layers if layer.type in DRAWN]
+    bars = "".join(_bar(layer, network.model) for layer in drawn)
+    gap = 2 if len(drawn) < MANY else 1
     words = html.escape(
         f"Drawing of {MODELS[network.model].title}: {len(network.layers)} layers from a 32 by 32 image to "
         f"ten probabilities, {count(network.parameters)} parameters.",
         quote=True,
     )
-    return f'<div class="lab-strip" role="img" aria-label="{words}">{bars}</div>'
+    return f'<div class="lab-strip" style="gap: {gap}px" role="img" aria-label="{words}">{bars}</div>'
 
 
 def _bar(layer: Layer, model: str) -> str:
@@ -154,11 +158,15 @@ def _colour(kind: str, model: str) -> str:
     return {
         "convolution": model_colour(model),
         "depthwise convolution": faded(model_colour(model), 0.5),
-        "attention": model_colour(model),
+        "attention": _striped(model_colour(model)),
         "pooling": faded(NEUTRAL, 0.55),
         "dense": "currentColor",
         "sum with a shortcut": "currentColor",
     }[kind]
+
+
+def _striped(colour: str) -> str:
+    return f"repeating-linear-gradient(135deg, {colour} 0 3px, {faded(colour, 0.4)} 3px 6px)"
 
 
 def legend(network: Architecture) -> str:

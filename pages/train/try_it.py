@@ -115,7 +115,7 @@ def _record(runs: pd.DataFrame, run_id: str) -> dict[str, Any]:
 
 def _picture() -> tuple[np.ndarray, str] | None:
     """(uint8 (32, 32, 3), what it is), or None where none is chosen yet."""
-    source = st.segmented_control(
+    source = st.pills(
         "Picture", list(SOURCES), default=TEST, required=True, wrap=True, key="source", bind="query-params"
     )
     try:

@@ -146,7 +146,7 @@ def test_without_the_images_a_picture_of_ones_own_still_works(visit_page):
     test = visit_page()
     assert not test.exception
     assert any("not on this machine yet" in element.value for element in test.info)
-    test.segmented_control("source").set_value("Your own").run()
+    test.pills("source").set_value("Your own").run()
     assert not test.exception
 
 

@@ -145,6 +145,12 @@ def test_other_networks_on_this_device_set_the_rate(store, monkeypatch):
     assert "1 earlier run of another network" in told.why
 
 
+def test_a_short_run_of_another_network_sets_no_rate(store, monkeypatch):
+    measured(store, 50.0, model="vit", train_limit=1000)
+    monkeypatch.setattr(module, "known_architecture", lambda *_, **__: network(flops=500_000_000))
+    assert estimate(TrainConfig(), network(), store).evidence == "arithmetic"
+
+
 def test_memory_counts_weights_gradients_slots_and_copies():
     net = network(parameters=1000, activations=2000)
     adam = memory(TrainConfig(batch_size=10, keep="last"), net)
