@@ -36,6 +36,9 @@ def test_a_deep_link_is_right_on_the_first_visit_of_a_fresh_server(entry, serve,
         assert page.get_by_text("Page not found").count() == 0
         current = page.locator('[data-testid="stSidebarNavLink"][aria-current="page"]')
         assert current.inner_text().splitlines()[-1] == entry.title  # its icon's name comes first
+        # A page that still loads its parts would miss them when the server goes.
+        page.wait_for_load_state("networkidle")
+        page.close()
 
 
 def test_first_launch_with_no_data_leads_to_the_synthetic_scenes(serve, visit):
