@@ -199,6 +199,7 @@ def _comparison(comparison: Comparison) -> str:
 
 def _curves(store: RunStore, record: RunRecord) -> str:
     from cifar_core.plots import Curve, learning_curves, reference_curve
+    from cifar_core.store.schema import METRICS
 
     history = store.history(record.id)
     if history.empty:
@@ -207,16 +208,7 @@ def _curves(store: RunStore, record: RunRecord) -> str:
     study = reference_curve(record.model, "tuned" if record.variant == "tuned" else "baseline")
     curves = [curve, *([study] if study is not None and record.dataset_name == "cifar10" else [])]
     figures = [learning_curves(curves, measure) for measure in ("accuracy", "loss")]
-    names = (
-        "epoch",
-        "accuracy",
-        "loss",
-        "val_accuracy",
-        "val_loss",
-        "learning_rate",
-        "seconds",
-        "images_per_second",
-    )
+    names = ("epoch", *METRICS)
     rows = [[shown(_none(row[name])) for name in names] for row in history.to_dict("records")]
     table = f"<details><summary>Every epoch</summary>{_table(names, rows, right=range(len(names)))}</details>"
     return _pair(figures) + table
@@ -304,5 +296,7 @@ def _figure(chart: go.Figure) -> str:
     from cifar_core.plots import themed
 
     return themed(chart).to_html(
-        full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
+        full_html=False,
+        include_plotlyjs=False,
+        config={"displaylogo": False, "responsive": True, "showSendToCloud": False},
     )

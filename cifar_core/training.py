@@ -248,6 +248,7 @@ class _Learner:
         self.config, self.parts, self.recorder = config, parts, recorder
         self.precision, self.jit = resolve_precision(config), resolve_jit(config)
         self.steps = -(-len(parts.train[0]) // config.batch_size)
+        self.best_weights: list[np.ndarray] | None = None
 
     def run(self) -> Run:
         from cifar_core.callbacks import StopRequested
@@ -342,7 +343,7 @@ class _Learner:
         from cifar_core.callbacks import best_file
         from cifar_core.checkpoint import kept_weights, read_weights
 
-        weights = getattr(self, "best_weights", None)
+        weights = self.best_weights
         if self.config.keep == "best" and weights is None:
             path = self.recorder.artifact_path(best_file(progressed.best_epoch))
             weights = read_weights(path) if path is not None else None
