@@ -12,7 +12,7 @@ from pages.compare._ranking import mean_and_sd
 from pages.compare._results import By
 from pages.compare._table import Column, Row, table
 from pages.shared import figure, words
-from pages.train._words import model_title
+from pages.shared.words import model_title
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,7 +16,8 @@ from cifar_core.statistics import Comparison
 from pages.compare._results import Results, reader
 from pages.compare._tuned import sentence
 from pages.shared import figure, images, navigation, resources, words
-from pages.train._words import STYLE, facts_html, plain
+from pages.shared.table import STYLE, facts_html
+from pages.shared.words import plain
 
 if TYPE_CHECKING:
     import pandas as pd

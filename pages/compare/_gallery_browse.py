@@ -18,8 +18,8 @@ from cifar_core.palette import BAD, GOOD, NEUTRAL
 from pages.compare._gallery_data import unknown
 from pages.compare._gallery_wall import wall
 from pages.shared.images import data_url, png
-from pages.train._words import STYLE as TABLE_STYLE
-from pages.train._words import table_html
+from pages.shared.table import STYLE as TABLE_STYLE
+from pages.shared.table import table_html
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,8 +16,7 @@ from pages.compare._results import results
 from pages.shared import navigation, resources
 from pages.shared.tasks import measuring, tasks
 from pages.shared.waiting import wait_for
-from pages.shared.words import percent
-from pages.train._words import model_title, plain, shortened
+from pages.shared.words import model_title, percent, plain, shortened
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -23,8 +23,8 @@ from pages.compare._gallery_data import (
 )
 from pages.compare._gallery_one import CLASSES, EVERY, named
 from pages.shared import figure
-from pages.shared.words import percent
-from pages.train._words import STYLE, facts_html, plain, table_html
+from pages.shared.table import STYLE, facts_html, table_html
+from pages.shared.words import percent, plain
 
 if TYPE_CHECKING:
     import pandas as pd

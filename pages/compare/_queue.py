@@ -11,7 +11,7 @@ import streamlit as st
 from cifar_core import comparison
 from cifar_core.errors import CifarLabError
 from pages.shared import navigation, resources, server
-from pages.train._words import plain
+from pages.shared.words import plain
 
 if TYPE_CHECKING:
     from cifar_core.config import TrainConfig

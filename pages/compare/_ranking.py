@@ -11,11 +11,11 @@ from cifar_core import comparison
 from cifar_core.comparison import Board, Place
 from cifar_core.palette import model_colour
 from pages.compare import _files, _queue
-from pages.compare._link import link
 from pages.compare._results import By, Members, Results, members, published, reader, row_key
 from pages.compare._table import Cell, Column, Row, table
 from pages.shared import words
-from pages.train._words import model_title
+from pages.shared.link import link
+from pages.shared.words import model_title
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,11 +12,12 @@ from cifar_core.comparison import LEAST_SEEDS, Board, Group, Pair, Read
 from cifar_core.errors import CifarLabError
 from cifar_core.statistics import Comparison
 from pages.compare import _queue
-from pages.compare._link import link
 from pages.compare._ranking import mean_and_sd
 from pages.compare._results import Results, published, reader
 from pages.shared import figure, navigation, resources, words
-from pages.train._words import STYLE, Fact, facts_html, model_title, plain
+from pages.shared.link import link
+from pages.shared.table import STYLE, Fact, facts_html
+from pages.shared.words import model_title, plain
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,7 +16,8 @@ from pages.compare._ranking import MOST_COMPARED
 from pages.compare._results import Results, results
 from pages.compare._table import Column, Row, table
 from pages.shared import figure, navigation, resources, words
-from pages.train._words import STYLE, model_title, plain, shortened, table_html
+from pages.shared.table import STYLE, table_html
+from pages.shared.words import model_title, plain, shortened
 
 if TYPE_CHECKING:
     import pandas as pd

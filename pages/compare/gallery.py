@@ -10,7 +10,7 @@ from cifar_core.errors import StoreError
 from pages.compare import _gallery_one, _gallery_summary, _gallery_two
 from pages.compare._gallery_data import answered, choose, finished_runs, has_answers, unknown
 from pages.shared import navigation
-from pages.train._words import plain
+from pages.shared.words import plain
 
 if TYPE_CHECKING:
     import pandas as pd

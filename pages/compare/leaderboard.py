@@ -19,7 +19,8 @@ from pages.compare import _cost, _queue, _ranking, _tuned
 from pages.compare._results import By, Results, board_name, board_names, results
 from pages.compare._table import Column, Row, table
 from pages.shared import figure, navigation, words
-from pages.train._words import STYLE, date_and_time, model_title, plain, shortened, table_html
+from pages.shared.table import STYLE, table_html
+from pages.shared.words import date_and_time, model_title, plain, shortened
 
 if TYPE_CHECKING:
     import pandas as pd

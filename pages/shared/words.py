@@ -1,10 +1,19 @@
-"""Numbers and times as people read them; the same on every page."""
+"""Numbers, times and foreign text as people read them; the same on every page."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import string
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import streamlit as st
+
+from cifar_core.models import MODELS
 
 NOTHING = "–"
+MOST_WORDS = 600
+"""Longer reasons are cut in the head of a page; the run's page has them whole among its events."""
 
 
 def percent(share: float | None, digits: int = 2) -> str:
@@ -65,3 +74,48 @@ def ago(moment: datetime | None, now: datetime | None = None) -> str:
             number = int(seconds // length)
             return f"{number} {'day' if unit == 'days' and number == 1 else unit} ago"
     return f"{int(seconds)} s ago"
+
+
+def plain(text: Any) -> str:
+    """Text that markdown shows as it is: one line, no formatting, no links, no HTML."""
+    line = " ".join(str(text).split())
+    return "".join(f"\\{sign}" if sign in string.punctuation else sign for sign in line)
+
+
+def shortened(text: str, most: int = MOST_WORDS) -> str:
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def model_title(model: str) -> str:
+    return MODELS[model].title if model in MODELS else model
+
+
+def number(value: float | None) -> str:
+    """Four significant digits; "–" for None or NaN."""
+    return NOTHING if value is None or value != value else f"{value:.4g}"
+
+
+def clock(moment: datetime | None) -> str:
+    """A UTC time as the reader's clock shows it: "14:32", with the date if it is another day."""
+    if moment is None:
+        return NOTHING
+    local = moment.astimezone(_timezone())
+    today = datetime.now(UTC).astimezone(_timezone()).date()
+    return f"{local:%H:%M}" if local.date() == today else f"{local:%d %b %H:%M}"
+
+
+def date_and_time(moment: datetime | str | None) -> str:
+    """A UTC time, or its ISO text, as "24 Nov 2026, 14:32:05" on the reader's clock."""
+    if not moment:
+        return NOTHING
+    parsed = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return f"{parsed.astimezone(_timezone()):%d %b %Y, %H:%M:%S}"
+
+
+def _timezone() -> tzinfo | None:
+    """Of the reader's browser; the server's own where it does not say."""
+    name = st.context.timezone
+    try:
+        return ZoneInfo(name) if name else None
+    except (ZoneInfoNotFoundError, ValueError):
+        return None

@@ -9,8 +9,8 @@ import streamlit as st
 from cifar_core.errors import CifarLabError, ConfigError
 from cifar_core.store.states import RunState
 from pages.shared import navigation, resources
+from pages.shared.words import plain
 from pages.train._watch import Watched
-from pages.train._words import plain
 
 COPIED = "train_settings"
 """Session state in which the Train page finds the settings to start from."""

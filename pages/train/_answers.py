@@ -13,9 +13,8 @@ from cifar_core.labels import CLASS_NAMES
 from cifar_core.palette import model_colour
 from pages.shared import navigation, resources
 from pages.shared.images import data_url, png
-from pages.shared.words import percent
+from pages.shared.words import model_title, percent, plain
 from pages.train import _ask
-from pages.train._words import model_title, plain
 
 MODEL_FILE = "model.keras"
 BEST = "the predicted class"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cifar_core.plots import MEASURES, Curve, curve_layout, curve_traces, reference_curve
+from pages.shared.words import model_title
 from pages.train._watch import Watched
-from pages.train._words import model_title
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon", "triangle-down")
 MOST_POINTS = 200

@@ -14,9 +14,9 @@ from cifar_core.errors import CifarLabError, ConfigError
 from cifar_core.estimate import Estimate, estimate, split_sizes
 from cifar_core.fields import number
 from pages.shared import navigation, resources
-from pages.shared.words import count, size
-from pages.train import _settings, _words
-from pages.train._words import plain
+from pages.shared.table import STYLE, facts_html
+from pages.shared.words import count, plain, size
+from pages.train import _settings
 
 MOST_SEEDS = 10
 TOKEN = "_train_token"
@@ -127,7 +127,7 @@ def _cost(told: Estimate | None, seeds: list[int]) -> None:
     ]
     if told.memory is not None:
         rows.append(("Memory", f"≈ {size(told.memory.total)}", f"{size(told.available_bytes)} free"))
-    st.html(_words.STYLE + _words.facts_html(rows))
+    st.html(STYLE + facts_html(rows))
     st.caption(f"{told.why} With the device to itself.", help=_memory_in_words(told))
     if told.memory is not None and not told.fits:
         st.warning(

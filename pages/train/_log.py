@@ -10,8 +10,8 @@ import streamlit as st
 from cifar_core.errors import RunNotFoundError, StoreError
 from cifar_core.store import RunStore
 from cifar_core.worker import LOG_FILE
+from pages.shared.words import plain
 from pages.train._watch import Watched
-from pages.train._words import plain
 
 TAIL_BYTES = 24_000
 TAIL_LINES = 200

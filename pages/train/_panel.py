@@ -10,6 +10,7 @@ import streamlit as st
 from cifar_core.store import RunStore
 from cifar_core.store.states import RunState
 from pages.shared.plot import plot
+from pages.shared.table import STYLE, facts_html
 from pages.train import _actions, _words
 from pages.train._curves import View, figure, spoken
 from pages.train._watch import Watch, Watched
@@ -44,10 +45,10 @@ def show(run: Watched, *, here: str, after_deletion: Callable[[], None], places:
     """State, progress, numbers and buttons of one run."""
     place = (places[run.id], len(places)) if run.id in places else None
     said = _words.headline(run, place)
-    st.html(_words.STYLE + _words.state_html(run, said))
+    st.html(STYLE + _words.state_html(run, said))
     if not run.state.is_finished():
         st.progress(_words.share_done(run))
-    st.html(_words.facts_html(_words.facts(run)))
+    st.html(facts_html(_words.facts(run)))
     _actions.show(run, here=here, after_deletion=after_deletion)
 
 

@@ -11,8 +11,7 @@ from cifar_core.models import MODELS
 from cifar_core.store import RunStore
 from cifar_core.store.states import UNFINISHED, RunState
 from pages.shared import navigation, resources
-from pages.shared.words import ago
-from pages.train._words import plain
+from pages.shared.words import ago, plain
 
 POLL_SECONDS = 2.0
 MOST = 30

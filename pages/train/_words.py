@@ -3,51 +3,18 @@
 from __future__ import annotations
 
 import html
-import string
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import streamlit as st
-
-from cifar_core.models import MODELS
 from cifar_core.palette import model_colour
 from cifar_core.store.states import RunState
-from pages.shared.words import NOTHING, count, duration, percent
+from pages.shared.table import Fact
+from pages.shared.words import NOTHING, clock, count, duration, number, percent, shortened
 
 if TYPE_CHECKING:
     from pages.train._watch import Watched
-
-MOST_WORDS = 600
-"""Longer reasons are cut in the head of a page; the run's page has them whole among its events."""
-
-STYLE = """<style>
-.lab-state { display: flex; flex-wrap: wrap; align-items: baseline; gap: 2px 10px; line-height: 1.35; }
-.lab-state b { font-size: 1.15rem; font-weight: 650; }
-.lab-state span { overflow-wrap: anywhere; }
-.lab-dot { display: inline-block; width: 0.75em; height: 0.75em; border-radius: 50%; flex: none; }
-.lab-facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(108px, 1fr)); gap: 10px 14px;
-  margin: 0 !important; padding: 0 !important; }
-.lab-facts div { min-width: 0; }
-.lab-facts dt { font-size: 0.8rem; opacity: 0.72; }
-.lab-facts dd { margin: 0; font-weight: 600; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-.lab-facts small { display: block; font-weight: 400; opacity: 0.72; }
-.lab-scroll { overflow-x: auto; }
-.lab-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-.lab-table th { text-align: left; font-size: 0.8rem; font-weight: 500; opacity: 0.72; }
-.lab-table th, .lab-table td { padding: 4px 14px 4px 0; white-space: nowrap;
-  border-bottom: 1px solid rgb(128 128 128 / 25%); }
-.lab-table .n { text-align: right; }
-.lab-table .w { white-space: normal; min-width: 5em; overflow-wrap: anywhere; vertical-align: top; }
-.lab-table.dotted .w { min-width: 9.5em; }
-.lab-table.pairs td:first-child { width: 40%; }
-</style>"""
-
-Fact = tuple[str, str, str]
-"""Label, value, and a small line below it ("" for none)."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +23,6 @@ class Headline:
 
     title: str
     detail: str = ""
-
-
-def plain(text: Any) -> str:
-    """Text that markdown shows as it is: one line, no formatting, no links, no HTML."""
-    line = " ".join(str(text).split())
-    return "".join(f"\\{sign}" if sign in string.punctuation else sign for sign in line)
-
-
-def shortened(text: str, most: int = MOST_WORDS) -> str:
-    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
-
-
-def model_title(model: str) -> str:
-    return MODELS[model].title if model in MODELS else model
 
 
 def headline(run: Watched, place: tuple[int, int] | None = None) -> Headline:
@@ -191,37 +144,6 @@ def facts_of_speed(run: Watched) -> tuple[str, str]:
     return count(run.row.get("images_per_second")), _end(run)[0]
 
 
-def number(value: float | None) -> str:
-    """Four significant digits; "–" for None or NaN."""
-    return NOTHING if value is None or value != value else f"{value:.4g}"
-
-
-def clock(moment: datetime | None) -> str:
-    """A UTC time as the reader's clock shows it: "14:32", with the date if it is another day."""
-    if moment is None:
-        return NOTHING
-    local = moment.astimezone(_timezone())
-    today = datetime.now(UTC).astimezone(_timezone()).date()
-    return f"{local:%H:%M}" if local.date() == today else f"{local:%d %b %H:%M}"
-
-
-def date_and_time(moment: datetime | str | None) -> str:
-    """A UTC time, or its ISO text, as "24 Nov 2026, 14:32:05" on the reader's clock."""
-    if not moment:
-        return NOTHING
-    parsed = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    return f"{parsed.astimezone(_timezone()):%d %b %Y, %H:%M:%S}"
-
-
-def _timezone() -> tzinfo | None:
-    """Of the reader's browser; the server's own where it does not say."""
-    name = st.context.timezone
-    try:
-        return ZoneInfo(name) if name else None
-    except (ZoneInfoNotFoundError, ValueError):
-        return None
-
-
 # --- HTML ---------------------------------------------------------------------------------------
 
 
@@ -229,43 +151,3 @@ def state_html(run: Watched, said: Headline) -> str:
     dot = f'<i class="lab-dot" style="background: {model_colour(run.about["model"])}"></i>'
     detail = f"<span>{html.escape(said.detail)}</span>" if said.detail else ""
     return f'<div class="lab-state" role="status">{dot}<b>{html.escape(said.title)}</b>{detail}</div>'
-
-
-def facts_html(rows: Sequence[Fact]) -> str:
-    """Labelled numbers side by side, as many in a row as there is room for."""
-    cells = "".join(
-        f"<div><dt>{html.escape(label)}</dt><dd>{html.escape(value)}"
-        f"{f'<small>{html.escape(more)}</small>' if more else ''}</dd></div>"
-        for label, value, more in rows
-    )
-    return f'<dl class="lab-facts">{cells}</dl>'
-
-
-def table_html(
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    right: Sequence[int] = (),
-    dots: Sequence[str] | None = None,
-) -> str:
-    """A small table of texts that scrolls sideways on a narrow screen; all cells are escaped.
-
-    Args:
-        right: columns of numbers, aligned to the right and never wrapped, as the others may be.
-        dots: a colour before each row's first cell.
-    """
-    kinds = ["n" if place in right else "w" for place in range(len(header))]
-    head = "".join(
-        f'<th class="{kind}">{html.escape(text)}</th>' for kind, text in zip(kinds, header, strict=True)
-    )
-    lines = []
-    for number_of_row, texts in enumerate(rows):
-        dot = f'<i class="lab-dot" style="background: {dots[number_of_row]}"></i> ' if dots else ""
-        cells = [
-            f'<td class="{kind}">{html.escape(text)}</td>' for kind, text in zip(kinds, texts, strict=True)
-        ]
-        cells[0] = cells[0].replace(">", f">{dot}", 1)
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    table = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    kind = "lab-table" + (" pairs" if kinds == ["w", "w"] else "") + (" dotted" if dots else "")
-    return f'<div class="lab-scroll"><table class="{kind}">{table}</table></div>'

@@ -14,7 +14,9 @@ from cifar_core.store import RunRecord, RunStore
 from cifar_core.store.artifacts import PREDICTIONS
 from cifar_core.worker import LOG_FILE
 from pages.shared import figure, navigation, resources, words
-from pages.train import _log, _panel, _words
+from pages.shared.table import STYLE, Fact, facts_html, table_html
+from pages.shared.words import date_and_time, model_title, number, plain
+from pages.train import _log, _panel
 from pages.train._curves import View
 from pages.train._watch import STAYING, Watched
 
@@ -68,10 +70,10 @@ def _asked_run() -> RunRecord | None:
             return store.get(asked)
         _offer(store, "Which run?")
     except RunNotFoundError as error:
-        _offer(store, "No such run", _words.plain(error))
+        _offer(store, "No such run", plain(error))
     except StoreError as error:
         st.title("Run", anchor=False)
-        st.error(_words.plain(error))
+        st.error(plain(error))
     return None
 
 
@@ -89,7 +91,7 @@ def _offer(store: RunStore, title: str, why: str = "") -> None:
 
 def _subtitle(record: RunRecord) -> None:
     pieces = [
-        _words.model_title(record.model),
+        model_title(record.model),
         record.variant,
         record.preset or "no preset",
         f"seed {record.seed}",
@@ -97,9 +99,9 @@ def _subtitle(record: RunRecord) -> None:
         "CIFAR-10" if record.dataset_name == "cifar10" else record.dataset_name,
         *(["on a part of the images"] if record.subset else []),
     ]
-    st.markdown(" · ".join(_words.plain(piece) for piece in pieces))
+    st.markdown(" · ".join(plain(piece) for piece in pieces))
     if record.name.strip():
-        st.markdown(f"*{_words.plain(record.name)}*")
+        st.markdown(f"*{plain(record.name)}*")
     with st.container(horizontal=True, gap="small"):
         navigation.link("runs", "All runs", runs=record.id)
 
@@ -135,12 +137,12 @@ def _result(store: RunStore, run: Watched) -> None:
     try:
         result = reports.result_of(record)
     except ConfigError as error:
-        st.warning(f"This run has test figures, but not all that this page shows. {_words.plain(error)}")
+        st.warning(f"This run has test figures, but not all that this page shows. {plain(error)}")
         return
     if result is None:
         st.info(_why_no_result(run))
         return
-    st.html(_words.STYLE + _words.facts_html(_result_facts(record, result)))
+    st.html(STYLE + facts_html(_result_facts(record, result)))
     _confusion(result)
     _per_class(result)
     _calibration(record, result)
@@ -155,7 +157,7 @@ def _why_no_result(run: Watched) -> str:
     )
 
 
-def _result_facts(record: RunRecord, result: Report) -> list[_words.Fact]:
+def _result_facts(record: RunRecord, result: Report) -> list[Fact]:
     return [
         (
             "Test accuracy",
@@ -169,7 +171,7 @@ def _result_facts(record: RunRecord, result: Report) -> list[_words.Fact]:
             "true class is in the two most probable",
         ),
         ("Calibration error", words.percent(result.ece), "expected, 15 bins"),
-        ("Best epoch", _words.number((record.metrics or {}).get("best_epoch")), "by validation accuracy"),
+        ("Best epoch", number((record.metrics or {}).get("best_epoch")), "by validation accuracy"),
         ("Parameters", words.count(record.parameters), ""),
     ]
 
@@ -203,7 +205,7 @@ def _per_class(result: Report) -> None:
         "By class", ABOUT_CLASSES, table=lambda: result.per_class.to_csv(index=False), name="by_class.csv"
     )
     header = ("Class", "Precision", "Recall", "F1", "Images")
-    st.html(_words.STYLE + _words.table_html(header, rows, right=(1, 2, 3, 4)))
+    st.html(STYLE + table_html(header, rows, right=(1, 2, 3, 4)))
 
 
 def _calibration(record: RunRecord, result: Report) -> None:
@@ -227,10 +229,8 @@ def _settings(store: RunStore, run: Watched) -> None:
     try:
         config = record.config
     except ConfigError as error:
-        st.warning(
-            f"These settings were stored by another release and are shown as they are. {_words.plain(error)}"
-        )
-        st.html(_words.STYLE + _words.table_html(("Setting", "Value"), reports.flat_items(record.settings)))
+        st.warning(f"These settings were stored by another release and are shown as they are. {plain(error)}")
+        st.html(STYLE + table_html(("Setting", "Value"), reports.flat_items(record.settings)))
         return
     compared = reports.comparisons(config)
     for comparison in compared:
@@ -240,11 +240,11 @@ def _settings(store: RunStore, run: Watched) -> None:
     st.subheader("All settings", anchor=False)
     for group, rows in _by_group(config.flat(), config.model).items():
         st.markdown(f"**{group}**")
-        st.html(_words.STYLE + _words.table_html(("Setting", "Value"), rows))
+        st.html(STYLE + table_html(("Setting", "Value"), rows))
 
 
 def _comparison(comparison: reports.Comparison) -> None:
-    st.subheader(f"Beside {_words.plain(comparison.preset)}", anchor=False)
+    st.subheader(f"Beside {plain(comparison.preset)}", anchor=False)
     if not comparison.differences:
         st.caption("Nothing differs.")
         return
@@ -252,7 +252,7 @@ def _comparison(comparison: reports.Comparison) -> None:
         (_label(change.name), reports.shown(change.theirs), reports.shown(change.ours))
         for change in comparison.differences
     ]
-    st.html(_words.STYLE + _words.table_html(("Setting", "Preset", "This run"), rows))
+    st.html(STYLE + table_html(("Setting", "Preset", "This run"), rows))
 
 
 def _by_group(values: dict[str, Any], model: str) -> dict[str, list[tuple[str, str]]]:
@@ -276,9 +276,9 @@ def _label(name: str, setting: Setting | None = None) -> str:
 def _circumstances(store: RunStore, run: Watched) -> None:
     record = store.get(run.id)
     times = [
-        ("created", _words.date_and_time(record.created_at)),
-        ("started", _words.date_and_time(record.started_at)),
-        ("ended", _words.date_and_time(record.finished_at)),
+        ("created", date_and_time(record.created_at)),
+        ("started", date_and_time(record.started_at)),
+        ("ended", date_and_time(record.finished_at)),
         ("took", words.duration(record.duration_s)),
         ("training alone", words.duration(record.training_s)),
         ("attempts", str(record.attempt)),
@@ -295,7 +295,7 @@ def _circumstances(store: RunStore, run: Watched) -> None:
     ):
         st.subheader(title, anchor=False)
         if pairs:
-            st.html(_words.STYLE + _words.table_html(("", ""), pairs))
+            st.html(STYLE + table_html(("", ""), pairs))
         else:
             st.caption(missing)
 
@@ -303,10 +303,10 @@ def _circumstances(store: RunStore, run: Watched) -> None:
 def _events_and_log(store: RunStore, run: Watched) -> None:
     st.subheader("Events", anchor=False)
     rows = [
-        (_words.date_and_time(row["at"]), row["kind"], row["message"])
+        (date_and_time(row["at"]), row["kind"], row["message"])
         for row in store.events(run.id).to_dict("records")
     ]
-    st.html(_words.STYLE + _words.table_html(("When", "What", "Message"), rows))
+    st.html(STYLE + table_html(("When", "What", "Message"), rows))
     st.subheader("Log", anchor=False)
     _log.show(store, run)
 
@@ -345,17 +345,17 @@ def _files(store: RunStore, run: Watched) -> None:
         st.caption("No trained model and no predictions yet: they are written when a run is finished.")
     if there:
         st.subheader("All files of the run", anchor=False)
-        st.caption(f"In {_words.plain(store.artifact_dir(run.id))}")
+        st.caption(f"In {plain(store.artifact_dir(run.id))}")
         rows = [
             (
                 item.name,
                 words.size(item.size),
-                _words.date_and_time(item.modified_at),
+                date_and_time(item.modified_at),
                 FILES.get(item.name, ""),
             )
             for item in there.values()
         ]
-        st.html(_words.STYLE + _words.table_html(("File", "Size", "Written", "What it is"), rows, right=(1,)))
+        st.html(STYLE + table_html(("File", "Size", "Written", "What it is"), rows, right=(1,)))
 
 
 def _download(label: str, name: str, content: Callable[[], str | bytes], about: str) -> None:

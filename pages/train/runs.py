@@ -11,7 +11,8 @@ from cifar_core.palette import model_colour
 from cifar_core.store import RunStore
 from cifar_core.store.states import UNFINISHED
 from pages.shared import navigation, resources
-from pages.shared.words import NOTHING, percent
+from pages.shared.table import STYLE, table_html
+from pages.shared.words import NOTHING, model_title, percent, plain, shortened
 from pages.train import _log, _panel, _words
 from pages.train._curves import View
 from pages.train._watch import Watch, Watched
@@ -33,7 +34,7 @@ def page() -> None:
         store = resources.store()
         frame = store.runs()
     except StoreError as error:
-        st.error(_words.plain(error))
+        st.error(plain(error))
         return
     if frame.empty:
         _empty()
@@ -106,7 +107,7 @@ def _write_address() -> None:
 def _say_missing(unknown: list[str]) -> None:
     if not unknown:
         return
-    names = ", ".join(_words.plain(_words.shortened(name, MOST_ID)) for name in unknown[:5])
+    names = ", ".join(plain(shortened(name, MOST_ID)) for name in unknown[:5])
     more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
     st.info(
         f"Not in this store: {names}{more}. Deleted, or of another machine. "
@@ -138,7 +139,7 @@ def _focus(watch: Watch, places: dict[str, int]) -> Watched:
     runs = list(watch.runs.values())
     if len(runs) == 1:
         return runs[0]
-    st.html(_words.STYLE + _table(runs, places))
+    st.html(STYLE + _table(runs, places))
     chosen = st.selectbox(
         "Numbers, buttons and log of", list(watch.runs), key="focus", bind="query-params", width=420
     )
@@ -148,7 +149,7 @@ def _focus(watch: Watch, places: dict[str, int]) -> Watched:
 def _table(runs: list[Watched], places: dict[str, int]) -> str:
     header = ("Run", "State", "Epochs", "Validation", "Test", "Images/s", "Done at")
     rows = [_row(run, places, len(places)) for run in runs]
-    return _words.table_html(
+    return table_html(
         header, rows, right=(2, 3, 4, 5, 6), dots=[model_colour(run.about["model"]) for run in runs]
     )
 
@@ -158,8 +159,8 @@ def _row(run: Watched, places: dict[str, int], waiting: int) -> tuple[str, ...]:
     speed, ends = _words.facts_of_speed(run)
     name = str(run.about["name"] or "").strip()
     return (
-        f"{run.id}  {_words.shortened(name, 40)}".strip(),
-        f"{said.title}: {_words.shortened(said.detail, 70)}" if said.detail else said.title,
+        f"{run.id}  {shortened(name, 40)}".strip(),
+        f"{said.title}: {shortened(said.detail, 70)}" if said.detail else said.title,
         f"{len(run.epochs)} / {run.row.get('epochs', NOTHING)}",
         percent(run.last.get("val_accuracy")),
         percent(run.row.get("accuracy")),
@@ -185,7 +186,7 @@ def _speed(_: RunStore, runs: list[Watched], __: Watched) -> None:
 
 def _log_tail(store: RunStore, runs: list[Watched], run: Watched) -> None:
     if len(runs) > 1:
-        st.caption(f"The log of {_words.plain(run.id)}.")
+        st.caption(f"The log of {plain(run.id)}.")
     _log.show(store, run)
 
 
@@ -227,7 +228,7 @@ def _listed(frame: pd.DataFrame) -> pd.DataFrame:
     columns = {
         "Run": frame["id"],
         "State": frame["state"],
-        "Model": [_words.model_title(model) for model in frame["model"]],
+        "Model": [model_title(model) for model in frame["model"]],
         "Variant": frame["variant"],
         "Epochs": [
             f"{done} / {planned}" for done, planned in zip(frame["epochs_done"], frame["epochs"], strict=True)

@@ -10,8 +10,8 @@ from cifar_core.errors import ConfigError, StoreError
 from cifar_core.models import MODELS
 from cifar_core.recipes import presets
 from pages.shared.widgets import setting_widget
+from pages.shared.words import plain
 from pages.train import _launch, _network, _queue, _settings
-from pages.train._words import plain
 
 MODEL = "train_model"
 START = "train_start"

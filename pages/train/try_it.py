@@ -14,10 +14,9 @@ from cifar_core.labels import CLASS_NAMES
 from pages.shared import navigation, resources
 from pages.shared.images import data_url, png
 from pages.shared.waiting import images_or_wait
-from pages.shared.words import percent
+from pages.shared.words import model_title, percent, plain
 from pages.train import _answers, _pick
 from pages.train._answers import MODEL_FILE, STYLE
-from pages.train._words import model_title, plain
 
 if TYPE_CHECKING:
     import pandas as pd

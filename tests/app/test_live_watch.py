@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from cifar_core.store import RunStore
+from pages.shared.table import facts_html, table_html
+from pages.shared.words import plain
 from pages.train import _curves, _log, _words
 from pages.train._curves import View, figure, thinned
 from pages.train._watch import Watch
@@ -122,7 +124,7 @@ def test_numbers_of_a_running_run(store):
     "text", ["<b>x</b>", "a *b* _c_ `d`", "[a](http://b)", ":red[x] $y$ # z", "|a|\n- b"]
 )
 def test_free_text_stays_text(text):
-    shown = _words.plain(text)
+    shown = plain(text)
     assert "\n" not in shown
     assert shown.replace("\\", "") == " ".join(text.split())
     bare = [sign for before, sign in zip(" " + shown, shown, strict=False) if before != "\\"]
@@ -133,8 +135,8 @@ def test_names_are_escaped_in_tables_and_legends(store):
     hostile = "<img src=x onerror=alert(1)>"
     run_id = live_runs.running(store, 2, name=hostile)
     run = watching(store, run_id).runs[run_id]
-    assert "<img" not in _words.table_html(("a",), [(hostile,)])
-    assert "<img" not in _words.facts_html([(hostile, hostile, hostile)])
+    assert "<img" not in table_html(("a",), [(hostile,)])
+    assert "<img" not in facts_html([(hostile, hostile, hostile)])
     assert "<img" not in _words.state_html(run, _words.Headline(hostile, hostile))
     assert "<img" not in json.dumps(figure([run], "accuracy", View()))
 

@@ -123,11 +123,12 @@ def test_after_a_sigkill_only_the_cut_trial_is_repeated_from_its_last_epoch(tiny
 def test_a_worker_may_die_or_be_stopped(tiny, tmp_path):
     """The first is killed: one failed trial. The second is stopped within a step: a cut trial."""
     store, config = RunStore(), settings(max_trials=3, max_epochs=400)
+    others = set(psutil.Process().children())  # a test before this one may have left a browser's driver open
     workers, wish = [], []
 
     def watch(report):
         if report.kind == "epoch" and report.training.epoch == 1:
-            (worker,) = psutil.Process().children()
+            (worker,) = set(psutil.Process().children()) - others
             workers.append(worker.pid)
             if len(workers) == 1:
                 worker.kill()
@@ -142,7 +143,7 @@ def test_a_worker_may_die_or_be_stopped(tiny, tmp_path):
     assert "ended by SIGKILL" in result.trials["reason"][0]
     assert 1 <= result.trials["epochs_done"][1] < 400
     assert len(set(workers)) == 2
-    assert psutil.Process().children() == []
+    assert set(psutil.Process().children()) <= others
     left = {path.name for path in store.artifact_dir(result.id).iterdir()}
     assert left == {"trial-1.npz"}, "of images and other trials nothing stays"
     # Where a trial is trained makes no difference to it.
