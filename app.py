@@ -2,14 +2,19 @@
 
 import streamlit as st
 
+from cifar_core.errors import StoreError
 from pages.shared import library, navigation, server, sidebar
+from pages.shared.words import plain
 
 if server.is_visit():
     st.set_page_config(page_icon="🔬", layout="wide")
     st.logo(navigation.LOGO, size="large")
     page = navigation.navigation()
     sidebar.show()
-    page.run()
+    try:
+        page.run()
+    except StoreError as error:  # any page may meet it; what was drawn before it stays
+        st.error(plain(error))
 else:
     # `streamlit run` imports this file once, to find the application with its start and its end.
     app = st.App(__file__, lifespan=server.lifespan, routes=[library.route()])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from cifar_core.errors import StoreError
 from pages.shared import navigation, resources
 
 if TYPE_CHECKING:
@@ -33,7 +34,12 @@ def show() -> None:
     with st.sidebar:
         _dataset()
         _device(resources.device())
-        jobs = active_jobs()
+        try:
+            jobs = active_jobs()
+        except StoreError:
+            # The page says why; the menu and the rest of the sidebar go on.
+            st.markdown(":small[:gray[Running]]  \nThe records cannot be read")
+            return
         # A fragment polls only while there is something to follow.
         st.fragment(_running, run_every=POLL_SECONDS if jobs else None)(jobs)
 

@@ -131,3 +131,13 @@ def test_only_some_of_a_long_queue_are_shown(open_page):
     test = open_page()
     assert len(test.sidebar.get("progress")) == 4
     assert test.sidebar.caption[0].value == "and 2 more in the queue"
+
+
+@pytest.mark.parametrize("entry", navigation.PAGES, ids=lambda entry: entry.title)
+def test_a_store_that_cannot_be_read_is_said_on_every_page_and_breaks_none(entry, open_page, home):
+    home.mkdir(exist_ok=True)
+    (home / "lab.db").write_bytes(b"this is no database " * 100)
+    page = open_page(entry.file if entry.path else None)
+    assert not page.exception, page.exception
+    assert any("The records cannot be read" in text.value for text in page.sidebar.markdown)
+    assert page.title or page.error, "the page itself is there"

@@ -60,9 +60,9 @@ def show(name: str) -> bool:
     if name == "synthetic":
         st.caption(SYNTHETIC_NOTE)
         return True
-    state = resources.dataset_state()
     if _working():
         return False
+    state = resources.dataset_state()
     if state.found:
         return True
     st.info("CIFAR-10 is not on this machine yet, or not where it was looked for. Three ways to go on:")
@@ -88,7 +88,7 @@ def _working() -> bool:
         task = tasks().get(key)
         if task is not None and task.state == "done":
             tasks().forget(key)
-            resources.forget_dataset_state()
+            st.rerun()  # the sidebar was drawn before and still says that the images are not here
         elif task is not None:
             wait_for(key, lambda task=task: task, doing)
             return True
@@ -103,9 +103,7 @@ def _ways(state: DatasetStatus) -> None:
             "170 MB from the University of Toronto, checked against its published checksum. You "
             "can go on with a broken-off download."
         )
-        if st.button("Download CIFAR-10", type="primary", key="download"):
-            tasks().start(DOWNLOAD, _download)
-            st.rerun()
+        st.button("Download CIFAR-10", type="primary", key="download", on_click=_start_download)
     with have:
         st.markdown("**Take a copy that you have**")
         _path_field("Folder or archive on this machine")
@@ -125,15 +123,22 @@ def _path_field(label: str) -> None:
         help="A folder with cifar-10-batches-py or cifar-10-batches-bin (or either itself), or the official "
         ".tar.gz of either. It is checked and copied into the lab's own folder.",
     )
-    if st.button("Copy it", key="import", disabled=not path.strip()):
-        tasks().forget(IMPORT)
-        tasks().start(IMPORT, lambda task: _import(task, Path(path.strip())))
-        st.rerun()
+    st.button("Copy it", key="import", disabled=not path.strip(), on_click=_start_import)
 
 
 def _searched(state: DatasetStatus) -> None:
     st.markdown("\n".join(f"- `{place}`: {what}" for place, what in state.searched))
     st.caption(f"The lab's own folder is {state.home}.")
+
+
+def _start_download() -> None:
+    tasks().start(DOWNLOAD, _download)
+
+
+def _start_import() -> None:
+    path = Path(st.session_state["import_path"].strip())
+    tasks().forget(IMPORT)
+    tasks().start(IMPORT, lambda task: _import(task, path))
 
 
 def _download(task: Task) -> None:
@@ -142,6 +147,7 @@ def _download(task: Task) -> None:
     download_cifar10(
         progress=lambda done, total: task.report(*bytes_done(done, total)), should_stop=task.stop.is_set
     )
+    resources.forget_dataset_state()
 
 
 def _import(task: Task, path: Path) -> None:
@@ -149,3 +155,4 @@ def _import(task: Task, path: Path) -> None:
 
     task.report(0.3, "checking every batch")
     import_cifar10(path)
+    resources.forget_dataset_state()
