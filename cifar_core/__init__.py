@@ -13,10 +13,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cifar_core import (
+        agreement,
+        answers_by_epoch,
+        doubts,
+        eda,
+        explain,
+        human,
+        mistakes,
+        neighbours,
+        plots,
+    )
     from cifar_core.config import SearchConfig, TrainConfig
     from cifar_core.data import Dataset, load_dataset
     from cifar_core.errors import CifarLabError
     from cifar_core.evaluation import evaluate
+    from cifar_core.inference import Inference
     from cifar_core.labels import CLASS_NAMES
     from cifar_core.metrics import Report
     from cifar_core.models import create_model
@@ -32,6 +44,7 @@ _HOMES = {
     "CLASS_NAMES": "labels",
     "CifarLabError": "errors",
     "Dataset": "data",
+    "Inference": "inference",
     "PAPER_RESULTS": "paper",
     "Report": "metrics",
     "Run": "training",
@@ -49,20 +62,35 @@ _HOMES = {
     "tune": "tuning",
 }
 
+_MODULES = frozenset(
+    {"agreement", "answers_by_epoch", "doubts", "eda", "explain", "human", "mistakes", "neighbours", "plots"}
+)
+"""Of what a run gets wrong: modules, since some of their functions have the module's own name."""
+
 __all__ = [
     "CLASS_NAMES",
     "PAPER_RESULTS",
     "CifarLabError",
     "Dataset",
+    "Inference",
     "Report",
     "Run",
     "RunState",
     "RunStore",
     "SearchConfig",
     "TrainConfig",
+    "agreement",
+    "answers_by_epoch",
     "create_model",
+    "doubts",
+    "eda",
     "evaluate",
+    "explain",
+    "human",
     "load_dataset",
+    "mistakes",
+    "neighbours",
+    "plots",
     "preset",
     "presets",
     "resume",
@@ -72,6 +100,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"cifar_core.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'cifar_core' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"cifar_core.{_HOMES[name]}"), name)
@@ -80,4 +110,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, *_MODULES})

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
 
+from cifar_core.answers_by_epoch import AnswerLog
 from cifar_core.checkpoint import (
     CHECKPOINT_FILE,
     Progressed,
@@ -18,7 +21,10 @@ from cifar_core.checkpoint import (
 )
 from cifar_core.config import TrainConfig
 from cifar_core.errors import DivergedError
+from cifar_core.evaluation import predict_probabilities
 from cifar_core.recorder import STEP_SECONDS, Progress, Recorder
+
+ANSWERS_BATCH = 500
 
 REMEMBERED = {
     "plateau": ("best", "wait", "cooldown_counter"),
@@ -53,9 +59,9 @@ def controllers(config: TrainConfig) -> dict[str, keras.callbacks.Callback]:
 class Session(keras.callbacks.Callback):
     """Reports about once a second, stops within a step, and commits each epoch.
 
-    An epoch is committed in this order: best weights, checkpoint, database row. A kill between
-    any two leaves a checkpoint that knows at least as much as the database, so that a resumed run
-    repeats or re-records an epoch and never loses or doubles one.
+    An epoch is committed in this order: best weights, answers (where they are recorded), checkpoint,
+    database row. A kill between any two leaves a checkpoint that knows at least as much as the
+    database, so that a resumed run repeats or re-records an epoch and never loses or doubles one.
 
     Must stand last in the list of callbacks: Keras's own reset their state in `on_train_begin`,
     after which this one gives back what the checkpoint remembers.
@@ -70,9 +76,11 @@ class Session(keras.callbacks.Callback):
         steps: int,
         images: int,
         progressed: Progressed,
+        answers: AnswerLog | None = None,
     ) -> None:
         super().__init__()
         self.config, self.recorder, self.steered = config, recorder, steered
+        self.answers = answers
         self.steps, self.images = steps, images
         self.progressed = progressed
         self.best_weights: list[np.ndarray] | None = None
@@ -122,6 +130,7 @@ class Session(keras.callbacks.Callback):
         metrics["seconds"] = now - self._epoch_began
         metrics["images_per_second"] = self.images / max(self._trained - self._epoch_began, 1e-9)
         self._keep_best(epoch, metrics)
+        self._record_answers(epoch)
         self.progressed.history.append({"epoch": epoch + 1, **metrics})
         self.progressed.callbacks = self._remember()
         self.progressed.complete = bool(self.model.stop_training) or epoch + 1 >= self.config.epochs
@@ -171,6 +180,24 @@ class Session(keras.callbacks.Callback):
             data = weights_bytes(self.best_weights) if self.recorder.store is not None else b""
             self.recorder.artifact(best_file(epoch + 1), lambda stream: stream.write(data))
 
+    def _record_answers(self, epoch: int) -> None:
+        """Ask the weights that would be tested, were this the last epoch."""
+        if self.answers is None:
+            return
+        self.recorder.stage(f"recording the answers after epoch {epoch + 1}")
+        with _weights(self.model, kept_weights(self.model)):
+            self.answers.record(self._predict)
+
+    def _predict(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities, one batch after the other, so that Stop is heard in between."""
+        parts = []
+        for start in range(0, len(images), ANSWERS_BATCH):
+            if self.recorder.stop_requested():
+                raise StopRequested
+            batch = images[start : start + ANSWERS_BATCH]
+            parts.append(predict_probabilities(self.model, batch, ANSWERS_BATCH))
+        return np.concatenate(parts)
+
     def _remember(self) -> dict[str, dict[str, Any]]:
         return {
             name: {key: _plain(getattr(self.steered[name], key)) for key in keys}
@@ -188,6 +215,17 @@ class Session(keras.callbacks.Callback):
             for old in folder.glob("best-*.npz"):
                 if old.name != current:
                     old.unlink(missing_ok=True)
+
+
+@contextmanager
+def _weights(model: keras.Model, weights: list[np.ndarray]) -> Iterator[None]:
+    """The model with other weights for a while; bit by bit as before afterwards."""
+    before = model.get_weights()
+    model.set_weights(weights)
+    try:
+        yield
+    finally:
+        model.set_weights(before)
 
 
 def best_file(epoch: int) -> str:

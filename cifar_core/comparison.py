@@ -12,6 +12,7 @@ apart is another question, and `Group.spread` answers it.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -274,8 +275,8 @@ def places(order: Sequence[str], found: Mapping[str, Answers | None]) -> list[Pl
         if mine is None or leader is None or not _alike(leader, mine):
             leader, rank = mine, place
         ranks.append((rank, mine is not None))
-    sharing = [rank for rank, _ in ranks]
-    return [Place(rank, sharing.count(rank) > 1, tested) for rank, tested in ranks]
+    sharing = Counter(rank for rank, _ in ranks)
+    return [Place(rank, sharing[rank] > 1, tested) for rank, tested in ranks]
 
 
 def _alike(a: Answers, b: Answers) -> bool:

@@ -52,6 +52,12 @@ class TrainConfig(Settings):
         help="Fixes initial weights, order of images, augmentation, dropout and the validation split.",
         group="Run",
     )
+    record_answers: bool = setting(
+        False,
+        help="Keep what the network says of each test image after every epoch, for the gallery of mistakes. "
+        "Costs one pass over the test images an epoch; nothing is chosen or steered by it.",
+        group="Run",
+    )
 
     dataset: DatasetName = setting(
         "cifar10",
@@ -436,6 +442,15 @@ class SearchConfig(Settings):
         1, ge=1, le=20, step=1, help="How many times hyperband goes through all its brackets.", group="Search"
     )
     seed: int = setting(0, ge=0, le=2**31 - 1, step=1, help="Fixes which settings are drawn.", group="Search")
+    workers: int = setting(
+        1,
+        ge=1,
+        le=64,
+        step=1,
+        help="Trials trained at once, each in a process of its own; one per GPU is a good number. "
+        "The trials are the same for any number, but for bayesian, which learns from fewer at a time.",
+        group="Search",
+    )
     name: str = setting(
         "", help="A note for yourself, shown beside the search.", group="Search", max_length=200
     )

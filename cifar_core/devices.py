@@ -71,6 +71,14 @@ def resolve_jit(config: TrainConfig) -> bool:
     return device_summary().kind == "gpu" and not config.deterministic
 
 
+def visible_gpus() -> tuple[str, ...]:
+    """What CUDA_VISIBLE_DEVICES calls each GPU that this process may use."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return tuple(name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1"))
+    return tuple(str(number) for number in range(len(_nvidia_gpus())))
+
+
 def usable_cores() -> int:
     """Cores that this process may run on (not those of the machine)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

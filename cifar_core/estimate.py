@@ -138,7 +138,8 @@ def estimate(config: TrainConfig, network: Architecture | None, store: RunStore 
     images_per_second, evidence, why, factor = speed
     train, validation, test = split_sizes(config)
     epoch = train / images_per_second + validation / (EVALUATION_SPEEDUP * images_per_second)
-    total = START_SECONDS + config.epochs * epoch + test / (EVALUATION_SPEEDUP * images_per_second)
+    tests = 1 + config.epochs * config.record_answers
+    total = START_SECONDS + config.epochs * epoch + tests * test / (EVALUATION_SPEEDUP * images_per_second)
     return Estimate(
         images_per_second,
         epoch,

@@ -1,10 +1,14 @@
-"""Where in the image a network found its answer: Grad-CAM.
+"""Where in the image a network found its answer: Grad-CAM and integrated gradients.
 
 R. R. Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
 Localization, 2017, https://arxiv.org/abs/1610.02391
+M. Sundararajan, A. Taly, Q. Yan, Axiomatic Attribution for Deep Networks, 2017,
+https://arxiv.org/abs/1703.01365
 
-The last layer that still has a map of the image is found by itself, for convolutional networks and
-for the square grid of a transformer's tokens. The network is only read: neither its weights nor its
+Grad-CAM looks at the last layer that still has a map of the image, which it finds by itself, for
+convolutional networks and for the square grid of a transformer's tokens: a coarse map of what the
+network calls a thing. Integrated gradients look at the pixels: finer, noisier, and complete, since what
+the pixels are given adds up to the score. The network is only read: neither its weights nor its
 configuration change.
 """
 
@@ -12,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -23,7 +27,37 @@ from cifar_core.labels import IMAGE_SHAPE, NUM_CLASSES
 if TYPE_CHECKING:
     import keras
 
-Gradients = Callable[["keras.Model", "keras.Model", np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+Gradients = Callable[["keras.Model", "keras.Layer", np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+PixelGradients = Callable[["keras.Model", np.ndarray, int], np.ndarray]
+
+Method = Literal["grad_cam", "integrated_gradients"]
+METHODS: dict[Method, str] = {"grad_cam": "Grad-CAM", "integrated_gradients": "Integrated gradients"}
+"""Ways to explain an answer, with their titles for people."""
+
+BASELINES = (0.0, 255.0)
+"""Black and white: from black alone a black pixel gets nothing, whatever it means to the network
+(P. Sturmfels et al., Visualizing the Impact of Feature Attribution Baselines, 2020,
+https://distill.pub/2020/attribution-baselines/)."""
+STEPS = 16
+"""From each baseline: the map differs little from that of 300 steps (correlation 0.995)."""
+TOP_PERCENT = 99.0
+"""Pixels above this percentile all count as 1, so that one pixel does not darken all others."""
+_AT_ONCE = 8
+"""Images per gradient: a large network keeps some 50 MB of each."""
+
+
+def saliency(
+    model: keras.Model, image: np.ndarray, class_index: int | None = None, method: Method = "grad_cam"
+) -> np.ndarray:
+    """How much each place of the image spoke for a class, by one of `METHODS`.
+
+    Arguments, result and errors as `grad_cam`; ConfigError also for an unknown method.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"Unknown method {method!r}; known are: {', '.join(METHODS)}.")
+    return {"grad_cam": grad_cam, "integrated_gradients": integrated_gradients}[method](
+        model, image, class_index
+    )
 
 
 def grad_cam(model: keras.Model, image: np.ndarray, class_index: int | None = None) -> np.ndarray:
@@ -45,15 +79,73 @@ def grad_cam(model: keras.Model, image: np.ndarray, class_index: int | None = No
         ConfigError: no such class.
         CifarLabError: the model has no layer with a spatial map, or the backend has no gradient here.
     """
-    images = check_images(np.asarray(image)[None])
-    if class_index is not None and not 0 <= class_index < NUM_CLASSES:
+    images, class_index = _asked(model, image, class_index)
+    features, gradients = _gradients()[0](model, spatial_layer(model), images, class_index)
+    return _enlarged(_weighted(_as_map(features), _as_map(gradients)))
+
+
+def integrated_gradients(
+    model: keras.Model, image: np.ndarray, class_index: int | None = None, steps: int = STEPS
+) -> np.ndarray:
+    """How much each pixel spoke for a class: what `attributions` give it over its three channels, where
+    that is for the class and not against it.
+
+    Arguments and errors as `attributions`.
+
+    Returns:
+        float32 (32, 32) in 0..1, the top hundredth of the pixels 1; all zeros where nothing speaks for
+        the class.
+    """
+    spoken = np.maximum(attributions(model, image, class_index, steps).sum(axis=-1), 0.0)
+    top = np.percentile(spoken, TOP_PERCENT)
+    top = top if top > 0 else spoken.max()
+    return np.clip(spoken / top if top > 0 else spoken, 0.0, 1.0).astype(np.float32)
+
+
+def attributions(
+    model: keras.Model, image: np.ndarray, class_index: int | None = None, steps: int = STEPS
+) -> np.ndarray:
+    """What each value of the image adds to a class's score: integrated gradients.
+
+    The gradient of the score (before softmax, where the last layer is one) by the pixels, averaged along
+    the straight way from a plain image to this one (at the middles of `steps` equal parts), times the way.
+    That for each of the `BASELINES`, and the mean of the two. The sum over the image is, but for the
+    finite number of steps, the image's score less the baselines' mean score.
+
+    Args:
+        model: images (N, 32, 32, 3) in 0..255 to probabilities (N, 10).
+        image: (32, 32, 3), uint8 or float in 0..255.
+        class_index: 0..9; None takes the class that the model predicts.
+        steps: from 1, for each baseline; 16 for a look, 100 and more where the sum matters.
+
+    Returns:
+        float32 (32, 32, 3), above 0 what speaks for the class, below what speaks against it.
+
+    Raises:
+        ImageError: an image of another shape or range.
+        ConfigError: no such class, or no steps.
+        CifarLabError: the backend has no gradient here.
+    """
+    if steps < 1:
+        raise ConfigError(f"steps must be a whole number from 1; got {steps!r}.")
+    images, class_index = _asked(model, image, class_index)
+    along = ((np.arange(steps) + 0.5) / steps).astype(np.float32)[:, None, None, None]
+    ways = np.stack([images[0] - np.float32(baseline) for baseline in BASELINES])
+    points = np.concatenate([images[0] - (1 - along) * way for way in ways])
+    slopes = _gradients()[1](model, points, class_index).reshape(len(BASELINES), steps, *IMAGE_SHAPE)
+    return (ways * slopes.mean(axis=1)).mean(axis=0)
+
+
+def _asked(model: keras.Model, image: np.ndarray, class_index: int | None) -> tuple[np.ndarray, int]:
+    """(the image as float32 (1, 32, 32, 3), the class, the predicted one if none was given)."""
+    images = check_images(np.asarray(image)[None]).astype(np.float32)
+    if class_index is None:
+        return images, int(np.argmax(np.asarray(model(images, training=False))[0]))
+    if not 0 <= class_index < NUM_CLASSES:
         raise ConfigError(
             f"class_index must be a whole number from 0 to {NUM_CLASSES - 1}; got {class_index!r}."
         )
-    if class_index is None:
-        class_index = int(np.argmax(np.asarray(model(images.astype(np.float32), training=False))[0]))
-    features, gradients = _gradients()(model, spatial_layer(model), images.astype(np.float32), class_index)
-    return _enlarged(_weighted(_as_map(features), _as_map(gradients)))
+    return images, int(class_index)
 
 
 def spatial_layer(model: keras.Model) -> keras.Layer:
@@ -86,13 +178,14 @@ def _is_map(layer: keras.Layer) -> bool:
     return is_grid and type(layer).__name__ == "Add"
 
 
-def _gradients() -> Gradients:
+def _gradients() -> tuple[Gradients, PixelGradients]:
+    """(gradient by a layer's output, gradient by the pixels) of a class's score, in this backend."""
     import keras
 
     backend = keras.backend.backend()
     if backend not in _BY_BACKEND:
         known = ", ".join(_BY_BACKEND)
-        raise CifarLabError(f"Grad-CAM is not there for the backend {backend!r}; it is for: {known}.")
+        raise CifarLabError(f"Explanations are not there for the backend {backend!r}; they are for: {known}.")
     return _BY_BACKEND[backend]
 
 
@@ -103,22 +196,43 @@ def _tensorflow_gradients(
     import keras
     import tensorflow as tf
 
-    head = _softmax_head(model)
-    given_by, taken_by = _tensors(model)
+    head = softmax_head(model)
+    given_by, taken_by = tensors(model)
     before = model.outputs[0] if head is None else taken_by[head.name]
-    inner = keras.Model(model.inputs, [given_by[layer.name], before])
+    inner = keras.Model(model.inputs[0], [given_by[layer.name], before])
     given = tf.convert_to_tensor(images)
     with tf.GradientTape() as tape:
         tape.watch(given)  # so that what follows is recorded even where all weights are frozen
         features, last = inner(given, training=False)
-        score = _score(head, tf.cast(last, tf.float32), class_index, tf)
+        score = _scores(head, tf.cast(last, tf.float32), class_index, tf)[0]
     gradient = tape.gradient(score, features)
     if gradient is None:
         raise CifarLabError(f"The answer of {model.name!r} does not depend on its layer {layer.name!r}.")
     return (tf.cast(features, tf.float32).numpy()[0], tf.cast(gradient, tf.float32).numpy()[0])
 
 
-def _tensors(model: keras.Model) -> tuple[dict[str, Any], dict[str, Any]]:
+def _tensorflow_pixel_gradients(model: keras.Model, images: np.ndarray, class_index: int) -> np.ndarray:
+    """Gradient of each image's score by its own pixels, float32 (N, 32, 32, 3)."""
+    import keras
+    import tensorflow as tf
+
+    head = softmax_head(model)
+    inner = model if head is None else keras.Model(model.inputs[0], tensors(model)[1][head.name])
+    gradients = []
+    for start in range(0, len(images), _AT_ONCE):
+        given = tf.convert_to_tensor(images[start : start + _AT_ONCE])
+        with tf.GradientTape() as tape:
+            tape.watch(given)
+            last = inner(given, training=False)
+            score = tf.reduce_sum(_scores(head, tf.cast(last, tf.float32), class_index, tf))
+        gradient = tape.gradient(score, given)
+        if gradient is None:
+            raise CifarLabError(f"The answer of {model.name!r} does not depend on the image.")
+        gradients.append(tf.cast(gradient, tf.float32).numpy())
+    return np.concatenate(gradients)
+
+
+def tensors(model: keras.Model) -> tuple[dict[str, Any], dict[str, Any]]:
     """By layer's name: the tensor that it gives, and the (first) one that it takes, in this very model.
 
     `layer.output` will not do: a layer of a loaded `Sequential` was called several times while that was
@@ -138,10 +252,12 @@ def _tensors(model: keras.Model) -> tuple[dict[str, Any], dict[str, Any]]:
     return given_by, taken_by
 
 
-_BY_BACKEND: dict[str, Gradients] = {"tensorflow": _tensorflow_gradients}
+_BY_BACKEND: dict[str, tuple[Gradients, PixelGradients]] = {
+    "tensorflow": (_tensorflow_gradients, _tensorflow_pixel_gradients)
+}
 
 
-def _softmax_head(model: keras.Model) -> keras.Layer | None:
+def softmax_head(model: keras.Model) -> keras.Layer | None:
     """The last layer, where it is dense with softmax: then its scores before softmax are at hand."""
     import keras
 
@@ -150,12 +266,13 @@ def _softmax_head(model: keras.Model) -> keras.Layer | None:
     return last if is_softmax else None
 
 
-def _score(head: keras.Layer | None, last: Any, class_index: int, tf: Any) -> Any:
-    """The class's score: before softmax if it can be had, else the logarithm of its probability."""
+def _scores(head: keras.Layer | None, last: Any, class_index: int, tf: Any) -> Any:
+    """The class's score for each image: before softmax if it can be had, else the logarithm of its
+    probability."""
     if head is None:
-        return tf.math.log(last[0, class_index] + 1e-12)
+        return tf.math.log(last[:, class_index] + 1e-12)
     weights = tf.cast(head.kernel[:, class_index], tf.float32)
-    return tf.tensordot(last[0], weights, 1)  # the bias is the same everywhere
+    return tf.linalg.matvec(last, weights)  # the bias is the same everywhere
 
 
 def _as_map(values: np.ndarray) -> np.ndarray:

@@ -6,11 +6,17 @@ by itself after `IDLE_SECONDS` without a question, and when whoever started it e
 
 One question is one line of JSON to its standard input, one answer one line from its standard output:
 
-    {"id": 1, "model": "/.../model.keras", "images": [base64, n], "explain": 3, "test_flip": false}
+    {"id": 1, "model": "/.../model.keras", "images": [base64, n], "explain": 3, "method": "grad_cam",
+     "test_flip": false}
     {"id": 1, "probabilities": [[...], ...], "heat": base64 or null}    or    {"id": 1, "error": "..."}
 
-`explain` is a class, -1 for the predicted one, or null. Images are uint8 (n, 32, 32, 3), heat is
-float32 (n, 32, 32), both as raw bytes in base64.
+    {"id": 2, "model": "/.../model.keras", "images": [base64, n], "features": true}
+    {"id": 2, "features": [base64, n, d]}
+
+`explain` is a class, -1 for the predicted one, or null; `method` is one of `cifar_core.explain.METHODS`.
+Images are uint8 (n, 32, 32, 3), heat is float32 (n, 32, 32), features are float32 (n, d), all as raw
+bytes in base64. Many images are asked for in parts, so that no line is longer than some megabytes, no
+answer takes long, and others get their turn in between.
 """
 
 from __future__ import annotations
@@ -24,7 +30,9 @@ import sys
 import tempfile
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -36,10 +44,14 @@ from cifar_core.labels import IMAGE_SHAPE, NUM_CLASSES
 if TYPE_CHECKING:
     import keras
 
+    from cifar_core.explain import Method
+
 IDLE_SECONDS = 600.0
 ANSWER_SECONDS = 180.0
 """Longest wait for an answer: loading the framework and a large model on a busy machine included."""
 KEPT_MODELS = 4
+PART_IMAGES = 100
+"""Images per question for features: half a minute of the largest network on a busy processor."""
 PREDICTED = -1
 """As a class to explain: the one that the model predicts."""
 NICENESS = 5
@@ -74,7 +86,13 @@ class Inference:
         self._asked = 0
 
     def ask(
-        self, model: Path, images: np.ndarray, *, explain: int | None = None, test_flip: bool = False
+        self,
+        model: Path,
+        images: np.ndarray,
+        *,
+        explain: int | None = None,
+        method: Method = "grad_cam",
+        test_flip: bool = False,
     ) -> Answer:
         """Probabilities of images and, if wanted, where the model found them.
 
@@ -82,6 +100,7 @@ class Inference:
             model: a `.keras` file.
             images: uint8 (n, 32, 32, 3).
             explain: class 0..9 to show in each image, `PREDICTED`, or None for no explanation.
+            method: how to explain, one of `cifar_core.explain.METHODS`.
             test_flip: average with the mirror images, as the run's test did.
 
         Raises:
@@ -91,16 +110,35 @@ class Inference:
             "model": str(model),
             "images": [_packed(np.ascontiguousarray(images, np.uint8)), len(images)],
             "explain": explain,
+            "method": method,
             "test_flip": test_flip,
         }
-        with self._turn:
-            answer = self._exchange(question)
-        if "error" in answer:
-            raise InferenceError(answer["error"])
+        answer = self._answered(question)
         heat = answer["heat"]
         if heat is not None:
             heat = _unpacked(heat, np.float32, (len(images), *IMAGE_SHAPE[:2]))
         return Answer(np.array(answer["probabilities"], np.float32), heat)
+
+    def features(self, model: Path, images: np.ndarray) -> np.ndarray:
+        """What the model's last layer decides by, of each image with length 1: float32 (n, d), d of 4096 at
+        most. Of very many images rather take `feature_parts`.
+
+        Raises:
+            InferenceError: as `ask`, or the model has no such features.
+        """
+        return np.concatenate(list(self.feature_parts(model, images)))
+
+    def feature_parts(self, model: Path, images: np.ndarray) -> Iterator[np.ndarray]:
+        """The same, 100 images at a time; `images` may be memory-mapped and is read as it goes.
+
+        Raises:
+            InferenceError: as `features`.
+        """
+        for start in range(0, max(len(images), 1), PART_IMAGES):
+            part = np.ascontiguousarray(images[start : start + PART_IMAGES], np.uint8)
+            asked = {"model": str(model), "images": [_packed(part), len(part)], "features": True}
+            text, count, width = self._answered(asked)["features"]
+            yield _unpacked(text, np.float32, (count, width))
 
     def running(self) -> bool:
         """Whether the process is up, so that an answer takes no ten seconds."""
@@ -110,6 +148,14 @@ class Inference:
         """End the process; the next question starts another."""
         with self._turn:
             self._end()
+
+    def _answered(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The answer, when it is our turn. Raises InferenceError where it is none."""
+        with self._turn:
+            answer = self._exchange(question)
+        if "error" in answer:
+            raise InferenceError(answer["error"])
+        return answer
 
     def _exchange(self, question: dict[str, Any]) -> dict[str, Any]:
         self._asked += 1
@@ -235,7 +281,7 @@ class Answerer:
 
     def __init__(self, kept: int = KEPT_MODELS) -> None:
         self.kept = kept
-        self._models: OrderedDict[tuple[str, int, int], keras.Model] = OrderedDict()
+        self._models: OrderedDict[tuple[str, int, int], _Loaded] = OrderedDict()
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         """The answer as it goes over the line; an `error` in words where there is none."""
@@ -251,22 +297,38 @@ class Answerer:
 
         text, count = question["images"]
         images = _unpacked(text, np.uint8, (count, *IMAGE_SHAPE))
-        model = self._model(question["model"])
+        loaded = self._model(question["model"])
+        if question.get("features"):
+            return {"features": _features(loaded.features, images)}
+        model = loaded.model
         probabilities = predict_probabilities(model, images, test_flip=bool(question["test_flip"]))
         heat = None
         if question["explain"] is not None:
-            heat = _packed(_explained(model, images, probabilities, question["explain"]))
+            heat = _packed(_explained(model, images, probabilities, question["explain"], question["method"]))
         return {"probabilities": probabilities.tolist(), "heat": heat}
 
-    def _model(self, path: str) -> keras.Model:
+    def _model(self, path: str) -> _Loaded:
         """Loaded in safe mode: a file that asks to run code is refused."""
         key = _identity(path)
         if key not in self._models:
-            self._models[key] = _load(path)
+            self._models[key] = _Loaded(_load(path))
         self._models.move_to_end(key)
         while len(self._models) > self.kept:
             self._models.popitem(last=False)
         return self._models[key]
+
+
+class _Loaded:
+    """A model, and what is made of it when it is first asked for."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model = model
+
+    @cached_property
+    def features(self) -> keras.Model:
+        from cifar_core.neighbours import feature_model
+
+        return feature_model(self.model)
 
 
 def _identity(path: str) -> tuple[str, int, int]:
@@ -292,12 +354,22 @@ def _load(path: str) -> keras.Model:
 
 
 def _explained(
-    model: keras.Model, images: np.ndarray, probabilities: np.ndarray, class_index: int
+    model: keras.Model, images: np.ndarray, probabilities: np.ndarray, class_index: int, method: Method
 ) -> np.ndarray:
-    from cifar_core.explain import grad_cam
+    from cifar_core.explain import saliency
 
     classes = probabilities.argmax(axis=1) if class_index == PREDICTED else [class_index] * len(images)
-    return np.stack([grad_cam(model, image, int(of)) for image, of in zip(images, classes, strict=True)])
+    return np.stack(
+        [saliency(model, image, int(of), method) for image, of in zip(images, classes, strict=True)]
+    )
+
+
+def _features(model: keras.Model, images: np.ndarray) -> list[Any]:
+    from cifar_core.evaluation import check_images
+    from cifar_core.neighbours import features_of
+
+    found = features_of(model, check_images(images))
+    return [_packed(found), *found.shape]
 
 
 def main(arguments: list[str]) -> None:

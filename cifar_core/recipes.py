@@ -28,6 +28,7 @@ SAME_RECIPE = frozenset(
         "preset",
         "name",
         "seed",
+        "record_answers",
         "dataset",
         "protocol",
         "train_limit",

@@ -54,7 +54,7 @@ _DTYPES = {
     **dict.fromkeys(("ours", "sd", "difference", "minutes"), "float64"),
     **dict.fromkeys(("epochs", "train_images", "test_images"), "Int64"),
 }
-_SAME_RUN = {"seed", "name", "preset", "variant", "precision", "jit", "deterministic"}
+_SAME_RUN = {"seed", "name", "preset", "variant", "record_answers", "precision", "jit", "deterministic"}
 _SCALED = {"train_limit", "test_limit", "epochs", "dataset"}
 
 

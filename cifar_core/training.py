@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
+    from cifar_core.answers_by_epoch import AnswerLog
     from cifar_core.checkpoint import Progressed
 
 MODEL_FILE = "model.keras"
@@ -318,6 +319,7 @@ class _Learner:
                 steps=self.steps,
                 images=len(self.parts.train[0]),
                 progressed=progressed,
+                answers=self._answers(progressed),
             )
             self.recorder.stage("compiling the first step")
             model.fit(
@@ -337,6 +339,15 @@ class _Learner:
             )
             self.best_weights = session.best_weights
         self._set_kept_weights(model, progressed)
+
+    def _answers(self, progressed: Progressed) -> AnswerLog | None:
+        """Where the answers to the test images are kept after each epoch, if they are wanted."""
+        from cifar_core.answers_by_epoch import AnswerLog
+
+        if not self.config.record_answers:
+            return None
+        indices = test_indices(self.config, self.parts.dataset)
+        return AnswerLog(self.recorder, *self.parts.test, indices, progressed.epochs_done)
 
     def _set_kept_weights(self, model: keras.Model, progressed: Progressed) -> None:
         """Put the weights that are to be tested into the model: the best epoch's, or the last's."""

@@ -56,7 +56,7 @@ def _resume_search(store: RunStore, search_id: str, as_json: bool) -> int:
     record = store.get_search(search_id)
     _check_state(search_id, record.state)
     dataset = load_images(trial_config(record.config))
-    return run_search(None, search_id, store=store, dataset=dataset, isolation="none", as_json=as_json)
+    return run_search(None, search_id, store=store, dataset=dataset, isolation=None, as_json=as_json)
 
 
 def _check_state(job_id: str, state: RunState) -> None:

@@ -18,6 +18,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Training": {
         "train": ("training:train", "Train one setting, test it once, record it."),
         "tune": ("tuning:tune", "Search for good settings of a model."),
+        "tune-worker": ("tuning:tune_worker", "Train trials for a search on another machine."),
         "reproduce": ("study:reproduce", "The study's seven runs, its figures beside ours."),
         "resume": ("resuming:resume", "Go on with a run or search from where it was."),
         "stop": ("records:stop", "Ask a run or search to stop; it keeps what it has."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from cifar_core.data import Dataset
     from cifar_core.store import RunStore
     from cifar_core.tuning import SearchResult
+    from cifar_core.tuning.search import Guests
 
+TOKEN = "CIFAR_LAB_TOKEN"
 _SEARCH = describe(SearchConfig)
 _SHARED = {name: s for name, s in describe(TrainConfig).items() if name not in _SEARCH and name != "variant"}
 
@@ -41,8 +44,17 @@ _SHARED = {name: s for name, s in describe(TrainConfig).items() if name not in _
 @click.option(
     "--isolation",
     type=click.Choice(("none", "process")),
-    default="none",
-    help="process: train trials in worker processes, so that memory stays flat over many of them.",
+    help="process: train trials in worker processes, so that memory stays flat over many of them; so it is "
+    "with several workers anyway.",
+)
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    help="Let workers of other machines join (tune-worker), here; a port alone: of this machine only.",
+)
+@click.option("--token", envvar=TOKEN, help=f"What they must know; {TOKEN} too. Without one it is made up.")
+@click.option(
+    "--local", type=click.IntRange(min=0), help="With --listen: so many of the workers run on this machine."
 )
 @json_option("Print one JSON document at the end; progress goes to stderr.")
 def tune(spaces: Sequence[str], store: bool, isolation: Any, as_json: bool, **given: Any) -> int:
@@ -55,6 +67,7 @@ def tune(spaces: Sequence[str], store: bool, isolation: Any, as_json: bool, **gi
     from cifar_core.tuning import check_search
     from cifar_core.tuning.space import trial_config
 
+    guests = _guests(*(given.pop(name) for name in ("listen", "token", "local")))
     config = search_config(spaces, given)
     check_search(config)
     shared = trial_config(config)
@@ -63,6 +76,7 @@ def tune(spaces: Sequence[str], store: bool, isolation: Any, as_json: bool, **gi
         store=RunStore() if store else None,
         dataset=load_dataset(shared.dataset),
         isolation=isolation,
+        guests=guests,
         as_json=as_json,
     )
 
@@ -72,6 +86,51 @@ tune.params += [
     *setting_options(_SHARED.values()),
     *model_options([*_SEARCH, *_SHARED]),
 ]
+
+
+def _guests(listen: str | None, token: str | None, local: int | None) -> Guests | None:
+    """
+    Raises:
+        ConfigError: an address of another form, or --local without one.
+    """
+    from cifar_core.tuning.remote import read_address
+    from cifar_core.tuning.search import Guests
+
+    if listen is None:
+        if local is not None:
+            raise ConfigError(
+                "--local says how many workers run here beside those that join: give --listen too."
+            )
+        return None
+    host, port = read_address(listen)
+    if token is None:
+        token = secrets.token_urlsafe(16)
+        click.echo(
+            f"{PROGRAM}: workers join with {TOKEN}={token} {PROGRAM} tune-worker --chief HOST:{port}",
+            err=True,
+        )
+    return Guests(f"{host}:{port}", token, local)
+
+
+@command("tune-worker")
+@click.option("--chief", metavar="HOST:PORT", required=True, help="Where the search listens.")
+@click.option("--token", envvar=TOKEN, required=True, help=f"The search's secret; better given as {TOKEN}.")
+def tune_worker(chief: str, token: str) -> int:
+    """Train trials for a search that was begun with 'tune --listen', until it ends.
+
+    It needs no dataset and no store: images and settings come from the search, and checkpoints go back
+    to it. Ctrl-C gives the trial back, and another worker goes on with it. One for each GPU: choose
+    with CUDA_VISIBLE_DEVICES.
+    """
+    from cifar_core.tuning.remote import read_address, work_for
+
+    def say(text: str) -> None:
+        click.echo(f"{PROGRAM}: {text}")
+
+    with stopping() as stop:
+        done = work_for(read_address(chief), token, should_stop=stop.requested, say=say)
+    say(f"{done} {'trial' if done == 1 else 'trials'} trained")
+    return stop.exit_status if stop.requested() else 0
 
 
 def search_config(spaces: Sequence[str], given: dict[str, Any]) -> SearchConfig:
@@ -137,6 +196,7 @@ def run_search(
     dataset: Dataset | None,
     isolation: Any,
     as_json: bool,
+    guests: Guests | None = None,
 ) -> int:
     """Begin a search, or go on with one; print what came of it. The exit status."""
     from cifar_core.store import RunState
@@ -150,6 +210,7 @@ def run_search(
             store=store,
             dataset=dataset,
             isolation=isolation,
+            guests=guests,
             progress=search_reporter(progress),
             should_stop=stop.requested,
         )

@@ -57,9 +57,9 @@ def download_cifar10(
         DownloadError: no address gives the official file; stopped; disk full or not writable.
         ConfigError: an address that is not http or https.
     """
-    urls = _checked(list(urls) if urls is not None else [OFFICIAL_URL, *mirrors()])
+    urls = checked(list(urls) if urls is not None else [OFFICIAL_URL, *mirrors()])
     folder = _make_data_dir()
-    with _exclusive(folder, should_stop):
+    with exclusive(folder, should_stop):
         present = inspect(folder)
         if isinstance(present, Location) and not present.is_archive and is_official(present):
             if progress:
@@ -86,7 +86,7 @@ def import_cifar10(path: str | os.PathLike[str]) -> Path:
     folder = _make_data_dir()
     if location.path.resolve().parent == folder.resolve() and not location.is_archive:
         return location.path
-    with _exclusive(folder, None):
+    with exclusive(folder, None):
         return _install(location, folder)
 
 
@@ -95,7 +95,12 @@ def mirrors() -> list[str]:
     return [url.strip() for url in os.environ.get(MIRRORS_VARIABLE, "").split(",") if url.strip()]
 
 
-def _checked(urls: list[str]) -> list[str]:
+def checked(urls: list[str]) -> list[str]:
+    """The addresses as given.
+
+    Raises:
+        ConfigError: one of them is not http or https, or there is none.
+    """
     wrong = [url for url in urls if not url.startswith(("https://", "http://"))]
     if wrong or not urls:
         raise ConfigError(
@@ -173,7 +178,7 @@ def _remove_superseded(folder: Path, keep: Path) -> None:
 
 
 @contextlib.contextmanager
-def _exclusive(folder: Path, should_stop: ShouldStop | None) -> Iterator[None]:
+def exclusive(folder: Path, should_stop: ShouldStop | None) -> Iterator[None]:
     """Hold the folder's lock; wait while another process does.
 
     The lock file stays: removing it would let two processes hold two files of the same name.

@@ -58,6 +58,11 @@ class Wanted:
     target: Path
     size: int
     sha256: str
+    advice: str = (
+        "Check the network and try again (what has arrived is kept), name mirrors in CIFAR_LAB_MIRRORS, or "
+        "fetch the file by other means and take it with `cifar-lab data import FILE`"
+    )
+    """What to do where no address gives it."""
 
     @property
     def part(self) -> Path:
@@ -107,11 +112,7 @@ def fetch(
             report.finished()
             return
         problems.append(f"{url}: {problem}")
-    raise DownloadError(
-        f"{wanted.target.name} could not be fetched. {'; '.join(problems)}. Check the network and try again "
-        f"(what has arrived is kept), name mirrors in CIFAR_LAB_MIRRORS, or fetch the file by other means "
-        "and take it with `cifar-lab data import FILE`."
-    )
+    raise DownloadError(f"{wanted.target.name} could not be fetched. {'; '.join(problems)}. {wanted.advice}.")
 
 
 def sha256_of(path: Path) -> str:

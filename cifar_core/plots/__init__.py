@@ -23,6 +23,12 @@ from cifar_core.plots.curves import (
     smooth,
 )
 from cifar_core.plots.layout import TEMPLATE, figure, themed
+from cifar_core.plots.mistakes import (
+    agreement_matrix,
+    confidence_bars,
+    confused_pairs_bars,
+    worst_classes_bars,
+)
 from cifar_core.plots.results import (
     class_distribution,
     confusion_difference,
@@ -38,7 +44,10 @@ __all__ = [
     "TEMPLATE",
     "Curve",
     "accuracy_against_cost",
+    "agreement_matrix",
     "class_distribution",
+    "confidence_bars",
+    "confused_pairs_bars",
     "confusion_difference",
     "confusion_matrix",
     "curve_layout",
@@ -55,4 +64,5 @@ __all__ = [
     "seed_bands",
     "smooth",
     "themed",
+    "worst_classes_bars",
 ]

@@ -8,13 +8,13 @@ from itertools import groupby
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Connection, Row, Select, case, func, select
 
 from cifar_core.errors import ConfigError
 from cifar_core.store import schema
 from cifar_core.store.frames import make_frame
 from cifar_core.store.lifecycle import Lifecycle
-from cifar_core.store.states import RunState
+from cifar_core.store.states import UNFINISHED, RunState
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +41,13 @@ _QUERIED = {
 
 class Leaderboard(Lifecycle):
     """The part of the store that ranks."""
+
+    def standing(self) -> tuple[Any, ...]:
+        """Differs as soon as anything is written that a board can show: of what has ended all, of what has
+        not its state. What a training tells of itself each second leaves it as it is, so that whoever
+        keeps a board need not read thousands of runs again for that.
+        """
+        return self._db.read(_standing)
 
     def leaderboard(
         self,
@@ -76,6 +83,16 @@ class Leaderboard(Lifecycle):
         runs = self._db.read(lambda connection: connection.execute(_query(wanted)).all())
         rows = _ranked([_row(group) for group in _grouped(runs, keys)])
         return make_frame([tuple(row[name] for name in _COLUMNS) for row in rows], list(_COLUMNS.items()))
+
+
+def _standing(connection: Connection) -> tuple[Any, ...]:
+    found: list[Any] = []
+    for table in (schema.runs, schema.searches):
+        ended = func.max(case((table.c.state.not_in(UNFINISHED), table.c.revision)))
+        found += connection.execute(select(func.count(), ended).select_from(table)).one()
+    runs = schema.runs
+    open_runs = select(runs.c.id, runs.c.state).where(runs.c.state.in_(UNFINISHED)).order_by(runs.c.id)
+    return (*found, *(tuple(row) for row in connection.execute(open_runs)))
 
 
 def _query(wanted: dict[str, Any]) -> Select[Any]:

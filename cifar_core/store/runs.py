@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from cifar_core.config import TrainConfig
 
-_LABELS = {"seed", "name", "preset", "variant"}
+_LABELS = {"seed", "name", "preset", "variant", "record_answers"}
 """Settings that do not change what is learned, but for chance."""
 
 _PROGRESS = (
@@ -397,7 +397,7 @@ def new_id(connection: Connection, table: Table, word: str) -> str:
 
 
 def settings_key(config: TrainConfig) -> str:
-    """Equal for settings that differ in seed, name, preset and variant only."""
+    """Equal for settings that differ in seed, name, preset, variant and what is recorded only."""
     rest = {name: value for name, value in config.flat().items() if name not in _LABELS}
     return hashlib.sha256(to_json(rest).encode()).hexdigest()[:16]
 

@@ -7,6 +7,7 @@
 Importing this package loads no framework; `tune` does when it is called.
 """
 
+from cifar_core.tuning.cost import SearchCost, middle, search_cost
 from cifar_core.tuning.importance import importance
 from cifar_core.tuning.plan import Plan, SearchStatus, make_plan, status, tree
 from cifar_core.tuning.search import (
@@ -15,6 +16,7 @@ from cifar_core.tuning.search import (
     carry_out_search,
     check_search,
     stop_after_trial,
+    stopping_after_trial,
     tune,
 )
 from cifar_core.tuning.space import SEARCH_PRESETS, dimensions, search_preset, searchable
@@ -22,6 +24,7 @@ from cifar_core.tuning.space import SEARCH_PRESETS, dimensions, search_preset, s
 __all__ = [
     "SEARCH_PRESETS",
     "Plan",
+    "SearchCost",
     "SearchProgress",
     "SearchResult",
     "SearchStatus",
@@ -30,10 +33,13 @@ __all__ = [
     "dimensions",
     "importance",
     "make_plan",
+    "middle",
+    "search_cost",
     "search_preset",
     "searchable",
     "status",
     "stop_after_trial",
+    "stopping_after_trial",
     "tree",
     "tune",
 ]

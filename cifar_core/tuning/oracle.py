@@ -13,7 +13,8 @@ What is mended on the way:
 * seed 0 means "any" to KerasTuner, and neighbouring seeds draw shifted copies of the same numbers;
 * a failed trial leaves hyperband's bracket short, so that fewer are promoted than planned; here it
   takes part as the worst of all;
-* the Bayesian oracle draws 3 settings per dimension before it learns, which may be all there are;
+* the Bayesian oracle draws 3 settings per dimension before it learns, which may be all there are, and
+  guesses trials that are still running by what it had fitted some trials ago;
 * a small space counts as exhausted after 20 repeated draws.
 """
 
@@ -95,6 +96,23 @@ class _Bayesian(_Unsaved, keras_tuner.oracles.BayesianOptimizationOracle):
             return {"status": "RUNNING", "values": dict(self.known)}
         return super().populate_space(trial_id)
 
+    def _vectorize_trials(self) -> tuple[np.ndarray, np.ndarray]:
+        """Running trials are guessed by what the ended ones tell now, not by the fit of some call before,
+        which a search that is gone on with would not have."""
+        if self.ongoing_trials:
+            self.gpr = self._make_gpr()
+            self.gpr.fit(*self._ended())
+        return super()._vectorize_trials()
+
+    def _ended(self) -> tuple[np.ndarray, np.ndarray]:
+        trials, ongoing = self.trials, self.ongoing_trials
+        self.trials = {name: trial for name, trial in trials.items() if trial.status != "RUNNING"}
+        self.ongoing_trials = {}
+        try:
+            return super()._vectorize_trials()
+        finally:
+            self.trials, self.ongoing_trials = trials, ongoing
+
 
 class Driver:
     """One oracle of KerasTuner and the plan that it follows."""
@@ -105,9 +123,13 @@ class Driver:
         self._failed: set[str] = set()
 
     def propose(self) -> Proposal | None:
-        """The next trial, to be ended with `tell` before another is asked for; None: the search is done."""
+        """The next trial; None: the search is done.
+
+        What the others came to must be known to the oracle before, by `tell` or `assume`; only
+        bayesian may be asked while some are running.
+        """
         with _quiet():
-            trial = self._oracle.create_trial("search")
+            trial = self._oracle.create_trial(f"worker of trial {len(self._oracle.trials)}")
         if trial.status != "RUNNING":
             return None
         values = {k: v for k, v in trial.hyperparameters.values.items() if not k.startswith("tuner/")}
@@ -117,15 +139,26 @@ class Driver:
 
     def tell(self, proposal: Proposal, score: float | None) -> None:
         """End a trial with its validation accuracy, or with None where it failed."""
+        trial = self._oracle.trials[proposal.trial_id]
         if score is None:
             self._failed.add(proposal.trial_id)
-        trial = self._oracle.trials[proposal.trial_id]
+        if trial.status != "RUNNING":  # assumed before
+            trial.score = _WORST if score is None else score
+            return
         trial.status = "COMPLETED" if score is not None or self.config.tuner == "hyperband" else "FAILED"
         with _quiet():
             if trial.status == "COMPLETED":
                 metrics = {OBJECTIVE: _WORST if score is None else score}
                 self._oracle.update_trial(trial.trial_id, metrics, step=proposal.slot.epochs)
             self._oracle.end_trial(trial)
+
+    def assume(self, proposal: Proposal) -> None:
+        """Count a trial as ended that is still being trained, so that the next can be asked for; `tell`
+        then says what it came to. Not for bayesian, to whom every score matters at once."""
+        self._oracle.trials[proposal.trial_id].status = "COMPLETED"
+        with _quiet():
+            self._oracle.update_trial(proposal.trial_id, {OBJECTIVE: _WORST}, step=proposal.slot.epochs)
+            self._oracle.end_trial(self._oracle.trials[proposal.trial_id])
 
     def replay(self, trial_id: str, values: Mapping[str, Any], score: float | None) -> Proposal:
         """Let the oracle propose a trial of the record again, and tell it what came of it.
@@ -154,34 +187,6 @@ class Driver:
 
     def failed(self, trial_id: str | None) -> bool:
         return trial_id in self._failed
-
-    def promotable(self) -> set[str]:
-        """Trials whose training may still be continued by a later one.
-
-        Of hyperband's rounds that are not yet decided, those of the best that can still be among the
-        promoted; ties rank as the oracle ranks them, the earlier first.
-        """
-        if self.config.tuner != "hyperband":
-            return set()
-        keep: set[str] = set()
-        trials = list(self._oracle.trials.values())
-        start = 0
-        for bracket in self.plan.brackets:
-            rounds = []
-            for item in bracket.rounds:
-                rounds.append(trials[start : start + item.trials])
-                start += item.trials
-            for item, mine, following in zip(bracket.rounds[1:], rounds, rounds[1:], strict=False):
-                keep |= _promotable(mine, following, item.trials)
-        return keep - self._failed
-
-
-def _promotable(mine: list[Any], following: list[Any], places: int) -> set[str]:
-    """Of a round's trials, those that may still get one of the next round's places."""
-    taken = {trial.hyperparameters.values["tuner/trial_id"] for trial in following}
-    ended = [trial for trial in mine if trial.status == "COMPLETED" and trial.trial_id not in taken]
-    ranked = sorted(ended, key=lambda trial: trial.score, reverse=True)
-    return {trial.trial_id for trial in ranked[: places - len(taken)]}
 
 
 def _oracle(config: SearchConfig, plan: Plan, found: list[Dimension]) -> Any:

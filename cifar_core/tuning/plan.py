@@ -15,6 +15,9 @@ from cifar_core.errors import ConfigError
 from cifar_core.store import RunState
 from cifar_core.tuning.space import combinations, dimensions
 
+ENDED = (RunState.FINISHED, RunState.FAILED)
+"""States of a trial that nobody goes on with."""
+
 
 @dataclass(frozen=True)
 class Round:
@@ -155,7 +158,9 @@ class SearchStatus:
     eta_s: float | None
 
 
-def status(plan: Plan, trials: Sequence[Mapping[str, Any]], *, final_epochs: int = 0) -> SearchStatus:
+def status(
+    plan: Plan, trials: Sequence[Mapping[str, Any]], *, final_epochs: int = 0, workers: int = 1
+) -> SearchStatus:
     """Progress and time left, from the recorded trials.
 
     An epoch costs what it cost so far on average, building and compiling of models included; a trial
@@ -165,6 +170,7 @@ def status(plan: Plan, trials: Sequence[Mapping[str, Any]], *, final_epochs: int
         plan: of the search.
         trials: with number (from 1), state, epochs_done (its own, without a parent's) and duration_s.
         final_epochs: of the winner's full training, if it is to follow.
+        workers: trials that are trained at once.
     """
     done = spared = trained = 0
     seconds = 0.0
@@ -172,10 +178,11 @@ def status(plan: Plan, trials: Sequence[Mapping[str, Any]], *, final_epochs: int
         slot, mine = plan.slot(int(trial["number"])), int(trial["epochs_done"])
         trained += mine
         seconds += _seconds(trial["duration_s"])
-        if RunState(trial["state"]) in (RunState.FINISHED, RunState.FAILED):
+        if RunState(trial["state"]) in ENDED:
             done += 1
             spared += slot.epochs - slot.first_epoch - mine
-    left = plan.epochs - spared - trained + final_epochs
+    together = min(workers, plan.trials - done) or 1
+    left = (plan.epochs - spared - trained) / together + final_epochs
     eta = seconds / trained * left if trained and seconds else None
     return SearchStatus(done, plan.trials, trained, plan.epochs, eta)
 

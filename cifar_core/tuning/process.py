@@ -9,7 +9,8 @@ orders to a worker, one JSON text a line:
     from the worker    {"report": ...} as a trial goes on, then {"outcome" | "failed" | "stopped": ...}
 
 The worker's standard input is also its lifeline: when it ends, whether closed in order to stop the
-trial or because the searching process died, the worker stops within a step and leaves.
+trial or because the searching process died, the worker stops within a step and leaves; one that is
+stuck in a step is gone after a minute.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -44,11 +45,20 @@ PATIENCE_S = 60.0
 
 
 class ProcessTrainer:
-    """Trains trials in a worker process; a new one after `trials` of them, or when one died."""
+    """Trains trials in a worker process; a new one after `trials` of them, or when one died.
 
-    def __init__(self, config: SearchConfig, images: TrialImages, folder: Path, *, trials: int) -> None:
+    Args:
+        config: of the search.
+        folder: with the images that `save_images` wrote, and for the checkpoints.
+        trials: how many a process trains.
+        environment: variables that its processes get, e.g. which GPU is theirs.
+    """
+
+    def __init__(
+        self, config: SearchConfig, folder: Path, *, trials: int, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.config, self.folder, self.trials = config, folder, trials
-        _save_images(images, folder)
+        self._environment = dict(environment or {})
         self._worker: _Worker | None = None
 
     def train(
@@ -56,7 +66,7 @@ class ProcessTrainer:
     ) -> Outcome:
         """As `Trainer.train`; a worker that dies is a TrainingError that says how."""
         if self._worker is None:
-            self._worker = _Worker(self.config, self.folder)
+            self._worker = _Worker(self.config, self.folder, self._environment)
         try:
             outcome = self._worker.train(order, report, should_stop)
         except BaseException:
@@ -68,8 +78,6 @@ class ProcessTrainer:
 
     def close(self) -> None:
         self._end_worker()
-        for path in _image_files(self.folder).values():
-            path.unlink(missing_ok=True)
 
     def _end_worker(self) -> None:
         if self._worker is not None:
@@ -80,14 +88,15 @@ class ProcessTrainer:
 class _Worker:
     """One worker process and the lines between it and us."""
 
-    def __init__(self, config: SearchConfig, folder: Path) -> None:
+    def __init__(self, config: SearchConfig, folder: Path, environment: Mapping[str, str]) -> None:
         self.trained = 0
+        found = os.pathsep.join(filter(None, [_ROOT, os.getenv("PYTHONPATH")]))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cifar_core.tuning.process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [_ROOT, os.getenv("PYTHONPATH")]))},
+            env={**os.environ, "PYTHONPATH": found, **environment},
             start_new_session=True,  # Ctrl+C is for the searching process, which then ends this one in order
         )
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
@@ -177,10 +186,16 @@ def _image_files(folder: Path) -> dict[str, Path]:
     }
 
 
-def _save_images(images: TrialImages, folder: Path) -> None:
+def save_images(images: TrialImages, folder: Path) -> None:
+    """Write what all workers of a search learn from; `remove_images` takes it away."""
     arrays = (*images.train, *images.validation)
     for path, array in zip(_image_files(folder).values(), arrays, strict=True):
         np.save(path, array)
+
+
+def remove_images(folder: Path) -> None:
+    for path in _image_files(folder).values():
+        path.unlink(missing_ok=True)
 
 
 def _load_images(folder: Path) -> TrialImages:
@@ -212,6 +227,9 @@ def _listen(orders: IO[str], waiting: queue.Queue[Order | None], ended: threadin
         waiting.put(Order(**json.loads(line)))
     ended.set()
     waiting.put(None)
+    # A daemon's thread ends with its process; where that hangs in a long step, it ends the process.
+    time.sleep(PATIENCE_S)
+    os._exit(1)
 
 
 def _carried_out(trainer: Trainer, order: Order, answers: IO[str], ended: threading.Event) -> dict[str, Any]:

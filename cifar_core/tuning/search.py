@@ -1,21 +1,22 @@
 """A whole search: propose, train, record, promote, stop, go on again, and train the winner in full.
 
 The store's table of trials is the search's memory. A search that was stopped or killed is gone on
-with by telling a new oracle what those trials came to (`oracle.Driver`), so nothing is repeated but
-the trial that was cut, and that only from its last completed epoch.
+with by telling a new oracle what those trials came to (`schedule.Schedule`), so nothing is repeated but
+the trials that were cut, and those only from their last completed epoch.
 
 This module loads no framework until a search runs: pages read `SearchResult` and the plan.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cifar_core.config import SearchConfig, TrainConfig
 from cifar_core.errors import (
@@ -28,16 +29,19 @@ from cifar_core.errors import (
 )
 from cifar_core.recorder import Progress, Recorder, StopCallback
 from cifar_core.store import RunState, RunStore, SearchRecord
-from cifar_core.tuning.plan import Plan, SearchStatus, make_plan, status
+from cifar_core.tuning.plan import ENDED, Plan, SearchStatus, make_plan, status
 from cifar_core.tuning.space import check_space, full_epochs, trial_config, tuned_config
+from cifar_core.tuning.trial import Order
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from cifar_core.data import Dataset
     from cifar_core.training import Run
-    from cifar_core.tuning.oracle import Driver, Proposal
-    from cifar_core.tuning.trial import Order, Outcome
+    from cifar_core.tuning.crew import Crew, Ended, Together, TrialTrainer
+    from cifar_core.tuning.oracle import Proposal
+    from cifar_core.tuning.remote import Door
+    from cifar_core.tuning.schedule import Schedule
 
 MOST_FAILURES = 3
 """So many failed trials in a row end a search."""
@@ -46,7 +50,22 @@ TRIALS_PER_PROCESS = 5
 """With isolation="process": a worker is replaced after so many trials, and its memory is free again."""
 
 Isolation = Literal["none", "process"]
-ENDED = (RunState.FINISHED, RunState.FAILED)
+
+
+@dataclass(frozen=True)
+class Guests:
+    """Workers of other machines may join a search; see `tuning.remote`.
+
+    Attributes:
+        address: to listen at, "HOST:PORT"; a port alone is for this machine only.
+        token: a secret that they must know.
+        local: how many of the search's workers run on this machine; None: all of them. Those that
+            join come on top.
+    """
+
+    address: str
+    token: str = field(repr=False)
+    local: int | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +116,8 @@ def tune(
     search_id: str | None = None,
     progress: SearchCallback | None = None,
     should_stop: StopCallback | None = None,
-    isolation: Isolation = "none",
+    isolation: Isolation | None = None,
+    guests: Guests | None = None,
 ) -> SearchResult:
     """Search as `config` says, or go on with the search `search_id`.
 
@@ -106,12 +126,15 @@ def tune(
         store: where the search is recorded; None works in a temporary folder and leaves nothing.
         dataset: images to use; loaded by the settings where None. Trials see training images only.
         search_id: a search of the store that is queued, or was stopped, failed or crashed: nothing
-            of it is repeated but the trial that was cut, from its last completed epoch.
+            of it is repeated but the trials that were cut, from their last completed epoch.
         progress: called with a `SearchProgress` about once a second and after each epoch and trial.
-        should_stop: asked after each step; True stops the search within that step.
+        should_stop: asked after each step; True stops the search within that step. With several
+            workers it is asked from several threads.
         isolation: "none" trains in this process, which grows by 12 to 130 MB a trial; "process" trains
             in worker processes that are replaced every few trials, so that memory stays flat and a
-            trial that takes its process down is one failed trial.
+            trial that takes its process down is one failed trial. None: "process" for a search of
+            several workers, else "none".
+        guests: lets workers of other machines join, see `Guests`.
 
     Raises:
         ConfigError: the space or the settings are not possible. DataError: no usable images.
@@ -120,7 +143,7 @@ def tune(
         TrainingError: three trials in a row failed, or all did. In a store the search is then FAILED,
         with the reason.
     """
-    if isolation not in get_args(Isolation):
+    if isolation not in (None, *get_args(Isolation)):
         raise ConfigError(f"isolation must be one of {', '.join(get_args(Isolation))}; got {isolation!r}.")
     if search_id is None:
         if config is None:
@@ -129,6 +152,7 @@ def tune(
     elif store is None:
         raise ConfigError("search_id names a search of a store: give store=RunStore() too.")
     options = {"dataset": dataset, "progress": progress, "should_stop": should_stop, "isolation": isolation}
+    options["guests"] = guests
     if store is None:
         return _unrecorded(config, options)
     search_id = _claimed(store, config, search_id)
@@ -150,6 +174,11 @@ def stop_after_trial(store: RunStore, search_id: str) -> None:
     store.write_artifact(store.get_search(search_id).id, STOP_FILE, b"")
 
 
+def stopping_after_trial(store: RunStore, search_id: str) -> bool:
+    """Was a running search asked to stop once its current trial has ended? The id whole."""
+    return (store.artifact_dir(search_id) / STOP_FILE).exists()
+
+
 def carry_out_search(
     store: RunStore,
     search_id: str,
@@ -157,10 +186,11 @@ def carry_out_search(
     dataset: Dataset | None = None,
     progress: SearchCallback | None = None,
     should_stop: StopCallback | None = None,
-    isolation: Isolation = "none",
+    isolation: Isolation | None = None,
+    guests: Guests | None = None,
 ) -> SearchResult:
     """Carry out a search of the store that this process has claimed. Arguments and errors as `tune`."""
-    return _carried_out(store, search_id, dataset, progress, should_stop, isolation, recorded=True)
+    return _carried_out(store, search_id, dataset, progress, should_stop, isolation, guests, recorded=True)
 
 
 def _unrecorded(config: SearchConfig | None, options: dict[str, Any]) -> SearchResult:
@@ -195,7 +225,8 @@ def _carried_out(
     dataset: Dataset | None,
     progress: SearchCallback | None,
     should_stop: StopCallback | None,
-    isolation: Isolation,
+    isolation: Isolation | None,
+    guests: Guests | None,
     *,
     recorded: bool,
 ) -> SearchResult:
@@ -203,33 +234,49 @@ def _carried_out(
 
     with recorded_end(store, search_id), Recorder(store, search_id, None, should_stop) as recorder:
         search = _Search(store, store.get_search(search_id), recorder, progress or _ignore)
-        return search.run(dataset, isolation, recorded)
+        return search.run(dataset, isolation, guests, recorded)
 
 
 def _ignore(report: SearchProgress) -> None:
     """For a search that nobody listens to."""
 
 
-class TrialTrainer(Protocol):
-    """Trains one trial after another, here or in another process."""
+def make_trainers(
+    config: SearchConfig, dataset: Dataset, folder: Path, isolation: Isolation
+) -> list[TrialTrainer]:
+    """Those who train the trials of a search, at once; they are given training images only.
 
-    def train(
-        self, order: Order, *, report: Callable[[Progress], None], should_stop: Callable[[], bool]
-    ) -> Outcome: ...
-
-    def close(self) -> None: ...
-
-
-def make_trainer(config: SearchConfig, dataset: Dataset, folder: Path, isolation: Isolation) -> TrialTrainer:
-    """What trains the trials of a search; it is given training images only."""
+    Raises:
+        ConfigError: several workers in one process.
+    """
+    from cifar_core.tuning.process import ProcessTrainer, save_images
     from cifar_core.tuning.trial import Trainer, trial_images
 
+    if isolation == "none" and config.workers > 1:
+        raise ConfigError(
+            f"workers={config.workers} train in processes of their own: take isolation='process', "
+            "or workers=1."
+        )
     images = trial_images(trial_config(config), dataset)
     if isolation == "none":
-        return Trainer(config, images, folder)
-    from cifar_core.tuning.process import ProcessTrainer
+        return [Trainer(config, images, folder)]
+    save_images(images, folder)
+    return [
+        ProcessTrainer(config, folder, trials=TRIALS_PER_PROCESS, environment=environment)
+        for environment in worker_environments(config.workers)
+    ]
 
-    return ProcessTrainer(config, images, folder, trials=TRIALS_PER_PROCESS)
+
+def worker_environments(workers: int) -> list[dict[str, str]]:
+    """Which GPU each worker sees: its own where there are enough, else they take turns to share; with one
+    worker or no GPU, what this process sees."""
+    from cifar_core.devices import visible_gpus
+
+    gpus = visible_gpus()
+    if workers == 1 or not gpus:
+        return [{} for _ in range(workers)]
+    sharing = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"} if workers > len(gpus) else {}
+    return [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)], **sharing} for i in range(workers)]
 
 
 class _Search:
@@ -246,8 +293,12 @@ class _Search:
         self.final_epochs = full_epochs(self.config) if self.config.train_best else 0
         """Epochs of the winner's training that are left."""
         self._failures = 0
+        self._running: dict[str, tuple[Proposal, float, float]] = {}
+        """Of each trial that is being trained: when it began, and the seconds that it had before."""
 
-    def run(self, dataset: Dataset | None, isolation: Isolation, recorded: bool) -> SearchResult:
+    def run(
+        self, dataset: Dataset | None, isolation: Isolation | None, guests: Guests | None, recorded: bool
+    ) -> SearchResult:
         from cifar_core.callbacks import StopRequested
 
         self._stage("loading data")
@@ -255,7 +306,7 @@ class _Search:
         self._begin(loaded)
         (self.folder / STOP_FILE).unlink(missing_ok=True)
         try:
-            self._trials(make_trainer(self.config, loaded, self.folder, isolation))
+            self._trials(loaded, isolation, guests)
             self._require_a_winner()
             run = self._train_best(loaded, recorded) if self.config.train_best else None
         except StopRequested:
@@ -302,50 +353,128 @@ class _Search:
 
     # --- Trials --------------------------------------------------------------------------------
 
-    def _trials(self, trainer: TrialTrainer) -> None:
-        from cifar_core.tuning.oracle import Driver
+    def _trials(self, dataset: Dataset, isolation: Isolation | None, guests: Guests | None) -> None:
+        from cifar_core.tuning.process import remove_images
+        from cifar_core.tuning.schedule import Schedule
 
-        driver = Driver(self.config)
+        schedule = Schedule(self.config, list(self.rows.values()))
         try:
-            for row in list(self.rows.values()):
-                if row["state"] in ENDED:
-                    score = row["score"] if row["state"] is RunState.FINISHED else None
-                    driver.replay(row["trial_id"], row["settings"], score)
-                else:
-                    self._trial(driver, trainer, driver.reproposed(row["trial_id"], row["settings"]))
-            while (proposal := self._propose(driver)) is not None:
-                self._trial(driver, trainer, proposal)
+            with contextlib.ExitStack() as stack:
+                self._until_all_ended(schedule, self._crew(stack, dataset, isolation, guests))
         finally:
-            trainer.close()
-        self._discard_checkpoints(driver)
+            remove_images(self.folder)
+            for trial_id in list(self._running):
+                # Stopped, or the search itself cannot go on: these are cut, not failed.
+                self._end(trial_id, RunState.STOPPED, reason="cut before its end")
+        self._discard_checkpoints(schedule)
 
-    def _propose(self, driver: Driver) -> Proposal | None:
-        self._stop_if_asked()
-        self._stage("choosing the next settings")
-        return driver.propose()
+    def _crew(
+        self,
+        stack: contextlib.ExitStack,
+        dataset: Dataset,
+        isolation: Isolation | None,
+        guests: Guests | None,
+    ) -> Crew:
+        """Who trains; let go of as `stack` is closed."""
+        from cifar_core.tuning.crew import Alone, Together
 
-    def _trial(self, driver: Driver, trainer: TrialTrainer, proposal: Proposal) -> None:
-        self._stop_if_asked()
-        row = self._begin_trial(proposal)
-        began, before = time.perf_counter(), row["duration_s"] or 0.0
+        alone = guests is None and self.config.workers == 1
+        trainers = make_trainers(
+            self.config, dataset, self.folder, isolation or ("none" if alone else "process")
+        )
+        if alone:
+            crew = Alone(trainers[0], self.recorder.stop_requested)
+            stack.callback(crew.close)
+            return crew
+        here = trainers if guests is None or guests.local is None else trainers[: guests.local]
+        together = Together(here, self.recorder.stop_requested)
+        stack.callback(together.close)
+        if guests is not None:
+            stack.callback(self._door(guests, dataset, together).close)
+        return together
 
-        def end(state: RunState, **values: Any) -> None:
-            duration = before + time.perf_counter() - began
-            self._record(proposal.trial_id, state=state, duration_s=duration, **values)
+    def _door(self, guests: Guests, dataset: Dataset, crew: Together) -> Door:
+        from cifar_core.tuning.remote import Door, read_address
+        from cifar_core.tuning.trial import trial_images
 
-        try:
-            score = self._score(driver, trainer, proposal, end)
-        except BaseException:
-            # Stopped, or the search itself cannot go on: the trial is cut, not failed.
-            end(RunState.STOPPED, reason="cut before its end")
-            raise
-        driver.tell(proposal, score)
-        self._discard_checkpoints(driver)
+        images = trial_images(trial_config(self.config), dataset)
+        address = read_address(guests.address)
+        door = Door(address, guests.token, self.config, images, self.folder, crew.join)
+        host, port = door.address
+        self._report("stage", f"workers may come to {host}:{port}", None)
+        return door
+
+    def _until_all_ended(self, schedule: Schedule, crew: Crew) -> None:
+        while True:
+            self._begin_what_can(schedule, crew)
+            if not self._running and (crew.idle or schedule.done or self._stopping()):
+                return
+            ended = crew.wait(self._training)
+            if ended is not None:
+                self._ended(schedule, ended)
+
+    def _begin_what_can(self, schedule: Schedule, crew: Crew) -> None:
+        while crew.idle and not self._stopping():
+            self._stage("choosing the next settings")
+            proposal = schedule.next()
+            if proposal is None:
+                return
+            self._begin_trial(proposal)
+            if schedule.failed(proposal.parent):
+                reason = f"Trial {proposal.parent}, which it continues, failed."
+                self._end(proposal.trial_id, RunState.FAILED, reason=reason)
+                self._after(schedule, proposal, None)
+            else:
+                crew.start(_order(proposal))
+
+    def _stopping(self) -> bool:
+        """Whether no further trial may begin, though some are still being trained.
+
+        Raises:
+            StopRequested: none is, or they are not to be waited for.
+        """
+        from cifar_core.callbacks import StopRequested
+
+        after_trial = (self.folder / STOP_FILE).exists()
+        if self.recorder.stop_requested() or (after_trial and not self._running):
+            raise StopRequested
+        return after_trial
+
+    def _ended(self, schedule: Schedule, ended: Ended) -> None:
+        """A worker's trial has ended: record it, and tell the schedule."""
+        from cifar_core.callbacks import StopRequested
+        from cifar_core.training import explained
+        from cifar_core.tuning.crew import WorkerLeft
+
+        result, proposal = ended.result, self._running[ended.trial_id][0]
+        if isinstance(result, WorkerLeft):
+            self._end(ended.trial_id, RunState.STOPPED, reason="given back by a worker that left")
+            schedule.give_back(proposal)
+        elif isinstance(result, Exception) and not isinstance(result, StopRequested | StoreError):
+            told = result if isinstance(result, CifarLabError) else explained(result)
+            self._end(ended.trial_id, RunState.FAILED, reason=str(told))
+            self._after(schedule, proposal, None)
+        elif isinstance(result, BaseException):
+            raise result
+        else:
+            self._end(ended.trial_id, RunState.FINISHED, score=result.score, parameters=result.parameters)
+            self._after(schedule, proposal, result.score)
+
+    def _end(self, trial_id: str, state: RunState, **values: Any) -> None:
+        _, began, before = self._running[trial_id]
+        duration = before + time.perf_counter() - began
+        self._record(trial_id, state=state, duration_s=duration, **values)
+        del self._running[trial_id]
+
+    def _after(self, schedule: Schedule, proposal: Proposal, score: float | None) -> None:
+        schedule.end(proposal, score)
+        self._discard_checkpoints(schedule)
         self._report("trial", f"trial {proposal.number} ended", proposal.trial_id)
-        self._give_up_after_failures(proposal, driver)
+        self._give_up_after_failures(proposal, schedule)
 
-    def _begin_trial(self, proposal: Proposal) -> dict[str, Any]:
+    def _begin_trial(self, proposal: Proposal) -> None:
         slot = proposal.slot
+        before = self.rows.get(proposal.trial_id, {}).get("duration_s") or 0.0
         self._record(
             proposal.trial_id,
             state=RunState.RUNNING,
@@ -359,38 +488,8 @@ class _Search:
             reason="",
             extra={"iteration": slot.iteration},
         )
+        self._running[proposal.trial_id] = (proposal, time.perf_counter(), before)
         self._stage(f"trial {proposal.number} of {self.plan.trials}", proposal.trial_id)
-        return self.rows[proposal.trial_id]
-
-    def _score(
-        self, driver: Driver, trainer: TrialTrainer, proposal: Proposal, end: Callable[..., None]
-    ) -> float | None:
-        """Train a trial; its score, or None where it failed. Either is recorded."""
-        from cifar_core.callbacks import StopRequested
-        from cifar_core.training import explained
-        from cifar_core.tuning.trial import Order
-
-        if driver.failed(proposal.parent):
-            end(RunState.FAILED, reason=f"Trial {proposal.parent}, which it continues, failed.")
-            return None
-        slot = proposal.slot
-        order = Order(proposal.trial_id, proposal.values, slot.first_epoch, slot.epochs, proposal.parent)
-        try:
-            outcome = trainer.train(
-                order,
-                report=lambda report: self._training(proposal.trial_id, report),
-                should_stop=self.recorder.stop_requested,
-            )
-        except (StopRequested, StoreError):
-            raise
-        except CifarLabError as error:
-            end(RunState.FAILED, reason=str(error))
-            return None
-        except Exception as error:
-            end(RunState.FAILED, reason=str(explained(error)))
-            return None
-        end(RunState.FINISHED, score=outcome.score, parameters=outcome.parameters)
-        return outcome.score
 
     def _training(self, trial_id: str, report: Progress) -> None:
         """A report out of a trial's training."""
@@ -406,11 +505,11 @@ class _Search:
         row = self.rows.setdefault(trial_id, {"trial_id": trial_id, **_NEW_ROW})
         row.update(values)
 
-    def _give_up_after_failures(self, proposal: Proposal, driver: Driver) -> None:
+    def _give_up_after_failures(self, proposal: Proposal, schedule: Schedule) -> None:
         row = self.rows[proposal.trial_id]
         if row["state"] is not RunState.FAILED:
             self._failures = 0
-        elif not driver.failed(proposal.parent):  # what continues a failed trial is no failure of its own
+        elif not schedule.failed(proposal.parent):  # what continues a failed trial is no failure of its own
             self._failures += 1
         if self._failures >= MOST_FAILURES:
             raise TrainingError(
@@ -419,18 +518,16 @@ class _Search:
                 "Narrow the space or change what all trials share, and start a new search."
             )
 
-    def _discard_checkpoints(self, driver: Driver) -> None:
-        """Keep only the checkpoints of trials that may still be continued."""
-        keep = {f"trial-{trial_id}.npz" for trial_id in driver.promotable()}
+    def _discard_checkpoints(self, schedule: Schedule) -> None:
+        """Keep only the checkpoints of trials that may still be continued: those that can be promoted,
+        and those that have not ended, with the ones that they go on from."""
+        keep = schedule.promotable()
+        for row in self.rows.values():
+            if row["state"] not in ENDED:
+                keep |= {row["trial_id"], row["parent"]}
         for path in self.folder.glob("trial-*.npz*"):
-            if path.name not in keep:
+            if path.name.removeprefix("trial-").partition(".npz")[0] not in keep:
                 path.unlink(missing_ok=True)
-
-    def _stop_if_asked(self) -> None:
-        from cifar_core.callbacks import StopRequested
-
-        if self.recorder.stop_requested() or (self.folder / STOP_FILE).exists():
-            raise StopRequested
 
     # --- The winner ----------------------------------------------------------------------------
 
@@ -495,7 +592,8 @@ class _Search:
     # --- Telling -------------------------------------------------------------------------------
 
     def _status(self) -> SearchStatus:
-        return status(self.plan, list(self.rows.values()), final_epochs=self.final_epochs)
+        rows = list(self.rows.values())
+        return status(self.plan, rows, final_epochs=self.final_epochs, workers=self.config.workers)
 
     def _stage(self, text: str, trial_id: str | None = None) -> None:
         self.recorder.stage(text)
@@ -515,7 +613,12 @@ class _Search:
         )
 
 
-_NEW_ROW = {"epochs_done": 0, "duration_s": None, "score": None, "reason": None}
+def _order(proposal: Proposal) -> Order:
+    slot = proposal.slot
+    return Order(proposal.trial_id, proposal.values, slot.first_epoch, slot.epochs, proposal.parent)
+
+
+_NEW_ROW = {"epochs_done": 0, "duration_s": None, "score": None, "reason": None, "parent": None}
 
 
 def _rows(trials: pd.DataFrame) -> list[dict[str, Any]]:

@@ -75,6 +75,24 @@ def checkpoint_file(folder: Path, trial_id: str) -> Path:
     return folder / f"trial-{trial_id}.npz"
 
 
+def own_checkpoint(folder: Path, order: Order) -> Path:
+    """The trial's checkpoint; its parent's becomes its own, since nobody else goes on from that.
+
+    Raises:
+        ResumeError: there is none to go on from.
+    """
+    own = checkpoint_file(folder, order.trial_id)
+    if order.parent is not None and not own.exists():
+        try:
+            os.replace(checkpoint_file(folder, order.parent), own)
+        except FileNotFoundError:
+            raise ResumeError(
+                f"Trial {order.trial_id} goes on where trial {order.parent} ended, and that one's "
+                f"checkpoint is not in {folder}: somebody removed it."
+            ) from None
+    return own
+
+
 class Trainer:
     """Trains the trials of one search in this process. Their checkpoints stand in `folder`."""
 
@@ -97,25 +115,12 @@ class Trainer:
             ResumeError: the checkpoint to go on from is missing or damaged. Whatever the framework raises.
         """
         try:
-            return self._train(order, _Reporter(self._checkpoint(order), report, should_stop))
+            return self._train(order, _Reporter(own_checkpoint(self.folder, order), report, should_stop))
         finally:
             gc.collect()
 
     def close(self) -> None:
         """Nothing is held between trials."""
-
-    def _checkpoint(self, order: Order) -> Path:
-        """The trial's checkpoint; its parent's becomes its own, since nobody else goes on from that."""
-        own = checkpoint_file(self.folder, order.trial_id)
-        if order.parent is not None and not own.exists():
-            try:
-                os.replace(checkpoint_file(self.folder, order.parent), own)
-            except FileNotFoundError:
-                raise ResumeError(
-                    f"Trial {order.trial_id} goes on where trial {order.parent} ended, and that one's "
-                    f"checkpoint is not in {self.folder}: somebody removed it."
-                ) from None
-        return own
 
     def _train(self, order: Order, reporter: _Reporter) -> Outcome:
         from cifar_core.checkpoint import Progressed, restore_checkpoint

@@ -1,4 +1,4 @@
-"""A list of test images: one of them large with its probabilities, the others as a wall, page by page.
+"""A list of test images: one of them large with its tags and what is known of it, the others as a wall.
 
 The address names the image (`?image=57`); its page is the one on which it stands, so nothing else has to be
 remembered. Without pictures the same list is shown as numbers.
@@ -15,7 +15,8 @@ import streamlit as st
 
 from cifar_core.labels import CLASS_NAMES
 from cifar_core.palette import BAD, GOOD, NEUTRAL
-from pages.compare._gallery_data import unknown
+from pages.compare import _gallery_image, _gallery_tags
+from pages.compare._gallery_data import Answered, pictures, unknown
 from pages.compare._gallery_wall import wall
 from pages.shared.images import data_url, png
 from pages.shared.table import STYLE as TABLE_STYLE
@@ -23,19 +24,71 @@ from pages.shared.table import table_html
 
 if TYPE_CHECKING:
     import pandas as pd
+    from streamlit.delta_generator import DeltaGenerator
 
-PER_PAGE = 60
 TIMES = {"Small": 2, "Medium": 3, "Large": 4}
+PER_PAGE = {"Small": 200, "Medium": 60, "Large": 40}
+One = Callable[["pd.Series", "np.ndarray | None"], None]
+Captions = Callable[["pd.DataFrame"], list[str]]
 STYLE = """<style>
 .lab-one { display: flex; flex-wrap: wrap; gap: 14px 22px; align-items: flex-start; }
-.lab-one > img { width: 160px; height: 160px; border-radius: 6px; image-rendering: pixelated; flex: none; }
-.lab-one > div { flex: 1 1 210px; min-width: 0; max-width: 420px; }
+.lab-one > img { width: 192px; height: 192px; border-radius: 6px; image-rendering: pixelated; flex: none; }
+.lab-one > div { flex: 1 1 200px; min-width: 0; max-width: 420px; }
 .lab-one p { margin: 0 0 6px !important; font-size: 0.9rem; font-weight: 600; overflow-wrap: anywhere; }
 .lab-bars { display: grid; grid-template-columns: max-content 1fr 3.6em; gap: 2px 8px; font-size: 0.84rem;
   align-items: center; line-height: 1.3; }
 .lab-bars i { display: block; height: 0.72em; border-radius: 2px; min-width: 1px; }
 .lab-bars em { font-style: normal; text-align: right; font-variant-numeric: tabular-nums; }
 </style>"""
+
+
+def gallery(
+    rows: pd.DataFrame,
+    about: Answered,
+    *,
+    key: str,
+    one: One,
+    captions: Captions,
+    asked: Sequence[Answered],
+    finished: pd.DataFrame,
+    place: DeltaGenerator | None = None,
+    empty: str = "No image meets all of these filters.",
+) -> None:
+    """The list: steps through it, one image large with its tags, what is known of it, and all as a wall.
+
+    Args:
+        rows: test images in order, at least `index` and `label` of each.
+        about: a run that was tested on them.
+        key: unique on the page.
+        one: shows the image of a row; its picture is None where it is not here.
+        captions: lines below the pictures of rows.
+        asked: the runs whose networks may be asked about the image.
+        finished: all finished runs.
+        place: where the large image goes; at the end of the page otherwise.
+        empty: what is said where there are no rows.
+    """
+    place = place or st.container()
+    with place:
+        if rows.empty:
+            st.info(empty)
+            return
+        dataset = pictures(about)
+        images = None if dataset is None else dataset.x_test
+        at = position(rows, about.table["index"])
+        row = rows.iloc[at]
+        index = int(row["index"])
+        steps(rows, at, key)
+        one(row, None if images is None else np.asarray(images[index]))
+        _gallery_tags.row(about, index, key)
+    _gallery_image.show(index, about, asked, finished, dataset)
+    tags = _gallery_tags.tags_of(about)
+    listing(
+        rows,
+        at,
+        images,
+        lambda shown: _gallery_tags.marked(captions(shown), shown["index"].tolist(), tags),
+        key=key,
+    )
 
 
 def position(rows: pd.DataFrame, known: pd.Series) -> int:
@@ -57,14 +110,22 @@ def steps(rows: pd.DataFrame, at: int, key: str) -> None:
     """Previous and next, and where one is."""
     ids = rows["index"].tolist()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        _step("Previous", ":material/chevron_left:", ids, at - 1, f"{key}_previous")
-        _step("Next", ":material/chevron_right:", ids, at + 1, f"{key}_next")
+        _step("Previous", ":material/chevron_left:", ids, at - 1, f"{key}_previous", "p")
+        _step("Next", ":material/chevron_right:", ids, at + 1, f"{key}_next", "n")
         st.markdown(f"**{at + 1:,}** of {len(ids):,} · test image {ids[at]}", width="content")
 
 
-def _step(label: str, icon: str, ids: Sequence[int], to: int, key: str) -> None:
+def _step(label: str, icon: str, ids: Sequence[int], to: int, key: str, shortcut: str | None = None) -> None:
     there = 0 <= to < len(ids)
-    st.button(label, icon=icon, key=key, disabled=not there, on_click=_open, args=(ids[to] if there else 0,))
+    st.button(
+        label,
+        icon=icon,
+        key=key,
+        disabled=not there,
+        shortcut=shortcut,
+        on_click=_open,
+        args=(ids[to] if there else 0,),
+    )
 
 
 def _open(index: int) -> None:
@@ -104,36 +165,37 @@ def bars_html(probabilities: np.ndarray, label: int) -> str:
 def listing(
     rows: pd.DataFrame,
     at: int,
-    pictures: np.ndarray | None,
-    captions: Callable[[pd.DataFrame], list[str]],
+    images: np.ndarray | None,
+    captions: Captions,
     *,
     key: str,
 ) -> None:
     """The page of the list on which row `at` stands, as pictures or as numbers."""
     ids = rows["index"].tolist()
-    page, pages = at // PER_PAGE, -(-len(ids) // PER_PAGE)
-    first = page * PER_PAGE
-    shown = rows.iloc[first : first + PER_PAGE]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         size = "Medium"
-        if pictures is not None:
+        if images is not None:
             size = st.segmented_control(
                 "Size", list(TIMES), default=size, required=True, key="size", bind="query-params"
             )
+        per_page = PER_PAGE[size]
+        page, pages = at // per_page, -(-len(ids) // per_page)
+        first = page * per_page
+        shown = rows.iloc[first : first + per_page]
         if pages > 1:
-            _step("Page back", ":material/keyboard_double_arrow_left:", ids, first - PER_PAGE, f"{key}_back")
-            _step("Page on", ":material/keyboard_double_arrow_right:", ids, first + PER_PAGE, f"{key}_on")
+            _step("Page back", ":material/keyboard_double_arrow_left:", ids, first - per_page, f"{key}_back")
+            _step("Page on", ":material/keyboard_double_arrow_right:", ids, first + per_page, f"{key}_on")
         st.markdown(f"Page {page + 1:,} of {pages:,}", width="content")
-    if pictures is None:
+    if images is None:
         _numbers(shown, captions(shown))
         return
     wall(
-        pictures[shown["index"].to_numpy()],
+        images[shown["index"].to_numpy()],
         shown["index"].tolist(),
         captions(shown),
         chosen=ids[at],
         before=ids[first - 1] if first else None,
-        after=ids[first + PER_PAGE] if first + PER_PAGE < len(ids) else None,
+        after=ids[first + per_page] if first + per_page < len(ids) else None,
         times=TIMES[size],
         key=f"{key}_wall",
         label="Test images; the arrow keys walk through them",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
+from cifar_core import human
+from cifar_core.agreement import answers
 from cifar_core.errors import DataError, RunNotFoundError, StoreError
 from cifar_core.mistakes import PROBABILITIES, fixed_and_broken, mistakes
 from cifar_core.store.artifacts import PREDICTIONS
@@ -21,11 +23,16 @@ from pages.shared.words import model_title, percent, plain, shortened
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cifar_core.agreement import Agreement
     from cifar_core.eda import Opened
+    from cifar_core.human import HumanVotes
     from cifar_core.store import RunStore
 
 KEPT_RUNS = 12
 """About 2 MB each."""
+KEPT_AGREEMENTS = 3
+MOST_TOGETHER = 100
+"""Runs laid side by side, newest first: about 100 kB each."""
 MOST_OFFERED = 1000
 LONGEST_WORD = 60
 
@@ -37,6 +44,19 @@ class Answered:
     run: dict[str, Any]
     table: pd.DataFrame
     probabilities: np.ndarray
+
+    @property
+    def id(self) -> str:
+        return str(self.run["id"])
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """A run that is trained anew ends at another time, so its old answers are not found again."""
+        return self.id, str(self.run["finished_at"])
+
+    def place(self, index: int) -> int:
+        """The row of a test image."""
+        return int(np.flatnonzero(self.table["index"].to_numpy() == index)[0])
 
 
 def finished_runs() -> pd.DataFrame:
@@ -122,9 +142,9 @@ def changes(a: Answered, b: Answered) -> pd.DataFrame:
     return fixed_and_broken(a.table, b.table)
 
 
-def pictures(run: Answered) -> np.ndarray | None:
-    """The test images, uint8 (N, 32, 32, 3), by test index; None, with the reason said, where they are
-    not those that the run was tested on, or not here."""
+def pictures(run: Answered) -> Opened | None:
+    """The dataset that the run was tested on, whose `x_test` goes by test index; None, with the reason
+    said, where it is another one, or not here."""
     name = run.run["dataset"]
     try:
         dataset = resources.pictures(name)
@@ -143,7 +163,7 @@ def pictures(run: Answered) -> np.ndarray | None:
             "pictures."
         )
         return None
-    return dataset.x_test
+    return dataset
 
 
 def _same_images(dataset: Opened, run: Answered) -> bool:
@@ -153,3 +173,72 @@ def _same_images(dataset: Opened, run: Answered) -> bool:
         return False
     alike = np.array_equal(dataset.y_test[at], run.table["label"].to_numpy())
     return alike and (bool(run.run["subset"]) or dataset.fingerprint == run.run["fingerprint"])
+
+
+def fingerprint_of(run: Answered) -> str:
+    """The content by which tags of its test images are kept: that of the whole dataset, where the run was
+    tested on a part of it and the whole is here."""
+    own = run.run["fingerprint"]
+    own = own if isinstance(own, str) and own else str(run.run["dataset"])
+    if not run.run["subset"]:
+        return own
+    try:
+        dataset = resources.pictures(run.run["dataset"])
+    except DataError:
+        return own
+    return dataset.fingerprint if dataset is not None and _same_images(dataset, run) else own
+
+
+def alike(runs: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
+    """The newest of the runs that were tested on the same images as this one, and keep their answers."""
+    contents = runs["fingerprint"].fillna("")
+    content = contents[runs["id"] == run["id"]].iloc[0]
+    same = (runs["dataset"] == run["dataset"]) & (runs["subset"] == run["subset"]) & (contents == content)
+    kept = runs[same].head(MOST_TOGETHER)
+    return kept[[has_answers(run_id) for run_id in kept["id"]]]
+
+
+def together(runs: pd.DataFrame) -> Agreement:
+    """What these runs say of the same images. Raises ConfigError: none of them can be read."""
+    store = resources.store()
+    ids = tuple(zip(runs["id"], map(str, runs["finished_at"]), strict=True))
+    return _together(str(store.url), ids, store)
+
+
+@st.cache_resource(max_entries=KEPT_AGREEMENTS, show_spinner=False)
+def _together(url: str, runs: tuple[tuple[str, str], ...], _store: RunStore) -> Agreement:  # noqa: ARG001
+    return answers(_store, [run_id for run_id, _ in runs])
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """CIFAR-10H beside a run: `agreement` float64 (N,), the share of people who give the label, and
+    `verdict` (N,) of `human.VERDICTS`, row by row of the run's table."""
+
+    votes: HumanVotes
+    agreement: np.ndarray
+    verdict: np.ndarray
+
+
+def people(run: Answered) -> People | None:
+    """None where the votes are not here, or are about other images."""
+    file = human.found() if run.run["dataset"] == "cifar10" else None
+    if file is None:
+        return None
+    try:
+        return _people((str(file), file.stat().st_mtime_ns), run.key, run)
+    except (DataError, OSError):  # damaged or just removed: the page of doubts says so in words
+        return None
+
+
+@st.cache_resource(max_entries=KEPT_RUNS, show_spinner=False)
+def _people(file: tuple[str, int], key: tuple[str, str], _run: Answered) -> People:  # noqa: ARG001
+    votes = _votes(file)
+    table = _run.table
+    agreement = votes.probabilities[table["index"].to_numpy(), table["label"].to_numpy()]
+    return People(votes, agreement, human.verdict(table, votes).to_numpy(object))
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _votes(file: tuple[str, int]) -> HumanVotes:
+    return human.load(file[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import streamlit as st
 from cifar_core.labels import CLASS_NAMES
 from cifar_core.mistakes import Kind, Order, counts, narrowed, ordered
 from pages.compare import _gallery_browse as browse
+from pages.compare import _gallery_tags as tags
 from pages.compare._files import as_csv
-from pages.compare._gallery_data import Answered, pictures, say_unknown, unknown
+from pages.compare._gallery_data import Answered, People, people, say_unknown, unknown
 from pages.shared import figure
 from pages.shared.words import percent
 
@@ -29,19 +31,23 @@ SORTS: dict[str, Order] = {
     "loss": "loss",
     "test index": "index",
 }
-FILTERS = {"true": EVERY, "said": EVERY, "show": "wrong", "sort": "surest first"}
+BY_PEOPLE = "human agreement"
+"""Offered where people's votes are there."""
+FILTERS = {"true": EVERY, "said": EVERY, "show": "wrong", "sort": "surest first", tags.PARAMETER: tags.EVERY}
 """The first choice of each field. It is set by a page's own hand too, so the fields have no default."""
 SURE = "gallery_sure"
 OPTIONS = {
     "true": CLASSES,
     "said": CLASSES,
     "show": tuple(KINDS),
-    "sort": tuple(SORTS),
+    "sort": (*SORTS, BY_PEOPLE),
     "size": tuple(browse.TIMES),
 }
 SORT_HELP = (
     "Surest first: the most confident answers. Margin: the probability of the true class less that of the "
-    "strongest other one, so the most clearly wrong come first. Loss: the true class least probable first."
+    "strongest other one, so the most clearly wrong come first. Loss: the true class least probable first. "
+    "Human agreement, once people's votes are here (view “Doubts”): the images first whose label the fewest "
+    "people give."
 )
 ABOUT_MATRIX = (
     "How many images of each true class (row) were taken for each other class (column). Click a cell to see "
@@ -51,23 +57,27 @@ SCALE = [[0, "#eef4fa"], [0.25, "#a6cbee"], [0.5, "#4a94d8"], [0.75, "#155a9c"],
 
 
 @st.fragment
-def show(answers: Answered) -> None:
+def show(answers: Answered, finished: pd.DataFrame) -> None:
     """The gallery of one run. A filter or another image redraws this alone, not the frame around it."""
     say_unknown(OPTIONS)
+    known = people(answers)
     left, right = st.columns([4, 5], gap="large")
     with left:
         _matrix(answers)
     with right:
-        rows = _filtered(answers.table)
+        rows = _filtered(answers, known)
         _count(answers, rows)
-        if rows.empty:
-            st.info("No image meets all of these filters.")
-            return
-        images = pictures(answers)
-        at = browse.position(rows, answers.table["index"])
-        browse.steps(rows, at, "one")
-        _large(answers, rows.iloc[at], images)
-    browse.listing(rows, at, images, captions, key="one")
+        place = st.container()
+    browse.gallery(
+        rows,
+        answers,
+        key="one",
+        one=lambda row, picture: _large(answers, row, picture),
+        captions=lambda shown: captions(shown, _verdicts(answers, known, shown)),
+        asked=[answers],
+        finished=finished,
+        place=place,
+    )
 
 
 # --- The matrix ---------------------------------------------------------------------------------
@@ -83,7 +93,7 @@ def _matrix(answers: Answered) -> None:
         alt=f"Mistakes by true and predicted class, {int((~answers.table['correct']).sum()):,} in all.",
         header=("true class", *CLASS_NAMES),
         rows=lambda: [[name, *row] for name, row in zip(CLASS_NAMES, table.tolist(), strict=True)],
-        height=400,
+        height=440,
         revision=answers.run["id"],
         click=True,
     )
@@ -122,23 +132,34 @@ def _heat(table: np.ndarray) -> dict[str, Any]:
 # --- The list -----------------------------------------------------------------------------------
 
 
-def _filtered(table: pd.DataFrame) -> pd.DataFrame:
+def _filtered(answers: Answered, known: People | None) -> pd.DataFrame:
+    sorts = [*SORTS, *([BY_PEOPLE] if known else [])]
+    if st.session_state.get("sort") not in (None, *sorts):
+        st.session_state["sort"] = sorts[0]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         kind = st.selectbox("Images", list(KINDS), key="show", bind="query-params", width=105)
         true = st.selectbox("True class", CLASSES, key="true", bind="query-params", width=145)
         said = st.selectbox("Predicted class", CLASSES, key="said", bind="query-params", width=145)
-        sort = st.selectbox(
-            "Sort by", list(SORTS), key="sort", bind="query-params", width=165, help=SORT_HELP
-        )
+        sort = st.selectbox("Sort by", sorts, key="sort", bind="query-params", width=165, help=SORT_HELP)
+        tag = tags.choice(answers)
         low, high = _confidence()
     kept = narrowed(
-        table,
+        answers.table,
         kind=KINDS[kind],
         true=_label(true),
         predicted=_label(said),
         confidence=(low / 100, high / 100 if high < 100 else np.inf),
     )
-    return ordered(kept, SORTS[sort])
+    kept = tags.narrowed(kept, answers, tag)
+    if known is None or sort != BY_PEOPLE:
+        return ordered(kept, SORTS.get(sort, "surest"))
+    return by_people(kept, known)
+
+
+def by_people(rows: pd.DataFrame, known: People) -> pd.DataFrame:
+    """The images first whose label the fewest people give."""
+    order = np.lexsort((rows["index"].to_numpy(), known.agreement[rows.index.to_numpy()]))
+    return rows.iloc[order]
 
 
 def _confidence() -> tuple[int, int]:
@@ -188,6 +209,7 @@ def _count(answers: Answered, rows: pd.DataFrame) -> None:
             icon=":material/download:",
             on_click="ignore",
         )
+        tags.download(answers, "one")
 
 
 def _reset() -> None:
@@ -206,24 +228,32 @@ def named(rows: pd.DataFrame) -> pd.DataFrame:
     return file
 
 
-def captions(rows: pd.DataFrame) -> list[str]:
-    """What was true, what was said, how surely."""
-    return [
+def captions(rows: pd.DataFrame, verdicts: Sequence[str] | None = None) -> list[str]:
+    """What was true, what was said, how surely; and whose fault it is, where people have voted."""
+    lines = [
         f"{CLASS_NAMES[label]} → {CLASS_NAMES[predicted]}\n{percent(confidence, 1)}"
         for label, predicted, confidence in zip(
             rows["label"], rows["predicted"], rows["confidence"], strict=True
         )
     ]
+    if verdicts is None:
+        return lines
+    return [f"{line}\n{verdict}" for line, verdict in zip(lines, verdicts, strict=True)]
 
 
-def _large(answers: Answered, row: pd.Series, images: np.ndarray | None) -> None:
+def _verdicts(answers: Answered, known: People | None, rows: pd.DataFrame) -> list[str] | None:
+    if known is None:
+        return None
+    return known.verdict[answers.table.index.get_indexer(rows.index)].tolist()
+
+
+def _large(answers: Answered, row: pd.Series, picture: np.ndarray | None) -> None:
     place = answers.table.index.get_loc(row.name)
     true, said = CLASS_NAMES[row["label"]], CLASS_NAMES[row["predicted"]]
-    head = f"{true} → {said}, {percent(row['confidence'], 1)}"
     browse.large(
-        None if images is None else np.asarray(images[row["index"]]),
+        picture,
         int(row["label"]),
-        [(head, answers.probabilities[place])],
+        [(f"{true} → {said}, {percent(row['confidence'], 1)}", answers.probabilities[place])],
         words=f"Test image {row['index']}: {true}, taken for {said}",
     )
     st.caption(f"Margin {100 * row['margin']:+.1f} points, loss {row['loss']:.3f} nats")

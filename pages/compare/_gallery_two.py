@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import streamlit as st
 
 from cifar_core.errors import ConfigError
 from cifar_core.labels import CLASS_NAMES
 from cifar_core.mistakes import changed_pairs
 from pages.compare import _gallery_browse as browse
+from pages.compare import _gallery_tags as tags
 from pages.compare._files import as_csv
 from pages.compare._gallery_data import (
     Answered,
@@ -18,7 +18,6 @@ from pages.compare._gallery_data import (
     changes,
     choose,
     has_answers,
-    pictures,
     say_unknown,
 )
 from pages.compare._gallery_one import CLASSES, EVERY, named
@@ -27,6 +26,7 @@ from pages.shared.table import STYLE, facts_html, table_html
 from pages.shared.words import percent, plain
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 GROUPS = ("fixed", "broken", "both wrong")
@@ -61,7 +61,7 @@ def show(runs: pd.DataFrame) -> None:
         st.info(plain(error))
         return
     _facts(a, b, table)
-    st.fragment(_gallery)(a, b, table)
+    st.fragment(_gallery)(a, b, table, runs)
     _pairs(table)
 
 
@@ -98,7 +98,7 @@ def _facts(a: Answered, b: Answered, table: pd.DataFrame) -> None:
     st.html(STYLE + facts_html(facts))
 
 
-def _gallery(a: Answered, b: Answered, table: pd.DataFrame) -> None:
+def _gallery(a: Answered, b: Answered, table: pd.DataFrame, finished: pd.DataFrame) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         group = st.segmented_control(
             "Images", list(GROUPS), default=GROUPS[0], required=True, key="group", bind="query-params"
@@ -107,7 +107,8 @@ def _gallery(a: Answered, b: Answered, table: pd.DataFrame) -> None:
         mistaken = st.selectbox(
             "Mistaken for", CLASSES, key="for", bind="query-params", width=165, help=FOR_HELP
         )
-        rows = _group(table, group, true, mistaken)
+        tag = tags.choice(a)
+        rows = tags.narrowed(_group(table, group, true, mistaken), a, tag)
         st.download_button(
             "CSV",
             lambda: as_csv(named(rows)),
@@ -117,14 +118,17 @@ def _gallery(a: Answered, b: Answered, table: pd.DataFrame) -> None:
             icon=":material/download:",
             on_click="ignore",
         )
-    if rows.empty:
-        st.info("There is no such image.")
-        return
-    images = pictures(a)
-    at = browse.position(rows, table["index"])
-    browse.steps(rows, at, "two")
-    _large(a, b, rows.iloc[at], images)
-    browse.listing(rows, at, images, captions, key="two")
+        tags.download(a, "two")
+    browse.gallery(
+        rows,
+        a,
+        key="two",
+        one=lambda row, picture: _large(a, b, row, picture),
+        captions=captions,
+        asked=[a, b],
+        finished=finished,
+        empty="There is no such image.",
+    )
 
 
 def _group(table: pd.DataFrame, group: str, true: str, mistaken: str) -> pd.DataFrame:
@@ -146,15 +150,16 @@ def captions(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def _large(a: Answered, b: Answered, row: pd.Series, images: np.ndarray | None) -> None:
+def _large(a: Answered, b: Answered, row: pd.Series, picture: np.ndarray | None) -> None:
     said = []
     for letter, one in (("A", a), ("B", b)):
-        place = int(np.flatnonzero(one.table["index"].to_numpy() == row["index"])[0])
-        answer = CLASS_NAMES[one.table["predicted"].iloc[place]]
-        said.append((f"{letter}: {answer}", one.probabilities[place]))
+        place = one.place(row["index"])
+        said.append(
+            (f"{letter}: {CLASS_NAMES[one.table['predicted'].iloc[place]]}", one.probabilities[place])
+        )
     true = CLASS_NAMES[row["label"]]
     browse.large(
-        None if images is None else np.asarray(images[row["index"]]),
+        picture,
         int(row["label"]),
         said,
         words=f"Test image {row['index']}: {true}. {said[0][0]}, {said[1][0]}",

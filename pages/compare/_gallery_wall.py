@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import streamlit as st
 
 from cifar_core import eda
-from pages.shared.images import data_url, png
+from pages.shared.images import data_url
 
 HERE = Path(__file__).parent
 COLUMNS = 10
@@ -49,7 +50,7 @@ def wall(
     """
     columns = min(COLUMNS, len(ids))
     data = {
-        "sheet": data_url(png(eda.sheet(images, columns))),
+        "sheet": data_url(webp(eda.sheet(images, columns)), "image/webp"),
         "columns": columns,
         "rows": -(-len(ids) // columns),
         "side": 32 * times,
@@ -67,3 +68,12 @@ def wall(
             on_pick(int(found))
 
     _mount(key=key, data=data, height="content", on_picked_change=picked)
+
+
+def webp(picture: np.ndarray) -> bytes:
+    """A uint8 picture (H, W, 3) as WebP without loss: a third smaller than PNG, and as quick."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="WEBP", lossless=True, quality=20, method=2)
+    return buffer.getvalue()

@@ -29,7 +29,8 @@ ABOUT = (
     "Each row is the mean over its runs, ± one sample standard deviation. **Rank**: rows that the "
     "test images cannot tell apart (exact McNemar test, p ≥ 0.05, against the row that opened "
     "the rank) share one, marked “=”. Of several runs, the one nearest to the row's mean takes "
-    "the test. With many rows a few will differ by luck. **Published** is the study's own figure "
+    f"the test. The first {MOST_TESTED} rows of a board are tested; below, a rank is the plain place of "
+    "the row's mean. With many rows a few will differ by luck. **Published** is the study's own figure "
     "for that model and variant."
 )
 COLUMNS = (
@@ -80,6 +81,11 @@ def show(found: Results, board: Board, by: By, rows: pd.DataFrame) -> None:
         on_sorted=_sort_by,
         on_ticked=_tick,
     )
+    if len(ranked) > MOST_TESTED:
+        st.caption(
+            f"Ranks are tested by the test images for the first {MOST_TESTED} of {len(ranked):,} rows; "
+            "below, they are the plain places of the means."
+        )
     _actions(rows, runs_of, ticked, by)
 
 
@@ -148,7 +154,7 @@ def _ranks(found: Results, board: Board, by: By) -> dict[tuple[str, ...], Place]
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _tested_ranks(
-    version: tuple[str, int],  # noqa: ARG001 - the key: the store as it was
+    version: tuple[Any, ...],  # noqa: ARG001 - the key: the store as it was
     board: Board,
     by: By,
     _found: Results,

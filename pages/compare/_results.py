@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 By = Literal["variant", "settings"]
 
-KEPT_STATES = 2
-"""Of the store: this one, and the last one for a session that is just being answered."""
+KEPT_STATES = 4
+"""Of the store: this one and the last one, for a session that is just being answered, live and not."""
 KEPT_ANSWERS = 256
 """About 60 kB each."""
 
@@ -33,12 +33,12 @@ class Results:
     Attributes:
         runs: `RunStore.runs`: all, newest first.
         boards: as `comparison.boards` orders them.
-        version: differs after every write.
+        version: differs after every write that it shows.
     """
 
     runs: pd.DataFrame
     boards: list[Board]
-    version: tuple[str, int]
+    version: tuple[Any, ...]
 
     def rows(self, board: Board, by: By) -> pd.DataFrame:
         """The board's rows, best mean first, as `RunStore.leaderboard` makes them."""
@@ -46,24 +46,29 @@ class Results:
         return rows[comparison.on_board(rows, board)]
 
 
-def results() -> Results:
+def results(*, live: bool = True) -> Results:
     """The store as it is now.
+
+    Args:
+        live: False where it does not matter how far runs are that have not ended: what they tell of
+            themselves each second then makes nothing be read again.
 
     Raises:
         StoreError: it cannot be opened or read.
     """
     store = resources.store()
-    return _read((str(store.url), store.cursor()), store)
+    version = (store.cursor(),) if live else store.standing()
+    return _read((str(store.url), *version), store)
 
 
 @st.cache_resource(max_entries=KEPT_STATES, show_spinner=False)
-def _read(version: tuple[str, int], _store: RunStore) -> Results:
+def _read(version: tuple[Any, ...], _store: RunStore) -> Results:
     runs = _store.runs()
     return Results(runs, comparison.boards(runs), version)
 
 
 @st.cache_resource(max_entries=KEPT_STATES, show_spinner=False)
-def _leaderboard(version: tuple[str, int], by: By, _store: RunStore) -> pd.DataFrame:  # noqa: ARG001
+def _leaderboard(version: tuple[Any, ...], by: By, _store: RunStore) -> pd.DataFrame:  # noqa: ARG001
     return _store.leaderboard(by=by)
 
 

@@ -85,7 +85,7 @@ def show(found: Results, board: Board, models: list[str]) -> None:
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _worked_out(
-    version: tuple[str, int],  # noqa: ARG001 - the key: the store as it was
+    version: tuple[Any, ...],  # noqa: ARG001 - the key: the store as it was
     board: Board,
     _found: Results,
 ) -> tuple[list[Pair], dict[str, Fair]]:

@@ -1,4 +1,4 @@
-"""The gallery of mistakes: `?run=base_cnn-8f3a1c`. What a run gets wrong, two runs apart, and a summary."""
+"""The gallery of mistakes: `?run=base_cnn-8f3a1c`. What one run, two and all get wrong, and why."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from cifar_core.errors import StoreError
-from pages.compare import _gallery_one, _gallery_summary, _gallery_two
+from pages.compare import _gallery_doubts, _gallery_hard, _gallery_one, _gallery_summary, _gallery_two
 from pages.compare._gallery_data import answered, choose, finished_runs, has_answers, unknown
 from pages.shared import navigation
 from pages.shared.words import plain
@@ -15,7 +15,7 @@ from pages.shared.words import plain
 if TYPE_CHECKING:
     import pandas as pd
 
-ONE, TWO, SUMMARY = VIEWS = ("One run", "Two runs", "Summary")
+ONE, TWO, HARDEST, DOUBTS, SUMMARY = VIEWS = ("One run", "Two runs", "Hardest", "Doubts", "Summary")
 
 
 def page() -> None:
@@ -52,12 +52,17 @@ def _show(view: str, runs: pd.DataFrame) -> None:
     if view == TWO:
         _gallery_two.show(runs)
         return
+    if view == HARDEST:
+        _gallery_hard.show(runs)
+        return
     run_id = choose(runs, "run", "Run", _newest(runs))
     answers = answered(runs, run_id)
     if answers is None:
         return
     if view == ONE:
-        _gallery_one.show(answers)
+        _gallery_one.show(answers, runs)
+    elif view == DOUBTS:
+        _gallery_doubts.show(answers, runs)
     else:
         _gallery_summary.show(answers)
 

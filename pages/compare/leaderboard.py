@@ -46,7 +46,7 @@ ABOUT_STUDY = (
 def page() -> None:
     st.title("Leaderboard", anchor=False)
     try:
-        found = results()
+        found = results(live=False)
     except StoreError as error:
         st.error(plain(error))
         return

@@ -33,6 +33,7 @@ PAGES: tuple[Entry, ...] = (
     Entry("pages/explore/overview.py", "Overview", "", ":material/home:", "Explore"),
     Entry("pages/explore/dataset.py", "Dataset", "dataset", ":material/photo_library:", "Explore"),
     Entry("pages/train/train.py", "Train", "train", ":material/model_training:", "Train"),
+    Entry("pages/train/tune.py", "Tune", "tune", ":material/tune:", "Train"),
     Entry("pages/train/runs.py", "Runs", "runs", ":material/show_chart:", "Train"),
     Entry("pages/train/run.py", "Run", "run", ":material/article:", "Train"),
     Entry("pages/compare/leaderboard.py", "Leaderboard", "leaderboard", ":material/leaderboard:", "Compare"),

@@ -64,9 +64,7 @@ def show(model: str, hyperparameters: dict[str, Any]) -> Architecture | None:
     st.markdown(f"{config.summary}  \n:small[{linked(config.source)}]")
     network = known(model, hyperparameters)
     if network is None:
-        sizes = sizes_only(model, **hyperparameters)
-        key = f"count {model} {sorted(sizes.items())}"
-        wait_for(key, lambda: tasks().start(key, _counting(model, sizes)), "Counting the network's layers")
+        count_in_background(model, hyperparameters)
         return None
     st.html(STYLE + strip(network) + legend(network))
     with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
@@ -77,6 +75,13 @@ def show(model: str, hyperparameters: dict[str, Any]) -> Architecture | None:
     if layers.open:
         layers.dataframe(table(network), hide_index=True, height=360)
     return network
+
+
+def count_in_background(model: str, hyperparameters: dict[str, Any]) -> None:
+    """Have the network counted, with the progress in this place; then the page runs again."""
+    sizes = sizes_only(model, **hyperparameters)
+    key = f"count {model} {sorted(sizes.items())}"
+    wait_for(key, lambda: tasks().start(key, _counting(model, sizes)), "Counting the network's layers")
 
 
 def _counting(model: str, sizes: dict[str, Any]) -> Any:

@@ -1,8 +1,5 @@
 """The gallery of mistakes without a browser: what it shows agrees with the stored predictions."""
 
-import json
-import os
-
 import numpy as np
 import pytest
 
@@ -11,10 +8,7 @@ from cifar_core.labels import CLASS_NAMES
 from cifar_core.recipes import preset
 from pages.shared import resources
 from tests.app.board_runs import finished
-
-PAGE = "pages/compare/gallery.py"
-HOSTILE = "<img src=x onerror=alert(1)> **b** [x](javascript:alert(1))"
-IMAGES = 50
+from tests.app.gallery_runs import HOSTILE, IMAGES, PAGE, components, on_scenes, text, wall
 
 
 @pytest.fixture
@@ -22,44 +16,9 @@ def store():
     return resources.store()
 
 
-def made_up(seed, labels):
-    """(N, 10) as the store keeps them: about half of the images right, all confidences different."""
-    rng = np.random.default_rng(seed)
-    noise = rng.dirichlet(np.full(10, 0.5), len(labels))
-    return (0.8 * noise + 0.2 * np.eye(10)[labels]).astype(np.float16)
-
-
-def on_scenes(store, opened, seed, config=None):
-    """A finished run on the tiny scenes; (id, what it says, float64 (N, 10))."""
-    run_id = store.create_run(config or TrainConfig(dataset="synthetic", seed=seed))
-    assert store.claim(run_id, pid=os.getpid(), device="cpu")
-    data = {"name": "synthetic", "source": "synthetic", "fingerprint": opened.fingerprint}
-    store.begin(run_id, environment={}, dataset=data, parameters=1000, flops=1e6)
-    probabilities = made_up(seed, opened.y_test)
-    store.save_predictions(run_id, probabilities, opened.y_test, np.arange(len(opened.y_test)))
-    store.finish(run_id, metrics={"accuracy": 0.5, "loss": 1.0})
-    return run_id, probabilities.astype(np.float64)
-
-
-def components(test, part):
-    found = [json.loads(element.proto.json) for element in test.main if element.type == "bidi_component"]
-    return [data for data in found if part in data]
-
-
-def wall(test):
-    (only,) = components(test, "sheet")
-    return only
-
-
-def text(test):
-    parts = [element.value for kind in ("markdown", "info", "error", "caption", "subheader")
-             for element in getattr(test, kind)]  # fmt: skip
-    return "\n".join([*parts, *(element.proto.body for element in test.main if element.type == "html")])
-
-
 def test_without_a_finished_run_it_says_what_to_do(open_page, store):
     store.create_run(TrainConfig())
-    for view in ("One run", "Two runs", "Summary"):
+    for view in ("One run", "Two runs", "Hardest", "Doubts", "Summary"):
         test = open_page(PAGE, view=view)
         assert not test.exception
         assert "There is no finished run yet" in text(test)
@@ -122,7 +81,7 @@ def test_nothing_left_by_the_filters_is_said(open_page, store, prepared):
     assert len(wall(test)["ids"]) > 1
 
 
-@pytest.mark.parametrize("view", ["One run", "Two runs", "Summary"])
+@pytest.mark.parametrize("view", ["One run", "Two runs", "Hardest", "Summary"])
 def test_runs_whose_images_are_elsewhere_show_their_numbers(open_page, store, view):
     finished(store, 0.6, name=HOSTILE)
     finished(store, 0.7, learning_rate=0.005)
@@ -143,11 +102,12 @@ def test_images_that_the_run_was_not_tested_on_are_not_shown(open_page, store, p
     assert not components(test, "sheet")
 
 
-@pytest.mark.parametrize("view", ["One run", "Two runs", "Summary", HOSTILE])
+@pytest.mark.parametrize("view", ["One run", "Two runs", "Hardest", "Doubts", "Summary", HOSTILE])
 def test_odd_words_in_the_address_are_answered_calmly(open_page, store, view):
     finished(store, 0.6)
     finished(store, 0.7, answers=False)
-    odd = dict.fromkeys(("run", "a", "b", "image", "true", "said", "show", "sort", "sure", "group"), HOSTILE)
+    fields = "run a b image true said show sort sure group tag more which runs doubt class size measure"
+    odd = dict.fromkeys(fields.split(), HOSTILE)
     test = open_page(PAGE, view=view, **odd)
     assert not test.exception
     assert "is shown instead" in text(test)

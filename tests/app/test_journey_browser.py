@@ -17,7 +17,8 @@ LONG = 120_000
 IMAGES = 600
 POINTS = (
     "() => { const plot = document.querySelectorAll('.js-plotly-plot')[0];"
-    " const lines = plot?._fullData?.filter((t) => t.name.endsWith(', train') && !t.name.startsWith('study'));"
+    " const lines = plot?._fullData?.filter("
+    "(t) => t.name.endsWith(', train') && !t.name.startsWith('study'));"
     " return lines?.length && lines[0].x ? lines[0].x.length : 0; }"
 )
 

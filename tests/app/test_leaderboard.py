@@ -107,7 +107,7 @@ def test_a_store_that_cannot_be_read_is_told(open_page, store, monkeypatch):
     def fail():
         raise StoreError("The disk is gone. Put it back.")
 
-    monkeypatch.setattr(store, "cursor", fail)
+    monkeypatch.setattr(store, "standing", fail)
     test = open_page(PAGE)
     assert not test.exception
     assert "The disk is gone" in test.error[0].value

@@ -25,7 +25,7 @@ def runs(home):  # noqa: ARG001 - the home must be the test's own
 
 
 def test_to_a_run_and_back_with_the_filters_kept(serve, visit, runs):
-    baseline, _ = runs
+    baseline, tuned = runs
     with serve() as server:
         page = visit(f"{server.url}/leaderboard?models=AlexNet")
         table = page.locator(".board table")
@@ -46,6 +46,25 @@ def test_to_a_run_and_back_with_the_filters_kept(serve, visit, runs):
         assert page.url == before
         assert table.locator("tbody tr").count() == 2
         assert table.get_by_role("columnheader", name="Training").get_attribute("aria-sort") == "descending"
+
+        # Filters that were clicked come back as those of the address do.
+        page.get_by_role("button", name="tuned", exact=True).click()
+        page.wait_for_url(re.compile("variants=tuned"))
+        page.get_by_role("radio", name="settings").or_(
+            page.get_by_role("button", name="settings", exact=True)
+        ).first.click()
+        page.wait_for_url(re.compile("by=settings"))
+        table.get_by_text("settings ").first.wait_for()
+        filtered = page.url
+        assert table.locator("tbody tr").count() == 1
+        table.get_by_role("link", name="AlexNet").click()
+        page.wait_for_url(re.compile(rf"/run\?id={tuned}"))
+        page.get_by_role("heading", name="alexnet-").first.wait_for()
+        page.go_back()
+        page.wait_for_url(re.compile("/leaderboard"))
+        table.get_by_text("settings ").first.wait_for()
+        assert page.url == filtered
+        assert table.locator("tbody tr").count() == 1
 
         page.get_by_role("tab", name="Tuned against baseline").click()
         page.get_by_text("Tuned is better.").wait_for()

@@ -521,8 +521,8 @@ print(download_cifar10(layout=layout, urls=[{server.url()!r}]))
 def test_a_killed_holder_frees_the_lock_and_stop_ends_the_wait(server, home):
     (home / "data").mkdir(parents=True)
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom cifar_core.data.download import _exclusive\n"
-        "with _exclusive(Path(sys.argv[1]), None):\n    print('held', flush=True)\n    time.sleep(60)"
+        "import sys, time\nfrom pathlib import Path\nfrom cifar_core.data.download import exclusive\n"
+        "with exclusive(Path(sys.argv[1]), None):\n    print('held', flush=True)\n    time.sleep(60)"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(home / "data")], stdout=subprocess.PIPE, text=True
@@ -532,7 +532,7 @@ def test_a_killed_holder_frees_the_lock_and_stop_ends_the_wait(server, home):
         with pytest.raises(DownloadError, match="Stopped while waiting for another process"):
             download_cifar10(urls=[server.url()], should_stop=lambda: True)
         holder.kill()
-    with download_module._exclusive(home / "data", None):
+    with download_module.exclusive(home / "data", None):
         pass
     assert server.requests == []
 

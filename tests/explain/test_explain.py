@@ -1,24 +1,27 @@
-"""Grad-CAM: against hand-worked numbers, for every model of the registry, and without a trace left."""
+"""Grad-CAM and integrated gradients: against hand-worked numbers, for every model of the registry, and
+without a trace left."""
+
+import io
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cifar_core.errors import CifarLabError, ConfigError, ImageError
-from cifar_core.models import create_model
+from cifar_core.images import read_image
+from cifar_core.models import MODELS, create_model
+from tests.explain.small_models import SMALL
 
 keras = pytest.importorskip("keras")
-from cifar_core.explain import _enlarged, grad_cam, spatial_layer  # noqa: E402
-
-SMALL = {
-    "base_cnn": {},
-    "alexnet": {"units_dense1": 16, "units_dense2": 16},
-    "resnet18": {"width": 4},
-    "mobilenet": {"width": 0.1},
-    "resnet9": {"width": 4},
-    "wrn28_10": {"depth": 10, "width": 1},
-    "efficientnet_b0": {"width": 0.1},
-    "vit": {"dim": 16, "depth": 2, "heads": 2},
-}
+from cifar_core.explain import (  # noqa: E402
+    METHODS,
+    _enlarged,
+    attributions,
+    grad_cam,
+    integrated_gradients,
+    saliency,
+    spatial_layer,
+)
 
 
 @pytest.fixture
@@ -95,17 +98,23 @@ def test_a_loaded_model_is_explained_as_the_one_that_was_saved(image, tmp_path):
     np.testing.assert_allclose([grad_cam(loaded, image, label) for label in range(10)], maps, atol=1e-4)
 
 
+def test_no_model_of_the_registry_is_forgotten():
+    assert set(SMALL) == set(MODELS)
+
+
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", SMALL)
-def test_every_model_has_a_heat_map_and_keeps_its_weights_and_config(name, image):
+def test_every_model_has_a_heat_map_and_keeps_its_weights_and_config(name, method, image, monkeypatch):
+    monkeypatch.setattr(integrated_gradients, "__defaults__", (None, 2))  # the way is not what is tested here
     model = create_model(name, **SMALL[name])
     weights, config = [w.copy() for w in model.get_weights()], model.get_config()
     label = int(np.argmax(model(image[None].astype("float32"))))
-    heat = grad_cam(model, image)
+    heat = saliency(model, image, method=method)
     assert (heat.shape, heat.dtype) == ((32, 32), np.float32)
     assert heat.min() >= 0
     assert heat.max() in (0, 1)
-    np.testing.assert_array_equal(heat, grad_cam(model, image, label))
-    assert any(grad_cam(model, image, other).any() for other in range(10))
+    np.testing.assert_allclose(heat, saliency(model, image, label, method), atol=1e-4)
+    assert heat.any() or any(saliency(model, image, other, method).any() for other in range(10))
     assert model.get_config() == config
     for before, after in zip(weights, model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
@@ -149,3 +158,127 @@ def test_a_model_without_a_map_is_refused(image):
     flat = keras.Sequential([layers.Input((32, 32, 3)), layers.Flatten(), layers.Dense(10, "softmax")])
     with pytest.raises(CifarLabError, match="No layer of the model"):
         grad_cam(flat, image)
+
+
+# -- integrated gradients ------------------------------------------------------------------------
+
+
+def smooth_net(seed=4):
+    """Pixels, a hidden layer of tanh, softmax: a score that bends, so that the way matters."""
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            layers.Input((32, 32, 3)),
+            layers.Rescaling(1 / 255),
+            layers.Flatten(),
+            layers.Dense(7, activation="tanh"),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+def attributed_by_hand(model, image, label, steps):
+    """The definition in NumPy with the derivative of tanh written out, one point of the way at a time."""
+    (hidden, bias), (weights, _) = model.layers[2].get_weights(), model.layers[3].get_weights()
+    total = np.zeros(3072)
+    for baseline in (0.0, 1.0):
+        way = image.reshape(-1) / 255 - baseline
+        for step in range(steps):
+            point = baseline + (step + 0.5) / steps * way
+            inner = np.tanh(point @ hidden + bias)
+            total += way * (hidden @ ((1 - inner**2) * weights[:, label])) / steps
+    return (total / 2).reshape(32, 32, 3)
+
+
+@pytest.mark.parametrize(("label", "steps"), [(0, 1), (3, 7), (9, 32)])
+def test_attributions_agree_with_a_reference_in_numpy(image, label, steps):
+    expected = attributed_by_hand(smooth_net(), image, label, steps)
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(attributions(smooth_net(), image, label, steps), expected, atol=2e-5)
+
+
+def test_attributions_add_up_to_the_score(image):
+    """Completeness: the image's score before softmax less the mean of the black and of the white one."""
+    model = smooth_net()
+    (weights, _), before = model.layers[3].get_weights(), keras.Model(model.inputs[0], model.layers[2].output)
+    points = np.stack([image, np.zeros_like(image), np.full_like(image, 255)]).astype("float32")
+    scores = np.asarray(before(points)) @ weights[:, 6]
+    given = attributions(model, image, 6, steps=100)
+    assert given.sum() == pytest.approx(scores[0] - scores[1:].mean(), abs=1e-3)
+
+
+def test_a_black_pixel_that_matters_is_seen():
+    """With black as the only starting point it would get nothing."""
+    model = smooth_net()
+    kernel = np.zeros((3072, 7), np.float32)
+    kernel[:3, 0] = -0.1  # the first pixel, and the darker the more
+    model.layers[2].set_weights([kernel, np.zeros(7, np.float32)])
+    weights = np.zeros((7, 10), np.float32)
+    weights[0, 1] = 1
+    model.layers[3].set_weights([weights, np.zeros(10, np.float32)])
+    heat = integrated_gradients(model, np.zeros((32, 32, 3), np.uint8), 1)
+    assert heat[0, 0] == 1
+    assert np.count_nonzero(heat) == 1
+    assert not integrated_gradients(model, np.full((32, 32, 3), 255, np.uint8), 1).any()
+
+
+def test_integrated_gradients_show_the_place_that_matters():
+    model = one_by_one()
+    kernel = np.zeros((1, 1, 3, 6), np.float32)
+    kernel[0, 0, :, 0] = 1, -1, -1
+    model.layers[1].set_weights([kernel, np.zeros(6, np.float32)])
+    weights = np.zeros((6, 10), np.float32)
+    weights[0, 2] = 5
+    model.layers[4].set_weights([weights, np.zeros(10, np.float32)])
+    image = np.full((32, 32, 3), 120, np.uint8)
+    image[:8, 24:] = 255, 0, 0
+    heat = integrated_gradients(model, image, 2)
+    assert heat[:8, 24:].min() > 0.9
+    heat[:8, 24:] = 0
+    assert not heat.any()
+
+
+def test_an_unknown_method_and_no_steps_are_said(image):
+    with pytest.raises(ConfigError, match="known are: grad_cam, integrated_gradients"):
+        saliency(one_by_one(), image, method="lime")
+    with pytest.raises(ConfigError, match="from 1; got 0"):
+        attributions(one_by_one(), image, 1, steps=0)
+    with pytest.raises(ConfigError, match="0 to 9; got 10"):
+        integrated_gradients(one_by_one(), image, 10)
+
+
+def test_mixed_precision_is_attributed_in_float32(image):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = create_model("base_cnn")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    given = attributions(model, image, 0, steps=4)
+    assert given.dtype == np.float32
+    assert np.isfinite(given).all()
+
+
+@pytest.mark.parametrize("kind", ["grey", "RGBA", "palette", "16 bit", "CMYK", "huge", "tiny", "animated"])
+def test_pictures_unlike_any_that_was_learned_from_are_explained(kind):
+    """Whatever people bring, read by `read_image`, has both maps."""
+    noise = np.random.default_rng(1).integers(0, 256, (40, 50, 3), np.uint8)
+    picture = Image.fromarray(noise)
+    made, how, options = {
+        "grey": (picture.convert("L"), "PNG", {}),
+        "RGBA": (picture.convert("RGBA"), "PNG", {}),
+        "palette": (picture.convert("P"), "GIF", {}),
+        "16 bit": (Image.fromarray(noise[..., 0].astype(np.uint16) * 257), "PNG", {}),
+        "CMYK": (picture.convert("CMYK"), "JPEG", {}),
+        "huge": (picture.resize((5000, 4000)), "PNG", {"compress_level": 1}),
+        "tiny": (picture.resize((1, 1)), "PNG", {}),
+        "animated": (picture, "WEBP", {"save_all": True, "append_images": [picture.rotate(90)]}),
+    }[kind]
+    with io.BytesIO() as buffer:
+        made.save(buffer, how, **options)
+        image = read_image(buffer.getvalue())
+    model = create_model("base_cnn")
+    for method in METHODS:
+        heat = saliency(model, image, method=method)
+        assert heat.shape == (32, 32)
+        assert np.isfinite(heat).all()

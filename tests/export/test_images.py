@@ -177,6 +177,45 @@ def test_first_frame_of_several():
     assert (read_image(data) == (255, 0, 0)).all()
 
 
+@pytest.mark.parametrize("how", ["PNG", "WEBP", "TIFF"])
+def test_first_frame_of_animations_and_pages(how):
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ((200, 0, 0), (0, 0, 200), (0, 200, 0))]
+    options = {"lossless": True} if how == "WEBP" else {}
+    data = encode(frames[0], how, save_all=True, append_images=frames[1:], **options)
+    assert Image.open(io.BytesIO(data)).n_frames == 3
+    assert (read_image(data) == (200, 0, 0)).all()
+
+
+def test_a_cmyk_jpeg_keeps_its_colours():
+    """As print shops send them; Adobe's inverted inks are the decoder's affair."""
+    result = read_image(encode(Image.new("RGB", (40, 40), (200, 60, 30)).convert("CMYK"), "JPEG", quality=95))
+    assert np.abs(result.astype(int) - (200, 60, 30)).max() < 8
+
+
+def test_a_png_with_16_bits_a_colour_is_read():
+    values = np.full((32, 32, 3), (51400, 25700, 257), ">u2")  # 200, 100 and 1 times 257
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", 32, 32, 16, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows))
+    result = read_image(data + chunk(b"IEND", b""))
+    assert np.abs(result.astype(int) - (200, 100, 1)).max() <= 1
+
+
+def test_a_file_of_no_bytes(tmp_path):
+    (tmp_path / "nothing.png").touch()
+    with pytest.raises(ImageError, match=r"nothing\.png is empty"):
+        read_image(tmp_path / "nothing.png")
+
+
+def test_a_picture_of_many_megapixels_that_is_allowed():
+    result = read_image(encode(Image.new("L", (6000, 6000), 77), "PNG", compress_level=1))
+    assert (result == 77).all()
+
+
 @pytest.mark.parametrize("how", images.FORMATS)
 def test_cut_short(how):
     data = encode(Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)), how)

@@ -11,6 +11,7 @@ from cifar_core import plots
 from cifar_core.errors import ConfigError
 from cifar_core.labels import CLASS_NAMES
 from cifar_core.metrics import report
+from cifar_core.mistakes import confidence_histogram, confused_pairs, worst_classes
 from cifar_core.palette import NEUTRAL, REFERENCE_DASH, model_colour
 from cifar_core.paper import PAPER_RESULTS
 from cifar_core.plots import Curve
@@ -41,6 +42,16 @@ def evaluated():
 
 
 @pytest.fixture
+def answers():
+    """Two classes: of 40 airplanes 10 are taken for ships and 5 for birds, and 5 of 20 trucks for ships."""
+    label, predicted, confidence = np.array(
+        [(0, 0, 0.9)] * 25 + [(0, 8, 0.8)] * 10 + [(0, 2, 0.4)] * 5 + [(9, 9, 0.99)] * 15 + [(9, 8, 0.6)] * 5
+    ).T
+    table = {"index": np.arange(60), "label": label.astype(int), "predicted": predicted.astype(int)}
+    return pd.DataFrame({**table, "confidence": confidence, "correct": label == predicted})
+
+
+@pytest.fixture
 def comparison():
     right = np.arange(1000) < 900
     return {
@@ -64,7 +75,7 @@ def results():
 
 
 @pytest.fixture
-def every_figure(evaluated, comparison, results):
+def every_figure(evaluated, comparison, results, answers):
     curve = Curve("mine", history(), "resnet18", "tuned")
     table = reproduction_table([Outcome(config, 0.7, 60) for config in paper_runs("alexnet")])
     return {
@@ -83,6 +94,10 @@ def every_figure(evaluated, comparison, results):
         "published": plots.published_comparison(table),
         "intervals": plots.difference_intervals(comparison, against="best"),
         "cost": plots.accuracy_against_cost(results),
+        "pairs": plots.confused_pairs_bars(confused_pairs(answers)),
+        "worst": plots.worst_classes_bars(worst_classes(answers)),
+        "confidence": plots.confidence_bars(confidence_histogram(answers)),
+        "agreement": plots.agreement_matrix(pd.DataFrame(np.eye(2), ["a", "b"], ["a", "b"])),
     }
 
 
@@ -273,3 +288,30 @@ def test_plots_do_not_import_keras():
     code = "import sys, cifar_core.plots, cifar_core.reproduce; print({'keras', 'pandas'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+def test_figures_of_mistakes_show_the_numbers_of_their_tables(answers):
+    (pairs,) = plots.confused_pairs_bars(confused_pairs(answers), most=2).data
+    assert list(pairs.y) == ["airplane → ship", "airplane → bird"]
+    assert list(pairs.x) == [10, 5]
+    np.testing.assert_allclose(pairs.customdata, [[25, 80], [12.5, 40]])
+    (worst,) = plots.worst_classes_bars(worst_classes(answers)).data
+    assert list(worst.y) == ["airplane", "truck"]
+    np.testing.assert_allclose(worst.x, [37.5, 25])
+    right, wrong = plots.confidence_bars(confidence_histogram(answers)).data
+    assert (right.name, wrong.name) == ("right (40)", "wrong (20)")
+    assert sum(right.y) == pytest.approx(100)
+    assert dict(zip(wrong.x, wrong.y, strict=True))[82.5] == pytest.approx(50)
+
+
+def test_a_run_without_a_mistake_has_figures_too(answers):
+    perfect = answers[answers["correct"]]
+    assert len(plots.confused_pairs_bars(confused_pairs(perfect)).data[0].x) == 0
+    assert sum(plots.confidence_bars(confidence_histogram(perfect)).data[1].y) == 0
+
+
+def test_agreement_is_in_per_cent_or_as_kappa():
+    table = pd.DataFrame([[1, 0.8], [0.8, 1]], ["a", "b"], ["a", "b"])
+    (shares,), (kappa,) = (plots.agreement_matrix(table, measure).data for measure in ("share", "kappa"))
+    np.testing.assert_allclose(shares.z, [[100, 80], [80, 100]])
+    np.testing.assert_allclose(kappa.z, [[1, 0.8], [0.8, 1]])

@@ -51,6 +51,37 @@ def test_only_finished_and_tested_runs_are_on_it(store, finish, begin):
     assert store.leaderboard()["best_run"].tolist() == [kept]
 
 
+def test_its_standing_changes_with_what_a_board_shows_and_with_nothing_else(store, finish, begin):
+    seen = [store.standing()]
+
+    def changed():
+        seen.append(store.standing())
+        return seen[-1] != seen[-2]
+
+    running = begin()
+    assert changed()
+    store.record_epoch(running, 1, {"accuracy": 0.5, "loss": 1.0})
+    store.record_step(running, 2, 1, 10, {"loss": 1.0})
+    store.heartbeat(running)
+    store.event(running, "note", "x")
+    assert not changed()
+    store.finish(running, metrics={"accuracy": 0.7})
+    assert changed()
+    other = finish(0.6)
+    assert changed()
+    failed = begin()
+    store.fail(failed, "x")
+    assert changed()
+    store.requeue(failed)
+    assert changed()
+    store.delete(other)
+    assert changed()
+    search_id = store.create_search(SearchConfig(model="base_cnn"))
+    assert changed()
+    store.delete(search_id)
+    assert changed()
+
+
 def test_what_cannot_be_compared_has_a_board_of_its_own(store, finish):
     finish(0.6, variant="baseline")
     finish(0.7, variant="tuned")

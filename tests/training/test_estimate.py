@@ -185,3 +185,12 @@ def test_settings_of_another_release_are_passed_over(store):
         connection.execute(text('update runs set config = \'{"model": "base_cnn", "gone": 1}\''))
     assert store.get(run_id).settings["gone"] == 1
     assert estimate(TrainConfig(), network(), store).evidence == "arithmetic"
+
+
+def test_recorded_answers_cost_one_pass_over_the_test_images_an_epoch():
+    plain, recording = (
+        estimate(TrainConfig(epochs=10, record_answers=wanted), network(), None) for wanted in (False, True)
+    )
+    assert recording.seconds_per_epoch == plain.seconds_per_epoch
+    images = (recording.total_seconds - plain.total_seconds) * plain.images_per_second
+    assert images == pytest.approx(10 * 10_000 / module.EVALUATION_SPEEDUP)

@@ -71,9 +71,9 @@ def scripted(monkeypatch):
 
     def make(config, dataset, folder, isolation):  # noqa: ARG001
         trainer.folder = folder
-        return trainer
+        return [trainer] * config.workers
 
-    monkeypatch.setattr(search, "make_trainer", make)
+    monkeypatch.setattr(search, "make_trainers", make)
     return trainer
 
 

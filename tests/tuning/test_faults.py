@@ -147,7 +147,7 @@ def test_a_worker_may_die_or_be_stopped(tiny, tmp_path):
     left = {path.name for path in store.artifact_dir(result.id).iterdir()}
     assert left == {"trial-1.npz"}, "of images and other trials nothing stays"
     # Where a trial is trained makes no difference to it.
-    here = search.make_trainer(config, tiny, tmp_path, "none")
+    (here,) = search.make_trainers(config, tiny, tmp_path, "none")
     reports = []
     order = Order("1", result.trials["settings"][1], 0, 1)
     here.train(order, report=reports.append, should_stop=lambda: False)

@@ -115,19 +115,3 @@ def test_a_record_of_another_release_is_refused():
     driver = Driver(config("random"))
     with pytest.raises(ResumeError, match="trial 0 was recorded with"):
         driver.replay("0", {"learning_rate": 0.5, "dropout": 0.0}, 0.4)
-
-
-def test_only_trials_that_can_still_be_promoted_are_kept():
-    driver = Driver(config())
-    log, most = [], 0
-    children = {p.parent for p, _ in play(Driver(config())) if p.parent}
-    while (proposal := driver.propose()) is not None:
-        log.append((proposal, good(proposal.values)))
-        driver.tell(*log[-1])
-        kept = driver.promotable()
-        most = max(most, len(kept))
-        to_come = children - {p.parent for p, _ in log}
-        assert {p.trial_id for p, _ in log} & to_come <= kept
-    assert driver.promotable() == set()
-    assert most == 4
-    assert Driver(config("random")).promotable() == set()

@@ -284,7 +284,7 @@ def test_a_test_selected_search_is_refused(tiny):
 
 
 def test_what_trains_the_trials_is_given_no_test_images(tiny, tmp_path):
-    trainer = search.make_trainer(settings(), tiny, tmp_path, "none")
+    (trainer,) = search.make_trainers(settings(), tiny, tmp_path, "none")
     seen = {id(array) for pair in (trainer.images.train, trainer.images.validation) for array in pair}
     assert len(seen) == 4
     assert len(trainer.images.train[0]) + len(trainer.images.validation[0]) == len(tiny.x_train)
