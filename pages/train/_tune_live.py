@@ -13,7 +13,7 @@ import streamlit as st
 from cifar_core.errors import CifarLabError, ConfigError, RunNotFoundError
 from cifar_core.palette import model_colour
 from cifar_core.store import RunStore
-from cifar_core.store.states import RunState
+from cifar_core.store.states import UNFINISHED, RunState
 from cifar_core.tuning import stop_after_trial, stopping_after_trial
 from cifar_core.tuning.space import tuned_config
 from pages.shared import navigation, resources
@@ -135,14 +135,9 @@ def facts(watch: WatchedSearch) -> list[Fact]:
     ]
     if watch.state.is_active():
         told.append(("Whole search done at", *_end(watch)))
-    if watch.row.get("duration_s"):
-        told.append(
-            (
-                "It took",
-                duration(watch.row["duration_s"]),
-                "" if watch.state is RunState.FINISHED else "so far, in all attempts",
-            )
-        )
+    if watch.row.get("duration_s"):  # of attempts that have ended
+        label = "Earlier attempts" if watch.state in UNFINISHED else "It took"
+        told.append((label, duration(watch.row["duration_s"]), ""))
     return told
 
 
