@@ -140,17 +140,22 @@ class RemoteTrainer:
 
     def __init__(self, connection: Connection, folder: Path, name: str) -> None:
         self._connection, self._folder, self._name = connection, folder, name
+        self._heard = False
 
     def train(
         self, order: Order, *, report: Callable[[Progress], None], should_stop: Callable[[], bool]
     ) -> Outcome:
-        """As `Trainer.train`. WorkerLostError: it is gone without a word; WorkerLeft: it said good-bye."""
+        """As `Trainer.train`. WorkerLostError: it is gone without a word; WorkerLeft: it said good-bye, or
+        was gone before it said anything of this trial, which therefore did not begin."""
         checkpoint = own_checkpoint(self._folder, order)
+        self._heard = False
         try:
             known = checkpoint.read_bytes() if checkpoint.exists() else None
             _send(self._connection, {"order": asdict(order)}, known)
             return self._follow(checkpoint, report, should_stop)
         except LOST:
+            if not self._heard:
+                raise WorkerLeft from None
             raise WorkerLostError(
                 f"The worker on {self._name} that trained it was lost: it ended, or the network failed."
             ) from None
@@ -173,6 +178,7 @@ class RemoteTrainer:
             if not self._connection.poll(POLL_S):
                 continue
             said, content = _receive(self._connection)
+            self._heard = True
             if content is not None:
                 write_atomically(checkpoint, lambda stream, content=content: stream.write(content))
             if "report" in said:

@@ -17,6 +17,7 @@ from cifar_core.labels import CLASS_NAMES
 from cifar_core.palette import BAD, GOOD, NEUTRAL
 from pages.compare import _gallery_image, _gallery_tags
 from pages.compare._gallery_data import Answered, pictures, unknown
+from pages.compare._gallery_tags import Tagged
 from pages.compare._gallery_wall import wall
 from pages.shared.images import data_url, png
 from pages.shared.table import STYLE as TABLE_STYLE
@@ -44,7 +45,7 @@ STYLE = """<style>
 
 def gallery(
     rows: pd.DataFrame,
-    about: Answered,
+    tagged: Tagged,
     *,
     key: str,
     one: One,
@@ -58,7 +59,7 @@ def gallery(
 
     Args:
         rows: test images in order, at least `index` and `label` of each.
-        about: a run that was tested on them.
+        tagged: a run that was tested on them, and the tags of its images.
         key: unique on the page.
         one: shows the image of a row; its picture is None where it is not here.
         captions: lines below the pictures of rows.
@@ -67,6 +68,7 @@ def gallery(
         place: where the large image goes; at the end of the page otherwise.
         empty: what is said where there are no rows.
     """
+    about = tagged.about
     place = place or st.container()
     with place:
         if rows.empty:
@@ -79,14 +81,14 @@ def gallery(
         index = int(row["index"])
         steps(rows, at, key)
         one(row, None if images is None else np.asarray(images[index]))
-        _gallery_tags.row(about, index, key)
+        _gallery_tags.row(tagged, index, key)
     _gallery_image.show(index, about, asked, finished, dataset)
-    tags = _gallery_tags.tags_of(about)
     listing(
         rows,
         at,
         images,
-        lambda shown: _gallery_tags.marked(captions(shown), shown["index"].tolist(), tags),
+        lambda shown: _gallery_tags.marked(captions(shown), shown["index"].tolist(), tagged),
+        content="" if dataset is None else dataset.fingerprint,
         key=key,
     )
 
@@ -168,6 +170,7 @@ def listing(
     images: np.ndarray | None,
     captions: Captions,
     *,
+    content: str,
     key: str,
 ) -> None:
     """The page of the list on which row `at` stands, as pictures or as numbers."""
@@ -193,6 +196,7 @@ def listing(
         images[shown["index"].to_numpy()],
         shown["index"].tolist(),
         captions(shown),
+        content=content,
         chosen=ids[at],
         before=ids[first - 1] if first else None,
         after=ids[first + per_page] if first + per_page < len(ids) else None,

@@ -97,20 +97,21 @@ def _scoring(run_id: str) -> Callable[[Task], None]:
 
 
 def _doubtful(about: Answered, table: pd.DataFrame, finished: pd.DataFrame) -> None:
+    tagged = tags.read(about)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         true = st.selectbox("Label", CLASSES, key="class", bind="query-params", width=150)
-        tag = tags.choice(about)
-        tags.download(about, "quality")
+        tag = tags.choice(tagged)
+        tags.download(tagged, "quality")
     rows = table[table["predicted"] != table["label"]]
     if true != EVERY:
         rows = rows[rows["label"] == CLASS_NAMES.index(true)]
-    rows = tags.narrowed(rows, about, tag)
+    rows = tags.narrowed(rows, tagged, tag)
     st.caption(
         f"{count(len(rows))} images that the run puts into another class, the most doubtful label first."
     )
     browse.gallery(
         rows,
-        about,
+        tagged,
         key="quality",
         one=lambda row, picture: _large(about, row, picture),
         captions=lambda shown: [
@@ -189,15 +190,16 @@ def _look_for_copies(dataset: Opened) -> None:
 
 
 def _twins(about: Answered, twins: pd.DataFrame, dataset: Opened, finished: pd.DataFrame) -> None:
+    tagged = tags.read(about)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         st.toggle("Only where the labels differ", key="differ", bind="query-params")
-        tag = tags.choice(about)
+        tag = tags.choice(tagged)
     rows = twins[~twins["same_label"]] if st.session_state["differ"] else twins
-    rows = tags.narrowed(rows, about, tag)
+    rows = tags.narrowed(rows, tagged, tag)
     st.caption(f"{count(len(rows))} test images, the most alike first.")
     browse.gallery(
         rows,
-        about,
+        tagged,
         key="twins",
         one=lambda row, _: _pair(row, dataset),
         captions=lambda shown: [

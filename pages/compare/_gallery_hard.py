@@ -134,13 +134,14 @@ def _facts(agreement: Agreement) -> None:
 
 
 def _gallery(agreement: Agreement, about: Answered, finished: pd.DataFrame) -> None:
+    tagged = tags.read(about)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         group = st.segmented_control(
             "Images", list(GROUPS), default=ANY, required=True, key="which", bind="query-params"
         )
         true = st.selectbox("True class", CLASSES, key="class", bind="query-params", width=150)
-        tag = tags.choice(about)
-        rows = tags.narrowed(group_of(agreement, group, true), about, tag)
+        tag = tags.choice(tagged)
+        rows = tags.narrowed(group_of(agreement, group, true), tagged, tag)
         st.download_button(
             "CSV",
             lambda: as_csv(named(rows)),
@@ -150,10 +151,10 @@ def _gallery(agreement: Agreement, about: Answered, finished: pd.DataFrame) -> N
             icon=":material/download:",
             on_click="ignore",
         )
-        tags.download(about, "hard")
+        tags.download(tagged, "hard")
     browse.gallery(
         rows,
-        about,
+        tagged,
         key="hard",
         one=lambda row, picture: _large(agreement, row, picture),
         captions=captions,

@@ -61,16 +61,17 @@ def show(answers: Answered, finished: pd.DataFrame) -> None:
     """The gallery of one run. A filter or another image redraws this alone, not the frame around it."""
     say_unknown(OPTIONS)
     known = people(answers)
+    tagged = tags.read(answers)
     left, right = st.columns([4, 5], gap="large")
     with left:
         _matrix(answers)
     with right:
-        rows = _filtered(answers, known)
-        _count(answers, rows)
+        rows = _filtered(answers, known, tagged)
+        _count(answers, rows, tagged)
         place = st.container()
     browse.gallery(
         rows,
-        answers,
+        tagged,
         key="one",
         one=lambda row, picture: _large(answers, row, picture),
         captions=lambda shown: captions(shown, _verdicts(answers, known, shown)),
@@ -132,7 +133,7 @@ def _heat(table: np.ndarray) -> dict[str, Any]:
 # --- The list -----------------------------------------------------------------------------------
 
 
-def _filtered(answers: Answered, known: People | None) -> pd.DataFrame:
+def _filtered(answers: Answered, known: People | None, tagged: tags.Tagged) -> pd.DataFrame:
     sorts = [*SORTS, *([BY_PEOPLE] if known else [])]
     if st.session_state.get("sort") not in (None, *sorts):
         st.session_state["sort"] = sorts[0]
@@ -141,7 +142,7 @@ def _filtered(answers: Answered, known: People | None) -> pd.DataFrame:
         true = st.selectbox("True class", CLASSES, key="true", bind="query-params", width=145)
         said = st.selectbox("Predicted class", CLASSES, key="said", bind="query-params", width=145)
         sort = st.selectbox("Sort by", sorts, key="sort", bind="query-params", width=165, help=SORT_HELP)
-        tag = tags.choice(answers)
+        tag = tags.choice(tagged)
         low, high = _confidence()
     kept = narrowed(
         answers.table,
@@ -150,7 +151,7 @@ def _filtered(answers: Answered, known: People | None) -> pd.DataFrame:
         predicted=_label(said),
         confidence=(low / 100, high / 100 if high < 100 else np.inf),
     )
-    kept = tags.narrowed(kept, answers, tag)
+    kept = tags.narrowed(kept, tagged, tag)
     if known is None or sort != BY_PEOPLE:
         return ordered(kept, SORTS.get(sort, "surest"))
     return by_people(kept, known)
@@ -192,7 +193,7 @@ def _label(name: str) -> int | None:
     return None if name == EVERY else CLASS_NAMES.index(name)
 
 
-def _count(answers: Answered, rows: pd.DataFrame) -> None:
+def _count(answers: Answered, rows: pd.DataFrame, tagged: tags.Tagged) -> None:
     wrong = int((~answers.table["correct"]).sum())
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(
@@ -209,7 +210,7 @@ def _count(answers: Answered, rows: pd.DataFrame) -> None:
             icon=":material/download:",
             on_click="ignore",
         )
-        tags.download(answers, "one")
+        tags.download(tagged, "one")
 
 
 def _reset() -> None:

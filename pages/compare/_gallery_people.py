@@ -182,17 +182,18 @@ def _facts(about: Answered, known: People) -> None:
 
 
 def _gallery(about: Answered, known: People, finished: pd.DataFrame) -> None:
+    tagged = tags.read(about)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         verdict = st.selectbox("Verdict", VERDICTS, key="verdict", bind="query-params", width=330)
-        tag = tags.choice(about)
-        tags.download(about, "people")
+        tag = tags.choice(tagged)
+        tags.download(tagged, "people")
     wrong = ~about.table["correct"].to_numpy()
     rows = about.table[wrong if verdict == EVERY else known.verdict == verdict]
-    rows = by_people(tags.narrowed(rows, about, tag), known)
+    rows = by_people(tags.narrowed(rows, tagged, tag), known)
     st.caption(f"{count(len(rows))} images, those first whose label the fewest people give.")
     browse.gallery(
         rows,
-        about,
+        tagged,
         key="people",
         one=lambda row, picture: _large(about, known, row, picture),
         captions=lambda shown: [_caption(known, row) for row in shown.itertuples()],

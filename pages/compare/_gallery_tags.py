@@ -6,6 +6,7 @@ They belong to the image, whatever run it was seen in, and stand in the store.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,16 +29,30 @@ EVERY, TAGGED, UNTAGGED = RESERVED = ("every image", "any tag", "no tag")
 PARAMETER = "tag"
 PROBLEM = "gallery_tag_problem"
 MOST_NOTE = 2000
+Image = tuple[str, int]
+"""The fingerprint of a dataset and a place in its test set."""
 
 
-def tags_of(about: Answered) -> pd.DataFrame:
-    """Of the images that this run was tested on: index, tag, note, created_at."""
-    return resources.store().image_tags(fingerprint_of(about))
+@dataclass(frozen=True, eq=False)
+class Tagged:
+    """Tags of the images that run `about` was tested on: `table` has index, tag, note, created_at."""
+
+    about: Answered
+    table: pd.DataFrame
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.about)
 
 
-def choice(about: Answered) -> str:
+def read(about: Answered) -> Tagged:
+    """The tags as they are now."""
+    return Tagged(about, resources.store().image_tags(fingerprint_of(about)))
+
+
+def choice(tagged: Tagged) -> str:
     """The field that narrows a list by tag (`?tag=ambiguous`)."""
-    options = [*RESERVED, *_known(tags_of(about)["tag"])]
+    options = [*RESERVED, *_known(tagged.table["tag"])]
     chosen = st.session_state.get(PARAMETER)
     if chosen is None:  # the address speaks first, the field from then on
         say_unknown({PARAMETER: options})
@@ -46,35 +61,36 @@ def choice(about: Answered) -> str:
     return st.selectbox("Tag", options, key=PARAMETER, bind="query-params", width=145)
 
 
-def narrowed(rows: pd.DataFrame, about: Answered, chosen: str) -> pd.DataFrame:
+def narrowed(rows: pd.DataFrame, tagged: Tagged, chosen: str) -> pd.DataFrame:
     """The rows whose image has the chosen tag."""
     if chosen == EVERY:
         return rows
-    tags = tags_of(about)
+    table = tagged.table
     if chosen not in (TAGGED, UNTAGGED):
-        tags = tags[tags["tag"] == chosen]
-    tagged = rows["index"].isin(tags["index"])
-    return rows[~tagged if chosen == UNTAGGED else tagged]
+        table = table[table["tag"] == chosen]
+    has_it = rows["index"].isin(table["index"])
+    return rows[~has_it if chosen == UNTAGGED else has_it]
 
 
-def marked(captions: Sequence[str], indices: Sequence[int], tags: pd.DataFrame) -> list[str]:
+def marked(captions: Sequence[str], indices: Sequence[int], tagged: Tagged) -> list[str]:
     """Captions with a line for each tag of their image."""
-    by_image = tags.groupby("index")["tag"].agg(list).to_dict()
+    by_image: dict[int, list[str]] = {}
+    for index, tag in zip(tagged.table["index"], tagged.table["tag"], strict=True):
+        by_image.setdefault(index, []).append(tag)
     return [
         "\n".join([caption, *(f"# {tag}" for tag in by_image.get(index, ()))])
         for caption, index in zip(captions, indices, strict=True)
     ]
 
 
-def download(about: Answered, key: str) -> None:
+def download(tagged: Tagged, key: str) -> None:
     """All tags of this test set as a file."""
-    tags = tags_of(about)
-    if tags.empty:
+    if tagged.table.empty:
         return
     st.download_button(
         "Tags",
-        lambda: as_csv(exported(tags, about)),
-        file_name=f"{about.run['dataset']}.tags.csv",
+        lambda: as_csv(exported(tagged)),
+        file_name=f"{tagged.about.run['dataset']}.tags.csv",
         key=f"{key}_tags_csv",
         type="tertiary",
         icon=":material/download:",
@@ -83,32 +99,34 @@ def download(about: Answered, key: str) -> None:
     )
 
 
-def exported(tags: pd.DataFrame, about: Answered) -> pd.DataFrame:
+def exported(tagged: Tagged) -> pd.DataFrame:
     """index, label (its name), tag, note, created_at, dataset, fingerprint."""
-    names = np.array(CLASS_NAMES, dtype=object)[about.table["label"].to_numpy()]
-    by_index = dict(zip(about.table["index"], names, strict=True))
-    file = tags[["index", "tag", "note", "created_at"]].copy()
+    images = tagged.about.table
+    names = np.array(CLASS_NAMES, dtype=object)[images["label"].to_numpy()]
+    by_index = dict(zip(images["index"], names, strict=True))
+    file = tagged.table[["index", "tag", "note", "created_at"]].copy()
     file.insert(1, "label", file["index"].map(by_index))
-    return file.assign(dataset=about.run["dataset"], fingerprint=fingerprint_of(about))
+    return file.assign(dataset=tagged.about.run["dataset"], fingerprint=tagged.fingerprint)
 
 
-def row(about: Answered, index: int, key: str) -> None:
+def row(tagged: Tagged, index: int, key: str) -> None:
     """The tags of one image: a click puts one on or takes it off; one's own tag and notes behind a button."""
-    tags = tags_of(about)
-    mine = tags[tags["index"] == index].set_index("tag")["note"].to_dict()
+    table = tagged.table
+    mine = dict(table.loc[table["index"] == index, ["tag", "note"]].itertuples(index=False, name=None))
     if problem := st.session_state.pop(PROBLEM, None):
         st.error(plain(problem))
+    image = (tagged.fingerprint, index)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"{key}_tag_row"):
         for place, tag in enumerate([*STANDARD, *(own for own in mine if own not in STANDARD)]):
-            _button(about, index, tag, mine, key, place)
+            _button(image, tag, mine, key, place)
         with st.popover("Own tag or note", type="tertiary", icon=":material/sell:"):
-            _own(about, index, tags, key)
+            _own(image, _known(table["tag"]), key)
     for tag, note in mine.items():
         if note:
-            _note(about, index, tag, note, key)
+            _note(image, tag, note, key)
 
 
-def _button(about: Answered, index: int, tag: str, mine: dict[str, str], key: str, place: int) -> None:
+def _button(image: Image, tag: str, mine: dict[str, str], key: str, place: int) -> None:
     is_on = tag in mine
     has_note = bool(mine.get(tag))
     st.button(
@@ -119,11 +137,11 @@ def _button(about: Answered, index: int, tag: str, mine: dict[str, str], key: st
         disabled=has_note,
         help="It has a note: take the note off first." if has_note else None,
         on_click=_untag if is_on else _tag,
-        args=(about, index, tag),
+        args=(*image, tag),
     )
 
 
-def _note(about: Answered, index: int, tag: str, note: str, key: str) -> None:
+def _note(image: Image, tag: str, note: str, key: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f":small[**{plain(tag)}:** {plain(note)}]", width="content")
         st.button(
@@ -132,29 +150,29 @@ def _note(about: Answered, index: int, tag: str, note: str, key: str) -> None:
             type="tertiary",
             icon=":material/close:",
             on_click=_untag if tag == NOTE else _tag,
-            args=(about, index, tag),
+            args=(*image, tag),
         )
 
 
-def _own(about: Answered, index: int, tags: pd.DataFrame, key: str) -> None:
-    tag_key, note_key = f"{key}_own_{index}", f"{key}_note_{index}"
+def _own(image: Image, known: Sequence[str], key: str) -> None:
+    tag_key, note_key = f"{key}_own_{image[1]}", f"{key}_note_{image[1]}"
     with st.form(f"{key}_own_form", border=False):
         st.selectbox(
             "Tag",
-            [NOTE, *(tag for tag in _known(tags["tag"]) if tag != NOTE)],
+            [NOTE, *(tag for tag in known if tag != NOTE)],
             key=tag_key,
             accept_new_options=True,
             help="Choose one, or type your own and press Enter.",
         )
         st.text_area("Note", key=note_key, max_chars=MOST_NOTE, height=80, placeholder="May stay empty")
-        st.form_submit_button("Save", on_click=_save, args=(about, index, tag_key, note_key))
+        st.form_submit_button("Save", on_click=_save, args=(*image, tag_key, note_key))
 
 
 def _known(used: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*STANDARD, *sorted(used)]))
 
 
-def _save(about: Answered, index: int, tag_key: str, note_key: str) -> None:
+def _save(fingerprint: str, index: int, tag_key: str, note_key: str) -> None:
     tag = " ".join(str(st.session_state[tag_key] or NOTE).split())
     note = str(st.session_state[note_key] or "").strip()
     if tag in RESERVED:
@@ -162,18 +180,18 @@ def _save(about: Answered, index: int, tag_key: str, note_key: str) -> None:
     elif tag == NOTE and not note:
         st.session_state[PROBLEM] = "Write a note, or choose a tag."
     else:
-        _tag(about, index, tag, note)
+        _tag(fingerprint, index, tag, note)
 
 
-def _tag(about: Answered, index: int, tag: str, note: str = "") -> None:
+def _tag(fingerprint: str, index: int, tag: str, note: str = "") -> None:
     try:
-        resources.store().tag_image(fingerprint_of(about), index, tag, note)
+        resources.store().tag_image(fingerprint, index, tag, note)
     except (ConfigError, StoreError) as error:
         st.session_state[PROBLEM] = str(error)
 
 
-def _untag(about: Answered, index: int, tag: str) -> None:
+def _untag(fingerprint: str, index: int, tag: str) -> None:
     try:
-        resources.store().untag_image(fingerprint_of(about), index, tag)
+        resources.store().untag_image(fingerprint, index, tag)
     except StoreError as error:
         st.session_state[PROBLEM] = str(error)

@@ -99,6 +99,7 @@ def _facts(a: Answered, b: Answered, table: pd.DataFrame) -> None:
 
 
 def _gallery(a: Answered, b: Answered, table: pd.DataFrame, finished: pd.DataFrame) -> None:
+    tagged = tags.read(a)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         group = st.segmented_control(
             "Images", list(GROUPS), default=GROUPS[0], required=True, key="group", bind="query-params"
@@ -107,8 +108,8 @@ def _gallery(a: Answered, b: Answered, table: pd.DataFrame, finished: pd.DataFra
         mistaken = st.selectbox(
             "Mistaken for", CLASSES, key="for", bind="query-params", width=165, help=FOR_HELP
         )
-        tag = tags.choice(a)
-        rows = tags.narrowed(_group(table, group, true, mistaken), a, tag)
+        tag = tags.choice(tagged)
+        rows = tags.narrowed(_group(table, group, true, mistaken), tagged, tag)
         st.download_button(
             "CSV",
             lambda: as_csv(named(rows)),
@@ -118,10 +119,10 @@ def _gallery(a: Answered, b: Answered, table: pd.DataFrame, finished: pd.DataFra
             icon=":material/download:",
             on_click="ignore",
         )
-        tags.download(a, "two")
+        tags.download(tagged, "two")
     browse.gallery(
         rows,
-        a,
+        tagged,
         key="two",
         one=lambda row, picture: _large(a, b, row, picture),
         captions=captions,

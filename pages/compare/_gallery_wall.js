@@ -5,10 +5,10 @@ function tile(data, place, send) {
   const button = document.createElement("button");
   button.type = "button";
   button.setAttribute("aria-label", data.captions[place].replace("\n", ", "));
-  const { side, columns, sheet, rows } = data;
+  const { side, columns, rows } = data;
   const picture = document.createElement("i");
   Object.assign(picture.style, {
-    width: side + "px", height: side + "px", backgroundImage: `url(${sheet})`,
+    width: side + "px", height: side + "px", backgroundImage: "var(--lab-sheet)",
     backgroundSize: `${columns * side}px ${rows * side}px`,
     backgroundPosition: `-${(place % columns) * side}px -${Math.floor(place / columns) * side}px`,
   });
@@ -18,6 +18,15 @@ function tile(data, place, send) {
   button.dataset.id = data.ids[place];
   button.onclick = () => send(data.ids[place]);
   return button;
+}
+
+// A short address for the sheet, since each tile names it: data URLs would be parsed once per tile.
+function address(wall, sheet) {
+  const bytes = Uint8Array.from(atob(sheet), (sign) => sign.charCodeAt(0));
+  const old = wall.dataset.address;
+  wall.dataset.address = URL.createObjectURL(new Blob([bytes], { type: "image/webp" }));
+  wall.style.setProperty("--lab-sheet", `url(${wall.dataset.address})`);
+  if (old) URL.revokeObjectURL(old);
 }
 
 function mark(wall, id) {
@@ -53,9 +62,11 @@ export default function ({ parentElement, data, setTriggerValue }) {
   if (wall.dataset.shown !== shown) {
     const focused = wall.contains(root.activeElement);
     wall.dataset.shown = shown;
+    address(wall, data.sheet);
     wall.style.gridTemplateColumns = `repeat(auto-fill, ${Math.max(data.side, 94)}px)`;
     wall.replaceChildren(...data.ids.map((_, place) => tile(data, place, send)));
     if (focused) wall.querySelector(`[data-id="${Number(data.chosen)}"]`)?.focus();
   }
   mark(wall, data.chosen);
+  return () => { if (!wall.isConnected) URL.revokeObjectURL(wall.dataset.address); };
 }

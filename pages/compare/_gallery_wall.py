@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,10 +11,11 @@ import numpy as np
 import streamlit as st
 
 from cifar_core import eda
-from pages.shared.images import data_url
 
 HERE = Path(__file__).parent
 COLUMNS = 10
+KEPT_SHEETS = 32
+"""Of 80 to 330 kB."""
 
 _mount = st.components.v2.component(
     "cifar_lab.wall",
@@ -28,6 +30,7 @@ def wall(
     ids: Sequence[int],
     captions: Sequence[str],
     *,
+    content: str,
     chosen: int,
     before: int | None,
     after: int | None,
@@ -42,6 +45,7 @@ def wall(
         images: uint8 (n, 32, 32, 3), at least one.
         ids: n test indices, by which a picture is called.
         captions: n texts of one line or several.
+        content: names what the ids count, such as a dataset's fingerprint.
         chosen: the id that is marked.
         before, after: the ids that stand before the first and after the last, for the arrow keys; None at
             the ends.
@@ -50,7 +54,7 @@ def wall(
     """
     columns = min(COLUMNS, len(ids))
     data = {
-        "sheet": data_url(webp(eda.sheet(images, columns)), "image/webp"),
+        "sheet": base64.b64encode(_sheet(content, tuple(ids), images, columns)).decode(),
         "columns": columns,
         "rows": -(-len(ids) // columns),
         "side": 32 * times,
@@ -68,6 +72,12 @@ def wall(
             on_pick(int(found))
 
     _mount(key=key, data=data, height="content", on_picked_change=picked)
+
+
+@st.cache_resource(max_entries=KEPT_SHEETS, show_spinner=False)
+def _sheet(content: str, ids: tuple[int, ...], _images: np.ndarray, columns: int) -> bytes:  # noqa: ARG001
+    """Kept, since each step to another image shows the same page of the list again."""
+    return webp(eda.sheet(_images, columns))
 
 
 def webp(picture: np.ndarray) -> bytes:

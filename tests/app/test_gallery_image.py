@@ -157,8 +157,7 @@ def test_the_file_of_tags_has_every_tag_with_its_label(store, prepared):
     run_id, _ = on_scenes(store, prepared, 1)
     store.tag_image(prepared.fingerprint, 7, "wrong label", note="=1+1")
     store.tag_image(prepared.fingerprint, 3, "ambiguous")
-    about = answered(finished_runs(), run_id)
-    file = _gallery_tags.exported(_gallery_tags.tags_of(about), about)
+    file = _gallery_tags.exported(_gallery_tags.read(answered(finished_runs(), run_id)))
     rows = list(csv.DictReader(io.StringIO(_gallery_tags.as_csv(file))))
     assert [(row["index"], row["tag"]) for row in rows] == [("3", "ambiguous"), ("7", "wrong label")]
     assert [row["label"] for row in rows] == [CLASS_NAMES[prepared.y_test[i]] for i in (3, 7)]

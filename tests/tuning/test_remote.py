@@ -132,6 +132,22 @@ def test_a_stop_reaches_it_and_its_own_stop_gives_the_trial_back(door):
 
 
 @pytest.mark.usefixtures("played")
+def test_one_that_left_before_its_trial_began_costs_nothing(door):
+    gone = threading.Event()
+    thread, result = visit(door, stop=gone.is_set)
+    until(lambda: door.trainers)
+    gone.set()
+    thread.join(10)
+    assert result == [0]
+    with pytest.raises(remote.WorkerLeft):
+        door.trainers[0].train(
+            Order("1", VALUES, 0, 2),
+            report=lambda report: None,  # noqa: ARG005
+            should_stop=lambda: False,
+        )
+
+
+@pytest.mark.usefixtures("played")
 def test_nobody_gets_in_without_the_token(door):
     with pytest.raises(ConfigError, match="another token"):
         remote.work_for(door.address, "guess", should_stop=lambda: False)

@@ -30,7 +30,7 @@ SEARCH = [
     *("tune", "--model", "base_cnn", "--tuner", "hyperband", "--max-epochs", str(EPOCHS)),
     *("--space", "learning_rate=0.0003:0.01", "--space", "dropout=0:0.5"),
     *("--train-limit", str(IMAGES), "--test-limit", "1000", "--epochs", str(EPOCHS), "--seed", "0"),
-    *("--precision", "float32", "--isolation", "process"),
+    *("--precision", "float32", "--isolation", "process" if KILLS >= 5 or WORKERS != "1" else "none"),
 ]
 COMPARED = ["trial_id", "epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate"]
 
