@@ -108,13 +108,24 @@ def _wait_until_healthy(process, port):
 
 
 @pytest.fixture
-def serve(tmp_path):
-    """serve(): a context with a fresh server in the test's own home; its log must hold no complaint."""
+def tabs():
+    """The browser's contexts that a test has opened."""
+    return []
+
+
+@pytest.fixture
+def serve(tmp_path, tabs):
+    """serve(): a context with a fresh server in the test's own home; its log must hold no complaint.
+
+    Tabs are closed before their server ends: one that polls would complain that it is gone.
+    """
 
     @contextmanager
     def start(**environment):
         with serving(tmp_path / "server.log", **environment) as server:
             yield server
+            for tab in tabs:
+                tab.close()
         _check(server.log)
 
     return start
@@ -149,14 +160,14 @@ def chromium():
 
 
 @pytest.fixture
-def visit(chromium):
+def visit(chromium, tabs):
     """visit(url): a new tab at that address. At the end: nothing was asked of any other machine, and
     the browser's console holds no error."""
-    contexts, complaints = [], []
+    complaints = []
 
     def opened(url, **options):
         context = chromium.new_context(viewport={"width": 1280, "height": 900}, **options)
-        contexts.append(context)
+        tabs.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)
         page.on(
@@ -170,7 +181,7 @@ def visit(chromium):
         return page
 
     yield opened
-    for context in contexts:
+    for context in tabs:
         context.close()
     assert complaints == []
 

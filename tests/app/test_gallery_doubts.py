@@ -1,5 +1,6 @@
 """The views of the hardest images and of doubtful labels agree with an independent count."""
 
+import base64
 import os
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_the_matrix_of_agreement(open_page, store, prepared):
     (figure,) = components(test, "figure")
     heat = figure["figure"]["data"][0]
     said = dict(runs)
-    values = np.frombuffer(__import__("base64").b64decode(heat["z"]["bdata"]), heat["z"]["dtype"])
+    values = np.frombuffer(base64.b64decode(heat["z"]["bdata"]), heat["z"]["dtype"])
     values = values.reshape(3, 3)
     for row, one in enumerate(heat["y"]):
         for column, other in enumerate(heat["x"]):
@@ -195,38 +196,32 @@ def test_votes_are_asked_for_with_their_licence(open_page, store):
     assert human.found() is None
 
 
-def test_a_file_of_votes_by_its_path(open_page, store, votes):
-    on_cifar(store)
-    test = open_page(PAGE, view="Doubts", doubt="People")
-    test.text_input(key="people_path").input(str(votes))
+def give(test, path):
+    """The page after a file was given by its path and read."""
+    test.text_input(key="people_path").input(str(path))
     test.button(key="people_use").click().run()
     for _ in range(200):
-        if human.found():
+        task = tasks.tasks().get("import cifar10h")
+        if task is None or task.state != "running":
             break
-        threading_wait()
-    test.run()
+        task.stop.wait(0.1)
+    return test.run()
+
+
+def test_a_file_of_votes_by_its_path(open_page, store, votes):
+    on_cifar(store)
+    test = give(open_page(PAGE, view="Doubts", doubt="People"), votes)
     assert not test.exception
     assert "Whose fault is it?" in text(test)
     assert "<dt>Only the model fails</dt><dd>195<" in text(test)
     assert "<dt>People and model disagree with the label</dt><dd>5<" in text(test)
 
 
-def threading_wait():
-    tasks.tasks().get("import cifar10h").stop.wait(0.1)
-
-
 def test_a_file_that_holds_no_votes_is_refused_in_words(open_page, store, tmp_path):
     on_cifar(store)
     wrong = tmp_path / "wrong.npy"
     np.save(wrong, np.zeros((3, 3)))
-    test = open_page(PAGE, view="Doubts", doubt="People")
-    test.text_input(key="people_path").input(str(wrong))
-    test.button(key="people_use").click().run()
-    for _ in range(200):
-        if tasks.tasks().get("import cifar10h").state != "running":
-            break
-        threading_wait()
-    test.run()
+    test = give(open_page(PAGE, view="Doubts", doubt="People"), wrong)
     assert not test.exception
     assert "is no whole file of CIFAR-10H" in text(test)
 

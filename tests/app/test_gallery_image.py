@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from pages.compare._gallery_data import answered, finished_runs
 from pages.compare._gallery_tags import STANDARD
 from pages.shared import resources
 from pages.train import _ask
-from tests.app.gallery_runs import HOSTILE, IMAGES, PAGE, components, on_scenes, text, wall
+from tests.app.gallery_runs import HOSTILE, IMAGES, PAGE, on_scenes, text, wall
 
 
 class Oracle:
@@ -258,4 +257,3 @@ def test_steps_and_tags_have_keys(open_page, store, prepared):
     test = open_page(PAGE)
     keys = {name: test.button(key=f"one_{name}").proto.shortcut for name in ("next", "previous", "tag_0")}
     assert keys == {"next": "n", "previous": "p", "tag_0": "1"}
-    assert json.dumps(components(test, "sheet")[0]["captions"])
