@@ -63,10 +63,10 @@ def test_a_search_is_launched_stopped_resumed_and_ends(serve, visit, store):
         assert store.searches()["state"].tolist() == ["finished"]
         assert store.trials(store.searches()["id"][0])["epochs_done"].tolist() == [2, 2, 2]
         main.get_by_role("tab", name="Trials").click()
-        main.get_by_text("All trials").wait_for()
+        main.get_by_text("All trials", exact=True).first.wait_for()
         page.wait_for_url(re.compile("tab=Trials"))
         copied = visit(page.url)
-        copied.get_by_text("All trials").wait_for()
+        copied.get_by_text("All trials", exact=True).first.wait_for()
         assert page.url.startswith(address)
 
 
