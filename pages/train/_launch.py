@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any, Literal
 
 import streamlit as st
@@ -10,18 +9,17 @@ import streamlit as st
 from cifar_core import recipes
 from cifar_core.architecture import Architecture
 from cifar_core.config import TrainConfig, train_settings
-from cifar_core.errors import CifarLabError, ConfigError
+from cifar_core.errors import ConfigError
 from cifar_core.estimate import Estimate, estimate, split_sizes
 from cifar_core.fields import number
 from pages.shared import navigation, resources
 from pages.shared.table import STYLE, facts_html
 from pages.shared.words import count, plain, size
 from pages.train import _settings
+from pages.train._once import Once
 
 MOST_SEEDS = 10
-TOKEN = "_train_token"
-SPENT = "_train_spent"
-PRESSED = "_train_pressed"
+ONCE = Once("train")
 SEEDS = "train_seeds"
 SHOWN_CHANGES = 12
 
@@ -160,62 +158,13 @@ def _memory_in_words(told: Estimate) -> str | None:
 # --- Button --------------------------------------------------------------------------------------
 
 
-def renew_token(arrived: bool) -> None:
-    """A token stands for one launch; a page that is opened anew gets a new one.
-
-    A second click that comes while the first is being served finds the token spent, and one that
-    comes after the page was left finds no button of its name.
-    """
-    if arrived or TOKEN not in st.session_state:
-        st.session_state[TOKEN] = uuid.uuid4().hex
-
-
 def _button(config: TrainConfig | None, seeds: list[int], *, problem: str, here: bool) -> None:
     many = f"Launch {len(seeds)} runs" if len(seeds) > 1 else "Launch"
-    token = st.session_state[TOKEN]
-    if problem:
-        st.error(plain(problem), icon=":material/block:")
-    st.button(
-        many,
-        key=f"launch_{token}",
-        type="primary",
-        icon=":material/play_arrow:",
-        disabled=config is None or not here,
-        width="stretch",
-        on_click=_press,
-        args=(token,),
-    )
-    if st.session_state.get(PRESSED) != token:
-        return
-    if config is not None and here:
-        _launch(config, seeds, token)
-    else:  # what was typed just before the click is not allowed: the click must not wait until it is
-        del st.session_state[PRESSED]
-
-
-def _press(token: str) -> None:
-    """Remembered until it is served: a run of the page that is broken off by another click loses nothing.
-
-    Not served here, since settings typed just before the click are taken over by the page's run.
-    """
-    st.session_state[PRESSED] = token
-
-
-def _launch(config: TrainConfig, seeds: list[int], token: str) -> None:
-    spent: dict[str, list[str]] = st.session_state.setdefault(SPENT, {})
-    try:
-        if token not in spent:
-            # Nothing of Streamlit between these lines: a click that comes now cannot interrupt them.
-            spent[token] = create_runs(config, seeds)
-        resources.supervisor()
-    except CifarLabError as error:
-        st.session_state.pop(PRESSED, None)
-        st.error(plain(str(error)))
-        return
-    st.session_state.pop(PRESSED, None)
-    if navigation.known("runs"):
-        navigation.go("runs", runs=",".join(spent[token]))
-    st.success(f"In the queue: {', '.join(spent[token])}.")
+    start = None if config is None or not here else lambda: ",".join(create_runs(config, seeds))
+    if runs := ONCE.button(many, start, problem=problem):
+        if navigation.known("runs"):
+            navigation.go("runs", runs=runs)
+        st.success(f"In the queue: {runs.replace(',', ', ')}.")
 
 
 def create_runs(config: TrainConfig, seeds: list[int]) -> list[str]:

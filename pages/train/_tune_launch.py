@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import uuid
-
 import streamlit as st
 
 from cifar_core.config import SearchConfig
-from cifar_core.errors import CifarLabError, ConfigError
+from cifar_core.errors import ConfigError
 from cifar_core.estimate import IMAGES, split_sizes
 from cifar_core.tuning import Plan, check_search, middle, search_cost
 from cifar_core.tuning.space import full_epochs, trial_config
 from pages.shared import navigation, resources
 from pages.shared.table import STYLE, facts_html, table_html
-from pages.shared.words import count, plain
+from pages.shared.words import count
 from pages.train import _network
 from pages.train import _tune_settings as tune_settings
 from pages.train._launch import roughly
+from pages.train._once import Once
 
-TOKEN = "_tune_token"
-SPENT = "_tune_spent"
-PRESSED = "_tune_pressed"
+ONCE = Once("tune")
 MOST_ROUNDS = 12
 """Lines of the plan's table; of more iterations, only the first are shown."""
 
@@ -144,54 +141,12 @@ def _cost(config: SearchConfig, plan: Plan) -> None:
 # --- Button --------------------------------------------------------------------------------------
 
 
-def renew_token(arrived: bool) -> None:
-    """A token stands for one launch; a page that is opened anew gets a new one. See `_launch`."""
-    if arrived or TOKEN not in st.session_state:
-        st.session_state[TOKEN] = uuid.uuid4().hex
-
-
 def _button(config: SearchConfig | None, *, problem: str, here: bool) -> None:
-    token = st.session_state[TOKEN]
-    if problem:
-        st.error(plain(problem), icon=":material/block:")
-    st.button(
-        "Launch the search",
-        key=f"tune_launch_{token}",
-        type="primary",
-        icon=":material/play_arrow:",
-        disabled=config is None or not here,
-        width="stretch",
-        on_click=_press,
-        args=(token,),
-    )
-    if st.session_state.get(PRESSED) != token:
-        return
-    if config is not None and here:
-        _launch(config, token)
-    else:  # what was typed just before the click is not allowed: the click must not wait until it is
-        del st.session_state[PRESSED]
-
-
-def _press(token: str) -> None:
-    """Remembered until it is served, so that a run of the page that is broken off loses nothing."""
-    st.session_state[PRESSED] = token
-
-
-def _launch(config: SearchConfig, token: str) -> None:
-    spent: dict[str, str] = st.session_state.setdefault(SPENT, {})
-    try:
-        if token not in spent:
-            # Nothing of Streamlit between these lines: a click that comes now cannot interrupt them.
-            spent[token] = resources.store().create_search(config)
-        resources.supervisor()
-    except CifarLabError as error:
-        st.session_state.pop(PRESSED, None)
-        st.error(plain(error))
-        return
-    st.session_state.pop(PRESSED, None)
-    st.session_state.pop(TOKEN, None)
-    open_search(spent[token])
-    st.rerun()
+    start = None if config is None or not here else lambda: resources.store().create_search(config)
+    if search_id := ONCE.button("Launch the search", start, problem=problem):
+        ONCE.throw_away()
+        open_search(search_id)
+        st.rerun()
 
 
 def open_search(search_id: str) -> None:

@@ -23,7 +23,7 @@ PLAIN_DEFAULTS = "Plain defaults"
 def page() -> None:
     st.title("Train", anchor=False)
     # The state of a page's widgets is forgotten while another page is shown; this one's is set by no code.
-    _launch.renew_token(arrived=_launch.SEEDS not in st.session_state)
+    _launch.ONCE.renew(arrived=_launch.SEEDS not in st.session_state)
     settings = _settings.current()
     if said := st.session_state.pop(_settings.SAID, None):
         st.info(plain(said))

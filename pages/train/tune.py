@@ -94,7 +94,7 @@ def _set_up(asked: str) -> None:
     st.title("Tune", anchor=False)
     if asked:
         del st.query_params["search"]
-    _tune_launch.renew_token(arrived=MODEL not in st.session_state)
+    _tune_launch.ONCE.renew(arrived=MODEL not in st.session_state)
     settings = tune_settings.current()
     if said := st.session_state.pop(tune_settings.SAID, None):
         st.info(plain(said))

@@ -49,7 +49,7 @@ def train(open_page):
 
 
 def launch(test):
-    return next(button for button in test.button if (button.key or "").startswith("launch_"))
+    return next(button for button in test.button if (button.key or "").startswith("train_launch_"))
 
 
 def settings(test):
