@@ -27,7 +27,7 @@ def confused_pairs_bars(pairs: pd.DataFrame, most: int = 12) -> go.Figure:
     """
     shown = pairs.head(most)
     bar = go.Bar(
-        x=shown["images"],
+        x=shown["images"].tolist(),
         y=[f"{CLASS_NAMES[row.true]} → {CLASS_NAMES[row.predicted]}" for row in shown.itertuples()],
         orientation="h",
         marker={"color": BAD},
@@ -45,7 +45,7 @@ def worst_classes_bars(classes: pd.DataFrame) -> go.Figure:
         classes: of `cifar_core.mistakes.worst_classes`.
     """
     bar = go.Bar(
-        x=100 * classes["share"],
+        x=(100 * classes["share"]).tolist(),
         y=[CLASS_NAMES[true] for true in classes["true"]],
         orientation="h",
         marker={"color": BAD},
@@ -68,7 +68,7 @@ def confidence_bars(bins: pd.DataFrame) -> go.Figure:
             y=100 * bins[kind] / max(int(bins[kind].sum()), 1),
             name=f"{kind} ({int(bins[kind].sum()):,})",
             marker={"color": colour},
-            customdata=bins[kind],
+            customdata=bins[kind].tolist(),
             hovertemplate=f"about %{{x}} % sure: %{{customdata}} {kind}<extra></extra>",
         )
         for kind, colour in (("right", GOOD), ("wrong", BAD))

@@ -6,7 +6,10 @@ import csv
 import io
 import json
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+import streamlit as st
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +27,22 @@ def as_csv(rows: pd.DataFrame) -> str:
     writer.writerow(rows.columns)
     writer.writerows([_harmless(value) for value in row] for row in rows.itertuples(index=False, name=None))
     return text.getvalue()
+
+
+def csv_button(
+    rows: Callable[[], pd.DataFrame], file_name: str, *, key: str, label: str = "CSV", hint: str | None = None
+) -> None:
+    """A link that downloads a table; it is made when it is clicked."""
+    st.download_button(
+        label,
+        lambda: as_csv(rows()),
+        file_name=file_name,
+        key=key,
+        type="tertiary",
+        icon=":material/download:",
+        on_click="ignore",
+        help=hint,
+    )
 
 
 def as_json(rows: pd.DataFrame) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -22,7 +19,7 @@ from pages.compare._gallery_one import CLASSES, EVERY, named
 from pages.shared import figure, resources
 from pages.shared.images import grid
 from pages.shared.table import STYLE, table_html
-from pages.shared.tasks import ROOT, Task, measuring, tasks
+from pages.shared.tasks import Task, in_process, measuring, tasks
 from pages.shared.waiting import wait_for
 from pages.shared.words import count, percent
 
@@ -79,19 +76,12 @@ def _quality(about: Answered, finished: pd.DataFrame) -> None:
 
 
 def _scoring(run_id: str) -> Callable[[Task], None]:
-    """`python -m cifar_core.doubts RUN`: a process, since Cleanlab would stay in the server with 100 MB."""
+    """In a process, since Cleanlab would stay in the server with 100 MB."""
+    score = in_process("cifar_core.doubts", run_id)
 
     def work(task: Task) -> None:
         task.report(0.3, "asking Cleanlab")
-        command = [sys.executable, "-m", "cifar_core.doubts", run_id]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT
-        ) as process:
-            task.process = process
-            complaint = (process.stderr.read() if process.stderr else "").strip()
-        if process.returncode and not task.stop.is_set():
-            task.error = complaint.splitlines()[-1] if complaint else f"ended with {process.returncode}"
+        score(task)
 
     return work
 

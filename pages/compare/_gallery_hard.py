@@ -12,7 +12,7 @@ from cifar_core.errors import CifarLabError
 from cifar_core.labels import CLASS_NAMES
 from pages.compare import _gallery_browse as browse
 from pages.compare import _gallery_tags as tags
-from pages.compare._files import as_csv
+from pages.compare._files import csv_button
 from pages.compare._gallery_data import Answered, alike, answered, say_unknown, together
 from pages.compare._gallery_one import CLASSES, EVERY, named
 from pages.shared import figure, resources
@@ -142,15 +142,7 @@ def _gallery(agreement: Agreement, about: Answered, finished: pd.DataFrame) -> N
         true = st.selectbox("True class", CLASSES, key="class", bind="query-params", width=150)
         tag = tags.choice(tagged)
         rows = tags.narrowed(group_of(agreement, group, true), tagged, tag)
-        st.download_button(
-            "CSV",
-            lambda: as_csv(named(rows)),
-            file_name=f"{group.replace(' ', '-')}.csv",
-            key="gallery_hard_csv",
-            type="tertiary",
-            icon=":material/download:",
-            on_click="ignore",
-        )
+        csv_button(lambda: named(rows), f"{group.replace(' ', '-')}.csv", key="gallery_hard_csv")
         tags.download(tagged, "hard")
     browse.gallery(
         rows,

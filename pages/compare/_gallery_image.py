@@ -14,16 +14,13 @@ from cifar_core.errors import CifarLabError, ConfigError, DataError, RunNotFound
 from cifar_core.human import votes_of
 from cifar_core.labels import CLASS_NAMES
 from cifar_core.palette import BAD, GOOD, model_colour
-from pages.compare import _gallery_ask as ask
 from pages.compare._gallery_data import Answered, alike, people, together
-from pages.shared import navigation, resources
-from pages.shared.images import data_url, grid, png
+from pages.shared import asking, navigation, resources
+from pages.shared.images import data_url, grid, overlaid, png
 from pages.shared.table import STYLE as TABLE_STYLE
 from pages.shared.table import table_html
 from pages.shared.tasks import Task
 from pages.shared.words import model_title, percent, plain
-from pages.train._answers import overlaid
-from pages.train._ask import inference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,14 +122,13 @@ def _maps(run: Answered, index: int, dataset: Opened | None) -> None:
         for place, (method, of) in enumerate(asked):
             if task.stop.is_set():
                 return None
-            loading = "" if inference().running() else "loading the framework first, some ten seconds; "
-            task.report((place + 0.2) / len(asked), f"{loading}map {place + 1} of {len(asked)}")
-            answer = inference().ask(model, image[None], explain=of, method=method)
+            task.report((place + 0.2) / len(asked), f"{asking.loading()}map {place + 1} of {len(asked)}")
+            answer = asking.inference().ask(model, image[None], explain=of, method=method)
             assert answer.heat is not None
             maps[method, of] = answer.heat[0].astype(np.float16)
         return maps
 
-    maps = ask.known_or_wait(
+    maps = asking.known_or_wait(
         f"maps {' '.join(run.key)} {index}", find, "Asking the network", kind=f"maps_{run.id}"
     )
     if maps is None:
@@ -162,16 +158,16 @@ def _neighbours(run: Answered, index: int, dataset: Opened | None) -> None:
     store = resources.store()
     if core.kept_features(store, run.id, dataset) is None:
         key = f"features {' '.join(run.key)}"
-        found = ask.known_or_wait(
+        found = asking.known_or_wait(
             key,
             lambda task: _features(task, run.id, dataset),
             "Working out the features of all training images, once",
         )
         if found is None:
             return
-    table = ask.known_or_wait(
+    table = asking.known_or_wait(
         f"neighbours {' '.join(run.key)} {index}",
-        lambda _: core.neighbours(store, run.id, dataset, index, NEIGHBOURS, inference=inference()),
+        lambda _: core.neighbours(store, run.id, dataset, index, NEIGHBOURS, inference=asking.inference()),
         "Looking for neighbours",
         kind=f"neighbours_{run.id}",
     )
@@ -195,7 +191,7 @@ def _features(task: Task, run_id: str, dataset: Opened) -> bool | None:
             resources.store(),
             run_id,
             dataset,
-            inference(),
+            asking.inference(),
             progress=lambda done, total: task.report(done / total, f"{done:,} of {total:,} images"),
             should_stop=task.stop.is_set,
         )

@@ -13,7 +13,7 @@ from cifar_core.labels import CLASS_NAMES
 from cifar_core.mistakes import Kind, Order, counts, narrowed, ordered
 from pages.compare import _gallery_browse as browse
 from pages.compare import _gallery_tags as tags
-from pages.compare._files import as_csv
+from pages.compare._files import csv_button
 from pages.compare._gallery_data import Answered, People, people, say_unknown, unknown
 from pages.shared import figure
 from pages.shared.words import percent
@@ -201,15 +201,7 @@ def _count(answers: Answered, rows: pd.DataFrame, tagged: tags.Tagged) -> None:
             width="content",
         )
         st.button("All mistakes", key="gallery_reset", type="tertiary", on_click=_reset)
-        st.download_button(
-            "CSV",
-            lambda: as_csv(named(rows)),
-            file_name=f"{answers.run['id']}.mistakes.csv",
-            key="gallery_csv",
-            type="tertiary",
-            icon=":material/download:",
-            on_click="ignore",
-        )
+        csv_button(lambda: named(rows), f"{answers.run['id']}.mistakes.csv", key="gallery_csv")
         tags.download(tagged, "one")
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from cifar_core.labels import CLASS_NAMES
 from cifar_core.metrics import expected_calibration_error, reliability_bins
 from cifar_core.mistakes import confidence_histogram, confused_pairs, worst_classes
-from cifar_core.palette import BAD, GOOD
 from pages.compare._gallery_data import Answered
 from pages.shared import figure
 from pages.shared.words import percent
@@ -17,7 +16,6 @@ from pages.shared.words import percent
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN_PAIRS = 12
 ABOUT_PAIRS = "Which class was most often taken for which, in images. Pairs are counted in each direction."
 ABOUT_CLASSES = "Of each class, the share of its test images that the run got wrong."
 ABOUT_CONFIDENCE = (
@@ -49,44 +47,35 @@ def show(answers: Answered) -> None:
 
 
 def _pairs(table: pd.DataFrame) -> None:
-    pairs = confused_pairs(table).head(SHOWN_PAIRS)
-    names = [
-        f"{CLASS_NAMES[true]} → {CLASS_NAMES[said]}"
-        for true, said in zip(pairs["true"], pairs["predicted"], strict=True)
-    ]
-    shares = [percent(share, 1) for share in pairs["share"]]
+    from cifar_core.plots.mistakes import confused_pairs_bars
+
+    pairs = confused_pairs(table)
+    first = pairs.iloc[0]
+    named = f"{CLASS_NAMES[int(first['true'])]} → {CLASS_NAMES[int(first['predicted'])]}"
     figure.show(
         "Most confused pairs",
         ABOUT_PAIRS,
-        _bars(
-            names,
-            pairs["images"].tolist(),
-            shares,
-            "Test images",
-            "%{y}: %{x} images, %{customdata} of the class",
-        ),
+        confused_pairs_bars(pairs).update_layout(title=None),
         key="confused_pairs",
-        alt=f"The most confused pairs of classes; first {names[0]} with {pairs['images'].iloc[0]} images.",
+        alt=f"The most confused pairs of classes; first {named} with {int(first['images'])} images.",
         header=("true", "predicted", "images", "share", "mean confidence"),
         rows=lambda: [
             (CLASS_NAMES[pair.true], CLASS_NAMES[pair.predicted], pair.images, pair.share, pair.confidence)
-            for pair in confused_pairs(table).itertuples()
+            for pair in pairs.itertuples()
         ],
         height=400,
     )
 
 
 def _classes(table: pd.DataFrame) -> None:
+    from cifar_core.plots.mistakes import worst_classes_bars
+
     classes = worst_classes(table)
     names = [CLASS_NAMES[true] for true in classes["true"]]
-    told = [
-        f"{wrong:,} of {images:,}" for wrong, images in zip(classes["wrong"], classes["images"], strict=True)
-    ]
-    shares = (100 * classes["share"]).round(2).tolist()
     figure.show(
         "Worst classes",
         ABOUT_CLASSES,
-        _bars(names, shares, told, "Wrong (%)", "%{y}: %{x:.1f} % wrong, %{customdata} images"),
+        worst_classes_bars(classes).update_layout(title=None),
         key="worst_classes",
         alt=f"Wrong images by class; worst is {names[0]} with {percent(classes['share'].iloc[0], 1)}.",
         header=("class", "images", "wrong", "share"),
@@ -95,58 +84,20 @@ def _classes(table: pd.DataFrame) -> None:
     )
 
 
-def _bars(names: list[str], values: list[float], told: list[str], axis: str, hover: str) -> dict[str, Any]:
-    bar = {
-        "type": "bar",
-        "orientation": "h",
-        "x": values,
-        "y": names,
-        "customdata": told,
-        "marker": {"color": BAD},
-        "hovertemplate": f"{hover}<extra></extra>",
-    }
-    layout = {"xaxis": {"title": {"text": axis}}, "yaxis": {"autorange": "reversed"}, "bargap": 0.35}
-    return {"data": [bar], "layout": layout}
-
-
 def _confidence(table: pd.DataFrame) -> None:
+    from cifar_core.plots.mistakes import confidence_bars
+
     bins = confidence_histogram(table)
-    centre = (50 * (bins["low"] + bins["high"])).tolist()
     figure.show(
         "Confidence of right and wrong",
         ABOUT_CONFIDENCE,
-        {
-            "data": [
-                _steps("right", centre, bins["right"], GOOD),
-                _steps("wrong", centre, bins["wrong"], BAD),
-            ],
-            "layout": {
-                "barmode": "group",
-                "bargap": 0.1,
-                "xaxis": {"title": {"text": "Confidence (%)"}, "range": [0, 100]},
-                "yaxis": {"title": {"text": "Share of its kind (%)"}},
-                "showlegend": True,
-            },
-        },
+        confidence_bars(bins).update_layout(title=None),
         key="confidence_right_wrong",
         alt="Histogram of the confidence of right and of wrong answers.",
         header=tuple(bins.columns),
         rows=lambda: bins.to_numpy().tolist(),
         height=440,
     )
-
-
-def _steps(name: str, centre: list[float], counted: pd.Series, colour: str) -> dict[str, Any]:
-    total = max(int(counted.sum()), 1)
-    return {
-        "type": "bar",
-        "name": f"{name} ({int(counted.sum()):,})",
-        "x": centre,
-        "y": (100 * counted / total).tolist(),
-        "customdata": counted.tolist(),
-        "marker": {"color": colour},
-        "hovertemplate": f"about %{{x}} % sure: %{{customdata}} {name}<extra></extra>",
-    }
 
 
 def _calibration(answers: Answered) -> None:

@@ -14,7 +14,7 @@ import streamlit as st
 
 from cifar_core.errors import ConfigError, StoreError
 from cifar_core.labels import CLASS_NAMES
-from pages.compare._files import as_csv
+from pages.compare._files import csv_button
 from pages.compare._gallery_data import Answered, fingerprint_of, say_unknown
 from pages.shared import resources
 from pages.shared.words import plain
@@ -87,15 +87,12 @@ def download(tagged: Tagged, key: str) -> None:
     """All tags of this test set as a file."""
     if tagged.table.empty:
         return
-    st.download_button(
-        "Tags",
-        lambda: as_csv(exported(tagged)),
-        file_name=f"{tagged.about.run['dataset']}.tags.csv",
+    csv_button(
+        lambda: exported(tagged),
+        f"{tagged.about.run['dataset']}.tags.csv",
         key=f"{key}_tags_csv",
-        type="tertiary",
-        icon=":material/download:",
-        on_click="ignore",
-        help="All tags and notes of these test images, as CSV",
+        label="Tags",
+        hint="All tags and notes of these test images, as CSV",
     )
 
 

@@ -11,7 +11,7 @@ from cifar_core.labels import CLASS_NAMES
 from cifar_core.mistakes import changed_pairs
 from pages.compare import _gallery_browse as browse
 from pages.compare import _gallery_tags as tags
-from pages.compare._files import as_csv
+from pages.compare._files import csv_button
 from pages.compare._gallery_data import (
     Answered,
     answered,
@@ -110,14 +110,10 @@ def _gallery(a: Answered, b: Answered, table: pd.DataFrame, finished: pd.DataFra
         )
         tag = tags.choice(tagged)
         rows = tags.narrowed(_group(table, group, true, mistaken), tagged, tag)
-        st.download_button(
-            "CSV",
-            lambda: as_csv(named(rows)),
-            file_name=f"{a.run['id']}-{b.run['id']}.{group.replace(' ', '-')}.csv",
+        csv_button(
+            lambda: named(rows),
+            f"{a.run['id']}-{b.run['id']}.{group.replace(' ', '-')}.csv",
             key="gallery_two_csv",
-            type="tertiary",
-            icon=":material/download:",
-            on_click="ignore",
         )
         tags.download(tagged, "two")
     browse.gallery(

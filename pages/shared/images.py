@@ -18,6 +18,8 @@ STYLE = """<style>
 .lab-grid figcaption { font-size: 0.8rem; line-height: 1.25; margin-top: 3px; opacity: 0.8;
   overflow-wrap: anywhere; }
 </style>"""
+HEAT = np.array([[20, 11, 52], [132, 32, 107], [229, 92, 48], [246, 215, 70]], np.float32)
+"""Dark to bright, ordered in lightness for people who see few colours."""
 
 
 def png(picture: np.ndarray) -> bytes:
@@ -36,6 +38,26 @@ def data_url(content: bytes, kind: str = "image/png") -> str:
 def enlarged(picture: np.ndarray, times: int) -> np.ndarray:
     """Each pixel as a square of `times` pixels."""
     return picture.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def overlaid(image: np.ndarray, heat: np.ndarray, strength: float, times: int = 8) -> np.ndarray:
+    """The image, enlarged pixel by pixel, under the heat: uint8 (256, 256, 3).
+
+    Args:
+        image: uint8 (32, 32, 3).
+        heat: float (32, 32) in 0..1.
+        strength: 0 shows the image alone, 1 the heat alone.
+    """
+    from PIL import Image
+
+    large = enlarged(image, times).astype(np.float32)
+    size = (32 * times, 32 * times)
+    smooth = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    place = np.clip(smooth, 0, 1) * (len(HEAT) - 1)
+    low = np.minimum(place.astype(int), len(HEAT) - 2)
+    share = (place - low)[..., None]
+    colour = HEAT[low] * (1 - share) + HEAT[low + 1] * share
+    return np.rint(large * (1 - strength) + colour * strength).astype(np.uint8)
 
 
 def grid(images: np.ndarray, captions: Sequence[str], *, side: int = 96, shape: float = 1.0) -> None:

@@ -108,14 +108,17 @@ def _run(task: Task, work: Callable[[Task], None]) -> None:
 
 
 def measuring(kind: str, dataset: str) -> Callable[[Task], None]:
-    """Work for `Tasks.start`: `python -m cifar_core.eda KIND DATASET` in a process of its own.
+    """Work for `Tasks.start`: `python -m cifar_core.eda KIND DATASET` in a process of its own, since reading
+    CIFAR-10 whole would add 400 MB to the server for good."""
+    return in_process("cifar_core.eda", kind, dataset)
 
-    A process, since reading CIFAR-10 whole would add 400 MB to the server for good, and since its
-    arithmetic would make every page wait.
-    """
+
+def in_process(module: str, *arguments: str) -> Callable[[Task], None]:
+    """Work for `Tasks.start`: `python -m MODULE ARGUMENTS`, whose memory goes with it and whose arithmetic
+    makes no page wait. Each line that it prints is [share, text], for `Task.report`."""
 
     def work(task: Task) -> None:
-        command = [sys.executable, "-m", "cifar_core.eda", kind, dataset]
+        command = [sys.executable, "-m", module, *arguments]
         # One thread: scikit-learn's threads wait for each other ten times as long on busy cores.
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with subprocess.Popen(

@@ -12,14 +12,12 @@ from cifar_core.inference import PREDICTED, Answer
 from cifar_core.labels import CLASS_NAMES
 from cifar_core.palette import model_colour
 from pages.shared import navigation, resources
-from pages.shared.images import data_url, png
+from pages.shared.images import data_url, overlaid, png
 from pages.shared.words import model_title, percent, plain
 from pages.train import _ask
 
 MODEL_FILE = "model.keras"
 BEST = "the predicted class"
-HEAT = np.array([[20, 11, 52], [132, 32, 107], [229, 92, 48], [246, 215, 70]], np.float32)
-"""Dark to bright, ordered in lightness for people who see few colours."""
 ABOUT_HEAT = (
     "Grad-CAM: the brighter a place, the more it spoke for the class. It is worked out on the network's last "
     "map, of 2 × 2 to 8 × 8 places, so it shows a region and no outline. Dark places did not speak for it."
@@ -97,26 +95,6 @@ def _one(run: dict[str, Any], answer: Answer, image: np.ndarray, explain: int, s
 def _trained_on(run: dict[str, Any]) -> str:
     """Said where it matters: a network that has seen drawings only knows little of photographs."""
     return " · trained on drawn scenes" if run["dataset"] == "synthetic" else ""
-
-
-def overlaid(image: np.ndarray, heat: np.ndarray, strength: float, times: int = 8) -> np.ndarray:
-    """The image, enlarged pixel by pixel, under the heat: uint8 (256, 256, 3).
-
-    Args:
-        image: uint8 (32, 32, 3).
-        heat: float (32, 32) in 0..1.
-        strength: 0 shows the image alone, 1 the heat alone.
-    """
-    from PIL import Image
-
-    large = image.repeat(times, axis=0).repeat(times, axis=1).astype(np.float32)
-    size = (32 * times, 32 * times)
-    smooth = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    place = np.clip(smooth, 0, 1) * (len(HEAT) - 1)
-    low = np.minimum(place.astype(int), len(HEAT) - 2)
-    share = (place - low)[..., None]
-    colour = HEAT[low] * (1 - share) + HEAT[low + 1] * share
-    return np.rint(large * (1 - strength) + colour * strength).astype(np.uint8)
 
 
 def bars(probabilities: np.ndarray, colour: str) -> str:

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from cifar_core import eda
 from cifar_core.errors import ImageError
 from pages.shared.images import data_url, png
 
 HERE = Path(__file__).parent
+COLUMNS = 12
 
 _mount = st.components.v2.component(
     "cifar_lab.pick",
@@ -35,12 +37,12 @@ def tiles(
         labels: what is read aloud for each, and shown while it is pointed at.
         chosen: the one that is marked.
     """
-    sheet, columns, rows = _sheet(images)
+    columns = min(COLUMNS, len(images))
     data = {
         "kind": "tiles",
-        "sprite": data_url(png(sheet)),
+        "sprite": data_url(png(eda.sheet(images, columns))),
         "columns": columns,
-        "rows": rows,
+        "rows": -(-len(images) // columns),
         "ids": [int(one) for one in ids],
         "labels": list(labels),
         "chosen": chosen,
@@ -67,14 +69,3 @@ def pasted(*, key: str) -> bytes | None:
 
 def _nothing() -> None:
     """A trigger exists only where a callback is given; the return value is what is used."""
-
-
-def _sheet(images: np.ndarray, columns: int = 12) -> tuple[np.ndarray, int, int]:
-    """All pictures in one, row by row: (picture, columns, rows)."""
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    sheet = np.zeros((rows * 32, columns * 32, 3), np.uint8)
-    for place, image in enumerate(images):
-        row, column = divmod(place, columns)
-        sheet[row * 32 : row * 32 + 32, column * 32 : column * 32 + 32] = image
-    return sheet, columns, rows

@@ -8,11 +8,11 @@ import pytest
 
 from cifar_core.inference import Answer, InferenceError
 from cifar_core.labels import CLASS_NAMES
-from pages.compare import _gallery_ask, _gallery_tags
+from pages.compare import _gallery_tags
+from pages.compare._files import as_csv
 from pages.compare._gallery_data import answered, finished_runs
 from pages.compare._gallery_tags import STANDARD
-from pages.shared import resources
-from pages.train import _ask
+from pages.shared import asking, resources
 from tests.app.gallery_runs import HOSTILE, IMAGES, PAGE, on_scenes, text, wall
 
 
@@ -44,11 +44,10 @@ class Oracle:
 @pytest.fixture(autouse=True)
 def oracle(monkeypatch):
     fake = Oracle()
-    monkeypatch.setattr(_ask, "_inference", [fake])
-    monkeypatch.setattr(_gallery_ask, "QUICK_SECONDS", 10.0)
+    monkeypatch.setattr(asking, "_inference", [fake])
+    monkeypatch.setattr(asking, "QUICK_SECONDS", 10.0)
     yield fake
-    _ask.close()
-    _gallery_ask.forget()
+    asking.close()
 
 
 @pytest.fixture
@@ -157,7 +156,7 @@ def test_the_file_of_tags_has_every_tag_with_its_label(store, prepared):
     store.tag_image(prepared.fingerprint, 7, "wrong label", note="=1+1")
     store.tag_image(prepared.fingerprint, 3, "ambiguous")
     file = _gallery_tags.exported(_gallery_tags.read(answered(finished_runs(), run_id)))
-    rows = list(csv.DictReader(io.StringIO(_gallery_tags.as_csv(file))))
+    rows = list(csv.DictReader(io.StringIO(as_csv(file))))
     assert [(row["index"], row["tag"]) for row in rows] == [("3", "ambiguous"), ("7", "wrong label")]
     assert [row["label"] for row in rows] == [CLASS_NAMES[prepared.y_test[i]] for i in (3, 7)]
     assert rows[1]["note"] == "'=1+1", "a spreadsheet must not execute it"

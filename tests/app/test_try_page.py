@@ -10,8 +10,8 @@ from PIL import Image
 
 from cifar_core.config import TrainConfig
 from cifar_core.inference import PREDICTED, Answer, InferenceError
-from pages.shared import resources
-from pages.train import _answers, _ask
+from pages.shared import asking, images, resources
+from pages.train import _answers
 
 PAGE = "pages/train/try_it.py"
 
@@ -40,10 +40,10 @@ class Oracle:
 @pytest.fixture(autouse=True)
 def oracle(monkeypatch):
     fake = Oracle()
-    monkeypatch.setattr(_ask, "_inference", [fake])
-    monkeypatch.setattr(_ask, "QUICK_SECONDS", 10.0)
+    monkeypatch.setattr(asking, "_inference", [fake])
+    monkeypatch.setattr(asking, "QUICK_SECONDS", 10.0)
     yield fake
-    _ask.close()
+    asking.close()
 
 
 def finished(label, accuracy=0.7, **settings):
@@ -199,12 +199,12 @@ def test_the_overlay_runs_from_the_image_to_the_heat():
     image = np.full((32, 32, 3), 77, np.uint8)
     heat = np.zeros((32, 32), np.float32)
     heat[16:] = 1
-    shown = _answers.overlaid(image, heat, 0.0)
+    shown = images.overlaid(image, heat, 0.0)
     assert shown.shape == (256, 256, 3)
     assert (shown == 77).all()
-    alone = _answers.overlaid(image, heat, 1.0)
-    np.testing.assert_array_equal(alone[0, 0], _answers.HEAT[0].astype(np.uint8))
-    np.testing.assert_array_equal(alone[-1, -1], _answers.HEAT[-1].astype(np.uint8))
+    alone = images.overlaid(image, heat, 1.0)
+    np.testing.assert_array_equal(alone[0, 0], images.HEAT[0].astype(np.uint8))
+    np.testing.assert_array_equal(alone[-1, -1], images.HEAT[-1].astype(np.uint8))
 
 
 def test_bars_have_the_probabilities_widths():
