@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import streamlit as st
@@ -104,3 +105,21 @@ def _decimal(declared: Setting, value: Any, label: str, key: str, common: dict[s
 
 def _digits(step: float) -> str:
     return f"%.{max(0, math.ceil(-math.log10(step)))}f"
+
+
+GROUP_TITLES = {"Model": "Network"}
+"""Groups of settings that a page calls otherwise than the core."""
+
+
+def choose_group(groups: Collection[str], *, key: str, hint: str | None = None) -> str:
+    """Which group of settings is shown: one at a time, so that the page stays light."""
+    return st.pills(
+        "Settings",
+        list(groups),
+        format_func=lambda name: GROUP_TITLES.get(name, name),
+        default="Model",
+        required=True,
+        wrap=True,
+        key=key,
+        help=hint,
+    )

@@ -10,12 +10,11 @@ from cifar_core.config import train_settings
 from cifar_core.errors import ConfigError
 from cifar_core.fields import Setting, number
 from cifar_core.tuning.space import Dimension
-from pages.shared.widgets import setting_widget
+from pages.shared.widgets import choose_group, setting_widget
 from pages.shared.words import plain
 from pages.train import _tune_settings as tune_settings
 
 GROUP = "tune_group"
-LABELS = {"Model": "Network"}
 FIXED, RANGE, VALUES = "Fixed", "Range", "Values"
 ABOUT_MODES = (
     "**Fixed**: the same in all trials. **Range**: trials draw from low to high, on the setting's own scale "
@@ -27,16 +26,7 @@ def show(settings: tune_settings.Settings) -> None:
     """What is explored in a line each, then all settings, one group at a time."""
     head = st.container()
     groups = tune_settings.groups(settings["model"])
-    group = st.pills(
-        "Settings",
-        list(groups),
-        format_func=lambda name: LABELS.get(name, name),
-        default="Model",
-        required=True,
-        wrap=True,
-        key=GROUP,
-        help=ABOUT_MODES,
-    )
+    group = choose_group(groups, key=GROUP, hint=ABOUT_MODES)
     declared = train_settings(settings["model"])
     for name in groups[group]:
         if tune_settings.may_be_explored(declared[name]):

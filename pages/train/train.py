@@ -9,14 +9,13 @@ from cifar_core.config import train_settings
 from cifar_core.errors import ConfigError, StoreError
 from cifar_core.models import MODELS
 from cifar_core.recipes import presets
-from pages.shared.widgets import setting_widget
+from pages.shared.widgets import choose_group, setting_widget
 from pages.shared.words import plain
 from pages.train import _launch, _network, _queue, _settings
 
 MODEL = "train_model"
 START = "train_start"
 GROUP = "train_group"
-LABELS = {"Model": "Network"}
 PLAIN_DEFAULTS = "Plain defaults"
 
 
@@ -108,15 +107,7 @@ def _start_chosen() -> None:
 def _all_settings(settings: _settings.Settings) -> None:
     """One group at a time, so that the page stays light; the values of the others stay."""
     groups = _settings.groups(settings["model"])
-    group = st.pills(
-        "Settings",
-        list(groups),
-        format_func=lambda name: LABELS.get(name, name),
-        default="Model",
-        required=True,
-        wrap=True,
-        key=GROUP,
-    )
+    group = choose_group(groups, key=GROUP)
     declared = train_settings(settings["model"])
     for name in groups[group]:
         value = setting_widget(declared[name], settings[name], key=_settings.key(name))

@@ -61,6 +61,30 @@ def open_page():
     tasks.tasks().close()
 
 
+@pytest.fixture
+def quiet(monkeypatch):
+    """No run is carried out, and no process counts layers."""
+    from pages.shared import resources
+    from pages.train import _network
+
+    called = []
+    monkeypatch.setattr(resources, "supervisor", lambda: called.append(True))
+    monkeypatch.setattr(_network, "known", lambda model, _: network(model))
+    return called
+
+
+def network(model):
+    """Stands for a model whose layers were counted."""
+    from cifar_core.architecture import Architecture, Layer
+
+    layers = (
+        Layer("images", "InputLayer", (32, 32, 3), 0, 0, 0, 0, ()),
+        Layer("conv", "Conv2D", (32, 32, 8), 224, 221_184, 442_368, 8192, ("images",)),
+        Layer("dense", "Dense", (10,), 90, 80, 170, 10, ("conv",)),
+    )
+    return Architecture(model, {}, 314, 314, 221_264, 442_538, 1256, 32_808, layers)
+
+
 class Server:
     """A running `streamlit run app.py`; `log` is what it has printed."""
 
@@ -105,6 +129,15 @@ def _wait_until_healthy(process, port):
         except OSError:
             time.sleep(0.1)
     raise AssertionError("the server did not come up")
+
+
+@pytest.fixture
+def home_store(home):  # noqa: ARG001 - the home must be the test's own
+    """The store of the test's own home, as the server under test has it."""
+    from cifar_core.store import RunStore
+
+    with RunStore() as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import psutil
 import pytest
 
 from pages.shared.navigation import PAGES
+from tests.app.browsing import OVERHANG
 
 pytestmark = pytest.mark.browser
 ZOOM = (
@@ -14,10 +15,6 @@ ZOOM = (
 )
 RANGE = (
     "() => document.querySelector('.js-plotly-plot')._fullLayout.xaxis.range.map((end) => Math.round(end))"
-)
-OVERHANG = (
-    "() => { const main = document.querySelector('[data-testid=stMain]');"
-    " return main.scrollWidth - main.clientWidth; }"
 )
 SHOWN = "() => document.querySelectorAll('.js-plotly-plot').length"
 

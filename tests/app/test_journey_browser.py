@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from cifar_core.store import RunStore
+from tests.app.browsing import fill, pick
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 LONG = 120_000
@@ -24,11 +24,10 @@ POINTS = (
 
 
 @pytest.fixture
-def store(home):  # noqa: ARG001 - the home must be the test's own
-    with RunStore() as opened:
-        yield opened
-        for run_id in opened.runs(state=("queued", "running", "stopping"))["id"]:
-            _end(opened, run_id)
+def store(home_store):
+    yield home_store
+    for run_id in home_store.runs(state=("queued", "running", "stopping"))["id"]:
+        _end(home_store, run_id)
 
 
 def _end(store, run_id):
@@ -46,20 +45,13 @@ def wait(condition, seconds=120):
     raise AssertionError("it did not come about")
 
 
-def set_number(page, group, label, value, *, optional=False):
-    pills = page.get_by_role("radio", name=group, exact=True)
-    pills.or_(page.get_by_role("button", name=group, exact=True)).first.click()
-    if optional:
-        page.get_by_text(f"Set {label.split(' (')[0].lower()}").click()
-    field = page.get_by_role("spinbutton", name=label, exact=True)
-    field.fill(str(value))
-    field.press("Enter")
-
-
 def choose_settings(page, epochs):
-    set_number(page, "Budget", "Epochs", epochs)
+    pick(page, "Budget")
+    fill(page, "Epochs", epochs)
     page.get_by_role("button", name=re.compile("epochs: 50")).wait_for()
-    set_number(page, "Data", "Train limit (images)", IMAGES, optional=True)
+    pick(page, "Data")
+    page.get_by_text("Set train limit").click()
+    fill(page, "Train limit (images)", IMAGES)
     page.get_by_role("button", name=re.compile(f"train limit: none . {IMAGES}")).wait_for()
 
 

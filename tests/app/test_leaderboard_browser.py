@@ -6,13 +6,10 @@ import pytest
 
 from cifar_core.store import RunStore
 from tests.app.board_runs import finished
+from tests.app.browsing import OVERHANG
 
 pytestmark = pytest.mark.browser
 HOSTILE = "<img src=x onerror=\"document.title='broken'\"> **b**"
-WIDTH = (
-    "() => { const main = document.querySelector('[data-testid=\"stMain\"]');"
-    " return main.scrollWidth - main.clientWidth; }"
-)
 
 
 @pytest.fixture
@@ -87,5 +84,5 @@ def test_nothing_is_cut_off_on_a_phone(serve, visit, runs):
             page.set_viewport_size({"width": 390, "height": 800})
             page.locator(".board table, .js-plotly-plot").first.wait_for()
             page.wait_for_timeout(600)
-            assert page.evaluate(WIDTH) <= 1
+            assert page.evaluate(OVERHANG) <= 1
             page.close()

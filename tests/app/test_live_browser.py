@@ -5,28 +5,22 @@ import threading
 
 import pytest
 
-from cifar_core.store import RunStore
 from tests.app import live_runs
+from tests.app.browsing import OVERHANG, PLOT
 
 pytestmark = pytest.mark.browser
 
-PLOT = "document.querySelectorAll('.js-plotly-plot')[0]"
 RANGES = f"() => [...{PLOT}._fullLayout.xaxis.range, ...{PLOT}._fullLayout.yaxis.range]"
 SHOWN = f"() => {PLOT}.calcdata.filter((trace) => trace[0].trace.visible === true).length"
 POINTS = (
     f"() => {PLOT}._fullData.filter((trace) => trace.name.endsWith(', train') && "
     "!trace.name.startsWith('study'))[0].x.length"
 )
-OVERHANG = (
-    "() => { const main = document.querySelector('[data-testid=stMain]');"
-    " return main.scrollWidth - main.clientWidth; }"
-)
 
 
 @pytest.fixture
-def store(home):  # noqa: ARG001 - the home must be the test's own
-    with RunStore() as opened:
-        yield opened
+def store(home_store):
+    return home_store
 
 
 @pytest.fixture

@@ -4,18 +4,11 @@ import re
 
 import pytest
 
+from tests.app.browsing import fill, pick
+
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 MINUTES = 180_000
 """Milliseconds: a busy machine may take long; a quiet one takes some twenty seconds."""
-
-
-def field(page, label):
-    return page.get_by_role("spinbutton", name=label, exact=True)
-
-
-def group(page, name):
-    pills = page.get_by_role("radio", name=name, exact=True)
-    pills.or_(page.get_by_role("button", name=name, exact=True)).first.click()
 
 
 @pytest.mark.usefixtures("prepared")
@@ -23,14 +16,12 @@ def test_a_launched_run_finishes_once_and_its_network_answers(serve, visit):
     with serve() as server:
         page = visit(f"{server.url}/train?preset=base_cnn/paper-baseline")
         page.get_by_role("button", name="Use synthetic scenes").click()
-        group(page, "Budget")
-        field(page, "Epochs").fill("2")
-        field(page, "Epochs").press("Enter")
+        pick(page, "Budget")
+        fill(page, "Epochs", "2")
         page.get_by_role("button", name=re.compile("epochs: 50")).wait_for()
-        group(page, "Data")
+        pick(page, "Data")
         page.get_by_text("Set train limit").click()
-        field(page, "Train limit (images)").fill("300")
-        field(page, "Train limit (images)").press("Enter")
+        fill(page, "Train limit (images)", "300")
         page.get_by_role("button", name=re.compile("train limit: none . 300")).wait_for()
         page.get_by_role("button", name="Launch").dblclick()
         page.wait_for_url(re.compile(r"/runs\?.*runs=base_cnn-"))

@@ -2,32 +2,15 @@
 
 import pytest
 
-from cifar_core.architecture import Architecture, Layer
 from cifar_core.config import TrainConfig, train_settings
 from cifar_core.models import MODELS
 from cifar_core.recipes import PRESETS, preset
 from pages.shared import resources
 from pages.train import _launch, _network, _settings
+from tests.app.conftest import network
 
 PAGE = "pages/train/train.py"
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    """No run is carried out, and no process counts layers."""
-    called = []
-    monkeypatch.setattr(resources, "supervisor", lambda: called.append(True))
-    monkeypatch.setattr(_network, "known", lambda model, _: network(model))
-    return called
-
-
-def network(model):
-    layers = (
-        Layer("images", "InputLayer", (32, 32, 3), 0, 0, 0, 0, ()),
-        Layer("conv", "Conv2D", (32, 32, 8), 224, 221_184, 442_368, 8192, ("images",)),
-        Layer("dense", "Dense", (10,), 90, 80, 170, 10, ("conv",)),
-    )
-    return Architecture(model, {}, 314, 314, 221_264, 442_538, 1256, 32_808, layers)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture

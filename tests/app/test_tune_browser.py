@@ -4,36 +4,17 @@ import re
 
 import pytest
 
-from cifar_core.store import RunStore
 from tests.app import tune_searches
+from tests.app.browsing import OVERHANG, PLOT, fill, pick
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 MINUTES = 240_000
 """Milliseconds: a busy machine may take long; a quiet one takes some twenty seconds."""
-PLOT = "document.querySelectorAll('.js-plotly-plot')[0]"
-OVERHANG = (
-    "() => { const main = document.querySelector('[data-testid=stMain]');"
-    " return main.scrollWidth - main.clientWidth; }"
-)
 
 
 @pytest.fixture
-def store(home):  # noqa: ARG001 - the home must be the test's own
-    with RunStore() as opened:
-        yield opened
-
-
-def fill(page, label, value):
-    field = page.get_by_role("spinbutton", name=label, exact=True)
-    field.fill(value)
-    field.press("Enter")
-
-
-def pick(page, name):
-    """One of a row of pills."""
-    main = page.get_by_test_id("stMain")
-    pills = main.get_by_role("radio", name=name, exact=True)
-    pills.or_(main.get_by_role("button", name=name, exact=True)).first.click()
+def store(home_store):
+    return home_store
 
 
 def test_a_search_is_launched_stopped_resumed_and_ends(serve, visit, store):

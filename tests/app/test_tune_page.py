@@ -11,23 +11,14 @@ from cifar_core.models import MODELS
 from cifar_core.store import RunState
 from cifar_core.tuning import SEARCH_PRESETS, check_search, search_preset, stopping_after_trial
 from pages.shared import navigation, resources
-from pages.train import _network, _tune_figures, _tune_parts
+from pages.train import _tune_figures, _tune_parts
 from pages.train import _tune_settings as tune_settings
 from pages.train._tune_watch import WatchedSearch
 from tests.app import live_runs, tune_searches
 from tests.app.conftest import APP
-from tests.app.test_train_page import network
 
 PAGE = "pages/train/tune.py"
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    """No search is carried out, and no process counts layers."""
-    called = []
-    monkeypatch.setattr(resources, "supervisor", lambda: called.append(True))
-    monkeypatch.setattr(_network, "known", lambda model, _: network(model))
-    return called
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture
