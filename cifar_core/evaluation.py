@@ -5,6 +5,7 @@ Keras stays with the caller: this module only calls the model it is given.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,6 +64,27 @@ def predict_probabilities(
         _batch(model, images[start : start + size], size, test_flip) for start in range(0, len(images), size)
     ]
     return np.concatenate(parts)
+
+
+def latency(model: keras.Model, *, repeats: int = 25) -> float:
+    """Milliseconds from one image to its probabilities, on this device: the median of `repeats` calls.
+
+    One image at a time, as somebody waits for an answer; a batch is answered faster per image. The
+    first call, which compiles, is not counted.
+
+    Raises:
+        ConfigError: repeats below 1.
+    """
+    if repeats < 1:
+        raise ConfigError(f"repeats must be a whole number from 1; got {repeats!r}.")
+    image = np.zeros((1, *IMAGE_SHAPE), np.float32)
+    _predict(model, image)
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        _predict(model, image)
+        times.append(time.perf_counter() - began)
+    return 1000 * float(np.median(times))
 
 
 def check_images(images: np.ndarray) -> np.ndarray:

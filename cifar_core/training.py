@@ -45,6 +45,7 @@ class Run:
     `epochs` has one mapping per completed epoch: epoch, accuracy, loss, val_accuracy, val_loss,
     learning_rate, seconds, images_per_second. `model` carries the weights that were tested.
     `report` and `metrics` are None for a run that was stopped, since test is looked at only once.
+    `latency_ms` is the time from one image to its answer, on the device that trained.
     `id` and `folder` are None where nothing was stored.
     """
 
@@ -58,6 +59,7 @@ class Run:
     best_epoch: int = 0
     id: str | None = None
     folder: Path | None = None
+    latency_ms: float | None = None
 
     @property
     def history(self) -> pd.DataFrame:
@@ -81,6 +83,7 @@ class Run:
             "best_val_accuracy": max((epoch["val_accuracy"] for epoch in self.epochs), default=None),
             "train_seconds": sum(epoch["seconds"] for epoch in self.epochs),
             "images_per_second": float(np.median([epoch["images_per_second"] for epoch in self.epochs])),
+            "latency_ms": self.latency_ms,
         }
 
 
@@ -361,7 +364,7 @@ class _Learner:
         model.set_weights(weights if weights is not None else kept_weights(model))
 
     def _test(self, model: keras.Model, progressed: Progressed) -> Run:
-        from cifar_core.evaluation import predict_probabilities
+        from cifar_core.evaluation import latency, predict_probabilities
         from cifar_core.metrics import report
 
         images, labels = self.parts.test
@@ -370,6 +373,7 @@ class _Learner:
         )
         run = self._result(RunState.FINISHED, model, progressed)
         run.report, run.probabilities = report(probabilities, labels), probabilities
+        run.latency_ms = latency(model)
         self._store_result(run, labels)
         return run
 

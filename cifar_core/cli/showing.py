@@ -151,7 +151,7 @@ def _show_figures(record: RunRecord) -> None:
         return
     figures = record.metrics
     click.echo(f"\ntest: {figures.get('n', 0):,} images, accuracy {percent(figures.get('accuracy'))}")
-    names = ("loss", "top2_accuracy", "ece", "best_epoch", "best_val_accuracy")
+    names = ("loss", "top2_accuracy", "ece", "best_epoch", "best_val_accuracy", "latency_ms")
     print_pairs({name: figures[name] for name in names if figures.get(name) is not None})
     if figures.get("per_class"):
         click.echo("")

@@ -186,6 +186,7 @@ COSTS: dict[str, str] = {
     "minutes": "Training time (min)",
     "epochs": "Epochs",
     "flops": "Operations per image (FLOPs)",
+    "latency_ms": "Time for one image (ms)",
 }
 
 

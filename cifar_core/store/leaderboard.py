@@ -23,7 +23,7 @@ By = Literal["variant", "settings"]
 
 _BOARD = ("dataset", "fingerprint", "protocol", "subset")
 """Runs rank together only where all of these are alike."""
-_MEANS = ("ece", "parameters", "flops", "training_s", "images_per_second", "epochs")
+_MEANS = ("ece", "parameters", "flops", "latency_ms", "training_s", "images_per_second", "epochs")
 _COLUMNS = {
     "rank": "int64", "model": "object", "variant": "object", "preset": "object", "dataset": "object",
     "source": "object", "protocol": "object", "subset": "bool", "runs": "int64", "accuracy": "float64",
@@ -34,7 +34,7 @@ _QUERIED = {
     "id": "id", "model": "model", "variant": "variant", "preset": "preset", "dataset_name": "dataset",
     "dataset_source": "source", "fingerprint": "fingerprint", "protocol": "protocol", "subset": "subset",
     "settings_key": "settings_key", "accuracy": "accuracy", "ece": "ece", "parameters": "parameters",
-    "flops": "flops", "training_s": "training_s", "images_per_second": "images_per_second",
+    "flops": "flops", "latency_ms": "latency_ms", "training_s": "training_s", "images_per_second": "images_per_second",
     "epochs_done": "epochs", "search_id": "search_id",
 }  # fmt: skip
 
@@ -71,8 +71,8 @@ class Leaderboard(Lifecycle):
         Returns:
             Columns: rank, model, variant, preset, dataset, source, protocol, subset, runs (how
             many), accuracy (mean), sd (sample standard deviation, missing for one run), best,
-            ece, parameters, flops, training_s, images_per_second, epochs (means), settings (how many
-            different ones are in the row: where above 1, `sd` mixes them), search_s (what the
+            ece, parameters, flops, latency_ms, training_s, images_per_second, epochs (means), settings (how
+            many different ones are in the row: where above 1, `sd` mixes them), search_s (what the
             searches that found them took), best_run (id), fingerprint, settings_key (of the best).
             Where runs of a row differ in preset or source, all are named.
         """

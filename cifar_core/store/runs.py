@@ -53,6 +53,9 @@ _COLUMNS = (
     "duration_s", "training_s", "parameters", "flops", "settings_key", "search_id", "resumed_from",
     "created_at", "started_at", "finished_at", "heartbeat_at", "host", "device", "pid", "attempt",
 )  # fmt: skip
+_FIGURES = ("accuracy", "loss", "top2_accuracy", "ece", "latency_ms")
+"""What the leaderboard takes from the metrics of a finished run."""
+
 _RENAMED = {"dataset_name": "dataset", "dataset_source": "source"}
 
 _HISTORY = ("epoch", *schema.METRICS, "recorded_at")
@@ -257,15 +260,16 @@ class Runs(Lifecycle):
 
         Args:
             run_id: a running run.
-            metrics: of the test set, any JSON; `accuracy`, `loss`, `top2_accuracy` and `ece` feed
-                the leaderboard.
+            metrics: of the test set, any JSON; `accuracy`, `loss`, `top2_accuracy`, `ece` and `latency_ms`
+                feed the leaderboard.
             reason: e.g. "stopped early: no better validation accuracy for 5 epochs".
-            parameters, flops: where `begin` could not know them.
+            parameters: number of weights, where `begin` could not know it.
+            flops: of one image, likewise.
 
         Raises:
             RunStateError: it is not running.
         """
-        values = {name: number(metrics.get(name)) for name in ("accuracy", "loss", "top2_accuracy", "ece")}
+        values = {name: number(metrics.get(name)) for name in _FIGURES}
         values["metrics"] = to_json(metrics)
         values |= {} if parameters is None else {"parameters": parameters}
         values |= {} if flops is None else {"flops": number(flops)}

@@ -28,7 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISIONS: tuple[str, ...] = ("0001",)
+REVISIONS: tuple[str, ...] = ("0001", "0002")
 """Every revision that this release knows, oldest first; the last is what it works with."""
 
 METRICS: tuple[str, ...] = (
@@ -149,6 +149,7 @@ runs = Table(
     Column("loss", Double),
     Column("top2_accuracy", Double),
     Column("ece", Double),
+    Column("latency_ms", Double),
     Index(None, "state"),
     Index(None, "created_at"),
     Index(None, "search_id"),

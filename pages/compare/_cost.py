@@ -18,13 +18,20 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-COSTS = {"Parameters": "parameters", "FLOPs": "flops", "Training time": "minutes", "Epochs": "epochs"}
+COSTS = {
+    "Parameters": "parameters",
+    "FLOPs": "flops",
+    "Latency": "latency_ms",
+    "Training time": "minutes",
+    "Epochs": "epochs",
+}
 """By what stands in the address, the key of `plots.COSTS`."""
 ABOUT = (
     "Each point is a row of the ranking: a ring is a baseline, a disc is tuned, a diamond "
     "anything else. The grey line joins the rows that no other beats: to be more accurate than "
     "one of them, a model has to cost more. The axis is logarithmic: a finger's breadth is a "
-    "factor, not a sum. Training times are comparable only where the device was the same."
+    "factor, not a sum. Latency is the time from one image to its answer, measured when the run was tested. "
+    "Times are comparable only where the device was the same."
 )
 
 
@@ -103,6 +110,7 @@ def _front_table(front: pd.DataFrame, by: By, cost: str) -> None:
         Column("accuracy", "Test accuracy"),
         Column("parameters", "Parameters"),
         Column("flops", "FLOPs"),
+        Column("latency_ms", "Latency"),
         Column("training_s", "Training"),
         Column("epochs", "Epochs"),
     )
@@ -116,6 +124,7 @@ def _front_table(front: pd.DataFrame, by: By, cost: str) -> None:
                 (mean_and_sd(row["accuracy"], row["sd"]), ""),
                 (words.compact(row["parameters"]), ""),
                 (words.compact(row["flops"]), ""),
+                (words.milliseconds(row["latency_ms"]), ""),
                 (words.duration(row["training_s"]), ""),
                 (f"{row['epochs']:.4g}", ""),
             ],

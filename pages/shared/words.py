@@ -54,6 +54,13 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def milliseconds(number: float | None) -> str:
+    """0.842 as "0.84 ms", 12.34 as "12 ms"."""
+    if number is None or number != number:
+        return NOTHING
+    return f"{number:.2g} ms" if number < 100 else f"{round(number):,} ms"
+
+
 def size(number_of_bytes: float) -> str:
     """170498071 as "170.5 MB" (powers of ten, as disks are sold)."""
     for unit_size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):

@@ -171,6 +171,11 @@ def _result_facts(record: RunRecord, result: Report) -> list[Fact]:
             "true class is in the two most probable",
         ),
         ("Calibration error", words.percent(result.ece), "expected, 15 bins"),
+        (
+            "Latency",
+            words.milliseconds((record.metrics or {}).get("latency_ms")),
+            "one image, where it was trained",
+        ),
         ("Best epoch", number((record.metrics or {}).get("best_epoch")), "by validation accuracy"),
         ("Parameters", words.count(record.parameters), ""),
     ]

@@ -29,7 +29,7 @@ def finished(store, accuracy, *, answers=True, fingerprint="f00d", search_id=Non
         )
     if answers:
         store.save_predictions(run_id, probabilities(accuracy), LABELS, np.arange(IMAGES))
-    store.finish(run_id, metrics={"accuracy": accuracy, "loss": 1.0, "ece": 0.05})
+    store.finish(run_id, metrics={"accuracy": accuracy, "loss": 1.0, "ece": 0.05, "latency_ms": 1.5})
     return run_id
 
 

@@ -129,6 +129,7 @@ def test_rows_hold_their_numbers_and_the_study_beside_them(open_page, store):
     assert cell(row, data, "runs") == ["3", ""]
     assert cell(row, data, "published") == ["66.48 %", ""]
     assert cell(row, data, "parameters") == ["316 k", ""]
+    assert cell(row, data, "latency_ms") == ["1.5 ms", ""]
     assert cell(row, data, "training_s") == ["1 min 00 s", "2 epochs"]
     assert cell(row, data, "images_per_second") == ["1,000", ""]
     assert cell(row, data, "ece") == ["5.0 %", ""]
@@ -348,7 +349,7 @@ def test_equal_budgets_need_no_fair_baseline(open_page, store):
 # --- The other parts ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cost", ["Parameters", "FLOPs", "Training time", "Epochs"])
+@pytest.mark.parametrize("cost", ["Parameters", "FLOPs", "Latency", "Training time", "Epochs"])
 def test_the_front_joins_what_nobody_beats(open_page, store, cost):
     finished(store, 0.6, preset="base_cnn/paper-baseline")
     finished(store, 0.7, preset="alexnet/paper-baseline")

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from cifar_core import evaluation
 from cifar_core.errors import ConfigError, ImageError
 from cifar_core.evaluation import evaluate, predict_probabilities
 
@@ -91,6 +92,23 @@ def test_other_mistakes_are_named(model):
     model.predict_on_batch = lambda images: np.zeros((len(images), 100))
     with pytest.raises(ConfigError, match=r"gave \(1, 100\)"):
         predict_probabilities(model, flat_images(1))
+
+
+def test_latency_is_of_one_image_and_without_the_first_call(monkeypatch):
+    """A clock that goes on by 1, 2, 3 … s per call of the model, the compiling one a minute."""
+    batches, now = [], [0.0]
+
+    class Slow:
+        def predict_on_batch(self, images):
+            batches.append(images.shape)
+            now[0] += 60.0 if len(batches) == 1 else float(len(batches) - 1)
+            return np.full((len(images), 10), 0.1, np.float32)
+
+    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: now[0])
+    assert evaluation.latency(Slow(), repeats=5) == pytest.approx(3000)
+    assert batches == [(1, 32, 32, 3)] * 6
+    with pytest.raises(ConfigError, match="repeats"):
+        evaluation.latency(Slow(), repeats=0)
 
 
 def test_a_real_network_gives_what_a_direct_call_gives(tiny):

@@ -49,6 +49,7 @@ def test_a_script_needs_no_store_and_leaves_nothing_behind(tiny, home):
     assert set(run.history.columns) == COLUMNS
     assert list(run.history["epoch"]) == [1, 2, 3]
     assert run.metrics["accuracy"] == pytest.approx(run.report.accuracy)
+    assert run.metrics["latency_ms"] > 0
     assert run.probabilities.shape == (50, 10)
     assert run.id is None
     assert not home.exists()
