@@ -27,6 +27,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Results": {
         "leaderboard": ("records:leaderboard", "Finished runs, best first."),
         "runs": ("records:runs", "All runs and their states."),
+        "reference": ("reference:reference", "The runs that come with this release, beside the study's."),
         "searches": ("records:searches", "All searches and their states."),
         "show": ("showing:show", "One run or search: settings, figures, circumstances."),
         "delete": ("records:delete", "Remove runs or searches, with their files."),

@@ -9,6 +9,14 @@ import streamlit as st
 from cifar_core.models import MODELS
 from cifar_core.palette import NEUTRAL, model_colour
 from cifar_core.paper import PAPER_AUTHOR, PAPER_FAULTS, PAPER_TITLE, PAPER_URL, paper_results
+from cifar_core.reference_runs import (
+    accuracy_of,
+    evidence,
+    measured_on,
+    reference_runs,
+    reference_table,
+)
+from pages.explore import _reference
 from pages.shared import figure, navigation, resources
 from pages.shared.plot import plot
 from pages.shared.words import NOTHING, percent
@@ -25,10 +33,13 @@ WHAT = (
 )
 ABOUT_FIGURE = (
     "Each row is one of the study's seven trainings. The cross is the test accuracy that the study "
-    "published; the dot is the mean of your finished runs of the same preset on all of CIFAR-10. "
+    "published; the diamond a reference run of the same preset, which came with this release; the star "
+    "the same model as we recommend to train it; the dot is the mean of your finished runs of the preset on "
+    "all of CIFAR-10. "
     "The study's tuned figures were chosen on the test set and flatter (see below), so a fair run may "
     "well end to the left of its cross."
 )
+REFERENCES = ("as_published", "held_out", "recommended")
 
 
 def page() -> None:
@@ -37,6 +48,7 @@ def page() -> None:
     _next_steps()
     results = paper_results()
     _results(results, _ours(list(results["preset"])))
+    _reference.show()
     _faults()
 
 
@@ -68,7 +80,11 @@ def _ours(presets: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def _results(results: pd.DataFrame, ours: dict[str, dict[str, Any]]) -> None:
-    rows = [_row(row, ours.get(row["preset"])) for row in results.to_dict("records")]
+    references = reference_table().set_index("preset")
+    rows = [
+        _row(row, ours.get(row["preset"]), references.loc[row["preset"]])
+        for row in results.to_dict("records")
+    ]
     figure.heading(
         "The study's seven results, and ours",
         ABOUT_FIGURE,
@@ -78,21 +94,23 @@ def _results(results: pd.DataFrame, ours: dict[str, dict[str, Any]]) -> None:
     plot(
         _comparison(rows),
         key="study_and_ours",
-        alt="Test accuracy of the seven trainings: published, and in this lab as far as they have been run.",
+        alt="Test accuracy of the seven trainings: published, of the reference runs, and in this lab as "
+        "far as they have been run.",
         height=340,
     )
     if not ours:
         st.caption("None of the seven has been run here yet: train one, and it appears beside its figure.")
     st.markdown(_table(rows))
+    st.caption(f"Reference: runs that came with this release. {measured_on(reference_runs())}")
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:
-    columns = ("preset", "published", "protocol", "mean", "sd", "n")
-    header = ("preset", "published", "protocol", "ours", "sd", "runs")
+    columns = ("preset", "published", "protocol", *REFERENCES, "mean", "sd", "n")
+    header = ("preset", "published", "protocol", *REFERENCES, "ours", "sd", "runs")
     return figure.as_csv(header, [[row[column] for column in columns] for row in rows])
 
 
-def _row(published: dict[str, Any], ours: dict[str, Any] | None) -> dict[str, Any]:
+def _row(published: dict[str, Any], ours: dict[str, Any] | None, references: pd.Series) -> dict[str, Any]:
     model = published["model"]
     title = MODELS[model].title if model in MODELS else model
     return {
@@ -101,6 +119,7 @@ def _row(published: dict[str, Any], ours: dict[str, Any] | None) -> dict[str, An
         "preset": published["preset"],
         "published": published["test_accuracy"],
         "protocol": published["protocol"],
+        **{name: accuracy_of(references[name]).mean if references[name] else None for name in REFERENCES},
         **(ours or {"mean": None, "sd": None, "n": 0}),
     }
 
@@ -132,6 +151,18 @@ def _comparison(rows: list[dict[str, Any]]) -> dict[str, Any]:
                 {"symbol": "x-thin", "size": 11, "line": {"width": 2.5, "color": NEUTRAL}},
             ),
             _marks(
+                "reference",
+                [row for row in rows if row["as_published"] is not None],
+                "as_published",
+                {"symbol": "diamond-open", "size": 10, "line": {"width": 2}, "color": NEUTRAL},
+            ),
+            _marks(
+                "recommended",
+                [row for row in rows if row["recommended"] is not None],
+                "recommended",
+                {"symbol": "star", "size": 10, "color": NEUTRAL},
+            ),
+            _marks(
                 "ours",
                 run,
                 "mean",
@@ -159,14 +190,23 @@ def _marks(name: str, rows: list[dict[str, Any]], value: str, marker: dict[str, 
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| Run | Published | Ours | Difference |", "|:--|--:|--:|--:|"]
+    heads = ("Published", "Reference", "Reference, held out", "Recommended", "Ours", "Difference")
+    lines = [f"| Run | {' | '.join(heads)} |", f"|:--|{'--:|' * len(heads)}"]
     for row in rows:
         star = " \\*" if row["protocol"] == "test-selected" else ""
         difference = f"{100 * (row['mean'] - row['published']):+.2f}" if row["n"] else NOTHING
-        lines.append(f"| {row['title']} | {percent(row['published'])}{star} | {_mean(row)} | {difference} |")
+        cells = [
+            row["title"],
+            f"{percent(row['published'])}{star}",
+            *(percent(row[name]) for name in REFERENCES),
+        ]
+        # A number and its unit stay on one line in a narrow column.
+        lines.append(
+            f"| {' | '.join([*cells, _mean(row), difference])} |".replace(" %", "\N{NO-BREAK SPACE}%")
+        )
     return (
         "\n".join(lines)
-        + "\n\n:small[\\* chosen on the test set: optimistic. Difference in percentage points.]"
+        + "\n\n:small[\\* chosen on the test set: optimistic. Difference: ours less published, in points.]"
     )
 
 
@@ -177,9 +217,12 @@ def _mean(row: dict[str, Any]) -> str:
 
 
 def _faults() -> None:
+    shown = evidence()
     with st.expander("What a careful reader finds wrong in the study, and what is done here instead"):
         for number, fault in enumerate(PAPER_FAULTS, start=1):
             st.markdown(f"**{number}. {fault.title}.** {fault.what}  \n{fault.here}")
+            if fault.title in shown:
+                st.markdown(f":material/science: {shown[fault.title]}")
         st.caption(f"{PAPER_AUTHOR}: {PAPER_TITLE}, {PAPER_URL}")
 
 

@@ -5,23 +5,32 @@ import json
 import pytest
 
 from cifar_core.recipes import preset
+from cifar_core.reference_runs import evidence, reference_runs
 from pages.shared import resources
 
 
+def charts(test):
+    components = [element for element in test.main if element.type == "bidi_component"]
+    return [json.loads(component.proto.json)["figure"]["data"] for component in components]
+
+
 def chart(test):
-    component = next(element for element in test.main if element.type == "bidi_component")
-    return json.loads(component.proto.json)["figure"]["data"]
+    return charts(test)[0]
 
 
 def table(test):
-    return next(element.value for element in test.markdown if element.value.startswith("| Run"))
+    found = next(element.value for element in test.markdown if element.value.startswith("| Run"))
+    return found.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_it_is_not_blank_on_first_launch(open_page):
     test = open_page()
     assert not test.exception
     assert test.title[0].value == "CIFAR Lab"
-    assert [len(trace["x"]) for trace in chart(test)] == [7, 0]
+    drawn = {trace["name"]: len(trace["x"]) for trace in chart(test)}
+    assert (drawn["published"], drawn["ours"]) == (7, 0)
+    assert drawn["reference"] > 0
+    assert drawn["recommended"] > 0
     assert "66.48 %" in table(test)
     assert test.button("go_dataset").label == "Get the images"
 
@@ -52,3 +61,33 @@ def test_our_runs_stand_beside_the_published_figure(open_page):
     assert "+4.52" in table(test)
     ours = next(trace for trace in chart(test) if trace["name"] == "ours")
     assert ours["x"] == pytest.approx([71.0])
+
+
+def test_reference_runs_are_there_and_say_how_they_were_made(open_page):
+    runs = reference_runs()
+    titles = open_page().selectbox("reference").options
+    assert len(titles) == len(runs)
+    test = open_page(reference=titles[-1])
+    assert not test.exception
+    (said,) = [
+        caption.value
+        for caption in test.caption
+        if runs[-1].hardware in caption.value and "`" in caption.value
+    ]
+    curves = charts(test)[1]
+    assert [len(trace["y"]) for trace in curves] == [runs[-1].epochs] * 2
+    assert curves[-1]["y"][0] == pytest.approx(100 * runs[-1].history["val_accuracy"][0])
+    assert runs[-1].data in said
+    assert runs[-1].command in said
+
+
+def test_an_unknown_reference_run_in_the_address_breaks_nothing(open_page):
+    test = open_page(reference="<script>")
+    assert not test.exception
+    assert test.selectbox("reference").value in test.selectbox("reference").options
+
+
+def test_the_evidence_on_the_faults_stands_beside_them(open_page):
+    text = "\n".join(element.value for element in open_page().markdown)
+    for found in evidence().values():
+        assert found in text

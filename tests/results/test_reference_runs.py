@@ -1,0 +1,170 @@
+"""The runs that come with the release: that they are what they say, and what is read from them."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from cifar_core import reference_runs as module
+from cifar_core.cli.options import read_value
+from cifar_core.config import TrainConfig, train_settings
+from cifar_core.errors import ConfigError
+from cifar_core.paper import PAPER_FAULTS
+from cifar_core.recipes import preset
+from cifar_core.reference_runs import evidence, keep, markdown, reference_runs, reference_table
+from cifar_core.store import RunStore
+from cifar_core.training import train
+
+EVERY = reference_runs()
+
+
+def like(run, accuracy=None, test_accuracy=None, history=None, **changes):
+    """A reference run like this one but for what is said."""
+    settings = {**run.settings, **{name: value for name, value in changes.items() if name in run.settings}}
+    own = {name: value for name, value in changes.items() if name not in run.settings}
+    settings["hyperparameters"] = {**run.settings["hyperparameters"], **own}
+    return dataclasses.replace(
+        run,
+        settings=settings,
+        metrics={**run.metrics, **({} if accuracy is None else {"accuracy": accuracy})},
+        test_accuracy=test_accuracy,
+        history={**run.history, **(history or {})},
+    )
+
+
+@pytest.fixture(scope="module")
+def any_run():
+    return EVERY[0]
+
+
+def test_some_come_with_the_release():
+    assert {run.config.preset for run in EVERY} >= {"base_cnn/paper-baseline", "base_cnn/recommended"}
+
+
+@pytest.mark.parametrize("run", EVERY, ids=lambda run: run.id)
+def test_each_is_whole_and_consistent(run):
+    assert run.config.train_limit is run.config.test_limit is None
+    assert run.dataset["test"] == sum(map(sum, run.metrics["confusion"])) == 10_000
+    right = sum(row[place] for place, row in enumerate(run.metrics["confusion"]))
+    assert run.accuracy == pytest.approx(right / 10_000)
+    assert run.epochs == run.config.epochs == len(run.history["accuracy"])
+    assert run.minutes == pytest.approx(sum(run.history["seconds"]) / 60, rel=1e-3)
+    assert run.data
+    assert run.hardware
+
+
+@pytest.mark.parametrize("run", EVERY, ids=lambda run: run.id)
+def test_its_command_trains_the_same(run):
+    words = run.command.split()
+    assert words[:3] == ["cifar-lab", "train", "--preset"]
+    declared = train_settings(run.config.model)
+    flags = {flag[2:].replace("-", "_"): text for flag, text in zip(words[4::2], words[5::2], strict=True)}
+    again = preset(words[3], **{name: read_value(declared[name], text) for name, text in flags.items()})
+    differs = set(again.changes_from(run.config)) - {"name", "variant", "record_answers"}
+    assert not differs
+
+
+@pytest.mark.parametrize("path", sorted(module.FOLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_no_file_names_the_machine_that_trained(path):
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r'"(/|[A-Z]:\\\\)|hostname|"host"|"command"|"origin"', text)
+
+
+def test_a_row_for_each_of_the_study_with_its_own_protocol():
+    base = next(run for run in EVERY if run.config.preset == "base_cnn/paper-baseline")
+    tuned = preset("alexnet/paper-tuned")
+    selected = dataclasses.replace(base, settings=tuned.model_dump(mode="json"))
+    fair = dataclasses.replace(
+        base, settings=tuned.model_copy(update={"protocol": "held-out"}).model_dump(mode="json")
+    )
+    changed = like(base, batch_size=32)
+    table = reference_table([base, selected, fair, changed]).set_index("preset")
+    assert len(table) == 7
+    assert table.loc["base_cnn/paper-baseline", "as_published"] == [base]
+    assert table.loc["base_cnn/paper-baseline", "held_out"] == [base], "the study held images out there too"
+    assert table.loc["alexnet/paper-tuned", "as_published"] == [selected]
+    assert table.loc["alexnet/paper-tuned", "held_out"] == [fair]
+    assert table.loc["resnet18/paper-tuned", "as_published"] == []
+
+
+def test_seeds_come_as_mean_and_spread_in_the_text():
+    base = next(run for run in EVERY if run.config.preset == "base_cnn/paper-baseline")
+    text = markdown([like(base, 0.70), like(base, 0.72, seed=1)])
+    assert "71.00 ± 1.41 % (2 seeds, 50 epochs" in text
+    assert "1.41 points for `base_cnn/paper-baseline` (2 seeds)" in text
+    assert "--seed 1" in text
+
+
+def test_how_far_test_selection_flatters_is_counted_from_the_epochs():
+    base = next(run for run in EVERY if run.config.preset == "base_cnn/paper-baseline")
+    history = {"val_accuracy": [0.5, 0.9, 0.7]}
+    told = evidence([like(base, history=history, test_accuracy=[0.60, 0.64, 0.66])])
+    assert "66.00 % against 64.00 %" in told[PAPER_FAULTS[0].title]
+    assert "2.00 points" in told[PAPER_FAULTS[0].title]
+    assert PAPER_FAULTS[0].title not in evidence([like(base)])
+
+
+def test_mobilenet_is_put_right_step_by_step():
+    base = next(run for run in EVERY if run.config.preset == "base_cnn/paper-baseline")
+    settings = preset("mobilenet/paper-baseline").model_dump(mode="json")
+    plain = dataclasses.replace(base, settings=settings)
+    told = evidence(
+        [
+            like(plain, 0.2),
+            like(plain, 0.6, bn_momentum=0.9, history={"val_accuracy": [0.3, 0.4, 0.5, 0.6]}),
+            like(plain, 0.8, bn_momentum=0.9, stem="cifar"),
+        ]
+    )
+    said = told[PAPER_FAULTS[3].title]
+    assert [said.index(figure) for figure in ("20.00 %", "60.00 %", "80.00 %")] == sorted(
+        said.index(figure) for figure in ("20.00 %", "60.00 %", "80.00 %")
+    )
+    assert "40.0 % validation accuracy after 2 epochs and 60.0 % after 4" in told[PAPER_FAULTS[1].title]
+
+
+def test_nothing_known_says_nothing():
+    assert evidence([]) == {}
+    assert "–" in markdown([])
+
+
+def test_a_finished_run_of_a_store_can_be_kept(tiny, tmp_path):
+    config = TrainConfig(
+        model="base_cnn",
+        dataset="synthetic",
+        epochs=2,
+        batch_size=64,
+        precision="float32",
+        record_answers=True,
+    )
+    store = RunStore(tmp_path / "store")
+    run = train(config, dataset=tiny, store=store)
+    path = keep(store, run.id, "drawn scenes", tmp_path / "kept")
+    kept = module._read(path)
+    assert kept.config == config
+    assert kept.accuracy == run.report.accuracy
+    assert kept.history["val_accuracy"] == pytest.approx(list(run.history["val_accuracy"]), rel=1e-5)
+    assert len(kept.test_accuracy) == 2
+    assert kept.test_accuracy[run.best_epoch - 1] == pytest.approx(run.report.accuracy)
+    assert kept.data == "drawn scenes"
+
+
+def test_what_is_no_reference_is_refused(tmp_path):
+    store = RunStore(tmp_path / "store")
+    queued = store.create_run(TrainConfig())
+    with pytest.raises(ConfigError, match="queued; only a finished run"):
+        keep(store, queued, "CIFAR-10", tmp_path)
+    done = store.create_run(TrainConfig())
+    store.claim(done, pid=1)
+    store.finish(done, metrics={"accuracy": 0.5})
+    with pytest.raises(ConfigError, match="what its images were"):
+        keep(store, done, " ", tmp_path)
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_file_of_another_format_is_refused(tmp_path, any_run):
+    path = tmp_path / "run.json"
+    content = {**dataclasses.asdict(any_run), "format": 2}
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="another format"):
+        module._read(path)
