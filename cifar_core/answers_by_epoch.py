@@ -13,7 +13,6 @@ is dropped then and recorded again.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
@@ -21,6 +20,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from cifar_core.errors import RunNotFoundError, StoreError
+from cifar_core.npz import open_npz
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,16 +113,15 @@ def answers_by_epoch(store: RunStore, run_id: str) -> AnswersByEpoch:
             "them."
         ) from None
     try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > _MOST_BYTES:
-                raise ValueError("it unpacks to more than answers can be")
-        with np.load(path, allow_pickle=False) as arrays:
+        with open_npz(path, _MOST_BYTES) as arrays:
             found = AnswersByEpoch(arrays["answers"], arrays["labels"], arrays["indices"])
+        if any(array.dtype.kind not in "iu" for array in vars(found).values()):
+            raise ValueError("its parts are no whole numbers")
         if found.answers.ndim != 2 or not (
             found.answers.shape[1:] == found.labels.shape == found.indices.shape
         ):
             raise ValueError("its parts do not fit together")
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError) as error:
         raise StoreError(f"{path} is damaged: {error}. Train the run again to have it anew.") from error
     return found
 

@@ -3,13 +3,14 @@ and record; every range, default and help text stands here and nowhere else."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
 from cifar_core.errors import ConfigError
-from cifar_core.fields import Setting, Settings, describe, number, setting
+from cifar_core.fields import Setting, Settings, describe, number, setting, shown
 from cifar_core.models import model_config
 from cifar_core.models.base import ModelConfig
 
@@ -338,7 +339,9 @@ class TrainConfig(Settings):
         given = values.pop("hyperparameters", {})
         given = given.model_dump() if isinstance(given, ModelConfig) else given
         if not isinstance(given, Mapping):
-            raise ConfigError(f"hyperparameters must be a mapping of names to values; got {given!r}.")
+            raise ConfigError(f"hyperparameters must be a mapping of names to values; got {shown(given)}.")
+        if not all(isinstance(name, str) for name in given):
+            raise ConfigError(f"hyperparameters must have names that are text; got {shown(given)}.")
         values["hyperparameters"] = hyperparameters(**{**given, **beside})
         _refuse_unknown(cls, hyperparameters, values)
         return values
@@ -371,11 +374,14 @@ def train_settings(model: str) -> dict[str, Setting]:
     return {**describe(model_config(model)), **describe(TrainConfig)}
 
 
+_MOST_NAMED = 10
+
+
 def _refuse_unknown(cls: type[Settings], hyperparameters: type[ModelConfig], values: dict[str, Any]) -> None:
     unknown = sorted(set(values) - set(cls.model_fields))
     if unknown:
         known = sorted({*describe(cls), *describe(hyperparameters)})
-        names = ", ".join(repr(name) for name in unknown)
+        names = ", ".join(shown(name) for name in unknown[:_MOST_NAMED])
         raise ConfigError(f"Unknown setting {names} for {values['model']}; known are: {', '.join(known)}.")
 
 
@@ -461,30 +467,59 @@ class SearchConfig(Settings):
     @model_validator(mode="after")
     def _check_space(self) -> Self:
         known = train_settings(self.model)
+        for name, value in self.base.items():
+            _check_shared(self.model, known, name, value)
         for name, values in self.space.items():
             _check_dimension(self.model, known, name, values)
         return self
 
 
+def _check_shared(model: str, known: dict[str, Setting], name: str, value: Any) -> None:
+    """A value of `base`. Whether several go together is seen when a trial's settings are made."""
+    if name == "hyperparameters" and isinstance(value, Mapping):
+        for own, given in value.items():
+            _check_shared(model, known, own, given)
+        return
+    declared = _declared(model, known, name)
+    if not (value is None and declared.optional):
+        _check_value(declared, value)
+
+
 def _check_dimension(model: str, known: dict[str, Setting], name: str, values: tuple[Any, ...]) -> None:
-    if name not in known:
-        raise ConfigError(f"Unknown setting {name!r} for {model}; known are: {', '.join(sorted(known))}.")
+    declared = _declared(model, known, name)
     if not values:
         raise ConfigError(f"The space of {name} is empty: give (low, high) or a list of values.")
-    declared = known[name]
-    if declared.kind in ("int", "float") and not all(isinstance(v, int | float) for v in values):
-        raise ConfigError(f"{name} must be {declared.allowed()}; got {list(values)!r}.")
     for value in values:
         _check_value(declared, value)
 
 
+def _declared(model: str, known: dict[str, Setting], name: Any) -> Setting:
+    if name not in known:
+        names = ", ".join(sorted(known))
+        raise ConfigError(f"Unknown setting {shown(name)} for {model}; known are: {names}.")
+    return known[name]
+
+
 def _check_value(declared: Setting, value: Any) -> None:
     if declared.kind in ("int", "float"):
-        low, high = declared.low, declared.high
-        too_low = low is not None and (value < low or (declared.low_open and value == low))
-        too_high = high is not None and (value > high or (declared.high_open and value == high))
-        wrong = too_low or too_high
+        right = _is_number(value) and _in_range(declared, value)
+    elif declared.kind == "choice":
+        right = value in declared.choices
+    elif declared.kind == "bool":
+        right = isinstance(value, bool)
     else:
-        wrong = declared.kind == "choice" and value not in declared.choices
-    if wrong:
-        raise ConfigError(f"{declared.name} must be {declared.allowed()}; got {value!r}.")
+        right = isinstance(value, str) and len(value) <= (declared.max_length or math.inf)
+    if not right:
+        raise ConfigError(f"{declared.name} must be {declared.allowed()}; got {shown(value)}.")
+
+
+def _is_number(value: Any) -> bool:
+    """No truth value, no infinity; a whole number may be of any size."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def _in_range(declared: Setting, value: float) -> bool:
+    low, high = declared.low, declared.high
+    too_low = low is not None and (value < low or (declared.low_open and value == low))
+    too_high = high is not None and (value > high or (declared.high_open and value == high))
+    return not (too_low or too_high)

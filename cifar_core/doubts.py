@@ -28,6 +28,7 @@ from cifar_core.errors import CifarLabError, ConfigError, RunNotFoundError, Stor
 from cifar_core.labels import NUM_CLASSES
 from cifar_core.metrics import Report, report
 from cifar_core.mistakes import PROBABILITIES
+from cifar_core.npz import open_npz
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +42,7 @@ METHODS: dict[Method, str] = {
     "confidence_weighted_entropy": "How undecided the model is, by the label's probability",
 }
 QUALITY_FILE = "label-quality.npz"
+_MOST_QUALITY_BYTES = 64 * 2**20
 LIKENESS_LEVELS = (0.9, 0.95, 0.98, 0.99)
 
 
@@ -180,12 +182,12 @@ def kept_quality(store: RunStore, run_id: str) -> pd.DataFrame | None:
     import pandas as pd
 
     try:
-        with np.load(store.artifact(run_id, QUALITY_FILE), allow_pickle=False) as arrays:
+        with open_npz(store.artifact(run_id, QUALITY_FILE), _MOST_QUALITY_BYTES) as arrays:
             if str(arrays["mark"]) != _mark(store, store.resolve(run_id)):
                 return None
             names = ("index", "label", "predicted", "quality", "rank")
             return pd.DataFrame({name: arrays[name] for name in names})
-    except (RunNotFoundError, ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile):
+    except (RunNotFoundError, ValueError, OSError):
         return None
 
 

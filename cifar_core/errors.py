@@ -52,6 +52,10 @@ class RunStateError(StoreError):
     """The run is in a state that does not allow what was asked."""
 
 
+class ArchiveError(CifarLabError):
+    """A backup or a packed run is damaged, not ours, or not possible; nothing of it was taken."""
+
+
 class TrainingError(CifarLabError):
     """Training could not go on."""
 
@@ -66,6 +70,10 @@ class ResumeError(TrainingError):
 
 class ExportError(CifarLabError):
     """A model could not be written in another format, or the copy does not agree with it."""
+
+
+class ModelFileError(CifarLabError):
+    """A file of a trained network that is damaged, or asks for more than to be computed with."""
 
 
 class ImageError(CifarLabError, ValueError):

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cifar_core.errors import CifarLabError, ConfigError, ExportError
+from cifar_core.errors import CifarLabError, ConfigError, ExportError, ModelFileError
 from cifar_core.labels import IMAGE_SHAPE, NUM_CLASSES
+from cifar_core.model_file import load_model
 
 if TYPE_CHECKING:
     import keras
@@ -243,9 +244,9 @@ def _loaded(model_or_path: keras.Model | str | os.PathLike[str]) -> keras.Model:
     if not path.is_file():
         raise ExportError(f"There is no model at {path}.")
     try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:  # a damaged zip, JSON or HDF5, each with errors of its own
-        raise ExportError(f"The model {path} cannot be loaded ({error}).") from error
+        return load_model(path)
+    except ModelFileError as error:
+        raise ExportError(str(error)) from error
 
 
 def _probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ command line its flag, KerasTuner its search dimension, validation its error mes
 
 import functools
 import math
+import reprlib
 import types
 from dataclasses import dataclass
 from typing import Any, Literal, Self, Union, get_args, get_origin
@@ -42,7 +43,10 @@ def setting(
     Args:
         default: value when nothing is said.
         help: one or two sentences for people: what it does and when to change it.
-        ge, gt, le, lt: bounds, as in pydantic.
+        ge: least value allowed.
+        gt: bound that is itself too small.
+        le: greatest value allowed.
+        lt: bound that is itself too great.
         step: how far a widget or a grid moves at a time.
         scale: "log" where a factor matters more than a difference.
         group: heading under which pages and `--help` show it.
@@ -211,21 +215,39 @@ def explain(cls: type[BaseModel], error: ValidationError) -> str:
 
 
 def _sentence(cls: type[BaseModel], known: dict[str, Setting], item: Any) -> str:
-    name = ".".join(str(part) for part in item["loc"])
-    given = _shown(item["input"])
+    name = ".".join(str(part)[:_MOST_SHOWN] for part in item["loc"])
+    given = shown(item["input"])
     if item["type"] == "extra_forbidden":
-        return f"Unknown setting {name!r}; known are: {', '.join(sorted(cls.model_fields))}."
+        return f"Unknown setting {shown(name)}; known are: {', '.join(sorted(cls.model_fields))}."
     if item["type"] == "missing":
         return f"{name} is missing: say {name}=..."
     if name in known:
         return f"{name} must be {known[name].allowed()}; got {given}."
     message = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    message = f"{name}: {message}; got {given}" if name else message
     return message if message.endswith(".") else f"{message}."
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+_MOST_SHOWN = 80
+
+
+class _Shown(reprlib.Repr):
+    """`repr` that ends: not for ever nested, not of millions of characters or digits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 6
+        self.maxstring = self.maxother = _MOST_SHOWN
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = 20
+
+    def repr_int(self, value: int, _level: int) -> str:
+        return repr(value) if value.bit_length() < 400 else f"a number of {value.bit_length():,} bits"
+
+
+def shown(value: Any) -> str:
+    """A value as an error message shows it: as Python writes it, at most 80 characters, whatever it is."""
+    text = repr(value) if type(value) is str and len(value) < _MOST_SHOWN else _Shown().repr(value)
+    return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "..."
 
 
 def number(value: float) -> str:

@@ -16,13 +16,16 @@ from __future__ import annotations
 
 import os
 import secrets
+import struct
 import warnings
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -32,6 +35,7 @@ from cifar_core.data.fetch import Patience, Progress, ShouldStop, Wanted, writin
 from cifar_core.data.fetch import fetch as fetch_file
 from cifar_core.errors import ConfigError, DataError, DataNotFoundError
 from cifar_core.labels import CLASS_NAMES, NUM_CLASSES
+from cifar_core.npz import open_npz, read_npy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,6 +75,13 @@ VERDICTS = (
 """Of an image that the model gets wrong, the first three; of one that it gets right, the others."""
 
 _MOST_BYTES = 1_000_000_000
+_MOST_ARRAY_BYTES = 10_000_000
+_MOST_VOTES = 1_000_000
+_DAMAGE = (
+    ValueError, TypeError, OverflowError, OSError, EOFError, RuntimeError, struct.error, zlib.error,
+    zipfile.BadZipFile,
+)  # fmt: skip
+"""What pandas and zipfile let through of a file that is cut, overwritten, encrypted or made by hand."""
 _CSV_ROWS = 200_000
 _ATTENTION_CHECKS = "is_attn_check"
 _CSV_COLUMNS = ("cifar10_test_set_idx", "chosen_label")
@@ -190,7 +201,8 @@ def load(path: str | os.PathLike[str] | None = None, labels: np.ndarray | None =
         labels: int (10000,), the test set's classes; given, votes that do not fit them are refused.
 
     Raises:
-        DataNotFoundError: neither fetched nor imported. DataError: damaged, or of other images.
+        DataNotFoundError: neither fetched nor imported.
+        DataError: damaged, or of other images.
     """
     if path is not None:
         return load_file(path, labels)
@@ -227,7 +239,7 @@ def load_file(path: str | os.PathLike[str], labels: np.ndarray | None = None) ->
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError("it is far larger than any of them")
         votes = readers[path.suffix.lower()](path)
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path.name} is no whole file of CIFAR-10H: {error}.") from error
     if labels is not None:
         _refuse_other_images(votes.majority[: len(labels)], np.asarray(labels), path.name)
@@ -305,28 +317,32 @@ def _made_folder() -> Path:
 
 
 def _read_array(path: Path) -> HumanVotes:
-    array = np.load(path, allow_pickle=False, mmap_mode="r")  # so that a header that lies costs no memory
+    array = read_npy(path, _MOST_ARRAY_BYTES)
     if array.shape != (IMAGES, NUM_CLASSES) or array.dtype.kind not in "iuf":
         raise ValueError(
             f"it holds {array.dtype} {array.shape} where numbers ({IMAGES}, {NUM_CLASSES}) belong"
         )
     values = np.array(array, dtype=np.float64)
-    if not np.isfinite(values).all() or (values < 0).any():
-        raise ValueError("some votes are below 0 or no numbers")
+    if not np.isfinite(values).all() or (values < 0).any() or (values > _MOST_VOTES).any():
+        raise ValueError("some votes are below 0, far too many, or no numbers")
     if np.allclose(values.sum(axis=1), 1, atol=1e-4):
         return _votes(values, None, path)
     return _counted(values, path)
 
 
 def _read_own(path: Path) -> HumanVotes:
-    with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > 10_000_000:
-            raise ValueError("it unpacks to more than votes can be")
-    with np.load(path, allow_pickle=False) as arrays:
+    with open_npz(path, _MOST_ARRAY_BYTES) as arrays:
         counts = arrays.get("counts")
         probabilities, origin = arrays["probabilities"], Path(str(arrays["origin"]))
-    if probabilities.shape != (IMAGES, NUM_CLASSES):
-        raise ValueError(f"it holds {probabilities.shape} where ({IMAGES}, {NUM_CLASSES}) belongs")
+    for name, array, kinds in (("probabilities", probabilities, "f"), ("counts", counts, "iu")):
+        if array is None:
+            continue
+        if array.shape != (IMAGES, NUM_CLASSES) or array.dtype.kind not in kinds:
+            raise ValueError(
+                f"its {name} are {array.dtype} {array.shape} where numbers ({IMAGES}, {NUM_CLASSES}) belong"
+            )
+        if not ((array >= 0) & (array <= _MOST_VOTES)).all():
+            raise ValueError(f"some of its {name} are below 0, far too many, or no numbers")
     return _votes(probabilities, counts, origin)
 
 
@@ -338,11 +354,35 @@ def _read_raw(path: Path) -> HumanVotes:
     wanted = {*_CSV_COLUMNS, _ATTENTION_CHECKS}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pd.errors.DtypeWarning)
-        pieces = pd.read_csv(path, usecols=lambda name: name in wanted, chunksize=_CSV_ROWS)
-        with pieces:
+        with (
+            _raw_file(path) as file,
+            pd.read_csv(file, usecols=lambda name: name in wanted, chunksize=_CSV_ROWS) as pieces,
+        ):
             for piece in pieces:
                 counts += _tally(piece)
     return _counted(counts.reshape(IMAGES, NUM_CLASSES), path)
+
+
+@contextmanager
+def _raw_file(path: Path) -> Iterator[IO[bytes]]:
+    """The file of single votes, out of its archive where it is in one."""
+    if path.suffix.lower() == ".csv":
+        with path.open("rb") as file:
+            yield file
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.infolist() if member.filename.endswith(".csv")]
+        if len(members) != 1 or members[0].file_size > _MOST_BYTES:
+            raise ValueError("it holds no single file of votes")
+        with archive.open(members[0]) as file:
+            yield file
+
+
+def _whole_numbers(column: pd.Series) -> np.ndarray:
+    values = column.to_numpy(np.float64)
+    if not ((values == np.round(values)) & (np.abs(values) < 1e15)).all():
+        raise ValueError(f"the column {column.name} holds something else than whole numbers")
+    return values.astype(np.int64)
 
 
 def _tally(piece: pd.DataFrame) -> np.ndarray:
@@ -352,7 +392,7 @@ def _tally(piece: pd.DataFrame) -> np.ndarray:
         raise ValueError(f"the columns {', '.join(lacking)} lack")
     if _ATTENTION_CHECKS in piece:
         piece = piece[piece[_ATTENTION_CHECKS] == 0]
-    image, chosen = (piece[name].to_numpy(np.int64) for name in _CSV_COLUMNS)
+    image, chosen = (_whole_numbers(piece[name]) for name in _CSV_COLUMNS)
     real = image >= 0  # attention checks have an index far below 0
     image, chosen = image[real], chosen[real]
     if len(image) and (image.max() >= IMAGES or chosen.min() < 0 or chosen.max() >= NUM_CLASSES):

@@ -40,6 +40,7 @@ import numpy as np
 
 from cifar_core.errors import CifarLabError
 from cifar_core.labels import IMAGE_SHAPE, NUM_CLASSES
+from cifar_core.model_file import load_model
 
 if TYPE_CHECKING:
     import keras
@@ -308,7 +309,7 @@ class Answerer:
         return {"probabilities": probabilities.tolist(), "heat": heat}
 
     def _model(self, path: str) -> _Loaded:
-        """Loaded in safe mode: a file that asks to run code is refused."""
+        """Loaded as from a stranger: a file that asks to run code, or for a giant network, is refused."""
         key = _identity(path)
         if key not in self._models:
             self._models[key] = _Loaded(_load(path))
@@ -340,12 +341,7 @@ def _identity(path: str) -> tuple[str, int, int]:
 
 
 def _load(path: str) -> keras.Model:
-    import keras
-
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # a damaged zip, JSON or HDF5, each with errors of its own
-        raise InferenceError(f"The model {path} cannot be loaded ({error}).") from error
+    model = load_model(path)
     if tuple(model.output_shape) != (None, NUM_CLASSES):
         raise InferenceError(
             f"The model {path} gives {model.output_shape}, not (N, {NUM_CLASSES}) probabilities."

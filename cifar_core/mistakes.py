@@ -88,7 +88,8 @@ def narrowed(
 
     Args:
         kind: "wrong", "right" or "all".
-        true, predicted: a class 0..9, or None for every class.
+        true: the label, a class 0..9; None for every class.
+        predicted: what the run said, likewise.
         confidence: least and greatest, both included.
 
     Raises:
@@ -179,7 +180,8 @@ def fixed_and_broken(run_a: pd.DataFrame, run_b: pd.DataFrame) -> pd.DataFrame:
     right), "broken" (A right, B wrong), "both wrong" or "both right". In order of `index`.
 
     Args:
-        run_a, run_b: tables of `mistakes`.
+        run_a: the table of `mistakes` of run A.
+        run_b: that of run B.
 
     Raises:
         ConfigError: they are not about the same images with the same true classes.

@@ -14,7 +14,7 @@ import click
 from cifar_core.cli.base import GroupedOption
 from cifar_core.config import GROUPS, train_settings
 from cifar_core.errors import ConfigError
-from cifar_core.fields import Setting, describe, number
+from cifar_core.fields import Setting, describe, number, shown
 from cifar_core.models import MODELS
 
 NOTHING = "none"
@@ -71,7 +71,7 @@ def read_value(declared: Setting, text: Any) -> Any:
     try:
         return _read(declared, text)
     except (ValueError, KeyError):
-        raise ConfigError(f"{declared.name} must be {declared.allowed()}; got {text!r}.") from None
+        raise ConfigError(f"{declared.name} must be {declared.allowed()}; got {shown(text)}.") from None
 
 
 def read_seeds(text: str) -> list[int]:
@@ -85,7 +85,7 @@ def read_seeds(text: str) -> list[int]:
     except ValueError:
         seeds = []
     if not seeds or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"seeds must be whole numbers, all different, such as 0,1,2; got {text!r}.")
+        raise ConfigError(f"seeds must be whole numbers, all different, such as 0,1,2; got {shown(text)}.")
     return seeds
 
 

@@ -20,6 +20,7 @@ from cifar_core.cli.signals import Stop, stopping
 from cifar_core.config import TrainConfig
 from cifar_core.errors import ConfigError
 from cifar_core.fields import describe
+from cifar_core.models import model_config
 
 if TYPE_CHECKING:
     from cifar_core.data import Dataset
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from cifar_core.training import Run
 
 FAILED = 1
+_MOST_BYTES = 1_000_000
 
 _start = partial(click.option, cls=GroupedOption, heading="Start from")
 
@@ -89,6 +91,7 @@ def requested(preset: str | None, config_file: Path | None, given: Mapping[str, 
     values = {} if config_file is None else _file_values(config_file)
     model = given.get("model") or values.get("model") or describe(TrainConfig)["model"].default
     if values and model != values.get("model", model):
+        model_config(values["model"])  # is there such a one at all?
         raise ConfigError(
             f"{config_file} is a setting of {values['model']}; it cannot be changed to {model}."
         )
@@ -104,7 +107,13 @@ def seeded(config: TrainConfig, seeds: str | None) -> list[TrainConfig]:
 
 def _file_values(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise ValueError(f"it has more than {_MOST_BYTES:,} bytes; settings have about 2,000")
+        values = json.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise ConfigError(f"{path} cannot be read as JSON: it is nested too deeply.") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{path} cannot be read as JSON: {reason}.") from None

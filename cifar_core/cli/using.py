@@ -12,8 +12,9 @@ import numpy as np
 from cifar_core.cli.base import command, json_option, run_argument
 from cifar_core.cli.framework import load_framework, quiet
 from cifar_core.cli.output import percent, print_json, print_rows, printable
-from cifar_core.errors import DataError, RunStateError, StoreError, TrainingError
+from cifar_core.errors import DataError, RunStateError, StoreError
 from cifar_core.labels import CLASS_NAMES
+from cifar_core.model_file import load_model
 
 if TYPE_CHECKING:
     import keras
@@ -145,7 +146,8 @@ def stored_model(run: str) -> tuple[RunRecord, Path]:
     """A run and the file of its trained model.
 
     Raises:
-        RunNotFoundError: no such run. RunStateError: it has no model yet.
+        RunNotFoundError: no such run.
+        RunStateError: it has no model yet.
     """
     from cifar_core.store import RunStore
     from cifar_core.training import MODEL_FILE
@@ -192,12 +194,7 @@ def _export_images(record: RunRecord, *, needed: bool) -> tuple[np.ndarray | Non
 
 def _load_model(path: Path) -> keras.Model:
     load_framework()
-    import keras
-
-    try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:  # a damaged zip, JSON or HDF5, each with errors of its own
-        raise TrainingError(f"The model {path} cannot be loaded ({error}).") from error
+    return load_model(path)
 
 
 def _top(probabilities: np.ndarray, count: int) -> list[dict[str, Any]]:

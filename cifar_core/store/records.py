@@ -93,7 +93,7 @@ class RunRecord(JobRecord):
         """
         from cifar_core.config import TrainConfig
 
-        return TrainConfig(**self.settings)
+        return TrainConfig(**_mapping(self.settings))
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class SearchRecord(JobRecord):
         """The settings, validated. Raises ConfigError as `RunRecord.config` does."""
         from cifar_core.config import SearchConfig
 
-        return SearchConfig(**self.settings)
+        return SearchConfig(**_mapping(self.settings))
 
 
 @dataclass(frozen=True)
@@ -169,3 +169,12 @@ def _fields(record: type[JobRecord], row: Mapping[str, Any]) -> dict[str, Any]:
     read |= {"settings": from_json(row["config"]), "state": RunState(row["state"])}
     names = set(record.__dataclass_fields__) - set(read) - {"metrics", "plan"}
     return {**read, **{name: row[name] for name in names}}
+
+
+def _mapping(settings: Any) -> dict[str, Any]:
+    """Raises ConfigError for what somebody put in the place of settings."""
+    from cifar_core.errors import ConfigError
+
+    if not isinstance(settings, dict):
+        raise ConfigError(f"Settings are a mapping of names to values; stored is {type(settings).__name__}.")
+    return settings

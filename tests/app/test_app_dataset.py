@@ -10,6 +10,7 @@ import pytest
 from cifar_core import eda
 from cifar_core.errors import DownloadError
 from cifar_core.labels import CLASS_NAMES
+from pages.shared.words import plain
 
 PAGE = "pages/explore/dataset.py"
 
@@ -61,9 +62,9 @@ def test_a_download_tells_its_progress_can_be_cancelled_and_tried_again(open_pag
     test.button("download").click().run()
     assert begun.wait(10)
     test.run()
-    assert "17.0 MB of 170.5 MB" in test.get("progress")[0].proto.text
+    assert plain("17.0 MB of 170.5 MB") in test.get("progress")[0].proto.text
     another = open_page(PAGE)  # a second session sees the same download
-    assert "17.0 MB of 170.5 MB" in another.get("progress")[0].proto.text
+    assert plain("17.0 MB of 170.5 MB") in another.get("progress")[0].proto.text
     test.button("cancel_download cifar10").click().run()
     ended("download cifar10")
     test.run()

@@ -6,10 +6,10 @@ import io
 import numpy as np
 import pytest
 
+from cifar_core.csv_text import csv_of
 from cifar_core.inference import Answer, InferenceError
 from cifar_core.labels import CLASS_NAMES
 from pages.compare import _gallery_tags
-from pages.compare._files import as_csv
 from pages.compare._gallery_data import answered, finished_runs
 from pages.compare._gallery_tags import STANDARD
 from pages.shared import asking, resources
@@ -156,7 +156,7 @@ def test_the_file_of_tags_has_every_tag_with_its_label(store, prepared):
     store.tag_image(prepared.fingerprint, 7, "wrong label", note="=1+1")
     store.tag_image(prepared.fingerprint, 3, "ambiguous")
     file = _gallery_tags.exported(_gallery_tags.read(answered(finished_runs(), run_id)))
-    rows = list(csv.DictReader(io.StringIO(as_csv(file))))
+    rows = list(csv.DictReader(io.StringIO(csv_of(file))))
     assert [(row["index"], row["tag"]) for row in rows] == [("3", "ambiguous"), ("7", "wrong label")]
     assert [row["label"] for row in rows] == [CLASS_NAMES[prepared.y_test[i]] for i in (3, 7)]
     assert rows[1]["note"] == "'=1+1", "a spreadsheet must not execute it"

@@ -40,6 +40,15 @@ def test_settings_that_are_no_longer_allowed_can_still_be_looked_at(store):
         record.config  # noqa: B018 - reading it validates
 
 
+def test_something_in_the_place_of_settings_is_told(store):
+    run_id = store.create_run(TrainConfig())
+    with sqlite3.connect(store.location) as connection:
+        connection.execute("UPDATE runs SET config = '[1, 2]'")
+    connection.close()
+    with pytest.raises(ConfigError, match="stored is list"):
+        store.get(run_id).config  # noqa: B018 - reading it validates
+
+
 def test_the_beginning_of_an_id_names_a_run(store):
     run_id = store.create_run(TrainConfig())
     assert store.get(run_id[:-2]).id == run_id
@@ -177,7 +186,7 @@ def test_resuming_keeps_history_and_can_cut_it_back(store, begin):
 def test_a_run_taken_from_its_process_no_longer_listens_to_it(store, begin):
     run_id = begin()
     store.record_epoch(run_id, 1, {"loss": 1.0})
-    with RunStore() as other:
+    with RunStore(store.url) as other:
         other.crash(run_id, "thought dead")
         other.requeue(run_id)
         assert other.claim(run_id, pid=os.getpid())
