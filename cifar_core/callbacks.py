@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -77,13 +78,14 @@ class Session(keras.callbacks.Callback):
         images: int,
         progressed: Progressed,
         answers: AnswerLog | None = None,
+        best_weights: list[np.ndarray] | None = None,
     ) -> None:
         super().__init__()
         self.config, self.recorder, self.steered = config, recorder, steered
         self.answers = answers
         self.steps, self.images = steps, images
         self.progressed = progressed
-        self.best_weights: list[np.ndarray] | None = None
+        self.best_weights = best_weights
         self._epoch_began = self._told = self._fit_began = self._trained = 0.0
         self._rate = config.learning_rate
         self._epoch = 0
@@ -177,8 +179,12 @@ class Session(keras.callbacks.Callback):
         self.progressed.best_epoch = epoch + 1
         if self.config.keep == "best":
             self.best_weights = kept_weights(self.model)
-            data = weights_bytes(self.best_weights) if self.recorder.store is not None else b""
-            self.recorder.artifact(best_file(epoch + 1), lambda stream: stream.write(data))
+            self._write_best()
+
+    def _write_best(self) -> None:
+        if self.best_weights is not None and self.recorder.store is not None:
+            data = weights_bytes(self.best_weights)
+            self.recorder.artifact(best_file(self.progressed.best_epoch), lambda stream: stream.write(data))
 
     def _record_answers(self, epoch: int) -> None:
         """Ask the weights that would be tested, were this the last epoch."""
@@ -206,15 +212,13 @@ class Session(keras.callbacks.Callback):
         }
 
     def _commit(self) -> None:
+        best = self.recorder.artifact_path(best_file(self.progressed.best_epoch))
+        if best is not None and not best.exists():
+            self._write_best()  # somebody deleted the run's folder; a resumed run will need them
         self.recorder.artifact(
             CHECKPOINT_FILE, lambda stream: write_checkpoint(stream, self.model, self.progressed)
         )
-        folder = self.recorder.artifact_path("")
-        if folder is not None:
-            current = best_file(self.progressed.best_epoch)
-            for old in folder.glob("best-*.npz"):
-                if old.name != current:
-                    old.unlink(missing_ok=True)
+        drop_surpassed(self.recorder.artifact_path(""), self.progressed.best_epoch)
 
 
 @contextmanager
@@ -226,6 +230,13 @@ def _weights(model: keras.Model, weights: list[np.ndarray]) -> Iterator[None]:
         yield
     finally:
         model.set_weights(before)
+
+
+def drop_surpassed(folder: Path | None, best_epoch: int) -> None:
+    """Remove best weights of other epochs than the checkpoint's best: surpassed, or never committed."""
+    for file in [] if folder is None else folder.glob("best-*.npz"):
+        if file.name != best_file(best_epoch):
+            file.unlink(missing_ok=True)
 
 
 def best_file(epoch: int) -> str:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -20,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from cifar_core.errors import ResumeError
+from cifar_core.npz import Arrays, open_npz
 
 if TYPE_CHECKING:
     import keras
@@ -33,6 +32,7 @@ class Progressed:
     """How far a training has come, and what its callbacks remember.
 
     `history` has one mapping per completed epoch. `best_epoch` counts from 1; 0 means none yet.
+    `run` is the run that it belongs to, None where it is none of a store's.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
@@ -40,6 +40,7 @@ class Progressed:
     best_accuracy: float = -1.0
     callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
     complete: bool = False
+    run: str | None = None
 
     @property
     def epochs_done(self) -> int:
@@ -84,14 +85,17 @@ def weights_bytes(weights: list[np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def read_weights(path: Path) -> list[np.ndarray]:
-    """The list of weights that `weights_bytes` wrote.
+def read_weights(path: Path, model: keras.Model) -> list[np.ndarray]:
+    """The list of weights that `weights_bytes` wrote, in the order of `model.weights`.
 
     Raises:
-        ResumeError: no such file, or damaged.
+        ResumeError: no such file, damaged, or of another architecture.
     """
-    with _open(path) as arrays:
-        return [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
+    with _open(path, "the weights of the best epoch") as arrays:
+        weights = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
+    if [w.shape for w in weights] != [tuple(variable.shape) for variable in model.weights]:
+        raise ResumeError(f"The weights in {path} are of another architecture; {_INSTEAD}")
+    return weights
 
 
 def kept_weights(model: keras.Model) -> list[np.ndarray]:
@@ -114,18 +118,21 @@ def _values(variables: list[Any]) -> list[np.ndarray]:
     return [np.asarray(ops.convert_to_numpy(variable)) for variable in variables]
 
 
+_INSTEAD = "put the run's own file back, or start a new run instead."
+_DAMAGE = (OSError, ValueError, KeyError, TypeError)
+"""What a file that is cut, overwritten or made by hand leads to when it is read."""
+
+
 @contextmanager
-def _open(path: Path) -> Iterator[Any]:
+def _open(path: Path, content: str = "the checkpoint") -> Iterator[Arrays]:
     """The arrays of a file; whatever is wrong with it is a ResumeError."""
     try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        with open_npz(path) as arrays:
             yield arrays
     except FileNotFoundError:
-        raise ResumeError(
-            f"There is no checkpoint at {path}: the run ended before its first epoch."
-        ) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ResumeError(f"The checkpoint {path} is damaged ({error}); start a new run instead.") from None
+        raise ResumeError(f"The file {path} with {content} is gone; {_INSTEAD}") from None
+    except _DAMAGE as error:
+        raise ResumeError(f"The file {path} with {content} is damaged ({error}); {_INSTEAD}") from None
 
 
 def _progressed(path: Path, arrays: Any) -> Progressed:
@@ -135,9 +142,17 @@ def _progressed(path: Path, arrays: Any) -> Progressed:
             raise ResumeError(
                 f"The checkpoint {path} has format {meta['format']}; this release reads {FORMAT}."
             )
-        return Progressed(**meta["progressed"])
-    except (KeyError, TypeError, ValueError) as error:
+        return _checked(Progressed(**meta["progressed"]))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ResumeError(f"The checkpoint {path} is not one of ours ({error}).") from None
+
+
+def _checked(progressed: Progressed) -> Progressed:
+    kinds = {"history": list, "best_epoch": int, "best_accuracy": int | float, "callbacks": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(getattr(progressed, name), kind)]
+    if wrong or not all(isinstance(epoch, dict) for epoch in progressed.history):
+        raise ValueError(f"{', '.join(wrong) or 'history'} of another kind")
+    return progressed
 
 
 def _assign(path: Path, arrays: Any, kind: str, variables: list[Any]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cifar_core.errors import RunStateError, StoreError
+from cifar_core.errors import RunNotFoundError, RunStateError, StoreError
 from cifar_core.store import RunState
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Recorder:
             try:
                 if self.store.heartbeat(self.run_id) is RunState.STOPPING:
                     self._asked.set()
-            except RunStateError:
+            except (RunStateError, RunNotFoundError):
                 # The run was given to another process, or deleted: this one must let go of it.
                 self._asked.set()
             except StoreError as error:

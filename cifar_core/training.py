@@ -6,10 +6,14 @@ worker processes of the app. Seeds, policies and callbacks are set here and nowh
 
 from __future__ import annotations
 
+import errno
+import logging
+import math
 import os
 import tempfile
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +26,15 @@ from cifar_core.config import TrainConfig
 from cifar_core.data import Dataset, load_dataset
 from cifar_core.data.dataset import stratified
 from cifar_core.devices import resolve_jit, resolve_precision
-from cifar_core.errors import CifarLabError, ConfigError, ResumeError, RunStateError, TrainingError
+from cifar_core.errors import (
+    CifarLabError,
+    ConfigError,
+    ResumeError,
+    RunNotFoundError,
+    RunStateError,
+    StoreError,
+    TrainingError,
+)
 from cifar_core.metrics import Report
 from cifar_core.recorder import ProgressCallback, Recorder, StopCallback
 from cifar_core.store import RunRecord, RunState, RunStore
@@ -34,7 +46,12 @@ if TYPE_CHECKING:
     from cifar_core.answers_by_epoch import AnswerLog
     from cifar_core.checkpoint import Progressed
 
+log = logging.getLogger(__name__)
+
 MODEL_FILE = "model.keras"
+LAST_WORDS_S = 30.0
+"""How long a run that ended waits for a store that cannot be written, to say how."""
+LAST_WORDS_RETRY_S = 0.5
 EVALUATION_BATCH = 500
 
 
@@ -107,9 +124,11 @@ def train(
         should_stop: asked after each step; True stops the run within that step.
 
     Raises:
-        DataError: no usable images. DivergedError: the loss became NaN or infinite.
-        ResumeError: the run has a checkpoint that does not fit. TrainingError: out of memory, or
-        another failure inside the framework. In a store the run is then FAILED, with the reason.
+        DataError: no usable images.
+        DivergedError: the loss became NaN or infinite.
+        ResumeError: the run has a checkpoint that does not fit.
+        TrainingError: out of memory, or another failure inside the framework. In a store the run is
+            then FAILED, with the reason.
     """
     if run_id is not None and store is None:
         raise ConfigError("run_id names a run of a store: give store=RunStore() too.")
@@ -138,7 +157,8 @@ def carry_out(
     should_stop: StopCallback | None = None,
 ) -> Run:
     """Train a run of the store that this process has claimed. Arguments and errors as `train`."""
-    with recorded_end(store, run_id):
+    with recorded_end(store, run_id), temporary_files(store, run_id):
+        store.sweep(run_id)  # of an earlier attempt that nobody reaped
         config = store.get(run_id).config
         return _train(config, dataset, Recorder(store, run_id, progress, should_stop))
 
@@ -154,7 +174,8 @@ def resume(
     """Go on with a stopped, failed or crashed run from its last completed epoch.
 
     Raises:
-        RunNotFoundError: no such run. RunStateError: it is finished, or running now.
+        RunNotFoundError: no such run.
+        RunStateError: it is finished, or running now.
         ResumeError: its checkpoint is missing or damaged, or the images are not the same.
     """
     store = store or RunStore()
@@ -172,23 +193,52 @@ def resume(
 
 
 @contextmanager
+def temporary_files(store: RunStore, run_id: str) -> Iterator[None]:
+    """Python's temporary files go to a folder of the store for a while. TensorFlow writes the code that
+    it makes into such files, and a killed process would leave them in the system's folder for good."""
+    before = tempfile.tempdir
+    with store.scratch(run_id) as folder:
+        tempfile.tempdir = str(folder)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
+@contextmanager
 def recorded_end(store: RunStore, run_id: str) -> Iterator[None]:
     """Whatever ends a run early is written down with its reason before it goes on up."""
     try:
         yield
     except KeyboardInterrupt:
-        store.stopped(run_id, "interrupted from the keyboard")
+        _last_words(lambda: store.stopped(run_id, "interrupted from the keyboard"))
         raise
     except RunStateError:
         raise  # it is no longer ours: another process has it, and its record is not ours to write
     except CifarLabError as error:
-        store.fail(run_id, str(error))
+        told = str(error)
+        _last_words(lambda: store.fail(run_id, told))
         raise
     except Exception as error:
-        store.event(run_id, "traceback", traceback.format_exc())
-        told = explained(error)
-        store.fail(run_id, str(told))
-        raise told from error
+        trace, plain = traceback.format_exc(), explained(error)
+        _last_words(lambda: store.fail(run_id, str(plain)))
+        _last_words(lambda: store.event(run_id, "traceback", trace))
+        raise plain from error
+
+
+def _last_words(say: Callable[[], None]) -> None:
+    """Write down how a run ended. What ended it may be the store's own disk, full or locked: space is
+    waited for, so that the run is not left "running" by a process that does not run it any more."""
+    deadline = time.monotonic() + LAST_WORDS_S
+    while True:
+        try:
+            return say()
+        except (RunStateError, RunNotFoundError) as error:
+            return log.info("%s", error)  # somebody else ended or deleted it first
+        except StoreError as error:
+            if time.monotonic() >= deadline:
+                return log.error("how the run ended could not be written down: %s", error)
+        time.sleep(LAST_WORDS_RETRY_S)
 
 
 def explained(error: Exception) -> CifarLabError:
@@ -198,6 +248,9 @@ def explained(error: Exception) -> CifarLabError:
         sign in text for sign in ("ResourceExhausted", "RESOURCE_EXHAUSTED", "out of memory", "OOM when")
     ):
         return TrainingError(f"Out of memory. Use a smaller batch_size or a smaller model. ({text[:300]})")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" on which {error.filename} lies" if error.filename else ""
+        return TrainingError(f"The disk{where} is full. Free some space, then resume the run. ({text[:300]})")
     return TrainingError(f"Training failed with {text[:500]}")
 
 
@@ -245,6 +298,16 @@ def _parts(config: TrainConfig, dataset: Dataset) -> _Parts:
     )
 
 
+def _same_figures(told: dict[str, float], recorded: dict[str, Any]) -> bool:
+    """Of one epoch: does a checkpoint tell what is on record? What is no finite number is not recorded."""
+    both = [(told.get(name), recorded[name]) for name in ("loss", "val_loss")]
+    return all(
+        math.isclose(one, other, rel_tol=1e-9)
+        for one, other in both
+        if one is not None and other is not None and math.isfinite(one) and not math.isnan(other)
+    )
+
+
 class _Learner:
     """One training, step by step: build, fit, test."""
 
@@ -284,14 +347,55 @@ class _Learner:
                     f"Run {record.id} has {record.epochs_done} epochs on record and no checkpoint at {path}: "
                     "somebody removed it. Start a new run with the same settings."
                 )
-            return Progressed()
+            return Progressed(run=record.id)
         before = record.dataset.get("fingerprint")
         if before and before != self.parts.dataset.fingerprint:
             raise ResumeError(
                 f"Run {record.id} began on other images (fingerprint {before}) than those here "
                 f"({self.parts.dataset.fingerprint}). Point to the same dataset, or start a new run."
             )
-        return restore_checkpoint(path, model)
+        progressed = restore_checkpoint(path, model)
+        self._check_belongs(path, record, progressed)
+        self.best_weights = self._earlier_best(model, progressed)
+        return progressed
+
+    def _check_belongs(self, path: Path, record: RunRecord, progressed: Progressed) -> None:
+        """A checkpoint tells the same of the epochs on record, or it is another run's; one that tells
+        of fewer is gone on from, and the record says so."""
+        assert self.recorder.store is not None
+        on_record = self.recorder.store.history(record.id).set_index("epoch").to_dict("index")
+        known = [epoch for epoch in progressed.history if epoch["epoch"] in on_record]
+        alike = all(_same_figures(epoch, on_record[epoch["epoch"]]) for epoch in known)
+        if not alike or not (known or progressed.run in (None, record.id)):
+            raise ResumeError(
+                f"The checkpoint {path} is another run's: what it tells of its epochs is not what run "
+                f"{record.id} has on record. Put this run's own back, or start a new run."
+            )
+        if progressed.epochs_done < len(on_record):
+            self.recorder.store.event(
+                record.id,
+                "checkpoint",
+                f"the checkpoint knows {progressed.epochs_done} of the {len(on_record)} epochs on record; "
+                "those after it are trained again",
+            )
+
+    def _earlier_best(self, model: keras.Model, progressed: Progressed) -> list[np.ndarray] | None:
+        """The best weights of an earlier start, read now, so that their loss is told before hours of
+        training and not after. Where the last epoch was the best, the checkpoint has them too."""
+        from cifar_core.callbacks import best_file, drop_surpassed
+        from cifar_core.checkpoint import kept_weights, read_weights
+
+        drop_surpassed(self.recorder.artifact_path(""), progressed.best_epoch)
+        if self.config.keep != "best" or not progressed.best_epoch:
+            return None
+        path = self.recorder.artifact_path(best_file(progressed.best_epoch))
+        assert path is not None
+        try:
+            return read_weights(path, model)
+        except ResumeError:
+            if progressed.best_epoch != progressed.epochs_done:
+                raise
+            return kept_weights(model)
 
     def _begin(self, model: keras.Model, progressed: Progressed) -> None:
         store, run_id = self.recorder.store, self.recorder.run_id
@@ -323,6 +427,7 @@ class _Learner:
                 images=len(self.parts.train[0]),
                 progressed=progressed,
                 answers=self._answers(progressed),
+                best_weights=self.best_weights,
             )
             self.recorder.stage("compiling the first step")
             model.fit(
@@ -341,7 +446,7 @@ class _Learner:
                 verbose=0,
             )
             self.best_weights = session.best_weights
-        self._set_kept_weights(model, progressed)
+        self._set_kept_weights(model)
 
     def _answers(self, progressed: Progressed) -> AnswerLog | None:
         """Where the answers to the test images are kept after each epoch, if they are wanted."""
@@ -352,15 +457,11 @@ class _Learner:
         indices = test_indices(self.config, self.parts.dataset)
         return AnswerLog(self.recorder, *self.parts.test, indices, progressed.epochs_done)
 
-    def _set_kept_weights(self, model: keras.Model, progressed: Progressed) -> None:
+    def _set_kept_weights(self, model: keras.Model) -> None:
         """Put the weights that are to be tested into the model: the best epoch's, or the last's."""
-        from cifar_core.callbacks import best_file
-        from cifar_core.checkpoint import kept_weights, read_weights
+        from cifar_core.checkpoint import kept_weights
 
         weights = self.best_weights
-        if self.config.keep == "best" and weights is None:
-            path = self.recorder.artifact_path(best_file(progressed.best_epoch))
-            weights = read_weights(path) if path is not None else None
         model.set_weights(weights if weights is not None else kept_weights(model))
 
     def _test(self, model: keras.Model, progressed: Progressed) -> Run:
@@ -383,8 +484,9 @@ class _Learner:
             return
         indices = test_indices(self.config, self.parts.dataset)
         store.save_predictions(run_id, run.probabilities.astype(np.float16), labels, indices)
-        content = model_bytes(self.config, run.model, self.precision)
-        self.recorder.artifact(MODEL_FILE, lambda stream: stream.write(content))
+        bare = without_optimizer(self.config, run.model, self.precision)
+        # Written under the file's temporary name beside it: what a kill leaves is swept away with the rest.
+        self.recorder.artifact(MODEL_FILE, lambda stream: bare.save(stream.name))
         store.finish(run_id, metrics=run.metrics)
 
     def _stopped(self, model: keras.Model, progressed: Progressed) -> Run:
@@ -462,12 +564,9 @@ def test_indices(config: TrainConfig, dataset: Dataset) -> np.ndarray:
     return stratified(dataset.y_test, config.test_limit, config.seed)
 
 
-def model_bytes(config: TrainConfig, model: keras.Model, precision: str) -> bytes:
-    """The trained network as a `.keras` file, without the optimizer (three times smaller for Adam)."""
+def without_optimizer(config: TrainConfig, model: keras.Model, precision: str) -> keras.Model:
+    """The trained network alone, for saving (three times smaller than with Adam's moments)."""
     with dtype_policy(precision):
         bare = config.hyperparameters.build()
     bare.set_weights(model.get_weights())
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / MODEL_FILE
-        bare.save(path)
-        return path.read_bytes()
+    return bare

@@ -12,10 +12,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
-from cifar_core.errors import CifarLabError, RunStateError
+from cifar_core.errors import CifarLabError, RunStateError, StoreError
 from cifar_core.recorder import Progress
 from cifar_core.store import RunStore
 from cifar_core.store.lifecycle import SEARCH_PREFIX
@@ -113,16 +113,37 @@ def _carry_out(store: RunStore, job_id: str, stop: Callable[[], bool], log: bool
                 carry_out(store, job_id, should_stop=stop, progress=_tell)
         except CifarLabError as error:
             # The store has the reason; a worker goes on with the next job.
-            print(f"{job_id}: {error}", file=sys.stderr, flush=True)
+            _print(f"{job_id}: {error}", sys.stderr)
+            _end_if_unrecorded(store, job_id, error)
+
+
+def _end_if_unrecorded(store: RunStore, job_id: str, error: CifarLabError) -> None:
+    """A job whose end could not be written down counts as running while its process lives: then the
+    process ends too, and whoever reaps tells the truth."""
+    if job_id in store.running_under(os.getpid()):
+        raise StoreError(f"{job_id} ended, which could not be written down; this worker ends. ({error})")
 
 
 def _tell(report: Progress) -> None:
     moment = time.strftime("%H:%M:%S")
     if report.kind == "stage":
-        print(f"{moment} {report.stage}", flush=True)
+        _print(f"{moment} {report.stage}", sys.stdout)
     if report.kind == "epoch":
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in report.metrics.items())
-        print(f"{moment} epoch {report.epoch} done: {metrics}", flush=True)
+        _print(f"{moment} epoch {report.epoch} done: {metrics}", sys.stdout)
+
+
+def _print(text: str, stream: IO[str]) -> None:
+    """A log that cannot be written (disk full, reader gone) is no reason to end a training: if the disk
+    cannot take its results either, that is what it will say."""
+    with suppress(OSError):
+        print(text, file=stream, flush=True)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
 
 
 @contextmanager
@@ -131,17 +152,21 @@ def _logged(store: RunStore, run_id: str, log: bool) -> Iterator[None]:
     if not log:
         yield
         return
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        target = os.open(store.artifact_dir(run_id) / LOG_FILE, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+    except (OSError, StoreError) as error:
+        # The job will meet the same disk and say what is wrong with it, where it can be recorded.
+        _print(f"{run_id} has no log: {error}", sys.stderr)
+        yield
+        return
+    _flush()
     kept = os.dup(1), os.dup(2)
-    target = os.open(store.artifact_dir(run_id) / LOG_FILE, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
     os.dup2(target, 1)
     os.dup2(target, 2)
     try:
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         for descriptor, standard in zip(kept, (1, 2), strict=True):
             os.dup2(descriptor, standard)
             os.close(descriptor)

@@ -8,13 +8,13 @@ names carry the process that writes, so that what a dead one left can be told an
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import os
 import re
 import secrets
 import shutil
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ from sqlalchemy import Connection, delete, select
 from cifar_core import processes
 from cifar_core.errors import RunNotFoundError, RunStateError, StoreError
 from cifar_core.labels import CLASS_NAMES, NUM_CLASSES
-from cifar_core.store.database import open_error
+from cifar_core.store.database import free_space, open_error
 from cifar_core.store.lifecycle import Lifecycle, find_id, state_of, table_of
 from cifar_core.store.records import Artifact
 
@@ -144,21 +144,7 @@ class Artifacts(Lifecycle):
             RunNotFoundError: the run has none.
             StoreError: the file is damaged.
         """
-        import numpy as np
-
-        path = self.artifact(run_id, PREDICTIONS)
-        try:
-            with zipfile.ZipFile(path) as archive:
-                if sum(member.file_size for member in archive.infolist()) > _MOST_PREDICTIONS_BYTES:
-                    raise ValueError("it unpacks to more than predictions can be")
-            with np.load(path, allow_pickle=False) as arrays:
-                return _checked_predictions(
-                    *(arrays[name] for name in ("probabilities", "labels", "indices"))
-                )
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, StoreError) as error:
-            raise StoreError(
-                f"{path} is damaged: {error}. Evaluate the run again to make it anew."
-            ) from error
+        return read_predictions(self.artifact(run_id, PREDICTIONS))
 
     def predictions(self, run_id: str) -> pd.DataFrame:
         """One row per test image in order of `index`: index, label, predicted, confidence, correct,
@@ -202,6 +188,18 @@ class Artifacts(Lifecycle):
 
         shutil.rmtree(_aside(self._folder(self._db.write(remove))), ignore_errors=True)
 
+    @contextmanager
+    def scratch(self, run_id: str) -> Iterator[Path]:
+        """A folder for temporary files of a job's process, removed at the end; should the process be
+        killed, it is swept away like all that it left."""
+        folder = self.artifacts_root / _temporary_name(_checked_name(run_id))
+        with _in_plain_words(folder):
+            folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def sweep(self, run_id: str = "*") -> list[Path]:
         """Remove what dead processes left behind: temporary files, and folders of deleted runs.
 
@@ -219,6 +217,10 @@ class Artifacts(Lifecycle):
         for path in self.artifacts_root.glob(f"{run_id}/.tmp-*"):
             if _is_stale(path):
                 path.unlink(missing_ok=True)
+                swept.append(path)
+        for path in self.artifacts_root.glob(".tmp-*"):  # what was being taken in from a file
+            if _is_stale(path):
+                shutil.rmtree(path, ignore_errors=True)
                 swept.append(path)
         return swept
 
@@ -243,6 +245,24 @@ class Artifacts(Lifecycle):
         return self.artifacts_root / _checked_name(run_id)
 
 
+def read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `RunStore.prediction_arrays` gives, from the file itself.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    from cifar_core.npz import open_npz
+
+    try:
+        with open_npz(path, _MOST_PREDICTIONS_BYTES) as arrays:
+            probabilities, labels, indices = (arrays[name] for name in _ARRAYS)
+        if probabilities.dtype.kind != "f" or labels.dtype.kind not in "iu" or indices.dtype.kind not in "iu":
+            raise ValueError("its arrays are no numbers of the right kinds")
+        return _checked_predictions(probabilities, labels, indices)
+    except (ValueError, OSError, StoreError) as error:
+        raise StoreError(f"{path} is damaged: {error}. Evaluate the run again to make it anew.") from error
+
+
 def _checked_name(name: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
         shown = repr(name) if len(repr(name)) <= 60 else repr(name)[:57] + "..."
@@ -251,6 +271,32 @@ def _checked_name(name: str) -> str:
             "beginning with a letter or digit, no two dots in a row, at most 120 characters."
         )
     return name
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[BinaryIO]:
+    """An open binary file that is `target` after the block, whole; after an exception nothing is left.
+
+    What an earlier process that was killed left of the same file goes.
+
+    Raises:
+        StoreError: disk full, no permission.
+    """
+    for old in target.parent.glob(f".tmp-*-{glob.escape(target.name)}"):
+        if _is_stale(old):
+            old.unlink(missing_ok=True)
+    temporary = target.with_name(_temporary_name(target.name))
+    try:
+        with _in_plain_words(target):
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+            _flush(target.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _temporary_name(name: str) -> str:
@@ -270,7 +316,7 @@ def _is_stale(path: Path) -> bool:
     """Is the process gone that was writing this file?"""
     parts = _TMP.fullmatch(path.name)
     if parts is not None and parts[1] == _short(processes.machine()):
-        return _process(int(parts[2])) != parts[3]
+        return _process(int(parts[2])) != parts[3] or processes.is_zombie(int(parts[2]))
     try:
         return time.time() - path.stat().st_mtime > _FOREIGN_TMP_AGE_S
     except FileNotFoundError:
@@ -315,7 +361,7 @@ def _in_plain_words(place: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
             raise StoreError(
                 f"The disk is full: {place} could not be written, and nothing of it was left behind. "
-                "Free some space and try again."
+                f"Free some space and try again; {free_space(place)} are left."
             ) from error
         raise open_error(place, error) from error
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sqlite3
 import time
 import weakref
@@ -73,6 +74,16 @@ class Database:
     def read(self, action: Callable[[Connection], T]) -> T:
         """Run `action` in one read transaction (on SQLite: one snapshot)."""
         return self._patiently(lambda: self._transaction(action, write=False))
+
+    def snapshot(self, action: Callable[[Connection], T]) -> T:
+        """Run `action` in one read transaction that sees one moment, on any database."""
+        options = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+
+        def attempt() -> T:
+            with self.engine.connect().execution_options(**options) as connection, connection.begin():
+                return action(connection)
+
+        return self._patiently(attempt)
 
     def write(self, action: Callable[[Connection, int], T]) -> T:
         """Run `action(connection, revision)` in one write transaction, alone.
@@ -154,7 +165,8 @@ class Database:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         for sign, advice in _ADVICE.items():
             if sign in cause.lower():
-                advice = advice.format(home=paths.HOME_VARIABLE, patience=PATIENCE_S)
+                free = free_space(Path(str(self.url.database))) if self.is_sqlite else "none"
+                advice = advice.format(home=paths.HOME_VARIABLE, patience=PATIENCE_S, free=free)
                 return StoreError(f"The store at {self.place} {advice} ({cause})")
         return StoreError(f"The store at {self.place} could not be used: {cause}")
 
@@ -162,13 +174,22 @@ class Database:
 _ADVICE = {
     "not a database": "is not a database. Move that file away, or name another home with {home}.",
     "malformed": "is damaged. Restore it from a copy, or name another home with {home}.",
-    "is full": "could not be written: the disk is full. Free some space and try again.",
+    "is full": "could not be written: the disk is full. Free some space and try again; {free} are left.",
     "readonly": "cannot be written. Allow writing to it, or name a writable home with {home}.",
     "read-only": "cannot be written. Allow writing to it, or name a writable home with {home}.",
     "unable to open": "cannot be opened. Allow reading and writing there, or name another home with {home}.",
     "locked": "was held locked by another process for {patience:.0f} s. End that process and try again.",
     "disk i/o": "could not be read or written: the disk reports an error. Check it, then try again.",
 }
+
+
+def free_space(place: Path) -> str:
+    """How much the disk of a file or folder still takes, for people: "1.2 MB"."""
+    folder = next((folder for folder in (place, *place.parents) if folder.is_dir()), place)
+    try:
+        return f"{shutil.disk_usage(folder).free / 1e6:.1f} MB"
+    except OSError:
+        return "an unknown part"
 
 
 def open_error(place: Path, error: OSError) -> StoreError:

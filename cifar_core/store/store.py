@@ -11,9 +11,9 @@ from sqlalchemy.exc import ArgumentError
 
 from cifar_core import paths
 from cifar_core.errors import StoreError
-from cifar_core.store.artifacts import Artifacts
 from cifar_core.store.database import Database, open_error
 from cifar_core.store.leaderboard import Leaderboard
+from cifar_core.store.moving import Moving
 from cifar_core.store.notes import Notes
 from cifar_core.store.runs import Runs
 from cifar_core.store.searches import Searches
@@ -21,7 +21,7 @@ from cifar_core.store.searches import Searches
 _FILE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
 
-class RunStore(Runs, Searches, Artifacts, Leaderboard, Notes):
+class RunStore(Runs, Searches, Moving, Leaderboard, Notes):
     """Runs, searches and their histories in a database, and a folder of files for each run.
 
     Threads: one object may be used by many threads at once. Every call is one transaction of its
@@ -58,8 +58,7 @@ class RunStore(Runs, Searches, Artifacts, Leaderboard, Notes):
             url = _sqlite_url(url)
             beside = Path(url.database or "")
             _make_folder(beside.parent)
-            name = "artifacts" if beside.name == paths.database_file().name else f"{beside.stem}.artifacts"
-            root = beside.parent / name
+            root = _artifacts_beside(beside)
         else:
             root = paths.artifacts_dir()
         self.artifacts_root = Path(artifacts).expanduser().absolute() if artifacts is not None else root
@@ -84,6 +83,11 @@ class RunStore(Runs, Searches, Artifacts, Leaderboard, Notes):
             self.sweep(job_id)
         return marked
 
+    def crash(self, job_id: str, reason: str) -> None:
+        """Somebody else saw the process end; the temporary files that it left are swept away."""
+        super().crash(job_id, reason)
+        self.sweep(job_id)
+
     def close(self) -> None:
         """Give back all connections; a later call opens new ones."""
         self._db.close()
@@ -98,6 +102,21 @@ class RunStore(Runs, Searches, Artifacts, Leaderboard, Notes):
 
     def __repr__(self) -> str:
         return f"RunStore({self.location!r})"
+
+
+def sqlite_places(location: str | Path | None) -> tuple[Path, Path] | None:
+    """(database file, artifacts folder) of an SQLite store, whether it is there or not; None for
+    another database. `location` as for `RunStore`."""
+    url = _url(location)
+    if url.get_backend_name() != "sqlite":
+        return None
+    file = Path(_sqlite_url(url).database or "")
+    return file, _artifacts_beside(file)
+
+
+def _artifacts_beside(file: Path) -> Path:
+    name = "artifacts" if file.name == paths.database_file().name else f"{file.stem}.artifacts"
+    return file.parent / name
 
 
 def _url(location: str | Path | None) -> URL:

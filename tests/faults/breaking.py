@@ -1,0 +1,117 @@
+"""Disks that are full or read-only, clocks that jump: made for real where the machine allows it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy.exc import OperationalError
+
+from cifar_core.config import TrainConfig
+from cifar_core.store import artifacts, database, values
+from tests.faults.observing import SETTINGS
+
+SMALL: TrainConfig = SETTINGS.replace(train_limit=None, test_limit=None)
+"""For the 200 drawn images of the fixture `tiny`."""
+SAME = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate")
+
+
+def alike(run, whole):
+    """Do two runs have the same history, less times?"""
+    kept = [[{name: row[name] for name in SAME} for row in one.epochs] for one in (run, whole)]
+    return kept[0] == kept[1]
+
+
+def mounted(folder: Path, *options: str) -> bool:
+    """Mount something on a folder; False where that is not allowed."""
+    if shutil.which("mount") is None or os.name != "posix":
+        return False
+    return subprocess.run(["mount", *options, str(folder)], capture_output=True).returncode == 0
+
+
+class SmallDisk:
+    """A file system of its own, with a ballast file that fills it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ballast = folder / "ballast"
+
+    def fill(self, *, but: int = 0) -> None:
+        """Leave so many bytes free."""
+        with self.ballast.open("wb") as file:
+            free = shutil.disk_usage(self.ballast.parent).free - but
+            while free > 0:
+                try:
+                    free -= file.write(b"x" * min(free, 65536))
+                    file.flush()
+                except OSError:
+                    break
+
+    def free(self) -> None:
+        self.ballast.unlink()
+
+
+class InjectedDisk:
+    """The same by exceptions where the machine does not let us mount."""
+
+    def __init__(self, patch) -> None:
+        self.patch = patch
+
+    def fill(self, *, but: int = 0) -> None:
+        write, transaction = artifacts._write, database.Database._transaction
+
+        def half(path, content):
+            write(path, content)
+            os.truncate(path, path.stat().st_size // 2)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def full(self, action, *, write):
+            if write:
+                raise OperationalError("COMMIT", None, Exception("database or disk is full"))
+            return transaction(self, action, write=False)
+
+        self.patch.setattr(artifacts, "_write", half)
+        if not but:
+            self.patch.setattr(database.Database, "_transaction", full)
+
+    def free(self) -> None:
+        self.patch.undo()
+
+
+@contextmanager
+def read_only(folder: Path):
+    """A folder that nobody can write to, root included; gives False where that cannot be had."""
+    with ExitStack() as after:
+        if os.geteuid() != 0:
+            places = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+            for place in places:
+                after.callback(place.chmod, place.stat().st_mode)
+                place.chmod(0o555)
+            yield True
+            return
+        bound = mounted(folder, "--bind", str(folder))
+        if bound:
+            after.callback(subprocess.run, ["umount", str(folder)], check=True)
+        yield bound and mounted(folder, "-o", "remount,bind,ro")
+
+
+class Clock:
+    """The wall clock of the store; `shift` it."""
+
+    def __init__(self, patch) -> None:
+        self.offset, true = timedelta(), values.datetime
+        clock = self
+
+        class Shifted(true):
+            @classmethod
+            def now(cls, tz=None):
+                return true.now(tz) + clock.offset
+
+        patch.setattr(values, "datetime", Shifted)
+
+    def shift(self, **by) -> None:
+        self.offset += timedelta(**by)
