@@ -43,6 +43,9 @@ _TRIALS = (
 )  # fmt: skip
 _WHOLE = ("number", "bracket", "round", "epochs", "first_epoch", "parameters")
 
+_TOLD = ("id", "state", "stage", "created_at")
+_TOLD_OF_A_RUN = ("epochs", "epochs_done", "step", "steps")
+
 
 class Searches(Lifecycle):
     """The part of the store that knows searches.
@@ -113,7 +116,8 @@ class Searches(Lifecycle):
 
         Args:
             search_id: claimed before.
-            environment, dataset: as for a run.
+            environment: as for a run.
+            dataset: as for a run.
             plan: any JSON, e.g. hyperband's brackets and rounds. None leaves what is there.
             trials_planned: of the whole search, as far as it is known.
 
@@ -198,8 +202,11 @@ class Searches(Lifecycle):
             state: QUEUED (default of a new one), RUNNING, FINISHED, STOPPED, FAILED, CRASHED.
             score: of the search's objective; NaN and infinities are kept as missing.
             reason: why it failed.
-            bracket, round, parent: hyperband's; parent is the trial whose weights it goes on from.
-            epochs, first_epoch: up to which epoch it trains, and from which (0: from scratch).
+            bracket: hyperband's.
+            round: hyperband's.
+            parent: the trial whose weights it goes on from.
+            epochs: up to which epoch it trains.
+            first_epoch: from which epoch it trains; 0: from scratch.
             parameters: number of weights.
             extra: any JSON.
 
@@ -279,6 +286,32 @@ class Searches(Lifecycle):
         query = select(*(table.c[name] for name in _SEARCHES), _trials_done().label("trials_done"))
         query = query.order_by(table.c.created_at.desc(), table.c.id)
         return self._db.read(lambda connection: frame(connection, query))
+
+    def unfinished(self) -> list[dict[str, Any]]:
+        """Runs and searches that are not over, the oldest first, as plain values: for whoever asks
+        every second or two.
+
+        Each has kind ("run" or "search"), id, state, stage and created_at; a run also epochs,
+        epochs_done, step and steps, a search trials_planned and trials_done.
+        """
+        queries = {
+            "run": select(*(schema.runs.c[name] for name in (*_TOLD, *_TOLD_OF_A_RUN))),
+            "search": select(
+                *(schema.searches.c[name] for name in (*_TOLD, "trials_planned")),
+                _trials_done().label("trials_done"),
+            ),
+        }
+
+        def read(connection: Connection) -> list[dict[str, Any]]:
+            return [
+                {"kind": kind, **row}
+                for kind, query in queries.items()
+                for row in connection.execute(
+                    query.where(query.selected_columns["state"].in_(UNFINISHED))
+                ).mappings()
+            ]
+
+        return sorted(self._db.read(read), key=lambda job: (job["created_at"], job["id"]))
 
     def trials(self, search_id: str) -> pd.DataFrame:
         """One row per trial in order of `number`: trial_id, number, state, score, reason, settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 from pathlib import Path
@@ -18,6 +19,7 @@ HEADERS = {
 }
 
 
+@functools.cache  # the version is read from a file, and each plot asks for it at each update
 def address() -> str:
     """Its address under the server's root."""
     return f"lab/plotly-{importlib.metadata.version('plotly')}.min.js"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from cifar_core.errors import StoreError
-from pages.shared import navigation, resources
+from pages.shared import access, entrance, navigation, resources
+from pages.shared.words import plain
 
 if TYPE_CHECKING:
     from cifar_core.devices import DeviceSummary
@@ -26,12 +27,12 @@ class Job:
     state: str
     share: float
     doing: str
-    created_at: str
 
 
 def show() -> None:
     """Draw the sidebar's part below the menu."""
     with st.sidebar:
+        entrance.who()
         _dataset()
         _device(resources.device())
         try:
@@ -46,15 +47,9 @@ def show() -> None:
 
 def active_jobs() -> list[Job]:
     """Runs and searches that are running or stopping, then those in the queue, each oldest first."""
-    from cifar_core.store.states import UNFINISHED
-
-    store = resources.store()
-    searches = store.searches()
-    jobs = [
-        *(_run_job(row) for row in store.runs(state=UNFINISHED).to_dict("records")),
-        *(_search_job(row) for row in searches[searches["state"].isin(UNFINISHED)].to_dict("records")),
-    ]
-    return sorted(jobs, key=lambda job: (job.state == "queued", job.created_at))
+    told = {"run": _run_job, "search": _search_job}
+    jobs = [told[row["kind"]](row) for row in resources.store().unfinished()]
+    return sorted(jobs, key=lambda job: job.state == "queued")
 
 
 def _run_job(row: dict[str, Any]) -> Job:
@@ -71,16 +66,16 @@ def _search_job(row: dict[str, Any]) -> Job:
 
 
 def _job(row: dict[str, Any], share: float, progress: str) -> Job:
-    stage = row["stage"] if isinstance(row["stage"], str) else ""
+    stage = row["stage"] or ""
     doing = {"queued": "waiting in the queue", "stopping": "stopping…"}.get(row["state"])
     if doing is None:
         doing = progress if not stage or stage.startswith("epoch") else f"{progress} · {stage}"
-    return Job(row["id"], str(row["state"]), share, doing, row["created_at"])
+    return Job(row["id"], str(row["state"]), share, doing)
 
 
 def _number(value: Any) -> float:
-    """A column that may be missing, as a number."""
-    return 0.0 if value is None or value != value else float(value)
+    """What is not known yet counts as none."""
+    return 0.0 if value is None else float(value)
 
 
 def _dataset() -> None:
@@ -106,13 +101,8 @@ def _device(device: DeviceSummary) -> None:
 
 
 def _fact(label: str, value: str, detail: str = "") -> None:
-    tail = f"  \n:small[{_plain(detail)}]" if detail else ""
-    st.markdown(f":small[:gray[{label}]]  \n**{_plain(value)}**{tail}")
-
-
-def _plain(text: str) -> str:
-    """Text whose brackets and colons markdown must not read as its own."""
-    return "".join("\\" + sign if sign in r"\[]*_`:$<>" else sign for sign in text)
+    tail = f"  \n:small[{plain(detail)}]" if detail else ""
+    st.markdown(f":small[:gray[{label}]]  \n**{plain(value)}**{tail}")
 
 
 def _running(drawn_with: list[Job]) -> None:
@@ -130,8 +120,8 @@ def _running(drawn_with: list[Job]) -> None:
 
 
 def _show_job(job: Job) -> None:
-    st.progress(job.share, text=f"{_plain(job.id)}  \n:small[{_plain(job.doing)}]")
-    st.button(
+    st.progress(job.share, text=f"{plain(job.id)}  \n:small[{plain(job.doing)}]")
+    access.button(
         "Take out of the queue" if job.state == "queued" else "Stop",
         key=f"sidebar_stop_{job.id}",
         disabled=job.state == "stopping",

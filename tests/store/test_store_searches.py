@@ -40,6 +40,34 @@ def test_runs_and_searches_do_not_answer_for_each_other(store, search_id):
         store.trials("search-000000x")
 
 
+def test_what_is_not_over_is_told_in_plain_values(store, search_id):
+    """`search_id` runs; of the runs one waits, one trains, one has ended."""
+    waiting, training, ended = (store.create_run(TrainConfig(epochs=4)) for _ in range(3))
+    for run_id in (training, ended):
+        store.claim(run_id, pid=os.getpid(), device="cpu")
+        store.begin(run_id, environment={}, dataset={}, parameters=1, total_steps=40)
+    store.record_epoch(training, 1, {"loss": 1.0})
+    store.record_step(training, 2, 3, 10, {"loss": 0.9})
+    store.fail(ended, "no memory")
+    store.record_trial(search_id, "0001", number=1, state=RunState.FINISHED)
+    told = {job["id"]: job for job in store.unfinished()}
+    assert set(told) == {search_id, waiting, training}
+    assert [job["created_at"] for job in store.unfinished()] == sorted(
+        job["created_at"] for job in told.values()
+    )
+    assert (told[waiting]["kind"], told[waiting]["state"], told[waiting]["step"]) == ("run", "queued", None)
+    run = told[training]
+    assert (run["state"], run["epochs"], run["epochs_done"], run["step"], run["steps"]) == (
+        "running",
+        4,
+        1,
+        3,
+        10,
+    )
+    search = told[search_id]
+    assert (search["kind"], search["state"], search["trials_done"]) == ("search", "running", 1)
+
+
 def test_a_trial_is_recorded_bit_by_bit(store, search_id):
     settings = {"dropout": 0.25, "optimizer": "sgd"}
     store.record_trial(search_id, "0001", number=1, settings=settings, bracket=2, round=0, epochs=2)
@@ -110,7 +138,7 @@ def test_a_resumed_search_goes_on_where_it_was(store, search_id):
     store.record_trial(search_id, "a", state="finished", score=0.5)
     store.crash(search_id, "killed")
     store.requeue(search_id)
-    with RunStore() as other:
+    with RunStore(store.url) as other:
         assert other.claim(search_id, pid=os.getpid())
         other.begin_search(search_id, environment={}, dataset={})
     record = store.get_search(search_id)
