@@ -3,16 +3,20 @@
 import streamlit as st
 
 from cifar_core.errors import StoreError
-from pages.shared import library, navigation, server, sidebar
+from pages.shared import access, entrance, library, navigation, server, sidebar
 from pages.shared.words import plain
 
 if server.is_visit():
     st.set_page_config(page_icon="🔬", layout="wide")
     st.logo(navigation.LOGO, size="large")
-    page = navigation.navigation()
-    sidebar.show()
+    inside = access.role().may_look
+    page = navigation.navigation(hidden=not inside)  # asked for in any case: it knows the addresses
     try:
-        page.run()
+        if inside:
+            sidebar.show()
+            page.run()
+        else:
+            entrance.show()
     except StoreError as error:  # any page may meet it; what was drawn before it stays
         st.error(plain(error))
 else:

@@ -51,7 +51,7 @@ def show(found: Results, runs: pd.DataFrame) -> None:
     a, b = read(a_id), read(b_id)
     result = comparison.compare_answers(a, b)
     if isinstance(result, str):
-        st.info(f"{result} Only finished runs have looked at the test images.")
+        st.info(f"{plain(result)} Only finished runs have looked at the test images.")
         return
     assert a is not None
     assert b is not None

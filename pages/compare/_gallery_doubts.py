@@ -9,11 +9,11 @@ import numpy as np
 import streamlit as st
 
 from cifar_core import doubts
+from cifar_core.csv_text import csv_of
 from cifar_core.labels import CLASS_NAMES
 from pages.compare import _gallery_browse as browse
 from pages.compare import _gallery_people
 from pages.compare import _gallery_tags as tags
-from pages.compare._files import as_csv
 from pages.compare._gallery_data import Answered, pictures, say_unknown
 from pages.compare._gallery_one import CLASSES, EVERY, named
 from pages.shared import figure, resources
@@ -69,7 +69,7 @@ def _quality(about: Answered, finished: pd.DataFrame) -> None:
     figure.heading(
         "The most doubtful labels",
         ABOUT_QUALITY,
-        table=lambda: as_csv(named(table)),
+        table=lambda: csv_of(named(table)),
         name=f"{about.id}.label-quality.csv",
     )
     st.fragment(_doubtful)(about, table, finished)
@@ -140,7 +140,7 @@ def _copies(about: Answered, finished: pd.DataFrame) -> None:
     figure.heading(
         "Accuracy without near-duplicates",
         ABOUT_COPIES,
-        table=lambda: as_csv(effect),
+        table=lambda: csv_of(effect),
         name=f"{about.id}.without-duplicates.csv",
     )
     lines = [

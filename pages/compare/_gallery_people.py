@@ -10,14 +10,14 @@ import numpy as np
 import streamlit as st
 
 from cifar_core import human
+from cifar_core.csv_text import csv_of
 from cifar_core.errors import DataError
 from cifar_core.labels import CLASS_NAMES
 from pages.compare import _gallery_browse as browse
 from pages.compare import _gallery_tags as tags
-from pages.compare._files import as_csv
 from pages.compare._gallery_data import Answered, People, people, say_unknown
 from pages.compare._gallery_one import by_people, named
-from pages.shared import figure, resources
+from pages.shared import access, figure, resources
 from pages.shared.table import STYLE, facts_html
 from pages.shared.tasks import Task, bytes_done, tasks
 from pages.shared.waiting import wait_for
@@ -76,7 +76,7 @@ def _get() -> None:
     )
     left, right = st.columns(2, gap="large")
     with left:
-        st.button(
+        access.button(
             f"Fetch the votes ({size(human.FILE_BYTES)})",
             type="primary",
             icon=":material/download:",
@@ -102,16 +102,19 @@ def _give() -> None:
         max_upload_size=LARGEST_MB,
         help="cifar10h-counts.npy, cifar10h-probs.npy or cifar10h-raw.zip",
     )
-    st.text_input("Or its path on this machine", key="people_path", placeholder="/…/cifar10h-counts.npy")
-    st.button("Use this file", key="people_use", on_click=_take)
+    if access.role().may_name_paths:
+        st.text_input("Or its path on this machine", key="people_path", placeholder="/…/cifar10h-counts.npy")
+    access.button("Use this file", key="people_use", on_click=_take)
     if st.session_state.pop(NOTHING, False):
-        st.error("Choose a file, or write its path.")
+        st.error("Choose a file, or write its path." if access.role().may_name_paths else "Choose a file.")
 
 
 def _take() -> None:
     """Reads it in the background: the file of single votes takes some seconds."""
     file = st.session_state.get("people_file")
-    path = str(st.session_state.get("people_path", "")).strip()
+    path = ""
+    if access.role().may_name_paths:
+        path = str(st.session_state.get("people_path", "")).strip()
     if file is None and not path:
         st.session_state[NOTHING] = True
         return
@@ -146,7 +149,7 @@ def _unusable(about: Answered) -> None:
         st.info("The votes cannot be read at the moment; load the page again.")
     except (DataError, OSError) as error:
         st.error(plain(error))
-    st.button("Forget this file", key="people_forget", on_click=human.forget)
+    access.button("Forget this file", key="people_forget", on_click=human.forget)
 
 
 def _source(known: People) -> None:
@@ -155,7 +158,7 @@ def _source(known: People) -> None:
             f"Votes: CIFAR-10H, {human.LICENCE}, {human.CITATION}. Read from {plain(known.votes.origin)}",
             width="content",
         )
-        st.button("Remove the votes", key="people_forget", type="tertiary", on_click=human.forget)
+        access.button("Remove the votes", key="people_forget", type="tertiary", on_click=human.forget)
 
 
 # --- The mistakes ---------------------------------------------------------------------------------
@@ -176,7 +179,7 @@ def _facts(about: Answered, known: People) -> None:
         facts.append(("…of this run's mistakes", percent(known.agreement[wrong].mean(), 1), ""))
     table = about.table.assign(people_give_label=known.agreement, verdict=known.verdict)
     figure.heading(
-        "Whose fault is it?", ABOUT, table=lambda: as_csv(named(table)), name=f"{about.id}.people.csv"
+        "Whose fault is it?", ABOUT, table=lambda: csv_of(named(table)), name=f"{about.id}.people.csv"
     )
     st.html(STYLE + facts_html(facts))
 

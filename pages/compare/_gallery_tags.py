@@ -16,7 +16,7 @@ from cifar_core.errors import ConfigError, StoreError
 from cifar_core.labels import CLASS_NAMES
 from pages.compare._files import csv_button
 from pages.compare._gallery_data import Answered, fingerprint_of, say_unknown
-from pages.shared import resources
+from pages.shared import access, resources
 from pages.shared.words import plain
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def row(tagged: Tagged, index: int, key: str) -> None:
 def _button(image: Image, tag: str, mine: dict[str, str], key: str, place: int) -> None:
     is_on = tag in mine
     has_note = bool(mine.get(tag))
-    st.button(
+    access.button(
         plain(tag),
         key=f"{key}_tag_{place}",
         type="primary" if is_on else "secondary",
@@ -141,7 +141,7 @@ def _button(image: Image, tag: str, mine: dict[str, str], key: str, place: int) 
 def _note(image: Image, tag: str, note: str, key: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f":small[**{plain(tag)}:** {plain(note)}]", width="content")
-        st.button(
+        access.button(
             "Take the note off",
             key=f"{key}_unnote_{tag}",
             type="tertiary",
@@ -162,7 +162,8 @@ def _own(image: Image, known: Sequence[str], key: str) -> None:
             help="Choose one, or type your own and press Enter.",
         )
         st.text_area("Note", key=note_key, max_chars=MOST_NOTE, height=80, placeholder="May stay empty")
-        st.form_submit_button("Save", on_click=_save, args=(*image, tag_key, note_key))
+        may = access.may_launch()
+        st.form_submit_button("Save", on_click=_save, args=(*image, tag_key, note_key), disabled=not may)
 
 
 def _known(used: Sequence[str]) -> list[str]:
@@ -180,6 +181,7 @@ def _save(fingerprint: str, index: int, tag_key: str, note_key: str) -> None:
         _tag(fingerprint, index, tag, note)
 
 
+@access.only_launchers
 def _tag(fingerprint: str, index: int, tag: str, note: str = "") -> None:
     try:
         resources.store().tag_image(fingerprint, index, tag, note)
@@ -187,6 +189,7 @@ def _tag(fingerprint: str, index: int, tag: str, note: str = "") -> None:
         st.session_state[PROBLEM] = str(error)
 
 
+@access.only_launchers
 def _untag(fingerprint: str, index: int, tag: str) -> None:
     try:
         resources.store().untag_image(fingerprint, index, tag)

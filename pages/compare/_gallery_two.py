@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from cifar_core.csv_text import csv_text
 from cifar_core.errors import ConfigError
 from cifar_core.labels import CLASS_NAMES
 from cifar_core.mistakes import changed_pairs
@@ -173,7 +174,7 @@ def _pairs(table: pd.DataFrame) -> None:
     figure.heading(
         "By pair of classes",
         ABOUT_PAIRS,
-        table=lambda: figure.as_csv(header, names),
+        table=lambda: csv_text(header, names),
         name="changed_pairs.csv",
     )
     lines = [

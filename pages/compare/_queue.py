@@ -10,7 +10,7 @@ import streamlit as st
 
 from cifar_core import comparison
 from cifar_core.errors import CifarLabError
-from pages.shared import navigation, resources, server
+from pages.shared import access, navigation, resources, server
 from pages.shared.words import plain
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def _try(configs: Callable[[], list[TrainConfig]]) -> None:
     try:
         store = resources.store()
         queued = [store.create_run(config) for config in configs()]
+        if queued:
+            access.sign(",".join(queued))
         if os.environ.get(server.SUPERVISE_VARIABLE) != "0":
             resources.supervisor()
     except CifarLabError as error:

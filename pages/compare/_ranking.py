@@ -9,11 +9,12 @@ import streamlit as st
 
 from cifar_core import comparison
 from cifar_core.comparison import Board, Place
+from cifar_core.csv_text import csv_of
 from cifar_core.palette import model_colour
 from pages.compare import _files, _queue
 from pages.compare._results import By, Members, Results, members, published, reader, row_key
 from pages.compare._table import Cell, Column, Row, table
-from pages.shared import words
+from pages.shared import access, words
 from pages.shared.link import link
 from pages.shared.words import model_title
 
@@ -256,7 +257,7 @@ def _head(
         with st.popover("What is this?", type="tertiary"):
             st.markdown(ABOUT)
         for label, name, content in (
-            ("CSV", "leaderboard.csv", lambda: _files.as_csv(exported())),
+            ("CSV", "leaderboard.csv", lambda: csv_of(exported())),
             ("JSON", "leaderboard.json", lambda: _files.as_json(exported())),
         ):
             st.download_button(
@@ -282,7 +283,7 @@ def _actions(rows: pd.DataFrame, runs_of: dict[tuple[str, ...], Members], ticked
         many = f"{len(picked)} {'row' if len(picked) == 1 else 'rows'}"
         compared = ",".join(_runs_to_compare(picked, runs_of, by))
         link(f"Compare {many}", "compare", key="compare_rows", primary=True, runs=compared)
-        st.button(
+        access.button(
             f"Run {_queue.MORE_SEEDS} more seeds of {many}",
             icon=":material/casino:",
             key="more_seeds",

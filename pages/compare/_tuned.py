@@ -14,7 +14,7 @@ from cifar_core.statistics import Comparison
 from pages.compare import _queue
 from pages.compare._ranking import mean_and_sd
 from pages.compare._results import Results, published, reader
-from pages.shared import figure, navigation, resources, words
+from pages.shared import access, figure, navigation, resources, words
 from pages.shared.link import link
 from pages.shared.table import STYLE, Fact, facts_html
 from pages.shared.words import model_title, plain
@@ -137,7 +137,7 @@ def _fair_words(pair: Pair, fair: Fair) -> None:
     if fair.obstacle or fair.already or fair.waiting:
         return
     if fair.group is None or len(fair.group.ids) < LEAST_SEEDS:
-        st.button(
+        access.button(
             f"Queue this baseline with {_queue.MORE_SEEDS} seeds",
             key=f"fair_{pair.model}",
             icon=":material/balance:",
@@ -289,7 +289,7 @@ def _card(
         if isinstance(pair.result, Comparison):
             st.markdown(f"**{LEADS[pair.result.verdict]}.** {sentence(pair.result)}")
         elif pair.result:
-            st.markdown(f"**Not tested.** {pair.result}")
+            st.markdown(f"**Not tested.** {plain(pair.result)}")
         else:
             st.markdown(_what_lacks(pair))
         if warning := _protocol_words(pair):
@@ -378,7 +378,7 @@ def _buttons(pair: Pair, fair: Fair) -> None:
     ]
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         for name, group in few:
-            st.button(
+            access.button(
                 f"Run {_queue.MORE_SEEDS} more seeds, {name}",
                 key=f"seeds_{pair.model}_{name}",
                 icon=":material/casino:",

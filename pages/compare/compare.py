@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from cifar_core import comparison
+from cifar_core.csv_text import csv_text
 from cifar_core.errors import ConfigError, RunNotFoundError, StoreError
 from cifar_core.palette import model_colour
 from cifar_core.report import flat_items, shown
@@ -234,7 +235,7 @@ def _settings(runs: pd.DataFrame) -> None:
     figure.heading(
         "Settings that differ",
         ABOUT_SETTINGS,
-        table=lambda: figure.as_csv(("setting", *flat), [(name, *row) for name, row in told.items()]),
+        table=lambda: csv_text(("setting", *flat), [(name, *row) for name, row in told.items()]),
         name="settings.csv",
     )
     if not told:

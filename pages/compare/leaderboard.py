@@ -11,6 +11,7 @@ import streamlit as st
 
 from cifar_core import comparison
 from cifar_core.comparison import Absence, Board
+from cifar_core.csv_text import csv_of
 from cifar_core.errors import StoreError
 from cifar_core.models import MODELS
 from cifar_core.palette import model_colour
@@ -211,9 +212,7 @@ def _nothing_finished(found: Results) -> None:
 
 def _study() -> None:
     rows = paper_results().sort_values("test_accuracy", ascending=False)
-    figure.heading(
-        "The study's figures", ABOUT_STUDY, table=lambda: rows.to_csv(index=False), name="study.csv"
-    )
+    figure.heading("The study's figures", ABOUT_STUDY, table=lambda: csv_of(rows), name="study.csv")
     lines = [
         (
             model_title(row["model"]),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from cifar_core.csv_text import csv_text
 from cifar_core.models import MODELS
 from cifar_core.palette import NEUTRAL, model_colour
 from cifar_core.paper import PAPER_AUTHOR, PAPER_FAULTS, PAPER_TITLE, PAPER_URL, paper_results
@@ -107,7 +108,7 @@ def _results(results: pd.DataFrame, ours: dict[str, dict[str, Any]]) -> None:
 def _csv(rows: list[dict[str, Any]]) -> str:
     columns = ("preset", "published", "protocol", *REFERENCES, "mean", "sd", "n")
     header = ("preset", "published", "protocol", *REFERENCES, "ours", "sd", "runs")
-    return figure.as_csv(header, [[row[column] for column in columns] for row in rows])
+    return csv_text(header, [[row[column] for column in columns] for row in rows])
 
 
 def _row(published: dict[str, Any], ours: dict[str, Any] | None, references: pd.Series) -> dict[str, Any]:

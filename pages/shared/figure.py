@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
+from cifar_core.csv_text import csv_text
 from pages.shared.plot import Sprite, plot
 
 Rows = Sequence[Sequence[Any]]
@@ -59,16 +58,7 @@ def show(
         header, rows: the numbers behind it, for the CSV file.
         Others: as in `heading` and `plot`.
     """
-    heading(title, what, table=lambda: as_csv(header, rows()), name=f"{key}.csv")
+    heading(title, what, table=lambda: csv_text(header, rows()), name=f"{key}.csv")
     return plot(
         figure, key=key, alt=alt, height=height, name=key, revision=revision, sprite=sprite, click=click
     )
-
-
-def as_csv(header: Sequence[str], rows: Rows) -> str:
-    """Rows as CSV text with a header line."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()

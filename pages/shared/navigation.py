@@ -43,12 +43,16 @@ PAGES: tuple[Entry, ...] = (
 )
 
 
-def navigation() -> Any:
-    """The page that the address asks for, with the menu in the sidebar; call `.run()` on it."""
+def navigation(*, hidden: bool = False) -> Any:
+    """The page that the address asks for, with the menu in the sidebar; call `.run()` on it.
+
+    Args:
+        hidden: no menu.
+    """
     groups: dict[str, list[Any]] = {}
     for entry in PAGES:
         groups.setdefault(entry.group, []).append(_page(entry))
-    return st.navigation(groups, expanded=True)
+    return st.navigation(groups, position="hidden" if hidden else "sidebar", expanded=True)
 
 
 def _page(entry: Entry) -> Any:

@@ -68,7 +68,8 @@ def _open_browser() -> None:
     """As `streamlit run` does for a plain script."""
     if st.get_option("server.headless"):
         return
-    address = f"http://localhost:{st.get_option('server.port')}"
+    base = (st.get_option("server.baseUrlPath") or "").strip("/")
+    address = f"http://localhost:{st.get_option('server.port')}/{base}"
     opening = threading.Timer(1.0, webbrowser.open, (address,))
     opening.daemon = True
     opening.start()

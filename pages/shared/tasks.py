@@ -19,7 +19,7 @@ from typing import Literal
 import streamlit as st
 
 from cifar_core.errors import CifarLabError
-from pages.shared import words
+from pages.shared import access, words
 
 ROOT = Path(__file__).parents[2]
 State = Literal["running", "done", "failed", "cancelled"]
@@ -137,8 +137,8 @@ def in_process(module: str, *arguments: str) -> Callable[[Task], None]:
 def show_progress(task: Task, doing: str) -> None:
     """A bar with what it does and a Cancel button; for use inside a fragment."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.progress(task.share, text=f"{doing}: {task.text}")
-        st.button("Cancel", key=f"cancel_{task.key}", disabled=task.stop.is_set(), on_click=task.cancel)
+        st.progress(task.share, text=f"{doing}: {words.plain(task.text)}")
+        access.button("Cancel", key=f"cancel_{task.key}", disabled=task.stop.is_set(), on_click=task.cancel)
 
 
 def bytes_done(done: int, total: int | None) -> tuple[float, str]:

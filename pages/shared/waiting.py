@@ -10,6 +10,7 @@ import streamlit as st
 from cifar_core.errors import DataError
 from pages.shared import navigation, resources
 from pages.shared.tasks import Task, measuring, show_progress, tasks
+from pages.shared.words import plain
 
 if TYPE_CHECKING:
     from cifar_core.eda import Opened
@@ -30,7 +31,7 @@ def images_or_wait(name: str) -> Opened:
 
 
 def _refuse(error: DataError) -> NoReturn:
-    st.info(str(error))
+    st.info(plain(error))
     navigation.link("dataset", "Choose the data")
     st.stop()
 
@@ -46,7 +47,7 @@ def wait_for(key: str, start: Callable[[], Task], doing: str) -> None:
     task = tasks().get(key) or start()
     if task.state in ("failed", "cancelled"):
         if task.state == "failed":
-            st.error(f"{doing}: {task.error}")
+            st.error(f"{doing}: {plain(task.error)}")
         else:
             st.info(f"{doing}: cancelled")
         if st.button("Try again", key=f"retry_{key}"):

@@ -8,7 +8,7 @@ import streamlit as st
 
 from cifar_core.errors import CifarLabError, ConfigError
 from cifar_core.store.states import RunState
-from pages.shared import navigation, resources
+from pages.shared import access, navigation, resources
 from pages.shared.words import plain
 from pages.train._watch import Watched
 
@@ -48,26 +48,27 @@ def tell_what_failed() -> None:
 def _stop_or_resume(run: Watched) -> None:
     state, store = run.state, resources.store()
     if state is RunState.QUEUED:
-        _button(
-            "Take out of the queue", run, "stop", ":material/close:", lambda: _do(store.request_stop, run.id)
-        )
+        _change("Take out of the queue", run, "stop", ":material/close:", store.request_stop)
     elif state is RunState.RUNNING:
-        _button("Stop", run, "stop", ":material/stop:", lambda: _do(store.request_stop, run.id))
+        _change("Stop", run, "stop", ":material/stop:", store.request_stop)
     elif state is RunState.STOPPING:
         st.button("Stopping…", key=f"stop_{run.id}", icon=":material/stop:", disabled=True)
     elif state.is_resumable():
         label = f"Resume after epoch {len(run.epochs)}" if run.epochs else "Start again"
-        _button(
-            label, run, "resume", ":material/play_arrow:", lambda: _do(store.requeue, run.id), primary=True
-        )
+        _change(label, run, "resume", ":material/play_arrow:", store.requeue, primary=True)
 
 
-def _button(
-    label: str, run: Watched, what: str, icon: str, act: Callable[[], None], *, primary: bool = False
+def _button(label: str, run: Watched, what: str, icon: str, act: Callable[[], None]) -> None:
+    if st.button(label, key=f"{what}_{run.id}", icon=icon):
+        act()
+
+
+def _change(
+    label: str, run: Watched, what: str, icon: str, change: Callable[[str], object], *, primary: bool = False
 ) -> None:
     kind = "primary" if primary else "secondary"
-    if st.button(label, key=f"{what}_{run.id}", icon=icon, type=kind):
-        act()
+    if access.button(label, key=f"{what}_{run.id}", icon=icon, type=kind):
+        _do(change, run.id)
 
 
 def _do(change: Callable[[str], object], run_id: str) -> None:
@@ -100,7 +101,7 @@ def _delete(run: Watched, after_deletion: Callable[[], None]) -> None:
         st.markdown(
             f"Delete {plain(run.id)} with its history, its model and its predictions? There is no undo."
         )
-        if st.button("Delete for good", key=f"delete_now_{run.id}", type="primary"):
+        if access.button("Delete for good", key=f"delete_now_{run.id}", type="primary"):
             try:
                 resources.store().delete(run.id)
             except CifarLabError as error:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from cifar_core.errors import CifarLabError
-from pages.shared import resources
+from pages.shared import access, resources
 from pages.shared.words import plain
 
 
@@ -45,14 +45,14 @@ class Once:
         """The button, with what is wrong above it; what `start` gave once a click has been served.
 
         Args:
-            start: puts it into the queue and gives its id or ids, calling nothing of Streamlit; None where
-                it can't start.
+            start: puts it into the queue and gives its id or ids, "a,b", calling nothing of Streamlit; None
+                where it can't start. Never called for whoever may only look.
             problem: what is wrong; "" for nothing.
         """
         token = st.session_state[self._token]
         if problem:
             st.error(plain(problem), icon=":material/block:")
-        st.button(
+        access.button(
             label,
             key=f"{self.name}_launch_{token}",
             type="primary",
@@ -65,7 +65,7 @@ class Once:
         if st.session_state.get(self._pressed) != token:
             return None
         # What was typed just before the click may not be allowed: the click must not wait until it is.
-        started = None if start is None else self._started(token, start)
+        started = self._started(token, start) if start and access.may_launch() else None
         st.session_state.pop(self._pressed, None)
         return started
 
@@ -79,6 +79,7 @@ class Once:
             if token not in spent:
                 # Nothing of Streamlit between these lines: a click that comes now cannot interrupt them.
                 spent[token] = start()
+                access.sign(spent[token])
             resources.supervisor()
         except CifarLabError as error:
             st.error(plain(error))

@@ -10,7 +10,7 @@ from cifar_core.errors import CifarLabError
 from cifar_core.models import MODELS
 from cifar_core.store import RunStore
 from cifar_core.store.states import UNFINISHED, RunState
-from pages.shared import navigation, resources
+from pages.shared import access, navigation, resources
 from pages.shared.words import ago, plain
 
 POLL_SECONDS = 2.0
@@ -59,7 +59,7 @@ def _line(row: dict[str, Any], place: int | None) -> None:
         if st.button("Watch", key=f"queue_watch_{row['id']}", type="tertiary"):
             navigation.go("runs", runs=row["id"])
         if place is not None:
-            st.button(
+            access.button(
                 "Cancel",
                 key=f"queue_cancel_{row['id']}",
                 type="tertiary",
@@ -84,4 +84,4 @@ def _cancel(run_id: str) -> None:
     try:
         resources.store().request_stop(run_id)
     except CifarLabError as error:
-        st.toast(str(error))
+        st.toast(plain(error))

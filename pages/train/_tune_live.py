@@ -16,7 +16,7 @@ from cifar_core.store import RunStore
 from cifar_core.store.states import UNFINISHED, RunState
 from cifar_core.tuning import stop_after_trial, stopping_after_trial
 from cifar_core.tuning.space import tuned_config
-from pages.shared import navigation, resources
+from pages.shared import access, navigation, resources
 from pages.shared.table import STYLE, Fact, facts_html
 from pages.shared.words import NOTHING, clock, count, duration, model_title, percent, plain, shortened
 from pages.train import _tune_parts
@@ -219,7 +219,7 @@ def _button(
     kind: Any = "secondary",
     disabled: bool = False,
 ) -> None:
-    st.button(
+    access.button(
         label,
         key=f"{what}_{watch.id}",
         icon=icon,

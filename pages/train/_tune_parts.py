@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from cifar_core.csv_text import csv_of, csv_text
 from cifar_core.errors import ConfigError
 from cifar_core.tuning import importance
 from pages.shared import figure, resources
@@ -114,7 +115,7 @@ def _curves_csv(watch: WatchedSearch) -> str:
         for trial_id, epochs in watch.epochs.items()
         for epoch, values in sorted(epochs.items())
     ]
-    return figure.as_csv(("trial", "epoch", *names), rows)
+    return csv_text(("trial", "epoch", *names), rows)
 
 
 def _settings(watch: WatchedSearch) -> None:
@@ -191,7 +192,7 @@ def _trials(watch: WatchedSearch) -> None:
     figure.heading(
         "All trials",
         ABOUT_TRIALS,
-        table=lambda: table(watch).to_csv(index=False),
+        table=lambda: csv_of(table(watch)),
         name=f"{watch.id}_trials.csv",
     )
     st.dataframe(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from cifar_core import report as reports
+from cifar_core.csv_text import csv_of
 from cifar_core.errors import ConfigError, RunNotFoundError, StoreError
 from cifar_core.fields import Setting
 from cifar_core.store import RunRecord, RunStore
@@ -206,9 +207,7 @@ def _per_class(result: Report) -> None:
         )
         for row in result.per_class.to_dict("records")
     ]
-    figure.heading(
-        "By class", ABOUT_CLASSES, table=lambda: result.per_class.to_csv(index=False), name="by_class.csv"
-    )
+    figure.heading("By class", ABOUT_CLASSES, table=lambda: csv_of(result.per_class), name="by_class.csv")
     header = ("Class", "Precision", "Recall", "F1", "Images")
     st.html(STYLE + table_html(header, rows, right=(1, 2, 3, 4)))
 
@@ -326,20 +325,20 @@ def _files(store: RunStore, run: Watched) -> None:
         "Settings",
         f"{run.id}.settings.json",
         lambda: reports.settings_json(record),
-        "JSON; `cifar-lab train --settings` reads it",
+        "JSON; `cifar-lab train --config` reads it",
     )
     if run.epochs:
         _download(
             "History",
             f"{run.id}.history.csv",
-            lambda: store.history(run.id).to_csv(index=False),
+            lambda: csv_of(store.history(run.id)),
             "CSV, one line per epoch",
         )
     if PREDICTIONS in there:
         _download(
             "Predictions",
             f"{run.id}.predictions.csv",
-            lambda: store.predictions(run.id).to_csv(index=False),
+            lambda: csv_of(store.predictions(run.id)),
             "CSV, one line per test image",
         )
     if MODEL_FILE in there:

@@ -112,19 +112,20 @@ def serving(log, **environment):
             env={**os.environ, "CIFAR_LAB_SUPERVISE": "0", **environment},
             cwd=CHECKOUT,
         )
+    base = environment.get("STREAMLIT_SERVER_BASE_URL_PATH", "")
     try:
-        _wait_until_healthy(process, port)
+        _wait_until_healthy(process, f"http://127.0.0.1:{port}/{base}".rstrip("/"))
         yield Server(process, port, log)
     finally:
         process.terminate()
         process.wait(timeout=20)
 
 
-def _wait_until_healthy(process, port):
+def _wait_until_healthy(process, root):
     for _ in range(300):
         assert process.poll() is None, "the server ended"
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1).close()
+            urllib.request.urlopen(f"{root}/_stcore/health", timeout=1).close()
             return
         except OSError:
             time.sleep(0.1)
@@ -224,4 +225,5 @@ def _is_complaint(message):
 
 
 def _is_foreign(url):
-    return not url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:"))
+    own = ("http://127.0.0.1", "ws://127.0.0.1", "https://lab.localhost", "wss://lab.localhost")
+    return not url.startswith((*own, "data:", "blob:"))

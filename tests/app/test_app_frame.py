@@ -11,6 +11,7 @@ import pytest
 from cifar_core import palette
 from cifar_core.config import SearchConfig, TrainConfig
 from pages.shared import navigation, resources
+from pages.shared.words import plain
 
 SETTINGS = tomllib.loads((navigation.ROOT / ".streamlit/config.toml").read_text(encoding="utf-8"))
 
@@ -80,8 +81,8 @@ def test_the_sidebar_tells_data_device_and_that_nothing_runs(open_page):
     test = open_page()
     assert not test.exception
     text = sidebar_text(test)
-    assert "CIFAR-10 is not here yet" in text
-    assert resources.device().precision in text
+    assert plain("CIFAR-10 is not here yet") in text
+    assert plain(resources.device().precision) in text
     assert "Nothing" in text
 
 

@@ -7,9 +7,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from cifar_core.config import TrainConfig
+from cifar_core.csv_text import csv_text
 from cifar_core.errors import DownloadError
 from cifar_core.fields import describe
-from pages.shared import figure, words
+from pages.shared import words
 from pages.shared.tasks import Tasks, bytes_done
 
 
@@ -57,7 +58,7 @@ def test_ago(seconds, expected):
 
 
 def test_csv_quotes_what_needs_it():
-    assert figure.as_csv(("a", "b"), [[1, "x, y"]]) == 'a,b\n1,"x, y"\n'
+    assert csv_text(("a", "b"), [[1, "x, y"]]) == 'a,b\n1,"x, y"\n'
 
 
 def all_widgets():

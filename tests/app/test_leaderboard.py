@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from cifar_core.config import SearchConfig
+from cifar_core.csv_text import csv_of
 from cifar_core.errors import StoreError
 from cifar_core.recipes import preset
 from pages.compare import _files, _ranking, _results, _table
@@ -384,9 +385,9 @@ def test_who_is_missing_and_why(open_page, store):
 def test_a_spreadsheet_never_executes_a_name():
     names = ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "plain", 'quote"d, text', "line\nbreak"]
     frame = pd.DataFrame({"name": names, "value": [-1.5] * len(names)})
-    rows = list(csv.reader(io.StringIO(_files.as_csv(frame))))
+    rows = list(csv.reader(io.StringIO(csv_of(frame))))
     assert rows[0] == ["name", "value"]
-    assert [row[0] for row in rows[1:]] == [*("'" + name for name in names[:6]), *names[6:]]
+    assert [row[0] for row in rows[1:]] == [*("'" + name for name in names[:5]), "'\n=1", *names[6:]]
     assert {row[1] for row in rows[1:]} == {"-1.5"}
 
 

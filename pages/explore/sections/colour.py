@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
+from cifar_core.csv_text import csv_text
 from cifar_core.eda import HUE_BINS
 from cifar_core.labels import CLASS_NAMES
 from pages.shared import figure
@@ -50,7 +51,7 @@ def _channels(numbers: dict[str, np.ndarray], split: str) -> None:
     figure.heading(
         "Colour channels",
         ABOUT_CHANNELS,
-        table=lambda: figure.as_csv(("channel", "mean", "standard deviation"), rows),
+        table=lambda: csv_text(("channel", "mean", "standard deviation"), rows),
         name=f"channels_{split}.csv",
     )
     for column, (name, m, d) in zip(st.columns(3), rows, strict=True):

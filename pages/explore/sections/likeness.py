@@ -8,6 +8,7 @@ import numpy as np
 import streamlit as st
 
 from cifar_core import eda
+from cifar_core.csv_text import csv_text
 from cifar_core.labels import CLASS_NAMES
 from cifar_core.palette import class_colour
 from pages.shared import figure
@@ -169,7 +170,7 @@ def duplicates(dataset: Opened) -> None:
     figure.heading(
         "Test images that have a copy among the training images",
         ABOUT_DUPLICATES,
-        table=lambda: figure.as_csv(("test index", "train index", "likeness", "mirrored"), _rows(found)),
+        table=lambda: csv_text(("test index", "train index", "likeness", "mirrored"), _rows(found)),
         name="near_duplicates.csv",
     )
     _pairs(dataset, found)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from pages.shared import resources
+from pages.shared import access, resources
 from pages.shared.tasks import Task, bytes_done, tasks
 from pages.shared.waiting import wait_for
-from pages.shared.words import count
+from pages.shared.words import count, plain
 
 if TYPE_CHECKING:
     from cifar_core.data import DatasetStatus
@@ -22,6 +22,10 @@ CHOICE = "dataset_choice"
 SYNTHETIC_NOTE = (
     "These scenes of the same ten classes are drawn by a program, so that everything here works "
     "on a machine without CIFAR-10. They are no photographs, and their results never stand beside CIFAR-10's."
+)
+
+PATHS_ARE_OFF = (
+    "While the lab is shared, no path can be given here. On the machine itself: `cifar-lab data import PATH`."
 )
 
 
@@ -103,7 +107,7 @@ def _ways(state: DatasetStatus) -> None:
             "170 MB from the University of Toronto, checked against its published checksum. You "
             "can go on with a broken-off download."
         )
-        st.button("Download CIFAR-10", type="primary", key="download", on_click=_start_download)
+        access.button("Download CIFAR-10", type="primary", key="download", on_click=_start_download)
     with have:
         st.markdown("**Take a copy that you have**")
         _path_field("Folder or archive on this machine")
@@ -116,6 +120,9 @@ def _ways(state: DatasetStatus) -> None:
 
 
 def _path_field(label: str) -> None:
+    if not access.role().may_name_paths:
+        st.markdown(PATHS_ARE_OFF)
+        return
     path = st.text_input(
         label,
         placeholder="/path/to/cifar-10-batches-py",
@@ -123,12 +130,12 @@ def _path_field(label: str) -> None:
         help="A folder with cifar-10-batches-py or cifar-10-batches-bin (or either itself), or the official "
         ".tar.gz of either. It is checked and copied into the lab's own folder.",
     )
-    st.button("Copy it", key="import", disabled=not path.strip(), on_click=_start_import)
+    access.button("Copy it", key="import", disabled=not path.strip(), on_click=_start_import)
 
 
 def _searched(state: DatasetStatus) -> None:
-    st.markdown("\n".join(f"- `{place}`: {what}" for place, what in state.searched))
-    st.caption(f"The lab's own folder is {state.home}.")
+    st.markdown("\n".join(f"- {plain(place)}: {plain(what)}" for place, what in state.searched))
+    st.caption(f"The lab's own folder is {plain(state.home)}.")
 
 
 def _start_download() -> None:
@@ -136,6 +143,8 @@ def _start_download() -> None:
 
 
 def _start_import() -> None:
+    if not access.role().may_name_paths:
+        return
     path = Path(st.session_state["import_path"].strip())
     tasks().forget(IMPORT)
     tasks().start(IMPORT, lambda task: _import(task, path))
