@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import math
 import sys
@@ -17,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from cifar_core.csv_text import csv_text as table_csv
+
 if TYPE_CHECKING:
     import pandas as pd
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 EMPTY = "–"
 
 
@@ -94,20 +93,7 @@ def print_pairs(pairs: Mapping[str, Any]) -> None:
 def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
     """CSV with a heading; text that a spreadsheet would take for a formula gets a ' in front."""
     columns = list(columns or (rows[0] if rows else ()))
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([guarded(column) for column in columns])
-    writer.writerows([[guarded(plain(row.get(column))) for column in columns] for row in rows])
-    return buffer.getvalue()
-
-
-def guarded(value: Any) -> Any:
-    """A CSV cell that no spreadsheet runs. Numbers stay numbers, the negative ones too."""
-    if not isinstance(value, str):
-        return value
-    text = f"'{value}" if value.startswith(_FORMULA_STARTS) else value
-    # The csv module leaves a lone carriage return unquoted, and readers then see a new row.
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return table_csv(columns, ([plain(row.get(column)) for column in columns] for row in rows))
 
 
 def cell(value: Any, name: str = "") -> str:

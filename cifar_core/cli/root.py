@@ -32,6 +32,12 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "show": ("showing:show", "One run or search: settings, figures, circumstances."),
         "delete": ("records:delete", "Remove runs or searches, with their files."),
     },
+    "Moving and keeping": {
+        "backup": ("keeping:backup", "Write the whole store to one file."),
+        "restore": ("keeping:restore", "Put a backup into an empty or new store."),
+        "pack": ("keeping:pack", "Write runs or searches to one file, for another store."),
+        "unpack": ("keeping:unpack", "Take in what 'pack' wrote."),
+    },
     "Use of a trained model": {
         "evaluate": ("using:evaluate", "Test a stored model again and compare with its record."),
         "predict": ("using:predict", "What a model sees in pictures."),

@@ -34,8 +34,8 @@ _QUERIED = {
     "id": "id", "model": "model", "variant": "variant", "preset": "preset", "dataset_name": "dataset",
     "dataset_source": "source", "fingerprint": "fingerprint", "protocol": "protocol", "subset": "subset",
     "settings_key": "settings_key", "accuracy": "accuracy", "ece": "ece", "parameters": "parameters",
-    "flops": "flops", "latency_ms": "latency_ms", "training_s": "training_s", "images_per_second": "images_per_second",
-    "epochs_done": "epochs", "search_id": "search_id",
+    "flops": "flops", "latency_ms": "latency_ms", "training_s": "training_s",
+    "images_per_second": "images_per_second", "epochs_done": "epochs", "search_id": "search_id",
 }  # fmt: skip
 
 
@@ -66,7 +66,10 @@ class Leaderboard(Lifecycle):
         Args:
             by: "variant" puts all runs of a model and variant in one row; "settings" only those
                 that differ in nothing but seed, so that `sd` is the spread of seeds alone.
-            model, dataset, protocol, subset: only such runs.
+            model: only runs of it.
+            dataset: only runs on it, by name.
+            protocol: only runs made by it.
+            subset: only runs on a part of the images (True), or on all of them (False).
 
         Returns:
             Columns: rank, model, variant, preset, dataset, source, protocol, subset, runs (how

@@ -85,7 +85,7 @@ class Runs(Lifecycle):
         Returns:
             Its id, e.g. "base_cnn-8f3a1c"; no other run of this store has it or had it.
         """
-        values = {**_settings_columns(config), "state": RunState(state)}
+        values = {**settings_columns(config), "state": RunState(state)}
         values |= {"search_id": search_id, "resumed_from": resumed_from}
         owner = None if claim_for is None else owner_of(claim_for, None, None)
 
@@ -414,7 +414,7 @@ def upsert(connection: Connection, table: Table, key: dict[str, Any], values: di
         connection.execute(insert(table).values(**key, **values))
 
 
-def _settings_columns(config: TrainConfig) -> dict[str, Any]:
+def settings_columns(config: TrainConfig) -> dict[str, Any]:
     created = now()
     return {
         "config": to_json(config.model_dump(mode="json")),

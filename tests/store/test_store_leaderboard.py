@@ -10,7 +10,7 @@ from sqlalchemy import insert
 from cifar_core.config import SearchConfig, TrainConfig
 from cifar_core.errors import ConfigError
 from cifar_core.store import schema
-from cifar_core.store.runs import _settings_columns
+from cifar_core.store.runs import settings_columns
 
 
 def test_a_row_counts_averages_and_names_its_best(store, finish):
@@ -144,7 +144,7 @@ def test_a_tuned_row_says_what_its_searches_took_once_each(store):
 def test_a_large_store_answers_quickly(store):
     """1,000 runs of 50 epochs; the bar is generous, since machines that test are busy."""
     settings = [
-        _settings_columns(TrainConfig(model=model, variant=variant))
+        settings_columns(TrainConfig(model=model, variant=variant))
         for model in ("base_cnn", "alexnet")
         for variant in ("baseline", "tuned", "custom")
     ]

@@ -206,7 +206,7 @@ def test_another_host_is_judged_by_silence_on_our_own_clock(store, monkeypatch):
 def test_a_first_look_at_another_host_kills_nobody(store):
     run_id = store.create_run(TrainConfig())
     store.claim(run_id, pid=1, host="elsewhere")
-    with RunStore() as newcomer:
+    with RunStore(store.url) as newcomer:
         assert newcomer.reap(now=1e6) == []
         assert newcomer.reap(now=1e6 + 10) == []
         assert newcomer.reap(now=1e6 + 20) == [run_id]
