@@ -140,6 +140,7 @@ class Supervisor:
             return
         if process.returncode != 0:
             self._record_death(process)
+            self.store.sweep()  # also after one that was killed when its run had already ended
             if not slot.ordered:
                 slot.not_before = time.monotonic() + RESTART_DELAY_S
         slot.process, slot.ordered = None, False

@@ -1,4 +1,4 @@
-"""The ten classes of CIFAR-10, and the colours and dashes by which people know things.
+"""The ten classes of CIFAR-10, and the shape of its images.
 
 Source of names and order: https://www.cs.toronto.edu/~kriz/cifar.html (`batches.meta`).
 """
@@ -15,5 +15,7 @@ CLASS_NAMES: tuple[str, ...] = (
     "ship",
     "truck",
 )
+"""Names of the classes, in the order of the labels 0..9."""
 NUM_CLASSES = len(CLASS_NAMES)
 IMAGE_SHAPE = (32, 32, 3)
+"""Rows, columns and channels (red, green, blue) of an image."""

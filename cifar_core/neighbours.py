@@ -187,8 +187,10 @@ def training_features(
 
     Raises:
         DataError: the run was trained on other images.
-        RunNotFoundError: no such run, or it keeps no model. StoreError: disk full, file damaged.
-        StoppedError: `should_stop` said so; nothing is kept. InferenceError: as `Inference.ask`.
+        RunNotFoundError: no such run, or it keeps no model.
+        StoreError: disk full, file damaged.
+        StoppedError: `should_stop` said so; nothing is kept.
+        InferenceError: as `Inference.ask`.
     """
     whole = store.resolve(run_id)
     kept = kept_features(store, whole, dataset)

@@ -68,7 +68,7 @@ def liveness(pid: int | None, process: str | None, host: str | None) -> Liveness
     if _is_elsewhere(process):
         return Liveness.UNKNOWN
     same = _same(fingerprint(pid), process)
-    return Liveness.ALIVE if same and not _is_zombie(pid) else Liveness.DEAD
+    return Liveness.ALIVE if same and not is_zombie(pid) else Liveness.DEAD
 
 
 def _is_elsewhere(process: str) -> bool:
@@ -87,7 +87,8 @@ def _same(now: str | None, then: str) -> bool:
     return abs(float(now[5:]) - float(then[5:])) <= _START_TOLERANCE_S
 
 
-def _is_zombie(pid: int) -> bool:
+def is_zombie(pid: int) -> bool:
+    """It has ended, or never was: nobody works under this pid, though its parent may not know yet."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -21,6 +21,7 @@ from typing import Any
 
 from cifar_core.config import TrainConfig, Variant
 from cifar_core.errors import ConfigError
+from cifar_core.fields import shown
 
 SAME_RECIPE = frozenset(
     {
@@ -312,9 +313,9 @@ def find_preset(name: str) -> Preset:
     """
     if isinstance(name, str) and name in PRESETS:
         return PRESETS[name]
-    near = difflib.get_close_matches(str(name), PRESETS, n=3)
+    near = difflib.get_close_matches(shown(name), PRESETS, n=3)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise ConfigError(f"Unknown preset {name!r}.{hint} Known are: {', '.join(PRESETS)}.")
+    raise ConfigError(f"Unknown preset {shown(name)}.{hint} Known are: {', '.join(PRESETS)}.")
 
 
 def preset(name: str, /, **changes: Any) -> TrainConfig:

@@ -74,7 +74,8 @@ def compare(correct_a: np.ndarray, correct_b: np.ndarray, *, seed: int = 0) -> C
     """Compare two models by which of the same images each got right.
 
     Args:
-        correct_a, correct_b: bool (N,), in the same order of images.
+        correct_a: bool (N,), which images model A got right.
+        correct_b: bool (N,), model B, in the same order of images.
         seed: of the bootstrap; the same seed gives the same interval.
 
     Raises:

@@ -33,7 +33,7 @@ def epoch_plan(config: TrainConfig, n: int, epoch: int) -> tuple[np.ndarray, Par
         epoch: counted from 0 over the whole run, whatever was resumed.
 
     Returns:
-        order: int32 (n,), a permutation; batch i takes order[i * batch_size:][:batch_size].
+        order: int32 (n,), a permutation; batch i takes `order[i * batch_size:][:batch_size]`.
         parameters: as `sample_parameters` gives them, in the order of the epoch.
     """
     order, parameters = np.random.default_rng((config.seed, epoch, _PLAN)).spawn(2)

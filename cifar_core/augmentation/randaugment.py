@@ -83,7 +83,8 @@ def recolour(images: Array, colour_op: Array, colour_amount: Array, ops: Array) 
 
     Args:
         images: float32 (B, 32, 32, 3) in 0..255.
-        colour_op, colour_amount: (B, count) as `sample` gives them.
+        colour_op: (B, count) as `sample` gives it: which operation.
+        colour_amount: (B, count), how much of it.
 
     Returns:
         float32 (B, 32, 32, 3) in 0..255.

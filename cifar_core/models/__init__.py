@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cifar_core.errors import ConfigError
+from cifar_core.fields import shown
 from cifar_core.models.alexnet import AlexNet
 from cifar_core.models.base import ModelConfig
 from cifar_core.models.base_cnn import BaseCNN
@@ -45,7 +46,7 @@ def model_config(name: str) -> type[ModelConfig]:
         ConfigError: no such model; the message lists those there are.
     """
     if not isinstance(name, str) or name not in MODELS:
-        raise ConfigError(f"Unknown model {name!r}; known are: {', '.join(MODELS)}.")
+        raise ConfigError(f"Unknown model {shown(name)}; known are: {', '.join(MODELS)}.")
     return MODELS[name]
 
 

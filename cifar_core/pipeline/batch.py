@@ -41,7 +41,8 @@ def prepare(
     """Gather, smooth the labels, augment. keras.ops only.
 
     Args:
-        images, labels: all of them, uint8 (n, 32, 32, 3) and int32 (n,).
+        images: all of them, uint8 (n, 32, 32, 3).
+        labels: of all of them, int32 (n,).
         order: int32 (B,), which ones.
         parameters: the batch's draws, B in front; empty where nothing is augmented.
         config: label smoothing and augmentation are read.

@@ -84,7 +84,8 @@ def learning_curves(
         curves: one or many; references go behind the others.
         measure: a key of MEASURES.
         smoothing: weight of the past in 0..1, as `smooth`; above 0 the raw curve stays, faint.
-        log_x, log_y: logarithmic axes.
+        log_x: logarithmic axis of epochs.
+        log_y: logarithmic axis of the measure.
         train: whether to draw the training curve where validation has one too.
         height: in pixels.
 

@@ -58,7 +58,8 @@ def layout_of(
     Args:
         name: what the figure is of. It becomes `uirevision`: while it stays the same, new data
             leave zoom, hidden traces and selections alone.
-        x, y: titles of the axes, with their units.
+        x: title of the axis, with its unit.
+        y: likewise.
         title: of the figure.
         height: in pixels.
         layout: anything else of Plotly's layout; settings of an axis join its title.

@@ -72,7 +72,9 @@ class Door:
     Args:
         address: to listen at; a port of 0 takes any that is free.
         token: what they must know.
-        config, images, folder: of the search.
+        config: of the search.
+        images: of the search.
+        folder: of the search.
         join: is given a trainer for each worker that came in.
     """
 

@@ -137,11 +137,13 @@ def tune(
         guests: lets workers of other machines join, see `Guests`.
 
     Raises:
-        ConfigError: the space or the settings are not possible. DataError: no usable images.
-        RunNotFoundError, RunStateError: no such search, or it is finished, or runs now.
+        ConfigError: the space or the settings are not possible.
+        DataError: no usable images.
+        RunNotFoundError: no such search.
+        RunStateError: it is finished, or runs now.
         ResumeError: it began on other images, or with another release.
         TrainingError: three trials in a row failed, or all did. In a store the search is then FAILED,
-        with the reason.
+            with the reason.
     """
     if isolation not in (None, *get_args(Isolation)):
         raise ConfigError(f"isolation must be one of {', '.join(get_args(Isolation))}; got {isolation!r}.")
