@@ -10,6 +10,7 @@ import streamlit as st
 
 from cifar_core.errors import StoreError
 from pages.shared import access, entrance, navigation, resources
+from pages.shared.pace import paced
 from pages.shared.words import plain
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def show() -> None:
             st.markdown(":small[:gray[Running]]  \nThe records cannot be read")
             return
         # A fragment polls only while there is something to follow.
-        st.fragment(_running, run_every=POLL_SECONDS if jobs else None)(jobs)
+        st.fragment(_running, run_every=paced(POLL_SECONDS) if jobs else None)(jobs)
 
 
 def active_jobs() -> list[Job]:

@@ -9,6 +9,7 @@ import streamlit as st
 
 from cifar_core.store import RunStore
 from cifar_core.store.states import RunState
+from pages.shared.pace import paced
 from pages.shared.plot import plot
 from pages.shared.table import STYLE, facts_html
 from pages.train import _actions, _words
@@ -38,7 +39,7 @@ def watch(store: RunStore, key: str, about: list[dict[str, Any]]) -> Watch:
 
 def poll(unfinished: bool) -> float | None:
     """For `run_every`: nothing is asked while nothing can change."""
-    return POLL_SECONDS if unfinished else None
+    return paced(POLL_SECONDS) if unfinished else None
 
 
 def show(run: Watched, *, here: str, after_deletion: Callable[[], None], places: dict[str, int]) -> None:

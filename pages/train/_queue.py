@@ -11,6 +11,7 @@ from cifar_core.models import MODELS
 from cifar_core.store import RunStore
 from cifar_core.store.states import UNFINISHED, RunState
 from pages.shared import access, navigation, resources
+from pages.shared.pace import paced
 from pages.shared.words import ago, plain
 
 POLL_SECONDS = 2.0
@@ -21,7 +22,7 @@ def show() -> None:
     """The queue, followed as long as there is one; nothing where nothing waits or runs."""
     waiting = bool(resources.store().count(RunState.QUEUED) or _active(resources.store()))
     if waiting:
-        st.fragment(_queue, run_every=POLL_SECONDS)()
+        st.fragment(_queue, run_every=paced(POLL_SECONDS))()
 
 
 def _active(store: RunStore) -> int:

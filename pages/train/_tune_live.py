@@ -26,7 +26,6 @@ from pages.train._tune_space import value_in_words
 from pages.train._tune_watch import Trial, WatchedSearch
 from pages.train._words import Headline
 
-POLL_SECONDS = 1.0
 WATCH = "_tune_watch"
 SAID = "_tune_refused"
 GO_TO_TRAIN = "_tune_go_to_train"

@@ -16,7 +16,7 @@ from cifar_core.store.states import UNFINISHED
 from pages.shared import resources
 from pages.shared.widgets import setting_widget
 from pages.shared.words import NOTHING, model_title, plain
-from pages.train import _tune_launch, _tune_live, _tune_space
+from pages.train import _panel, _tune_launch, _tune_live, _tune_space
 from pages.train import _tune_settings as tune_settings
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _live(record: SearchRecord) -> None:
         st.warning(f"This search is of another release and can't be shown here. {plain(error)}")
         return
     polling = not record.state.is_finished()
-    st.fragment(_tune_live.show, run_every=_tune_live.POLL_SECONDS if polling else None)(record.id, polling)
+    st.fragment(_tune_live.show, run_every=_panel.poll(polling))(record.id, polling)
 
 
 def _images(record: SearchRecord) -> str:

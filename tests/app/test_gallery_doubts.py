@@ -10,6 +10,7 @@ from cifar_core import doubts, eda, human
 from cifar_core.config import TrainConfig
 from cifar_core.labels import CLASS_NAMES
 from pages.shared import resources, tasks
+from pages.shared.words import plain
 from tests.app.board_runs import finished
 from tests.app.gallery_runs import IMAGES, PAGE, components, on_scenes, text, wall
 
@@ -223,7 +224,7 @@ def test_a_file_that_holds_no_votes_is_refused_in_words(open_page, store, tmp_pa
     np.save(wrong, np.zeros((3, 3)))
     test = give(open_page(PAGE, view="Doubts", doubt="People"), wrong)
     assert not test.exception
-    assert "is no whole file of CIFAR-10H" in text(test)
+    assert plain("is no whole file of CIFAR-10H") in text(test)
 
 
 def test_one_run_sorts_by_human_agreement_where_votes_are(open_page, store, votes):
