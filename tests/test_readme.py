@@ -213,12 +213,6 @@ def test_it_is_read_in_three_minutes():
     assert len(words) <= WORDS_IN_THREE_MINUTES
 
 
-def test_the_results_stand_between_their_marks():
-    text = README.read_text()
-    assert text.count("<!-- results -->") == text.count("<!-- /results -->") == 1
-    assert re.search(r"<!-- results -->.*JPEG re-encoded.*\|---.*<!-- /results -->", text, flags=re.DOTALL)
-
-
 def test_the_drawing_names_layers_that_exist():
     [drawing] = [block for block in BLOCKS if block.language == DRAWING]
     layers = re.findall(r"^ {13}(\w+(?: · \w+)*)", drawing.body, re.MULTILINE)

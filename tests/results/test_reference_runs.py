@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from cifar_core.reference_runs import evidence, keep, markdown, reference_runs, 
 from cifar_core.store import RunStore
 from cifar_core.training import train
 
+CHECKOUT = Path(__file__).parents[2]
 EVERY = reference_runs()
 
 
@@ -120,7 +122,25 @@ def test_mobilenet_is_put_right_step_by_step():
     assert [said.index(figure) for figure in ("20.00 %", "60.00 %", "80.00 %")] == sorted(
         said.index(figure) for figure in ("20.00 %", "60.00 %", "80.00 %")
     )
+    assert "stood at" in said, "all of these have the same training accuracies"
     assert "40.0 % validation accuracy after 2 epochs and 60.0 % after 4" in told[PAPER_FAULTS[1].title]
+
+
+def test_runs_that_trained_otherwise_are_not_said_to_have_trained_alike():
+    base = next(run for run in EVERY if run.config.preset == "base_cnn/paper-baseline")
+    plain = dataclasses.replace(base, settings=preset("mobilenet/paper-baseline").model_dump(mode="json"))
+    dark = {"accuracy": [0.3, 0.4, 0.5], "val_accuracy": [0.1, 0.1, 0.3]}
+    seeing = like(plain, bn_momentum=0.9, history={**dark, "val_accuracy": [0.36, 0.4, 0.5]})
+    title = PAPER_FAULTS[3].title
+    assert "10.0 % for 2 epochs" in evidence([like(plain, history=dark), seeing])[title]
+    assert "began at 36.0 %" in evidence([like(plain, history=dark), seeing])[title]
+    other = like(plain, history={**dark, "accuracy": [0.3, 0.4, 0.6]})
+    assert "stood at" not in evidence([other, seeing])[title]
+
+
+def test_readme_has_the_table_as_the_command_prints_it():
+    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    assert text.split("<!-- results -->")[1].split("<!-- /results -->")[0].strip() == markdown()
 
 
 def test_nothing_known_says_nothing():
