@@ -20,6 +20,7 @@ from cifar_core.reference_runs import (
 from pages.explore import _reference
 from pages.shared import figure, navigation, resources
 from pages.shared.plot import plot
+from pages.shared.table import STYLE, table_html
 from pages.shared.words import NOTHING, percent
 
 if TYPE_CHECKING:
@@ -101,8 +102,11 @@ def _results(results: pd.DataFrame, ours: dict[str, dict[str, Any]]) -> None:
     )
     if not ours:
         st.caption("None of the seven has been run here yet: train one, and it appears beside its figure.")
-    st.markdown(_table(rows))
-    st.caption(f"Reference: runs that came with this release. {measured_on(reference_runs())}")
+    st.html(STYLE + _table(rows))
+    st.caption(
+        "\\* chosen on the test set: optimistic. Difference: ours less published, in points. "
+        f"Reference: runs that came with this release. {measured_on(reference_runs())}"
+    )
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:
@@ -191,24 +195,19 @@ def _marks(name: str, rows: list[dict[str, Any]], value: str, marker: dict[str, 
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    heads = ("Published", "Reference", "Reference, held out", "Recommended", "Ours", "Difference")
-    lines = [f"| Run | {' | '.join(heads)} |", f"|:--|{'--:|' * len(heads)}"]
-    for row in rows:
-        star = " \\*" if row["protocol"] == "test-selected" else ""
-        difference = f"{100 * (row['mean'] - row['published']):+.2f}" if row["n"] else NOTHING
-        cells = [
+    header = ("Run", "Published", "Reference", "Reference, held out", "Recommended", "Ours", "Difference")
+    texts = [
+        (
             row["title"],
-            f"{percent(row['published'])}{star}",
+            percent(row["published"]) + (" *" if row["protocol"] == "test-selected" else ""),
             *(percent(row[name]) for name in REFERENCES),
-        ]
-        # A number and its unit stay on one line in a narrow column.
-        lines.append(
-            f"| {' | '.join([*cells, _mean(row), difference])} |".replace(" %", "\N{NO-BREAK SPACE}%")
+            _mean(row),
+            f"{100 * (row['mean'] - row['published']):+.2f}" if row["n"] else NOTHING,
         )
-    return (
-        "\n".join(lines)
-        + "\n\n:small[\\* chosen on the test set: optimistic. Difference: ours less published, in points.]"
-    )
+        for row in rows
+    ]
+    dots = [model_colour(row["model"]) for row in rows]
+    return table_html(header, texts, right=range(1, len(header)), dots=dots)
 
 
 def _mean(row: dict[str, Any]) -> str:

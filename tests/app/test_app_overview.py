@@ -19,8 +19,7 @@ def chart(test):
 
 
 def table(test):
-    found = next(element.value for element in test.markdown if element.value.startswith("| Run"))
-    return found.replace("\N{NO-BREAK SPACE}", " ")
+    return next(element.proto.body for element in test.get("html") if "lab-table" in element.proto.body)
 
 
 def test_it_is_not_blank_on_first_launch(open_page):
