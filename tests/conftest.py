@@ -1,6 +1,7 @@
 """What all tests share: a home of their own, a tiny dataset, and the real images where there are any."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 CHECKOUT = Path(__file__).parent.parent
 PACKED = CHECKOUT.parent / "shared" / "data"
 """A packed copy of the images and a script that unpacks it, beside the checkout; no part of the project."""
+
+CHROMIUM = os.environ.get("CIFAR_LAB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +34,20 @@ def tiny():
     from cifar_core.data.synthetic import synthetic_dataset
 
     return synthetic_dataset(0, 200, 50)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The one browser of all tests: Playwright can't be started twice in a process."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium: install it, or name it in CIFAR_LAB_CHROMIUM")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,7 +22,6 @@ ENVIRONMENT = "python3 -m venv .venv && . .venv/bin/activate"
 START, TEST = "streamlit run app.py", "pytest"
 DRAWING = "text"
 WORDS_IN_THREE_MINUTES = 3 * 220
-CHROMIUM = os.environ.get("CIFAR_LAB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def shell_blocks():
@@ -126,19 +124,13 @@ def test_the_start_command_serves_the_lab(started):
 
 
 @pytest.mark.browser
-def test_the_start_command_shows_what_is_described(started):
-    if CHROMIUM is None:
-        pytest.skip("no Chromium: install it, or name it in CIFAR_LAB_CHROMIUM")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page()
-        page.goto(started)
-        page.get_by_role("heading", name="CIFAR Lab", level=1).wait_for()
-        page.get_by_role("button", name="Train the base CNN").click()
-        page.get_by_role("button", name="Launch").wait_for()
-        browser.close()
+def test_the_start_command_shows_what_is_described(started, chromium):
+    page = chromium.new_page()
+    page.goto(started)
+    page.get_by_role("heading", name="CIFAR Lab", level=1).wait_for()
+    page.get_by_role("button", name="Train the base CNN").click()
+    page.get_by_role("button", name="Launch").wait_for()
+    page.close()
 
 
 def test_the_test_command_finds_the_tests(few):

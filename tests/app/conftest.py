@@ -14,7 +14,6 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[2]
 APP = CHECKOUT / "app.py"
-CHROMIUM = os.environ.get("CIFAR_LAB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 PROBE = "/_stcore/"
 """Streamlit's page tries its own addresses below a deep link first and gets a 404, as it expects to."""
 
@@ -178,19 +177,6 @@ def scenes_server(prepared_home, tmp_path_factory):
 def _check(log):
     for word in ("Traceback", "Warning", "WARNING", "Error"):
         assert word not in log, log
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium: install it, or name it in CIFAR_LAB_CHROMIUM")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from pages.shared.navigation import ROOT
 from tests.app import live_runs
 from tests.app.browsing import OVERHANG
-from tests.app.conftest import CHROMIUM
+from tests.conftest import CHROMIUM
 
 pytestmark = pytest.mark.browser
 pytest.importorskip("joserfc", reason="no provider without it: pip install '.[sharing]'")

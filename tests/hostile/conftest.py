@@ -1,7 +1,6 @@
 """Counts what was fed to which parser, and lends the app's fixtures."""
 
 from tests.app.conftest import (  # noqa: F401 - fixtures
-    chromium,
     home_store,
     open_page,
     prepared,
