@@ -42,6 +42,12 @@ SAME_RECIPE = frozenset(
 """Settings that say on what, how often and how exactly a recipe is run, and not what it is: changing
 them leaves a preset's variant as it is; changing any other makes it `custom`."""
 
+SAME_RUN = frozenset(
+    {"seed", "name", "variant", "preset", "record_answers", "precision", "jit", "deterministic"}
+)
+"""Settings that leave a run the same run of its preset: which one it is, how it is called, how exactly it is
+computed. Unlike `SAME_RECIPE`, what it was trained and tested on, and how its figure was chosen, count."""
+
 
 @dataclass(frozen=True)
 class Preset:

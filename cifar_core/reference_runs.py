@@ -20,7 +20,7 @@ from cifar_core.config import TrainConfig
 from cifar_core.errors import ConfigError
 from cifar_core.labels import NUM_CLASSES
 from cifar_core.paper import PAPER_FAULTS, paper_results
-from cifar_core.recipes import preset, presets
+from cifar_core.recipes import SAME_RUN, preset, presets
 from cifar_core.statistics import Spread, spread
 
 if TYPE_CHECKING:
@@ -40,9 +40,6 @@ COLUMNS = (
     "held_out",
     "recommended",
 )
-
-_SAME = {"seed", "name", "variant", "preset", "record_answers", "precision", "jit", "deterministic"}
-"""Settings that leave a run the same run: which ones of it, how it is called, how exactly it is computed."""
 
 _ENVIRONMENT = ("packages", "python", "backend", "cpu", "cores", "precision", "jit")
 """What is kept of a run's circumstances: what changes its figures, and nothing that names a machine."""
@@ -111,7 +108,7 @@ class ReferenceRun:
     def changes(self, name: str) -> dict[str, Any]:
         """What it has otherwise than a preset, but for what leaves a run the same: {setting: its value}."""
         found = self.config.changes_from(preset(name))
-        return {setting: ours for setting, (_, ours) in found.items() if setting not in _SAME}
+        return {setting: ours for setting, (_, ours) in found.items() if setting not in SAME_RUN}
 
 
 # --- Reading and writing --------------------------------------------------------------------------

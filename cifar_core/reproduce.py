@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cifar_core.config import DatasetName, TrainConfig
 from cifar_core.errors import CifarLabError, ConfigError
 from cifar_core.paper import paper_results
-from cifar_core.recipes import find_preset, preset, presets
+from cifar_core.recipes import SAME_RUN, find_preset, preset, presets
 from cifar_core.statistics import Spread, spread
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ _DTYPES = {
     **dict.fromkeys(("ours", "sd", "difference", "minutes"), "float64"),
     **dict.fromkeys(("epochs", "train_images", "test_images"), "Int64"),
 }
-_SAME_RUN = {"seed", "name", "preset", "variant", "record_answers", "precision", "jit", "deterministic"}
 _SCALED = {"train_limit", "test_limit", "epochs", "dataset"}
 
 
@@ -290,7 +289,7 @@ def _changes(config: TrainConfig) -> set[str]:
     """Settings in which a run differs from its preset, but for those that leave it the same run."""
     if config.preset not in presets():
         return {"preset"}
-    return set(config.changes_from(preset(str(config.preset)))) - _SAME_RUN
+    return set(config.changes_from(preset(str(config.preset)))) - SAME_RUN
 
 
 def _size_key(config: TrainConfig) -> tuple[Any, ...]:

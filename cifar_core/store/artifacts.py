@@ -192,7 +192,13 @@ class Artifacts(Lifecycle):
     def scratch(self, run_id: str) -> Iterator[Path]:
         """A folder for temporary files of a job's process, removed at the end; should the process be
         killed, it is swept away like all that it left."""
-        folder = self.artifacts_root / _temporary_name(_checked_name(run_id))
+        with self._own_folder(_checked_name(run_id)) as folder:
+            yield folder
+
+    @contextmanager
+    def _own_folder(self, word: str) -> Iterator[Path]:
+        """A folder of this process for a while, under a name that `sweep` knows."""
+        folder = self.artifacts_root / _temporary_name(word)
         with _in_plain_words(folder):
             folder.mkdir(parents=True)
         try:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -36,7 +35,7 @@ from sqlalchemy import (
 from cifar_core import paths
 from cifar_core.errors import RunStateError, StoreError
 from cifar_core.store import schema
-from cifar_core.store.artifacts import Artifacts, _aside, _in_plain_words, _temporary_name
+from cifar_core.store.artifacts import Artifacts, _aside, _in_plain_words
 from cifar_core.store.database import current_revision
 from cifar_core.store.lifecycle import (
     SEARCH_PREFIX,
@@ -190,13 +189,8 @@ class Moving(Artifacts):
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """A folder of this process's own for files that are about to be taken in; gone afterwards."""
-        folder = self.artifacts_root / _temporary_name("arriving")
-        with _in_plain_words(folder):
-            folder.mkdir(parents=True)
-        try:
+        with self._own_folder("arriving") as folder:
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def take_in(self, arrivals: Sequence[Arrival], notes: Sequence[Row] = ()) -> dict[str, str]:
         """Take in runs and searches, all or none; none of them is running or waiting afterwards.
