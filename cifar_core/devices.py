@@ -19,6 +19,8 @@ BFLOAT16_MODELS_ON_CPU = ("base_cnn", "alexnet", "resnet18", "resnet9", "wrn28_1
 those of the study. Networks of depthwise convolutions (mobilenet, efficientnet_b0) are slower in
 it, since their small kernels do not reach the matrix unit."""
 
+ONEDNN_VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
+
 
 @dataclass(frozen=True)
 class DeviceSummary:
@@ -69,6 +71,11 @@ def resolve_jit(config: TrainConfig) -> bool:
     if config.jit != "auto":
         return config.jit == "on"
     return device_summary().kind == "gpu" and not config.deterministic
+
+
+def onednn_in_use() -> str:
+    """Whether TensorFlow computes with oneDNN on CPUs: "on", "off", or "default" where nobody said."""
+    return {"1": "on", "0": "off"}.get(os.environ.get(ONEDNN_VARIABLE, ""), "default")
 
 
 def visible_gpus() -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from cifar_core.devices import cpu_name, device_summary, usable_cores
+from cifar_core.devices import cpu_name, device_summary, onednn_in_use, usable_cores
 
 PACKAGES = ("tensorflow", "keras", "keras-tuner", "numpy", "jax", "torch", "cifar-lab")
 
@@ -28,6 +28,7 @@ def environment(*, precision: str, jit: bool) -> dict[str, Any]:
         "cores": usable_cores(),
         "precision": precision,
         "jit": jit,
+        "onednn": onednn_in_use(),
         "git_commit": git_commit(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
