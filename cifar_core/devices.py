@@ -1,4 +1,4 @@
-"""What hardware there is, told without importing a deep-learning framework, and what suits it."""
+"""What hardware there is, told without importing a deep-learning framework."""
 
 from __future__ import annotations
 
@@ -12,14 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cifar_core.config import TrainConfig
-
-BFLOAT16_MODELS_ON_CPU = ("base_cnn", "alexnet", "resnet18", "resnet9", "wrn28_10")
-"""Models that train faster in bfloat16 on CPUs with AMX, at equal accuracy: 1.5 to 3.7 times for
-those of the study. Networks of depthwise convolutions (mobilenet, efficientnet_b0) are slower in
-it, since their small kernels do not reach the matrix unit."""
-
 ONEDNN_VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
+"""Read once by TensorFlow when it loads: whether it computes with oneDNN on CPUs."""
 
 
 @dataclass(frozen=True)
@@ -56,23 +50,6 @@ def device_summary() -> DeviceSummary:
     return DeviceSummary("cpu", cpu_name(), round(psutil.virtual_memory().total / 2**30, 1), cores, precision)
 
 
-def resolve_precision(config: TrainConfig) -> str:
-    """The dtype policy that a run takes: the chosen one, or for "auto" the measured best."""
-    if config.precision != "auto":
-        return config.precision
-    device = device_summary()
-    if device.kind == "cpu" and config.model not in BFLOAT16_MODELS_ON_CPU:
-        return "float32"
-    return device.precision
-
-
-def resolve_jit(config: TrainConfig) -> bool:
-    """Whether to compile the step with XLA: by choice, else on GPUs only (on CPUs XLA is slower)."""
-    if config.jit != "auto":
-        return config.jit == "on"
-    return device_summary().kind == "gpu" and not config.deterministic
-
-
 def onednn_in_use() -> str:
     """Whether TensorFlow computes with oneDNN on CPUs: "on", "off", or "default" where nobody said."""
     return {"1": "on", "0": "off"}.get(os.environ.get(ONEDNN_VARIABLE, ""), "default")
@@ -103,6 +80,13 @@ def cpu_name() -> str:
 def cpu_has_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 matrices in hardware (AMX)."""
     return any(line.startswith("flags") and " amx_bf16" in line for line in _cpuinfo())
+
+
+@functools.cache
+def cpu_has_network_instructions() -> bool:
+    """Whether TensorFlow turns oneDNN on by itself here: AVX512 VNNI or bfloat16, or AMX."""
+    wanted = (" avx512_vnni", " avx512_bf16", " amx_tile")
+    return any(line.startswith("flags") and any(flag in line for flag in wanted) for line in _cpuinfo())
 
 
 def _cpuinfo() -> list[str]:

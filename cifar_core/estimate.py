@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Literal
 
 from cifar_core.architecture import Architecture, known_architecture, sizes_only
 from cifar_core.config import TrainConfig
-from cifar_core.devices import DeviceSummary, cpu_has_bfloat16, device_summary, resolve_jit, resolve_precision
+from cifar_core.devices import DeviceSummary, cpu_has_bfloat16, device_summary
 from cifar_core.errors import ConfigError
 from cifar_core.processes import hostname
+from cifar_core.speed import resolve_jit, resolve_precision
 
 if TYPE_CHECKING:
     from cifar_core.store import RunRecord, RunStore

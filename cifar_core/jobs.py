@@ -17,9 +17,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from cifar_core.config import TrainConfig
 from cifar_core.devices import device_summary
-from cifar_core.errors import RunStateError
+from cifar_core.errors import ConfigError, RunNotFoundError, RunStateError
+from cifar_core.speed import framework_environment
 from cifar_core.store import RunState, RunStore
+from cifar_core.store.lifecycle import SEARCH_PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ class _Slot:
 
     device: str
     environment: dict[str, str] = field(default_factory=dict)
+    framework: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[str] | None = None
     ordered: bool = False
     not_before: float = 0.0
@@ -79,10 +83,8 @@ class Supervisor:
         if self._thread is not None:
             self._thread.join()
         for slot in self._slots:
-            if slot.process is not None and slot.process.stdin is not None:
-                slot.process.stdin.close()
-            if slot.alive() and slot.process is not None:
-                _left_alone.append(slot.process)
+            if slot.process is not None:
+                _send_home(slot.process)
 
     def warming(self) -> bool:
         """Whether no reserve is up yet, so that the next run waits for the framework to load."""
@@ -103,6 +105,7 @@ class Supervisor:
 
     def tick(self) -> None:
         """One round: bury the dead, press the deaf, put queued runs to work, keep a reserve."""
+        _left_alone[:] = [process for process in _left_alone if process.poll() is None]
         for slot in self._slots:
             self._bury(slot)
         if time.monotonic() >= self._next_round:
@@ -121,6 +124,7 @@ class Supervisor:
         """Give the slot's worker the word, starting it first where there is none."""
         if self.store.busy(slot.device):
             return
+        self._suit_next(slot)
         if not slot.alive():
             slot.process = self._spawn(slot)
         assert slot.process is not None
@@ -132,6 +136,24 @@ class Supervisor:
         except BrokenPipeError:
             return  # it died in this moment; the next round buries it and starts another
         slot.ordered = True
+
+    def _suit_next(self, slot: _Slot) -> None:
+        """How the framework computes is fixed when it loads: a reserve that loaded it otherwise than the
+        next run wants is sent home, and one that suits is started in its place."""
+        job = self.store.next_waiting("any")
+        if job is None or job.startswith(SEARCH_PREFIX):  # a search's trials have processes of their own
+            return
+        try:
+            wanted = framework_environment(self.store.get(job).config)
+        except (ConfigError, RunNotFoundError) as error:  # its worker says so, in its record
+            log.info("%s: %s", job, error)
+            return
+        if wanted == slot.framework:
+            return
+        slot.framework = wanted
+        if slot.process is not None:
+            _send_home(slot.process)
+            slot.process = None
 
     def _bury(self, slot: _Slot) -> None:
         """Notice a worker that ended, and say so of the run that it left behind."""
@@ -172,16 +194,26 @@ class Supervisor:
             stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
-            env={**os.environ, **slot.environment},
+            env={**slot.framework, **os.environ, **slot.environment},
         )
 
 
 def _slots() -> list[_Slot]:
-    """One per GPU, or one for the CPU."""
-    device = device_summary()
+    """One per GPU, or one for the CPU; their first reserves suit the usual setting."""
+    device, framework = device_summary(), framework_environment(TrainConfig())
     if device.kind == "cpu":
-        return [_Slot("cpu")]
-    return [_Slot(f"gpu:{index}", {"CUDA_VISIBLE_DEVICES": str(index)}) for index in range(device.gpus)]
+        return [_Slot("cpu", framework=framework)]
+    return [
+        _Slot(f"gpu:{index}", {"CUDA_VISIBLE_DEVICES": str(index)}, framework) for index in range(device.gpus)
+    ]
+
+
+def _send_home(process: subprocess.Popen[str]) -> None:
+    """An idle worker ends when its orders do; one that trains finishes its run first."""
+    if process.stdin is not None:
+        process.stdin.close()
+    if process.poll() is None:
+        _left_alone.append(process)
 
 
 def _how_it_ended(returncode: int) -> str:

@@ -25,7 +25,6 @@ from cifar_core.architecture import count
 from cifar_core.config import TrainConfig
 from cifar_core.data import Dataset, load_dataset
 from cifar_core.data.dataset import stratified
-from cifar_core.devices import resolve_jit, resolve_precision
 from cifar_core.errors import (
     CifarLabError,
     ConfigError,
@@ -37,6 +36,7 @@ from cifar_core.errors import (
 )
 from cifar_core.metrics import Report
 from cifar_core.recorder import ProgressCallback, Recorder, StopCallback
+from cifar_core.speed import prepare, resolve_jit, resolve_precision
 from cifar_core.store import RunRecord, RunState, RunStore
 
 if TYPE_CHECKING:
@@ -259,6 +259,7 @@ def _train(config: TrainConfig, dataset: Dataset | None, recorder: Recorder) -> 
         recorder.stage("loading data")
         parts = _parts(config, dataset or load_dataset(config.dataset))
         recorder.stage("starting the framework")
+        prepare(config)
         learner = _Learner(config, parts, recorder)
         return learner.run()
 

@@ -8,8 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from cifar_core.config import TrainConfig
+from cifar_core.speed import prepare
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+# Before a test loads the framework: what is trained here is compared to the last bit with what
+# commands train in processes of their own, and those load it as `prepare` says.
+prepare(TrainConfig())
 
 CHECKOUT = Path(__file__).parent.parent
 PACKED = CHECKOUT.parent / "shared" / "data"

@@ -9,9 +9,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cifar_core.config import TrainConfig
+from cifar_core.speed import prepare
 
-def load_framework() -> None:
-    """Import Keras and its backend; what they print meanwhile is shown only if they fail."""
+
+def load_framework(config: TrainConfig | None = None) -> None:
+    """Import Keras and its backend, as suits a setting; what they print is shown only if they fail."""
+    if config is not None:
+        prepare(config)
     if "keras" not in sys.modules:
         with quiet():
             import keras  # noqa: F401

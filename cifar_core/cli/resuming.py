@@ -43,7 +43,7 @@ def _resume_run(store: RunStore, run_id: str, as_json: bool) -> int:
     _check_state(run_id, record.state)
     dataset = load_images(record.config)
     with stopping() as stop, reporting(as_json=as_json) as progress:
-        load_framework()
+        load_framework(record.config)
         done = training.resume(
             run_id, store=store, dataset=dataset, progress=progress, should_stop=stop.requested
         )

@@ -80,7 +80,7 @@ def reproduce(
         return queue_all(record, configs, as_json=form == "json")
     images = load_dataset(dataset)
     with stopping() as stop, reporting(as_json=form != "table") as progress:
-        load_framework()
+        load_framework(configs[0])
         table = carry_out(
             configs,
             store=record,

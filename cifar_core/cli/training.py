@@ -150,7 +150,7 @@ def _train_all(configs: Sequence[TrainConfig], store: RunStore | None, as_json: 
     dataset = load_images(configs[0])  # before the framework, so that missing images are told at once
     runs: list[Run] = []
     with stopping() as stop, reporting(as_json=as_json) as progress:
-        load_framework()
+        load_framework(configs[0])
         for config in configs:
             if dataset is None or (config.seed != configs[0].seed and config.dataset == "synthetic"):
                 dataset = load_images(config)

@@ -134,6 +134,10 @@ class Lifecycle:
         self._attempts.pop(claimed or "", None)
         return claimed
 
+    def next_waiting(self, kind: Kind = "run") -> str | None:
+        """The id of the job that `claim_next` would take if the device were free, or None."""
+        return self._db.read(lambda connection: _longest_waiting(connection, _tables(kind)))
+
     def hand_over(self, job_id: str, *, pid: int) -> None:
         """Say that another process of this host now does the work: the worker just started.
 

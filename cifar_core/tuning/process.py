@@ -34,6 +34,8 @@ import numpy as np
 from cifar_core.config import SearchConfig
 from cifar_core.errors import CifarLabError, TrainingError
 from cifar_core.recorder import Progress
+from cifar_core.speed import framework_environment
+from cifar_core.tuning.space import trial_config
 from cifar_core.tuning.trial import Order, Outcome, Trainer, TrialImages
 
 _ROOT = str(Path(__file__).parents[2])
@@ -96,7 +98,12 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": found, **environment},
+            env={
+                **framework_environment(trial_config(config)),
+                **os.environ,
+                "PYTHONPATH": found,
+                **environment,
+            },
             start_new_session=True,  # Ctrl+C is for the searching process, which then ends this one in order
         )
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()

@@ -330,8 +330,8 @@ class _Search:
 
     def _begin(self, dataset: Dataset) -> None:
         self._stage("starting the framework")
-        from cifar_core.devices import resolve_jit, resolve_precision
         from cifar_core.environment import environment
+        from cifar_core.speed import resolve_jit, resolve_precision
 
         before = self.record.dataset.get("fingerprint")
         if before and before != dataset.fingerprint:

@@ -20,9 +20,9 @@ import numpy as np
 
 from cifar_core.config import SearchConfig, TrainConfig
 from cifar_core.data import Dataset
-from cifar_core.devices import resolve_jit, resolve_precision
 from cifar_core.errors import ConfigError, ResumeError
 from cifar_core.recorder import Progress
+from cifar_core.speed import resolve_jit, resolve_precision
 from cifar_core.tuning.space import trial_config
 
 VALIDATION_BATCH = 500

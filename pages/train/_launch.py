@@ -12,6 +12,7 @@ from cifar_core.config import TrainConfig, train_settings
 from cifar_core.errors import ConfigError
 from cifar_core.estimate import Estimate, estimate, split_sizes
 from cifar_core.fields import number
+from cifar_core.speed import suggestion
 from pages.shared import navigation, resources
 from pages.shared.table import STYLE, facts_html
 from pages.shared.words import count, plain, size
@@ -33,6 +34,7 @@ def show(settings: _settings.Settings, network: Architecture | None) -> None:
     if config is not None:
         _sizes(config)
         _cost(estimate(config, network, resources.store()), seeds)
+        _faster(config)
     _button(config, seeds, problem=problem, here=here)
     _changes(settings)
 
@@ -132,6 +134,13 @@ def _cost(told: Estimate | None, seeds: list[int]) -> None:
             f"It wants about {size(told.memory.total)} of memory, and {size(told.available_bytes)} are free: "
             "a smaller batch size needs less."
         )
+
+
+def _faster(config: TrainConfig) -> None:
+    """Another batch size, where this machine's own measurement says that it pays."""
+    said = suggestion(config)
+    if said is not None:
+        st.caption(said)
 
 
 def roughly(seconds: float) -> str:

@@ -2,10 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
+from cifar_core import jobs
 from cifar_core.config import TrainConfig
 from cifar_core.jobs import Supervisor
 from cifar_core.store import RunState, RunStore
@@ -85,3 +88,29 @@ def test_two_supervisors_on_one_store_carry_out_a_run_once(store):
     assert store.get(run_id).state is RunState.FINISHED
     assert store.get(run_id).attempt == 1
     assert store.history(run_id)["epoch"].tolist() == [1, 2]
+
+
+def idle():
+    """A process that waits for orders, as a reserve does."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize(("wanted", "stays"), [({"X": "1"}, True), ({"X": "0"}, False)])
+def test_a_reserve_that_loaded_the_framework_otherwise_is_sent_home(
+    store, supervisor, monkeypatch, wanted, stays
+):
+    supervisor.close()  # its thread would take the run before we look
+    monkeypatch.setattr(jobs, "framework_environment", lambda _: wanted)
+    store.create_run(QUICK)
+    process = idle()
+    slot = jobs._Slot("cpu", framework={"X": "1"}, process=process)
+    supervisor._suit_next(slot)
+    assert (slot.process is process) == stays
+    assert slot.framework == wanted
+    if stays:
+        process.stdin.close()
+    assert process.wait(30) == 0
+    for run_id in store.runs()["id"]:
+        store.request_stop(run_id)

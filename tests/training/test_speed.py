@@ -1,0 +1,211 @@
+"""How "auto" is resolved: this machine's measurement, else rules; and what a process needs for it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from cifar_core import devices, speed
+from cifar_core.config import TrainConfig
+from cifar_core.devices import ONEDNN_VARIABLE, DeviceSummary
+from cifar_core.errors import ConfigError
+from cifar_core.recipes import preset
+
+OLD_CPU = DeviceSummary("cpu", "an old one", 16.0, 2, "float32")
+AMX_CPU = DeviceSummary("cpu", "a new one", 16.0, 2, "mixed_bfloat16")
+GPU = DeviceSummary("gpu", "a card", 80.0, 16, "mixed_bfloat16", 1)
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """Pretend another device; `network_instructions` decides whether TensorFlow has oneDNN on by itself."""
+
+    def pretend(device: DeviceSummary, *, network_instructions: bool = False) -> None:
+        monkeypatch.setattr(speed, "device_summary", lambda: device)
+        monkeypatch.setattr(speed, "cpu_has_network_instructions", lambda: network_instructions)
+
+    return pretend
+
+
+def row(batch=64, speed=100.0, precision="float32", jit=False, onednn=True):
+    return {
+        "precision": precision,
+        "jit": jit,
+        "onednn": onednn,
+        "batch_size": batch,
+        "images_per_second": speed,
+    }
+
+
+def remember(config, *rows):
+    return speed.remember(config.model, config.hyperparameters.model_dump(), rows)
+
+
+def test_on_an_old_cpu_onednn_is_on_but_for_maps_too_small_for_it(on):
+    on(OLD_CPU)
+    assert speed.choice(TrainConfig(model="base_cnn")).onednn is True
+    assert speed.choice(TrainConfig(model="mobilenet", stem="cifar")).onednn is True
+    assert speed.choice(TrainConfig(model="mobilenet", stem="imagenet")).onednn is False
+    assert speed.framework_environment(preset("mobilenet/paper-baseline")) == {ONEDNN_VARIABLE: "0"}
+
+
+def test_where_tensorflow_has_onednn_on_by_itself_nothing_is_set(on):
+    on(AMX_CPU, network_instructions=True)
+    assert speed.framework_environment(TrainConfig(model="base_cnn")) == {}
+    on(GPU)
+    assert speed.framework_environment(TrainConfig(model="base_cnn")) == {}
+
+
+@pytest.mark.parametrize(
+    ("device", "model", "precision", "jit"),
+    [
+        (OLD_CPU, "alexnet", "float32", False),
+        (AMX_CPU, "alexnet", "mixed_bfloat16", False),
+        (AMX_CPU, "mobilenet", "float32", False),
+        (GPU, "mobilenet", "mixed_bfloat16", True),
+    ],
+)
+def test_rules_by_device_and_network(on, device, model, precision, jit):
+    on(device)
+    config = TrainConfig(model=model)
+    assert (speed.resolve_precision(config), speed.resolve_jit(config)) == (precision, jit)
+    assert speed.choice(config).source == "rules"
+
+
+def test_what_is_chosen_stands(on):
+    on(GPU)
+    config = TrainConfig(precision="float32", jit="off")
+    assert (speed.resolve_precision(config), speed.resolve_jit(config)) == ("float32", False)
+    assert not speed.resolve_jit(TrainConfig(deterministic=True))
+
+
+def test_a_measurement_of_this_machine_beats_the_rules(on):
+    on(AMX_CPU)
+    config = TrainConfig(model="alexnet", batch_size=64)
+    remember(config, row(precision="float32", onednn=False, speed=120), row(precision="mixed_bfloat16"))
+    found = speed.choice(config)
+    assert (found.precision, found.onednn, found.source) == ("float32", False, "this machine")
+    # A precision that was chosen is looked up among its own rows.
+    fixed = config.replace(precision="mixed_bfloat16")
+    assert speed.choice(fixed).onednn is True
+
+
+def test_a_measurement_counts_for_its_own_network_machine_and_design_only(on):
+    on(OLD_CPU)
+    remember(preset("mobilenet/paper-baseline"), row(onednn=True))
+    assert speed.choice(preset("mobilenet/paper-baseline")).onednn is True
+    assert speed.choice(TrainConfig(model="mobilenet", stem="cifar")).source == "rules"
+    assert speed.choice(preset("mobilenet/paper-baseline", dropout=0.3)).source == "this machine"
+    on(GPU)
+    assert speed.choice(preset("mobilenet/paper-baseline")).source == "rules"
+
+
+def test_the_way_is_that_of_the_nearest_batch_size_and_the_size_the_fastest_of_all(on):
+    on(OLD_CPU)
+    config = TrainConfig(model="base_cnn", batch_size=100)
+    remember(config, row(128, 100, onednn=False), row(128, 90), row(512, 300), row(512, 200, onednn=False))
+    found = speed.choice(config)
+    assert (found.onednn, found.batch_size) == (False, 512)
+
+
+def test_a_larger_batch_is_suggested_only_where_it_was_measured_to_pay(on):
+    on(OLD_CPU)
+    config = TrainConfig(model="alexnet", batch_size=64)
+    assert speed.suggestion(config) is None
+    remember(config, row(64, 100), row(256, 110))
+    assert speed.suggestion(config) is None
+    remember(config, row(64, 100), row(256, 240))
+    assert "batches of 256 train 2.4 times as many images a second as 64" in speed.suggestion(config)
+    assert speed.suggestion(config.replace(batch_size=256)) is None
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"batch_size": 0}, {"images_per_second": -1}, {"precision": 32}, {"onednn": "yes"}, {"jit": None}],
+)
+def test_a_senseless_measurement_is_refused_and_the_earlier_kept(on, broken):
+    on(OLD_CPU)
+    config = TrainConfig()
+    path = remember(config, row(onednn=False))
+    before = path.read_text()
+    with pytest.raises(ConfigError, match="Measure again"):
+        remember(config, {**row(), **broken})
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"x": 3}'])
+def test_a_damaged_file_counts_as_none_and_the_next_measurement_replaces_it(on, text, caplog):
+    on(OLD_CPU)
+    path = speed.measurements_file()
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert speed.choice(TrainConfig()).source == "rules"
+    assert ("cannot be read" in caplog.text) == (text in ("", "{"))
+    remember(TrainConfig(), row())
+    assert speed.choice(TrainConfig()).source == "this machine"
+    assert isinstance(json.loads(path.read_text()), dict)
+
+
+def test_rows_of_another_kind_in_the_file_are_passed_over(on):
+    on(OLD_CPU)
+    config = TrainConfig()
+    path = remember(config, row(onednn=False))
+    document = json.loads(path.read_text())
+    (key,) = document
+    path.write_text(json.dumps({key: [{"batch_size": "many"}, *document[key]]}))
+    assert speed.choice(config).onednn is False
+    path.write_text(json.dumps({key: "fast"}))
+    assert speed.choice(config).source == "rules"
+
+
+@pytest.mark.parametrize(
+    ("device", "config", "ways"),
+    [
+        (OLD_CPU, {"model": "alexnet"}, {("float32", False, False), ("float32", False, True)}),
+        (AMX_CPU, {"model": "mobilenet"}, {("float32", False, False), ("float32", False, True)}),
+        (
+            GPU,
+            {"model": "mobilenet", "jit": "on"},
+            {("float32", True, None), ("mixed_bfloat16", True, None)},
+        ),
+    ],
+)
+def test_what_is_worth_measuring(on, device, config, ways):
+    on(device)
+    found = speed.candidates(TrainConfig(batch_size=96, **config))
+    assert {(one.precision, one.jit, one.onednn) for one in found} == ways
+    assert {one.batch_size for one in found} == {*speed.BATCHES, 96}
+
+
+_PROGRAM = """
+import os, sys
+from cifar_core import speed
+from cifar_core.config import TrainConfig
+speed._onednn = lambda config: True
+if "loaded" in sys.argv:
+    sys.modules["tensorflow"] = sys
+speed.prepare(TrainConfig())
+print(os.environ.get("TF_ENABLE_ONEDNN_OPTS"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("word", "before", "after"), [("", None, "1"), ("loaded", None, "None"), ("", "0", "0")]
+)
+def test_the_variable_is_set_before_tensorflow_loads_and_never_against_a_choice(
+    monkeypatch, word, before, after
+):
+    monkeypatch.delenv(ONEDNN_VARIABLE, raising=False)
+    if before is not None:
+        monkeypatch.setenv(ONEDNN_VARIABLE, before)
+    done = subprocess.run([sys.executable, "-c", _PROGRAM, word], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == after
+
+
+@pytest.mark.parametrize(("value", "told"), [("1", "on"), ("0", "off"), (None, "default")])
+def test_a_record_says_how_it_was_computed(monkeypatch, value, told):
+    monkeypatch.delenv(ONEDNN_VARIABLE, raising=False)
+    if value is not None:
+        monkeypatch.setenv(ONEDNN_VARIABLE, value)
+    assert devices.onednn_in_use() == told
