@@ -201,9 +201,11 @@ def run_search(
     """Begin a search, or go on with one; print what came of it. The exit status."""
     from cifar_core.store import RunState
     from cifar_core.tuning import tune as carry_out
+    from cifar_core.tuning.space import trial_config
 
+    known = config if config is not None or store is None else store.get_search(str(search_id)).config
     with stopping() as stop, reporting(as_json=as_json) as progress:
-        load_framework()
+        load_framework(trial_config(known) if known is not None else None)
         result = carry_out(
             config,
             search_id=search_id,

@@ -19,6 +19,7 @@ from cifar_core.model_file import load_model
 if TYPE_CHECKING:
     import keras
 
+    from cifar_core.config import TrainConfig
     from cifar_core.data import Dataset
     from cifar_core.metrics import Report
     from cifar_core.store import RunRecord
@@ -40,7 +41,7 @@ def evaluate(run: str, as_json: bool) -> None:
     record, path = stored_model(run)
     dataset = _dataset(record)
     limited = dataset.limited(record.config.train_limit, record.config.test_limit, record.config.seed)
-    model = _load_model(path)
+    model = _load_model(path, record.config)
     report = measure(model, limited.x_test, limited.y_test, test_flip=record.config.test_flip)
     same_images = dataset.fingerprint == record.dataset.get("fingerprint", dataset.fingerprint)
     verdict = _verdict(record.metrics, report, same_images=same_images)
@@ -78,7 +79,7 @@ def predict(run: str, images: Sequence[Path], top: int, as_json: bool) -> None:
 
     record, path = stored_model(run)
     pixels = np.stack([read_image(image) for image in images])  # all of them, before the slow part
-    model = _load_model(path)
+    model = _load_model(path, record.config)
     probabilities = predict_probabilities(model, pixels, test_flip=record.config.test_flip)
     found = [
         {"image": str(image), "classes": _top(row, top)}
@@ -192,8 +193,8 @@ def _export_images(record: RunRecord, *, needed: bool) -> tuple[np.ndarray | Non
     return dataset.x_train[:_CALIBRATION_IMAGES], dataset.x_test
 
 
-def _load_model(path: Path) -> keras.Model:
-    load_framework()
+def _load_model(path: Path, config: TrainConfig) -> keras.Model:
+    load_framework(config)
     return load_model(path)
 
 

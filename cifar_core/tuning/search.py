@@ -28,6 +28,7 @@ from cifar_core.errors import (
     TrainingError,
 )
 from cifar_core.recorder import Progress, Recorder, StopCallback
+from cifar_core.speed import prepare, resolve_jit, resolve_precision
 from cifar_core.store import RunState, RunStore, SearchRecord
 from cifar_core.tuning.plan import ENDED, Plan, SearchStatus, make_plan, status
 from cifar_core.tuning.space import check_space, full_epochs, trial_config, tuned_config
@@ -330,8 +331,9 @@ class _Search:
 
     def _begin(self, dataset: Dataset) -> None:
         self._stage("starting the framework")
+        base = trial_config(self.config)
+        prepare(base)
         from cifar_core.environment import environment
-        from cifar_core.speed import resolve_jit, resolve_precision
 
         before = self.record.dataset.get("fingerprint")
         if before and before != dataset.fingerprint:
@@ -339,7 +341,6 @@ class _Search:
                 f"{self.id} began on other images (fingerprint {before}) than those here "
                 f"({dataset.fingerprint}). Point to the same dataset, or start a new search."
             )
-        base = trial_config(self.config)
         self.store.begin_search(
             self.id,
             environment=environment(precision=resolve_precision(base), jit=resolve_jit(base)),
