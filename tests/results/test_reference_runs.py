@@ -126,6 +126,30 @@ def test_mobilenet_is_put_right_step_by_step():
     assert "40.0 % validation accuracy after 2 epochs and 60.0 % after 4" in told[PAPER_FAULTS[1].title]
 
 
+def test_mobilenets_recipe_counts_beside_the_study_only_in_as_many_epochs():
+    base = next(run for run in EVERY if run.config.preset == "base_cnn/paper-baseline")
+    modern = preset("mobilenet/recommended", epochs=10).model_dump(mode="json")
+    ten = dataclasses.replace(base, settings=modern, history={"val_accuracy": [0.5] * 10})
+    title = PAPER_FAULTS[3].title
+    assert "77.00 % with the stem and the recipe of today" in evidence([like(ten, 0.77)])[title]
+    longer = dataclasses.replace(ten, history={"val_accuracy": [0.5] * 60})
+    assert title not in evidence([longer])
+
+
+def test_what_a_recipe_and_what_more_epochs_change_is_said_of_equal_trainings():
+    base = next(run for run in EVERY if run.config.preset == "base_cnn/paper-baseline")
+    better = next(run for run in EVERY if run.config.preset == "base_cnn/recommended")
+    told = evidence([like(base, 0.60), like(better, 0.80)])
+    assert "60.00 % as published and 80.00 %" in told[PAPER_FAULTS[4].title]
+    assert PAPER_FAULTS[4].title not in evidence([like(better, 0.80)])
+
+    values = [0.5] * 9 + [0.61] + [0.6] * 5 + [0.66] + [0.6] * (base.epochs - 16)
+    told = evidence([like(base, history={"val_accuracy": values})])
+    assert "61.00 % validation accuracy after 10 epochs and 66.00 %" in told[PAPER_FAULTS[5].title]
+    early = [0.5] * 5 + [0.66] + [0.6] * (base.epochs - 6)
+    assert PAPER_FAULTS[5].title not in evidence([like(base, history={"val_accuracy": early})])
+
+
 def test_runs_that_trained_otherwise_are_not_said_to_have_trained_alike():
     base = next(run for run in EVERY if run.config.preset == "base_cnn/paper-baseline")
     plain = dataclasses.replace(base, settings=preset("mobilenet/paper-baseline").model_dump(mode="json"))
