@@ -367,8 +367,8 @@ def _budget(runs: tuple[ReferenceRun, ...]) -> str:
     early = [run.history["val_accuracy"][budget - 1] or 0.0 for run in known]
     best = [run.history["val_accuracy"][_best(run)] or 0.0 for run in known]
     return (
-        f"The base CNN, with no setting changed: {_mean(early)} validation accuracy after {budget} epochs and "
-        f"{_mean(best)} at the best of {known[0].epochs}. More epochs alone make that difference."
+        f"The base CNN, with no setting changed: {_mean(early)} validation accuracy after {budget} epochs "
+        f"and {_mean(best)} at the best of {known[0].epochs}. More epochs alone make that difference."
     )
 
 
