@@ -19,7 +19,7 @@ def environment(*, precision: str, jit: bool) -> dict[str, Any]:
     from keras import backend
 
     return {
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": packages(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "backend": backend.backend(),
@@ -32,6 +32,11 @@ def environment(*, precision: str, jit: bool) -> dict[str, Any]:
         "git_commit": git_commit(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
+
+
+def packages() -> dict[str, str]:
+    """Versions of those installed packages on which a figure may depend."""
+    return {name: found for name in PACKAGES if (found := _version(name))}
 
 
 def git_commit() -> str | None:

@@ -72,6 +72,10 @@ class ExportError(CifarLabError):
     """A model could not be written in another format, or the copy does not agree with it."""
 
 
+class BenchError(CifarLabError):
+    """A measurement of speed could not be made."""
+
+
 class ModelFileError(CifarLabError):
     """A file of a trained network that is damaged, or asks for more than to be computed with."""
 

@@ -152,13 +152,15 @@ def _is_known(described: dict[str, Any]) -> bool:
 
 
 def _refuse_giants(config: dict[str, Any], path: Path) -> None:
-    """Build the network without a single weight, and see how large it would be."""
+    """Build the network without a single weight, and see how large it would be. What it was compiled
+    with is left out: no optimizer is needed, and one could not be made so."""
     import keras
     from keras.src.backend.common import global_state  # no public way to forget what was never made
 
     try:
         with keras.StatelessScope(initialize_variables=False):
-            model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+            bare = {**config, "compile_config": None}
+            model = keras.saving.deserialize_keras_object(bare, safe_mode=True)
     finally:
         global_state.set_global_attribute("uninitialized_variables", [])
     if not isinstance(model, keras.Model):

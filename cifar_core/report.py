@@ -6,12 +6,12 @@ events: the evidence beside the number. Plotly's script is inside, so that the f
 
 from __future__ import annotations
 
-import html
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cifar_core import html_page
 from cifar_core.config import TrainConfig
 from cifar_core.errors import ConfigError
 from cifar_core.fields import number
@@ -27,23 +27,6 @@ if TYPE_CHECKING:
 LABELS = frozenset({"name", "preset", "variant"})
 """Settings that only say what a run is called."""
 NOTHING = "–"
-
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1b2430; background: #fff; max-width: 1100px;
-  margin: 0 auto; padding: 24px 20px 60px; }
-h1 { font-size: 1.8rem; margin: 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.25rem; margin: 2.2em 0 0.6em; }
-p.lead { margin: 4px 0 0; color: #4a5563; overflow-wrap: anywhere; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 3px 16px 3px 0; text-align: left; vertical-align: top; border-bottom: 1px solid #d5dde5;
-  overflow-wrap: anywhere; }
-th { font-weight: 500; color: #4a5563; } td.n, th.n { text-align: right; white-space: nowrap; }
-.scroll { overflow-x: auto; } .pair { display: grid; gap: 16px; grid-template-columns: 1fr; }
-@media (min-width: 900px) { .pair { grid-template-columns: 1fr 1fr; } }
-.pair > div { min-width: 0; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font-size: 0.85rem; }
-"""
 
 
 @dataclass(frozen=True)
@@ -139,26 +122,22 @@ def html_report(store: RunStore, run_id: str) -> str:
     Raises:
         RunNotFoundError: no such run.
     """
-    from plotly.offline import get_plotlyjs
-
     record = store.get(run_id)
     parts = [
         _head(record),
-        _section("Settings", _settings(record)),
-        _section("Learning curves", _curves(store, record)),
-        _section("Result on the test images", _result(record)),
-        _section("Data", _pairs(flat_items(record.dataset), "It had not read the images yet.")),
-        _section("Environment", _pairs(flat_items(record.environment), "It had not begun yet.")),
-        _section("Events", _events(store, record)),
-        _section("All settings as JSON", f"<pre>{_escaped(settings_json(record))}</pre>"),
+        html_page.section("Settings", _settings(record)),
+        html_page.section("Learning curves", _curves(store, record)),
+        html_page.section("Result on the test images", _result(record)),
+        html_page.section(
+            "Data", html_page.pairs(flat_items(record.dataset), "It had not read the images yet.")
+        ),
+        html_page.section(
+            "Environment", html_page.pairs(flat_items(record.environment), "It had not begun yet.")
+        ),
+        html_page.section("Events", _events(store, record)),
+        html_page.section("All settings as JSON", f"<pre>{html_page.escaped(settings_json(record))}</pre>"),
     ]
-    title = html.escape(f"{record.id} · CIFAR Lab")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style><script>{get_plotlyjs()}</script></head>"
-        f"<body>{''.join(parts)}</body></html>\n"
-    )
+    return html_page.page(f"{record.id} · CIFAR Lab", "".join(parts))
 
 
 def settings_json(record: RunRecord) -> str:
@@ -174,15 +153,17 @@ def _head(record: RunRecord) -> str:
         f"{record.epochs_done} of {record.epochs} epochs; created {record.created_at:%Y-%m-%d %H:%M} UTC",
         record.name,
     ]
-    leads = "".join(f'<p class="lead">{_escaped(line)}</p>' for line in lines if line.strip())
-    return f"<h1>{_escaped(record.id)}</h1>{leads}"
+    leads = "".join(f'<p class="lead">{html_page.escaped(line)}</p>' for line in lines if line.strip())
+    return f"<h1>{html_page.escaped(record.id)}</h1>{leads}"
 
 
 def _settings(record: RunRecord) -> str:
     try:
         config = record.config
     except ConfigError as error:
-        return f"<p>{_escaped(f'Stored by another release, and not readable by this one. {error}')}</p>"
+        return (
+            f"<p>{html_page.escaped(f'Stored by another release, and not readable by this one. {error}')}</p>"
+        )
     return "".join(_comparison(comparison) for comparison in comparisons(config)) or (
         "<p>There is no preset to compare these settings with.</p>"
     )
@@ -190,9 +171,9 @@ def _settings(record: RunRecord) -> str:
 
 def _comparison(comparison: Comparison) -> str:
     if not comparison.differences:
-        return f"<p>As the preset {_escaped(comparison.preset)}.</p>"
+        return f"<p>As the preset {html_page.escaped(comparison.preset)}.</p>"
     rows = [(change.name, shown(change.theirs), shown(change.ours)) for change in comparison.differences]
-    return f"<p>Beside the preset {_escaped(comparison.preset)}:</p>" + _table(
+    return f"<p>Beside the preset {html_page.escaped(comparison.preset)}:</p>" + html_page.table(
         ("setting", "preset", "this run"), rows
     )
 
@@ -210,15 +191,15 @@ def _curves(store: RunStore, record: RunRecord) -> str:
     figures = [learning_curves(curves, measure) for measure in ("accuracy", "loss")]
     names = ("epoch", *METRICS)
     rows = [[shown(_none(row[name])) for name in names] for row in history.to_dict("records")]
-    table = f"<details><summary>Every epoch</summary>{_table(names, rows, right=range(len(names)))}</details>"
-    return _pair(figures) + table
+    table = html_page.table(names, rows, right=range(len(names)))
+    return html_page.pair(figures) + f"<details><summary>Every epoch</summary>{table}</details>"
 
 
 def _result(record: RunRecord) -> str:
     try:
         report = result_of(record)
     except ConfigError as error:
-        return f"<p>{_escaped(error)}</p>"
+        return f"<p>{html_page.escaped(error)}</p>"
     if report is None:
         return "<p>None: test is looked at once, when a run is finished, and this one is not.</p>"
     from cifar_core.plots import reliability_diagram
@@ -238,12 +219,12 @@ def _result(record: RunRecord) -> str:
         )
         for row in report.per_class.to_dict("records")
     ]
-    classes = _table(("class", "precision %", "recall %", "F1 %", "images"), rows, right=range(1, 5))
+    classes = html_page.table(("class", "precision %", "recall %", "F1 %", "images"), rows, right=range(1, 5))
     figures = [
         confusion_figure(report),
         reliability_diagram(report.reliability, report.ece, model=record.model),
     ]
-    return _pairs(head, "") + _pair(figures) + classes
+    return html_page.pairs(head, "") + html_page.pair(figures) + classes
 
 
 def _events(store: RunStore, record: RunRecord) -> str:
@@ -251,52 +232,8 @@ def _events(store: RunStore, record: RunRecord) -> str:
         (row["at"][:19].replace("T", " "), row["kind"], row["message"])
         for row in store.events(record.id).to_dict("records")
     ]
-    return _table(("UTC", "what", "message"), rows)
+    return html_page.table(("UTC", "what", "message"), rows)
 
 
 def _none(value: float) -> float | None:
     return None if value != value else value
-
-
-# --- HTML ---------------------------------------------------------------------------------------
-
-
-def _section(title: str, content: str) -> str:
-    return f"<h2>{_escaped(title)}</h2>{content}"
-
-
-def _escaped(text: object) -> str:
-    return html.escape(str(text))
-
-
-def _pairs(pairs: Sequence[tuple[str, str]], without: str) -> str:
-    return _table(("", ""), pairs) if pairs else f"<p>{_escaped(without)}</p>"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> str:
-    numbers = set(right)
-
-    def line(tag: str, texts: Sequence[str]) -> str:
-        cells = (
-            f"<{tag}{' class=n' if place in numbers else ''}>{_escaped(text)}</{tag}>"
-            for place, text in enumerate(texts)
-        )
-        return f"<tr>{''.join(cells)}</tr>"
-
-    head = f"<thead>{line('th', header)}</thead>" if any(header) else ""
-    body = "".join(line("td", row) for row in rows)
-    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
-
-
-def _pair(figures: Sequence[go.Figure]) -> str:
-    return f'<div class="pair">{"".join(f"<div>{_figure(chart)}</div>" for chart in figures)}</div>'
-
-
-def _figure(chart: go.Figure) -> str:
-    from cifar_core.plots import themed
-
-    return themed(chart).to_html(
-        full_html=False,
-        include_plotlyjs=False,
-        config={"displaylogo": False, "responsive": True, "showSendToCloud": False},
-    )

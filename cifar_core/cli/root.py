@@ -47,7 +47,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "models": ("catalogue:models", "The architectures."),
         "presets": ("catalogue:presets", "The named settings."),
         "describe": ("catalogue:describe", "One architecture: source, hyperparameters and their ranges."),
-        "bench": ("service:bench", "Measure speed on this machine."),
+        "bench": ("speed:bench", "Measure speed on this machine."),
     },
 }
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}

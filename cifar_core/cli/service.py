@@ -1,11 +1,11 @@
-"""`worker` and `bench`."""
+"""`worker`: carry out what is queued."""
 
 from __future__ import annotations
 
 import click
 
 from cifar_core.cli.base import command, json_option
-from cifar_core.cli.output import print_json, print_rows
+from cifar_core.cli.output import print_json
 from cifar_core.cli.signals import stopping
 
 
@@ -36,29 +36,3 @@ def worker(run: str | None, device: str, once: bool, idle_exit: float | None, as
     else:
         click.echo(f"carried out {done} run{'' if done == 1 else 's'}")
     return stop.exit_status if stop.requested() else 0
-
-
-@command("bench")
-@click.argument("part", default="all", metavar="[all|training|augmentation|startup]")
-@click.option("--models", default="base_cnn", metavar="NAME,NAME,...", help="Architectures to train.")
-@click.option("--images", type=int, default=2560, help="How many images one measurement covers.")
-@click.option("--rounds", type=int, default=3, help="How often the variants take turns.")
-@json_option()
-def bench(part: str, models: str, images: int, rounds: int, as_json: bool) -> None:
-    """Measure speed on this machine: the study's pipeline, bare Keras and ours, side by side."""
-    from cifar_core.bench import run_bench
-
-    result = run_bench(
-        part,
-        models=tuple(models.split(",")),
-        images=images,
-        rounds=rounds,
-        progress=lambda text: click.echo(text, err=True),
-    )
-    if as_json:
-        print_json(result)
-        return
-    device = result["device"]
-    click.echo(f"{device['name']}, {device['cores']} cores, {images:,} images, medians of {rounds}")
-    rows = result["rows"]
-    print_rows(rows, list(dict.fromkeys(name for row in rows for name in row)))

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from cifar_core.store.records import SearchRecord
 
 _TRIALS = ("trial_id", "number", "state", "score", "epochs", "epochs_done", "duration_s", "settings")
+_EXPORTS = (
+    "format", "quantize", "bytes", "agreement", "accuracy", "reference_accuracy", "latency_ms",
+    "reference_latency_ms", "images", "verified_on",
+)  # fmt: skip
 _CURVES = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds")
 
 
@@ -54,6 +58,7 @@ def _show_run(store: RunStore, record: RunRecord) -> None:
     _show_head(record)
     _show_changes(record)
     _show_figures(record)
+    _show_exports(store, record)
     _show_history(store, record)
     _show_circumstances(store, record)
 
@@ -90,6 +95,7 @@ def _document(store: RunStore, record: RunRecord) -> dict[str, Any]:
         **_fields(record),
         "differs_from_preset": _changes(record),
         "history": records(store.history(record.id)),
+        "exports": records(store.exports(record.id)),
         "events": records(store.events(record.id)),
         "artifacts": store.artifacts(record.id),
         "folder": store.artifact_dir(record.id),
@@ -156,6 +162,13 @@ def _show_figures(record: RunRecord) -> None:
     if figures.get("per_class"):
         click.echo("")
         print_rows(figures["per_class"], ("class_name", "precision", "recall", "f1", "support"))
+
+
+def _show_exports(store: RunStore, record: RunRecord) -> None:
+    rows = records(store.exports(record.id))
+    if rows:
+        click.echo("\nexported, each file verified beside the network")
+        print_rows([{**row, "agreement": percent(row["agreement"])} for row in rows], _EXPORTS)
 
 
 def _show_history(store: RunStore, record: RunRecord) -> None:

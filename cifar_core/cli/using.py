@@ -11,8 +11,8 @@ import numpy as np
 
 from cifar_core.cli.base import command, json_option, run_argument
 from cifar_core.cli.framework import load_framework, quiet
-from cifar_core.cli.output import percent, print_json, print_rows, printable
-from cifar_core.errors import DataError, RunStateError, StoreError
+from cifar_core.cli.output import percent, print_json, print_pairs, print_rows, printable
+from cifar_core.errors import ConfigError, RunStateError, StoreError
 from cifar_core.labels import CLASS_NAMES
 from cifar_core.model_file import load_model
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from cifar_core.config import TrainConfig
     from cifar_core.data import Dataset
+    from cifar_core.export import ExportResult
     from cifar_core.metrics import Report
     from cifar_core.store import RunRecord
 
 _LOSS_TOLERANCE = 1e-3
-_CALIBRATION_IMAGES = 200
 
 
 @command("evaluate")
@@ -112,34 +112,65 @@ def predict(run: str, images: Sequence[Path], top: int, as_json: bool) -> None:
     metavar="[float16|int8]",
     help="For tflite: float16 halves the file, int8 makes it a quarter, set up with training images.",
 )
+@click.option(
+    "--test-images",
+    type=click.IntRange(min=1),
+    default=1000,
+    metavar="N",
+    help="On how many test images the file is verified; all of them where there are not more.",
+)
 @click.option("--force", is_flag=True, show_default=False, help="Replace what is there.")
 @json_option()
 def export(
-    run: str, form: str, output: Path | None, quantize: str | None, force: bool, as_json: bool
+    run: str,
+    form: str,
+    output: Path | None,
+    quantize: str | None,
+    test_images: int,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Write a run's model as Keras, SavedModel, TFLite or ONNX file.
 
-    The written file is run on test images before it counts, and compared with the model.
+    The written file is run on the run's test images before it counts, and compared with the model; the
+    figures are kept with the run, and `show` prints them.
     """
-    from cifar_core.export import check_format, check_request, default_name, export_model
+    from cifar_core.export import check_format, check_request, default_name
+    from cifar_core.run_export import export_run
+    from cifar_core.store import RunStore
 
     check_format(form, quantize)
-    record, path = stored_model(run)
+    record, _ = stored_model(run)
     target = (output or Path(default_name(record.id, form, quantize))).expanduser().absolute()
     check_request(form, target, quantize, overwrite=force)
-    calibration, images = _export_images(record, needed=quantize == "int8")
-    load_framework()
+    load_framework(_settings_if_known(record))
     with quiet():
-        result = export_model(
-            path, form, target, quantize=quantize, calibration=calibration, images=images, overwrite=force
+        result = export_run(
+            RunStore(),
+            record.id,
+            form,
+            target,
+            quantize=quantize,
+            test_images=test_images,
+            overwrite=force,
         )
     if as_json:
         print_json({"run": record.id, **vars(result)})
-        return
+    else:
+        _print_export(result)
+
+
+def _print_export(result: ExportResult) -> None:
     click.echo(f"{result.path}  ({result.bytes:,} bytes)")
-    click.echo(
-        f"same class as the model on {percent(result.agreement)} of {result.images} pictures; "
-        f"probabilities differ by at most {result.max_difference:.2g}"
+    click.echo(f"verified on {result.images:,} images: {result.verified_on}")
+    print_pairs(
+        {
+            "same class as the model": percent(result.agreement),
+            "probabilities differ by": f"at most {result.max_difference:.2g}",
+            "accuracy": f"{percent(result.accuracy)} (the model: {percent(result.reference_accuracy)})",
+            "one image takes": f"{result.latency_ms:.2f} ms (Keras: {result.reference_latency_ms:.2f} ms)",
+            "SHA-256": result.sha256,
+        }
     )
 
 
@@ -182,15 +213,12 @@ def _dataset(record: RunRecord) -> Dataset:
     return load_dataset(record.config.dataset)
 
 
-def _export_images(record: RunRecord, *, needed: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """(calibration, pictures to compare on); drawn pictures do for the comparison where there is no data."""
+def _settings_if_known(record: RunRecord) -> TrainConfig | None:
+    """None for settings of another release: a network can be exported without them."""
     try:
-        dataset = _dataset(record)
-    except DataError:
-        if needed:
-            raise
-        return None, None
-    return dataset.x_train[:_CALIBRATION_IMAGES], dataset.x_test
+        return record.config
+    except ConfigError:
+        return None
 
 
 def _load_model(path: Path, config: TrainConfig) -> keras.Model:

@@ -37,11 +37,13 @@ from cifar_core.plots.results import (
     prediction_bars,
     reliability_diagram,
 )
+from cifar_core.plots.speed import UNITS, speed_bars
 
 __all__ = [
     "COSTS",
     "MEASURES",
     "TEMPLATE",
+    "UNITS",
     "Curve",
     "accuracy_against_cost",
     "agreement_matrix",
@@ -63,6 +65,7 @@ __all__ = [
     "reliability_diagram",
     "seed_bands",
     "smooth",
+    "speed_bars",
     "themed",
     "worst_classes_bars",
 ]

@@ -29,15 +29,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import websockets
-from sqlalchemy import insert, select
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
+from cifar_core.bench.filled import fill
 from cifar_core.config import TrainConfig
-from cifar_core.store import RunStore, schema
+from cifar_core.store import RunStore
 
 CHECKOUT = Path(__file__).parents[2]
-EPOCHS = 50
 TRAINING = {
     "model": "base_cnn",
     "dataset": "synthetic",
@@ -65,6 +64,7 @@ def main() -> None:
             print(json.dumps(week(store), indent=1))
             return
         fill(store, given.runs)
+        print(f"{len(store.runs()):,} runs in the store", flush=True)
         with trainings(store) as (first, second), server() as (url, process):
             measured = asyncio.run(rounds(given, store, url, process, (first, second)))
     print(
@@ -75,33 +75,6 @@ def main() -> None:
 
 
 # --- The store and the trainings ------------------------------------------------------------------
-
-
-def fill(store: RunStore, number: int) -> None:
-    """So many finished runs of 50 epochs: one written by the store's own calls, the others its copies."""
-    config = TrainConfig(model="base_cnn", epochs=EPOCHS)
-    template = store.create_run(config, claim_for=os.getpid())
-    store.begin(template, environment={}, dataset={"name": "cifar10", "fingerprint": "f00d"}, parameters=1)
-    for epoch in range(1, EPOCHS + 1):
-        store.record_epoch(template, epoch, {"val_accuracy": epoch / 100, "seconds": 1.0})
-    store.finish(template, metrics={"accuracy": 0.5, "loss": 1.0, "ece": 0.1})
-    chance = np.random.default_rng(0)
-
-    def copy(connection, revision) -> None:
-        run = dict(connection.execute(select(schema.runs)).mappings().one())
-        history = [dict(row) for row in connection.execute(select(schema.epochs)).mappings()]
-        for start in range(0, number, 500):
-            ids = [f"base_cnn-{place:06x}" for place in range(start, min(start + 500, number))]
-            runs = [
-                {**run, "id": run_id, "revision": revision, "accuracy": float(chance.uniform(0.5, 0.95))}
-                for run_id in ids
-            ]
-            connection.execute(insert(schema.runs), runs)
-            epochs = [{**row, "run_id": run_id, "revision": revision} for run_id in ids for row in history]
-            connection.execute(insert(schema.epochs), epochs)
-
-    store._db.write(copy)
-    print(f"{len(store.runs()):,} runs in the store", flush=True)
 
 
 @contextmanager

@@ -46,3 +46,15 @@ def test_a_saved_model_answers_the_same_without_this_package(case, answers):
     ours, theirs = answers[f"{small.label}-{precision}"]
     assert np.ptp(ours, axis=0).max() > 1e-3
     np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-6)
+
+
+def test_a_network_saved_with_its_optimizer_loads_without_it(tmp_path):
+    from cifar_core.model_file import load_model
+    from cifar_core.models import create_model
+
+    model = create_model("base_cnn")
+    model.compile("adam", "categorical_crossentropy")
+    model.save(tmp_path / "model.keras")
+    loaded = load_model(tmp_path / "model.keras")
+    assert loaded.count_params() == model.count_params()
+    assert getattr(loaded, "optimizer", None) is None
