@@ -318,7 +318,9 @@ class TrainConfig(Settings):
         group="Device",
     )
     jit: Literal["auto", "on", "off"] = setting(
-        "auto", help="Compile the step with XLA. auto: on a GPU, not on a CPU.", group="Device"
+        "auto",
+        help="Compile the step with XLA. auto: on a GPU, not on a CPU; with JAX always.",
+        group="Device",
     )
     deterministic: bool = setting(
         False,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import platform
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,21 @@ def device_summary() -> DeviceSummary:
 def onednn_in_use() -> str:
     """Whether TensorFlow computes with oneDNN on CPUs: "on", "off", or "default" where nobody said."""
     return {"1": "on", "0": "off"}.get(os.environ.get(ONEDNN_VARIABLE, ""), "default")
+
+
+def keras_backend() -> str:
+    """The backend that Keras has taken in this process, or would take; told without importing it."""
+    loaded = sys.modules.get("keras")
+    if loaded is not None and hasattr(loaded, "backend"):
+        return loaded.backend.backend()
+    named = os.environ.get("KERAS_BACKEND")
+    if named:
+        return named
+    file = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "keras.json"
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8")).get("backend", "tensorflow"))
+    except (OSError, ValueError, AttributeError):  # Keras too then takes its default
+        return "tensorflow"
 
 
 def visible_gpus() -> tuple[str, ...]:

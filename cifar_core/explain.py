@@ -204,7 +204,7 @@ def _tensorflow_gradients(
     with tf.GradientTape() as tape:
         tape.watch(given)  # so that what follows is recorded even where all weights are frozen
         features, last = inner(given, training=False)
-        score = _scores(head, tf.cast(last, tf.float32), class_index, tf)[0]
+        score = _scores(head, last, class_index)[0]
     gradient = tape.gradient(score, features)
     if gradient is None:
         raise CifarLabError(f"The answer of {model.name!r} does not depend on its layer {layer.name!r}.")
@@ -224,7 +224,7 @@ def _tensorflow_pixel_gradients(model: keras.Model, images: np.ndarray, class_in
         with tf.GradientTape() as tape:
             tape.watch(given)
             last = inner(given, training=False)
-            score = tf.reduce_sum(_scores(head, tf.cast(last, tf.float32), class_index, tf))
+            score = tf.reduce_sum(_scores(head, last, class_index))
         gradient = tape.gradient(score, given)
         if gradient is None:
             raise CifarLabError(f"The answer of {model.name!r} does not depend on the image.")
@@ -252,8 +252,39 @@ def tensors(model: keras.Model) -> tuple[dict[str, Any], dict[str, Any]]:
     return given_by, taken_by
 
 
+def _jax_gradients(
+    model: keras.Model, layer: keras.Layer, images: np.ndarray, class_index: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `_tensorflow_gradients`. The network is cut at the layer: what comes after it takes its output
+    (and the images, where something leads past it) as an input."""
+    import jax
+    import keras
+
+    head = softmax_head(model)
+    given_by, taken_by = tensors(model)
+    before = model.outputs[0] if head is None else taken_by[head.name]
+    cut, images = given_by[layer.name], keras.ops.convert_to_tensor(images)
+    features = keras.Model(model.inputs[0], cut)(images, training=False)
+    after = keras.Model([model.inputs[0], cut], before)
+    gradient = jax.grad(lambda x: _scores(head, after([images, x], training=False), class_index)[0])(features)
+    return np.asarray(features, np.float32)[0], np.asarray(gradient, np.float32)[0]
+
+
+def _jax_pixel_gradients(model: keras.Model, images: np.ndarray, class_index: int) -> np.ndarray:
+    """As `_tensorflow_pixel_gradients`."""
+    import jax
+    import keras
+
+    head = softmax_head(model)
+    inner = model if head is None else keras.Model(model.inputs[0], tensors(model)[1][head.name])
+    gradient = jax.grad(lambda x: _scores(head, inner(x, training=False), class_index).sum())
+    parts = [images[start : start + _AT_ONCE] for start in range(0, len(images), _AT_ONCE)]
+    return np.concatenate([np.asarray(gradient(keras.ops.convert_to_tensor(x)), np.float32) for x in parts])
+
+
 _BY_BACKEND: dict[str, tuple[Gradients, PixelGradients]] = {
-    "tensorflow": (_tensorflow_gradients, _tensorflow_pixel_gradients)
+    "tensorflow": (_tensorflow_gradients, _tensorflow_pixel_gradients),
+    "jax": (_jax_gradients, _jax_pixel_gradients),
 }
 
 
@@ -266,13 +297,16 @@ def softmax_head(model: keras.Model) -> keras.Layer | None:
     return last if is_softmax else None
 
 
-def _scores(head: keras.Layer | None, last: Any, class_index: int, tf: Any) -> Any:
+def _scores(head: keras.Layer | None, last: Any, class_index: int) -> Any:
     """The class's score for each image: before softmax if it can be had, else the logarithm of its
     probability."""
+    from keras import ops
+
+    last = ops.cast(last, "float32")
     if head is None:
-        return tf.math.log(last[:, class_index] + 1e-12)
-    weights = tf.cast(head.kernel[:, class_index], tf.float32)
-    return tf.linalg.matvec(last, weights)  # the bias is the same everywhere
+        return ops.log(last[:, class_index] + 1e-12)
+    weights = ops.cast(head.kernel[:, class_index], "float32")
+    return ops.matmul(last, weights)  # the bias is the same everywhere
 
 
 def _as_map(values: np.ndarray) -> np.ndarray:

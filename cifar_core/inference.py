@@ -33,6 +33,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -262,7 +263,9 @@ def _environment() -> dict[str, str]:
     """Single images need no GPU, which a training may be using to the last byte."""
     package_root = str(Path(__file__).parents[1])
     path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
-    quiet = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
+    quiet = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    if find_spec("tensorflow") is not None:  # it starts to answer sooner, also what JAX has trained
+        quiet["KERAS_BACKEND"] = "tensorflow"
     return {**os.environ, **quiet, "PYTHONPATH": path}
 
 

@@ -27,12 +27,15 @@ from cifar_core.devices import (
     cpu_has_network_instructions,
     cpu_name,
     device_summary,
+    keras_backend,
     usable_cores,
 )
 from cifar_core.errors import ConfigError
 from cifar_core.fields import shown
 
 log = logging.getLogger(__name__)
+
+MEMORY_GROWTH_VARIABLE = "TF_FORCE_GPU_ALLOW_GROWTH"
 
 BFLOAT16_MODELS_ON_CPU = ("base_cnn", "alexnet", "resnet18", "resnet9", "wrn28_10")
 """Models that train faster in bfloat16 on CPUs with AMX, at equal accuracy: 1.5 to 3.7 times for
@@ -118,7 +121,11 @@ def framework_environment(config: TrainConfig) -> dict[str, str]:
 
 def prepare(config: TrainConfig) -> None:
     """Set those variables for this process. A choice that somebody made already stands, and where
-    TensorFlow is loaded it is too late: the record of a run says what it was computed with."""
+    TensorFlow is loaded it is too late: the record of a run says what it was computed with.
+
+    TensorFlow is also told to take a GPU's memory as it needs it and not whole, which it asks when it first
+    uses one: others may compute there too."""
+    os.environ.setdefault(MEMORY_GROWTH_VARIABLE, "true")
     if "tensorflow" not in sys.modules:
         for name, value in framework_environment(config).items():
             os.environ.setdefault(name, value)
@@ -173,7 +180,9 @@ def measurements_file() -> Path:
 
 def _by_rule(config: TrainConfig) -> Choice:
     on_gpu = device_summary().kind == "gpu"
-    jit = config.jit == "on" if config.jit != "auto" else on_gpu and not config.deterministic
+    # Uncompiled, JAX carries out operation by operation: many times slower on every device.
+    pays = keras_backend() == "jax" or (on_gpu and not config.deterministic)
+    jit = config.jit == "on" if config.jit != "auto" else pays
     return Choice(
         precision=config.precision if config.precision != "auto" else _precision(config),
         jit=jit,
@@ -184,7 +193,8 @@ def _by_rule(config: TrainConfig) -> Choice:
 
 def _precision(config: TrainConfig) -> str:
     device = device_summary()
-    if device.kind == "cpu" and config.model not in BFLOAT16_MODELS_ON_CPU:
+    measured = config.model in BFLOAT16_MODELS_ON_CPU and keras_backend() == "tensorflow"
+    if device.kind == "cpu" and not measured:
         return "float32"
     return device.precision
 
@@ -193,6 +203,8 @@ def _onednn(config: TrainConfig) -> bool | None:
     """On two AVX2 cores, float32, oneDNN trained 1.6 times faster for base_cnn, 1.5 for alexnet, 1.3 for
     resnet18, 1.4 to 1.9 for mobilenet with the cifar stems; 0.7 times for mobilenet with the imagenet
     stem, whose maps are too small for it to pay."""
+    if keras_backend() != "tensorflow":
+        return None
     if cpu_has_network_instructions():
         return None  # TensorFlow has it on already
     return not _has_tiny_maps(config)
@@ -217,10 +229,11 @@ def _ways(config: TrainConfig) -> list[tuple[str, bool, bool | None]]:
     if config.precision != "auto":
         formats = [config.precision]
     # On CPUs XLA was slower for every network that was measured (0.4 to 0.6 times).
-    compiled = [False, True] if device.kind == "gpu" else [False]
+    on_jax = keras_backend() == "jax"
+    compiled = [True] if on_jax else [False, True] if device.kind == "gpu" else [False]
     if config.jit != "auto":
         compiled = [config.jit == "on"]
-    kernels = [None] if device.kind == "gpu" else [False, True]
+    kernels = [None] if device.kind == "gpu" or on_jax else [False, True]
     return [(one, jit, onednn) for one in formats for jit in compiled for onednn in kernels]
 
 
@@ -262,7 +275,9 @@ def _key(model: str, design: Mapping[str, Any]) -> str:
     device = device_summary()
     machine = device.name if device.kind == "gpu" else f"{cpu_name()} x{usable_cores()}"
     words = [f"{name}={value}" for name, value in sorted(design.items()) if isinstance(value, str)]
-    return " | ".join([machine, f"keras {version('keras')}", model, *words])
+    backend = keras_backend()
+    framework = [f"keras {version('keras')}", *([] if backend == "tensorflow" else [backend])]
+    return " | ".join([machine, *framework, model, *words])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -24,6 +24,15 @@ PACKED = CHECKOUT.parent / "shared" / "data"
 CHROMIUM = os.environ.get("CIFAR_LAB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
+def needs_tensorflow(reason: str) -> pytest.MarkDecorator:
+    """For a test, or a module's `pytestmark`, about TensorFlow itself; skipped where Keras runs on another
+    backend (`KERAS_BACKEND`), with what it is about."""
+    import keras
+
+    backend = keras.backend.backend()
+    return pytest.mark.skipif(backend != "tensorflow", reason=f"Keras runs on {backend}; {reason}")
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     """Each test has a home folder of its own and sees no dataset of the machine's."""

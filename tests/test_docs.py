@@ -233,7 +233,8 @@ def flags():
     groups = [command for command in commands if isinstance(command, click.Group)]
     commands += [command for group in groups for command in group.commands.values()]
     options = [option for command in commands for option in command.get_params(context)]
-    return {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
+    beside = re.findall(r'\badd\("(--[\w-]+)"', (CHECKOUT / ".ci" / "gpu_check.py").read_text())
+    return {flag for option in options for flag in (*option.opts, *option.secondary_opts)} | set(beside)
 
 
 @pytest.mark.parametrize("file", FILES)

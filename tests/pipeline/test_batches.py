@@ -10,11 +10,12 @@ from cifar_core.augmentation import epoch_plan
 from cifar_core.config import TrainConfig
 from cifar_core.errors import TrainingError
 from cifar_core.pipeline import device, steps_per_epoch, training_batches, validation_batches
+from tests.conftest import needs_tensorflow
 
 N, SIZE = 150, 64
 STUDY = {"rotation": 15, "shift": 0.1, "zoom": 0.1, "flip": True}
 EVERYTHING = {**STUDY, "crop_padding": 4, "cutout": 8, "mixup": 0.4, "cutmix": 1.0, "randaugment_ops": 1}
-on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.data feeds TensorFlow")
+on_tensorflow = needs_tensorflow("tf.data feeds TensorFlow")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """How "auto" is resolved: this machine's measurement, else rules; and what a process needs for it."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -209,3 +210,43 @@ def test_a_record_says_how_it_was_computed(monkeypatch, value, told):
     if value is not None:
         monkeypatch.setenv(ONEDNN_VARIABLE, value)
     assert devices.onednn_in_use() == told
+
+
+def test_jax_is_always_compiled_and_takes_no_rule_that_was_measured_on_tensorflow(on, monkeypatch):
+    on(AMX_CPU)
+    assert speed.resolve_jit(TrainConfig(model="base_cnn")) is False
+    monkeypatch.setattr(speed, "keras_backend", lambda: "jax")
+    assert speed.choice(TrainConfig(model="base_cnn")) == speed.Choice("float32", True, None, 256)
+    assert speed.resolve_jit(TrainConfig(model="base_cnn", jit="off")) is False
+    assert {one.jit for one in speed.candidates(TrainConfig(model="base_cnn"))} == {True}
+    remember(TrainConfig(model="base_cnn"), row(precision="mixed_bfloat16", jit=False, batch=128))
+    monkeypatch.setattr(speed, "keras_backend", lambda: "tensorflow")
+    assert speed.choice(TrainConfig(model="base_cnn")).source == "rules"  # what JAX was measured with
+
+
+def test_the_backend_is_told_without_loading_keras(tmp_path):
+    code = (
+        "import sys; from cifar_core.devices import keras_backend; print(keras_backend());"
+        "assert 'keras' not in sys.modules"
+    )
+
+    def told(**changes):
+        env = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+        env |= {"KERAS_HOME": str(tmp_path), **changes}
+        return subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env
+        ).stdout.strip()
+
+    assert told() == "tensorflow"
+    (tmp_path / "keras.json").write_text('{"backend": "jax"}')
+    assert told() == "jax"
+    assert told(KERAS_BACKEND="torch") == "torch"
+
+
+def test_a_gpus_memory_is_taken_as_it_is_needed_unless_somebody_chose(monkeypatch):
+    monkeypatch.setattr(speed.os, "environ", environment := {})
+    speed.prepare(TrainConfig())
+    assert environment[speed.MEMORY_GROWTH_VARIABLE] == "true"
+    environment[speed.MEMORY_GROWTH_VARIABLE] = "false"
+    speed.prepare(TrainConfig())
+    assert environment[speed.MEMORY_GROWTH_VARIABLE] == "false"
