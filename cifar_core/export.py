@@ -1,15 +1,19 @@
 """A trained network as a file for elsewhere: Keras, TensorFlow SavedModel, LiteRT (TFLite), ONNX.
 
-Every file is run once before it counts as written: what it says about some pictures is compared
-with what the network says, and a file that does not agree is thrown away. All of them take float32
+Every file is run before it counts as written: what it says about some pictures is compared with
+what the network says, and a file that does not agree is thrown away. All of them take float32
 images (N, 32, 32, 3) in 0..255 and give float32 probabilities (N, 10).
+
+`cifar_core.run_export` exports a run of the store, on the run's own images, and records it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +24,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from cifar_core.errors import CifarLabError, ConfigError, ExportError, ModelFileError
+from cifar_core.evaluation import check_images, predict_probabilities
 from cifar_core.labels import IMAGE_SHAPE, NUM_CLASSES
+from cifar_core.metrics import class_labels
 from cifar_core.model_file import load_model
 
 if TYPE_CHECKING:
@@ -34,10 +40,20 @@ FORMATS: tuple[str, ...] = tuple(SUFFIXES)
 QUANTIZATIONS: tuple[str, ...] = ("float16", "int8")
 PACKAGES = {"tflite": ("ai-edge-litert",), "onnx": ("tf2onnx", "onnx", "onnxruntime")}
 
-VERIFIED_IMAGES = 64
+DRAWN = "drawn pictures"
+DRAWN_IMAGES = 64
 MAX_CALIBRATION = 500
 TOLERANCE = 1e-3
 """Largest difference of a probability that a faithful copy may show; rounding alone makes 1e-6."""
+LEAST_AGREEMENT = 0.5
+LARGE_DIFFERENCE = 0.2
+"""A quantized copy that gives most images another class is none, unless its network hardly decides."""
+LATENCY_CALLS = 25
+_BATCH = 250
+"""Images per call: the widest network's intermediate results of 10,000 would take many GB."""
+
+Runner = Callable[[np.ndarray], np.ndarray]
+"""Images float32 (N, 32, 32, 3) in 0..255 to probabilities float32 (N, 10)."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +64,31 @@ class ExportResult:
         path: the file, or the folder of a SavedModel.
         format, quantize: as asked.
         bytes: size of all that was written.
+        sha256: of the file, in hex; of a folder as `digest` says.
         images: on how many pictures the two were compared.
+        verified_on: which pictures these were, for people.
         agreement: share of them, 0..1, to which both give the same class.
         max_difference: largest difference of a probability over all of them.
+        accuracy: share of them that the file gives its label; None without labels.
+        reference_accuracy: the same of the network.
+        latency_ms: median milliseconds from one image to its probabilities, by the file; one thread
+            where the runtime lets choose (LiteRT, ONNX).
+        reference_latency_ms: the same of the network in Keras, its calls in turns with the file's.
     """
 
     path: Path
     format: str
     quantize: str | None
     bytes: int
+    sha256: str
     images: int
+    verified_on: str
     agreement: float
     max_difference: float
+    accuracy: float | None
+    reference_accuracy: float | None
+    latency_ms: float
+    reference_latency_ms: float
 
 
 def export_model(
@@ -70,7 +99,10 @@ def export_model(
     quantize: Quantize | None = None,
     calibration: np.ndarray | None = None,
     images: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    images_name: str = "pictures given by the caller",
     overwrite: bool = False,
+    tell: Callable[[float, str], None] = lambda _share, _text: None,
 ) -> ExportResult:
     """Write the network to `destination`, run the written file, and compare.
 
@@ -85,35 +117,53 @@ def export_model(
         quantize: for "tflite" only. "float16" halves the file; "int8" makes it a quarter, computes
             in whole numbers where it can, and needs `calibration`.
         calibration: training images, uint8 (N, 32, 32, 3); the first 500 set the ranges of int8.
-        images: pictures to compare on, uint8 (N, 32, 32, 3); drawn ones where None.
+        images: pictures to compare on, uint8 (N, 32, 32, 3), all of them; 64 drawn ones where None.
+        labels: (N,), the true class of each of `images`: then both accuracies are measured.
+        images_name: what the result says that it was verified on.
         overwrite: replace what is at `destination`.
+        tell: told the share that is done (0..1) and what comes next.
 
     Raises:
-        ConfigError: unknown format or quantization, wrong suffix, int8 without calibration, or
-            `destination` exists.
-        ExportError: a package lacks, the converter fails, or the file does not agree.
+        ConfigError: unknown format or quantization, wrong suffix, int8 without calibration, labels
+            that do not fit the images, or `destination` exists.
+        ExportError: a package lacks, the converter fails, or the file cannot be run or does not agree.
     """
     target = _check(format, Path(destination), quantize, calibration, overwrite)
-    images = _pictures() if images is None else images[:VERIFIED_IMAGES]
+    pictures = _Pictures.of(images, labels, images_name)
     with _quiet():
+        tell(0.0, "loading the network")
         model = _loaded(model_or_path)
         plain = model if format == "keras" else in_float32(model)
-        expected = _probabilities(plain, images)
+        _check_backend(format)
         with _work_folder(target) as work:
             written = work / target.name
+            tell(0.2, "asking the network")  # first: Keras exports only what was called once
+            expected = predict_probabilities(plain, pictures.images, batch_size=_BATCH)
+            tell(0.4, "writing the file")
             _write(plain, format, written, quantize, calibration)
-            found = run_exported(written, format, images)
-            _verify(format, quantize, expected, found)
-            size = _size(written)
+            tell(0.7, f"running the file on {len(expected):,} images")
+            with _damage_in_words(format):
+                run = open_exported(written, format)
+                found = _in_batches(run, pictures.images)
+                _verify(format, quantize, expected, found)
+                tell(0.95, "taking the time of one image")
+                own, reference = _latencies(run, lambda image: _probabilities(plain, image))
+            size, checksum = _size(written), digest(written)
             _move(written, target)
     return ExportResult(
         path=target,
         format=format,
         quantize=quantize,
         bytes=size,
-        images=len(images),
+        sha256=checksum,
+        images=len(expected),
+        verified_on=pictures.name,
         agreement=float((expected.argmax(1) == found.argmax(1)).mean()),
         max_difference=float(np.abs(expected - found).max()),
+        accuracy=pictures.accuracy(found),
+        reference_accuracy=pictures.accuracy(expected),
+        latency_ms=own,
+        reference_latency_ms=reference,
     )
 
 
@@ -161,14 +211,34 @@ def run_exported(path: Path, format: str, images: np.ndarray) -> np.ndarray:  # 
 
     Args:
         images: (N, 32, 32, 3) in 0..255.
+
+    Raises:
+        ExportError: the runtime's package lacks, or it cannot run the file.
     """
-    runners: dict[str, Callable[[Path, np.ndarray], np.ndarray]] = {
-        "keras": _run_keras,
-        "saved_model": _run_saved_model,
-        "tflite": _run_tflite,
-        "onnx": _run_onnx,
+    with _damage_in_words(format):
+        return _in_batches(open_exported(path, format), images)
+
+
+def open_exported(path: Path, format: str) -> Runner:  # noqa: A002
+    """An exported file as a function of images. Raises what its runtime raises."""
+    openers: dict[str, Callable[[Path], Runner]] = {
+        "keras": _open_keras,
+        "saved_model": _open_saved_model,
+        "tflite": _open_tflite,
+        "onnx": _open_onnx,
     }
-    return np.asarray(runners[format](path, images.astype(np.float32)), dtype=np.float32)
+    return openers[format](path)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 in hex of a file. Of a folder: of the lines "DIGEST  NAME" of all files in it, as
+    `sha256sum` prints them, sorted by name."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    lines = "".join(f"{digest(path / name)}  {name}\n" for name in names)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def in_float32(model: keras.Model) -> keras.Model:
@@ -217,11 +287,34 @@ def _replaceable(path: Path, format: str) -> bool:  # noqa: A002
     return path.is_dir() and ((path / "saved_model.pb").is_file() or not any(path.iterdir()))
 
 
-def _pictures() -> np.ndarray:
+@dataclass(frozen=True)
+class _Pictures:
+    """What a file is verified on; `labels` None where nobody knows the true classes."""
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    name: str
+
+    @classmethod
+    def of(cls, images: np.ndarray | None, labels: np.ndarray | None, name: str) -> _Pictures:
+        if images is None:
+            return cls(_drawn(), None, DRAWN)
+        images, labels = check_images(images), None if labels is None else class_labels(labels)
+        if labels is not None and len(labels) != len(images):
+            raise ConfigError(
+                f"{len(images):,} images and {len(labels):,} labels: give one label for each image."
+            )
+        return cls(images, labels, name)
+
+    def accuracy(self, probabilities: np.ndarray) -> float | None:
+        return None if self.labels is None else float((probabilities.argmax(1) == self.labels).mean())
+
+
+def _drawn() -> np.ndarray:
     """Smooth random pictures, uint8 (64, 32, 32, 3): noise would show no network anything."""
     from PIL import Image
 
-    rough = np.random.default_rng(0).integers(0, 256, (VERIFIED_IMAGES, 6, 6, 3), dtype=np.uint8)
+    rough = np.random.default_rng(0).integers(0, 256, (DRAWN_IMAGES, 6, 6, 3), dtype=np.uint8)
     size = IMAGE_SHAPE[:2]
     return np.stack([np.asarray(Image.fromarray(r).resize(size, Image.Resampling.BICUBIC)) for r in rough])
 
@@ -251,6 +344,19 @@ def _loaded(model_or_path: keras.Model | str | os.PathLike[str]) -> keras.Model:
 
 def _probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return np.asarray(model.predict_on_batch(images.astype(np.float32)), dtype=np.float32)
+
+
+def _check_backend(format: str) -> None:  # noqa: A002
+    """A `.keras` file is the same from every backend; the other formats are made by TensorFlow's tools."""
+    import keras
+
+    backend = keras.backend.backend()
+    if format != "keras" and backend != "tensorflow":
+        raise ExportError(
+            f"Exporting to {format} is TensorFlow's work, and Keras runs on {backend} here. Export to keras, "
+            "or with the environment variable KERAS_BACKEND=tensorflow where TensorFlow is installed: the "
+            ".keras file of a run is the same for both."
+        )
 
 
 @contextmanager
@@ -329,40 +435,71 @@ def _lacking(format: str, error: ImportError) -> ExportError:  # noqa: A002
     return ExportError(f"Exporting to {format} needs more packages ({error}): pip install {packages}")
 
 
-def _run_keras(path: Path, images: np.ndarray) -> np.ndarray:
-    return _probabilities(_loaded(path), images)
+@contextmanager
+def _damage_in_words(format: str) -> Iterator[None]:  # noqa: A002
+    try:
+        yield
+    except CifarLabError:
+        raise
+    except ImportError as error:
+        raise _lacking(format, error) from error
+    except Exception as error:  # each runtime raises errors of its own
+        raise ExportError(f"The {format} file cannot be run: {type(error).__name__}: {error}") from error
 
 
-def _run_saved_model(path: Path, images: np.ndarray) -> np.ndarray:
+def _in_batches(run: Runner, images: np.ndarray) -> np.ndarray:
+    parts = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
+    return np.concatenate([np.asarray(run(part.astype(np.float32)), np.float32) for part in parts])
+
+
+def _open_keras(path: Path) -> Runner:
+    model = _loaded(path)
+    return lambda images: _probabilities(model, images)
+
+
+def _open_saved_model(path: Path) -> Runner:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))  # held by a name: its function does not keep its variables
-    return loaded.serve(tf.constant(images)).numpy()
+    return lambda images: loaded.serve(tf.constant(images)).numpy()
 
 
-def _run_tflite(path: Path, images: np.ndarray) -> np.ndarray:
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise _lacking("tflite", error) from error
-    interpreter = Interpreter(model_path=str(path))
+def _open_tflite(path: Path) -> Runner:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
     source, result = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-    rows = []
-    for image in images:
+
+    def one(image: np.ndarray) -> np.ndarray:
         interpreter.set_tensor(source, image[None])
         interpreter.invoke()
-        rows.append(interpreter.get_tensor(result)[0])
-    return np.stack(rows)
+        return interpreter.get_tensor(result)[0]
+
+    return lambda images: np.stack([one(image) for image in images])
 
 
-def _run_onnx(path: Path, images: np.ndarray) -> np.ndarray:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise _lacking("onnx", error) from error
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: images})[0]
+def _open_onnx(path: Path) -> Runner:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})[0]
+
+
+def _latencies(*runners: Runner) -> list[float]:
+    """Median milliseconds of each for one image, in turns, so that a busy moment falls on all of them.
+    The first call of each is not counted: it may compile."""
+    image = np.zeros((1, *IMAGE_SHAPE), np.float32)
+    times: list[list[float]] = [[] for _ in runners]
+    for _ in range(1 + LATENCY_CALLS):
+        for run, taken in zip(runners, times, strict=True):
+            began = time.perf_counter()
+            run(image)
+            taken.append(time.perf_counter() - began)
+    return [1000 * float(np.median(taken[1:])) for taken in times]
 
 
 def _verify(format: str, quantize: str | None, expected: np.ndarray, found: np.ndarray) -> None:  # noqa: A002
@@ -373,10 +510,17 @@ def _verify(format: str, quantize: str | None, expected: np.ndarray, found: np.n
             "probabilities; nothing was written."
         )
     difference = float(np.abs(expected - found).max())
+    agreement = float((expected.argmax(1) == found.argmax(1)).mean())
     if quantize is None and difference > TOLERANCE:
         raise ExportError(
             f"The {format} file does not agree with the model: probabilities differ by up to "
             f"{difference:.3g} (at most {TOLERANCE:g} is rounding); nothing was written."
+        )
+    if agreement < LEAST_AGREEMENT and difference > LARGE_DIFFERENCE:
+        raise ExportError(
+            f"The {quantize} {format} file does not agree with the model: it gives {agreement:.0%} of "
+            f"{len(found):,} images the same class (at least {LEAST_AGREEMENT:.0%} is asked). Export it "
+            "without --quantize, or with another; nothing was written."
         )
 
 

@@ -38,7 +38,12 @@ _JSON = ("config", "environment", "dataset", "metrics", "plan", "extra", "settin
 _UNTOLD = ("revision", "reset_revision")
 _MOST_JOBS = 1000
 _ID = re.compile(r"[a-z0-9_]{1,64}-[A-Za-z0-9]{1,15}")
-_SHARES = ("accuracy", "val_accuracy", "top2_accuracy", "best_val_accuracy", "ece")
+_SHARES = (
+    *("accuracy", "val_accuracy", "top2_accuracy", "best_val_accuracy", "ece"),
+    *("agreement", "reference_accuracy"),
+)
+_WORKED_OUT = ("events", "exports")
+"""Tables in which what was taken in may have more rows than what was packed, and is still the same."""
 _SETTLED = (
     *("search_id", "best_run", "settings_key", "reason", "finished_at", "duration_s"),
     *("stage", "eta_s", "images_per_second"),
@@ -284,7 +289,7 @@ def _checked_job(bundle: Bundle, job_id: str) -> dict[str, list[Row]]:
         if column == "id":
             rows[name] = [_checked(table, bundle.document(f"{job_id}/{JOB}"))]
         else:
-            listed = _listed(bundle.document(f"{job_id}/{name}.json"))
+            listed = _rows_of(bundle, job_id, name)
             rows[name] = [_checked(table, row) for row in listed]
         if any(row[column] != job_id for row in rows[name]):
             raise ValueError(f"{name} of {job_id} belong to another")
@@ -293,6 +298,14 @@ def _checked_job(bundle: Bundle, job_id: str) -> dict[str, list[Row]]:
     else:
         _check_run(rows)
     return rows
+
+
+def _rows_of(bundle: Bundle, job_id: str, name: str) -> list[Any]:
+    """The rows of a table; none where the store that wrote the file had no such table yet."""
+    member = f"{job_id}/{name}.json"
+    if member not in bundle.members and not schema.has_table(bundle.manifest["schema"], name):
+        return []
+    return _listed(bundle.document(member))
 
 
 def _checked(table: Table, row: Any) -> Row:
@@ -409,7 +422,7 @@ def _is_same(store: RunStore, job_id: str, rows: Mapping[str, list[Row]], bundle
     """Whether the store's run of this id is the packed one, or what became of it by taking it in."""
     ours = store.job_rows(job_id)
     for name in rows:
-        if name == "events":
+        if name in _WORKED_OUT:
             continue
         mine = [_compared(row) for row in ours[name]]
         if mine != [_compared(row) for row in rows[name]]:

@@ -51,11 +51,11 @@ from cifar_core.store.values import clean_text, parse_time
 
 Row = dict[str, Any]
 
-OF_RUN = {"runs": "id", "epochs": "run_id", "events": "run_id"}
+OF_RUN = {"runs": "id", "epochs": "run_id", "exports": "run_id", "events": "run_id"}
 OF_SEARCH = {"searches": "id", "trials": "search_id", "trial_epochs": "search_id", "events": "search_id"}
 """The tables that hold a job, parents first, and the column with its id."""
 
-ALL = ("searches", "runs", "epochs", "trials", "trial_epochs", "events", "image_notes")
+ALL = ("searches", "runs", "epochs", "exports", "trials", "trial_epochs", "events", "image_notes")
 """Every table that is backed up, parents first. Points inside an epoch are of no use elsewhere."""
 
 _BATCH = 500

@@ -28,8 +28,11 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISIONS: tuple[str, ...] = ("0001", "0002")
+REVISIONS: tuple[str, ...] = ("0001", "0002", "0003")
 """Every revision that this release knows, oldest first; the last is what it works with."""
+
+FIRST_IN: dict[str, str] = {"exports": "0003"}
+"""Tables that came later, and the revision that brought them."""
 
 METRICS: tuple[str, ...] = (
     "accuracy",
@@ -221,6 +224,27 @@ trial_epochs = Table(
     Index(None, "search_id", "revision"),
 )
 
+exports = Table(
+    "exports",
+    metadata,
+    Column("run_id", String(80), ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("format", String(16), primary_key=True),
+    Column("quantize", String(16), primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("images", Integer, nullable=False),
+    Column("verified_on", String(120), nullable=False),
+    Column("agreement", Double, nullable=False),
+    Column("max_difference", Double, nullable=False),
+    Column("accuracy", Double),
+    Column("reference_accuracy", Double),
+    Column("latency_ms", Double),
+    Column("reference_latency_ms", Double),
+    _time("created_at", nullable=False),
+    _revision(),
+)
+"""The last export of a run in each format; `quantize` is "" for none. The file itself is not kept."""
+
 events = Table(
     "events",
     metadata,
@@ -255,3 +279,8 @@ version_table = Table(
     Column("version_num", String(32), primary_key=True),
 )
 """Alembic's own; written here when a new store is made."""
+
+
+def has_table(revision: str, name: str) -> bool:
+    """Whether a store of this revision has the table: an archive of an older one lacks it."""
+    return revision >= FIRST_IN.get(name, REVISIONS[0])

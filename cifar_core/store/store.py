@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError
 from cifar_core import paths
 from cifar_core.errors import StoreError
 from cifar_core.store.database import Database, open_error
+from cifar_core.store.exports import Exports
 from cifar_core.store.leaderboard import Leaderboard
 from cifar_core.store.moving import Moving
 from cifar_core.store.notes import Notes
@@ -21,7 +22,7 @@ from cifar_core.store.searches import Searches
 _FILE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
 
-class RunStore(Runs, Searches, Moving, Leaderboard, Notes):
+class RunStore(Runs, Searches, Moving, Leaderboard, Exports, Notes):
     """Runs, searches and their histories in a database, and a folder of files for each run.
 
     Threads: one object may be used by many threads at once. Every call is one transaction of its

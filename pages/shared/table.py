@@ -21,7 +21,7 @@ STYLE = """<style>
 .lab-table th { text-align: left; font-size: 0.8rem; font-weight: 500; opacity: 0.72; }
 .lab-table th, .lab-table td { padding: 4px 14px 4px 0; white-space: nowrap;
   border-bottom: 1px solid rgb(128 128 128 / 25%); }
-.lab-table .n { text-align: right; }
+.lab-table .n { text-align: right; vertical-align: top; }
 .lab-table .w { white-space: normal; min-width: 5em; overflow-wrap: anywhere; vertical-align: top; }
 .lab-table.dotted .w { min-width: 9.5em; }
 .lab-table.pairs td:first-child { width: 40%; }

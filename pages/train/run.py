@@ -11,13 +11,13 @@ from cifar_core import report as reports
 from cifar_core.csv_text import csv_of
 from cifar_core.errors import ConfigError, RunNotFoundError, StoreError
 from cifar_core.fields import Setting
-from cifar_core.store import RunRecord, RunStore
+from cifar_core.store import RunRecord, RunState, RunStore
 from cifar_core.store.artifacts import PREDICTIONS
 from cifar_core.worker import LOG_FILE
 from pages.shared import figure, navigation, resources, words
 from pages.shared.table import STYLE, Fact, facts_html, table_html
 from pages.shared.words import date_and_time, model_title, number, plain
-from pages.train import _log, _panel
+from pages.train import _export, _log, _panel
 from pages.train._curves import View
 from pages.train._watch import STAYING, Watched
 
@@ -345,6 +345,8 @@ def _files(store: RunStore, run: Watched) -> None:
         path = store.artifact(run.id, MODEL_FILE)
         about = f"{words.size(there[MODEL_FILE].size)}; {FILES[MODEL_FILE]}"
         _download("Model", f"{run.id}.keras", path.read_bytes, about)
+        if run.state is RunState.FINISHED:
+            _export.show(store, run)
     else:
         st.caption("No trained model and no predictions yet: they are written when a run is finished.")
     if there:

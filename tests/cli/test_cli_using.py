@@ -79,12 +79,19 @@ def test_export(lab, run_id, tmp_path, monkeypatch):
     document = lab("export", run_id, "--format", "keras", "--json").document
     assert document["path"] == str(tmp_path / f"{run_id}.keras")
     assert document["agreement"] == 1.0
+    assert (document["images"], document["verified_on"]) == (50, "synthetic test")
+    assert document["accuracy"] == document["reference_accuracy"]
+    assert document["latency_ms"] > 0
     refused = lab("export", run_id, "--format", "keras")
     assert refused.status == 2
     assert "exists already" in refused.err
-    again = lab("export", run_id, "--format", "keras", "--force")
+    again = lab("export", run_id, "--format", "keras", "--force", "--test-images", "20")
     assert again.status == 0
-    assert "same class as the model on 100.00 % of 64 pictures" in again.out
+    assert "verified on 20 images: synthetic test" in again.out
+    assert "same class as the model  100.00 %" in again.out
+    (kept,) = lab("show", run_id, "--json").document["exports"]
+    assert (kept["format"], kept["images"], kept["agreement"]) == ("keras", 20, 1.0)
+    assert "exported, each file verified beside the network" in lab("show", run_id).out
 
 
 def test_a_damaged_model_is_an_error(lab, trained, run_id):

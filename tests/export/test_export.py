@@ -21,7 +21,7 @@ def need(form: str) -> None:
 
 @pytest.fixture(scope="module")
 def images():
-    return export._pictures()
+    return export._drawn()
 
 
 def trained(name: str, policy: str = "float32", **hyperparameters):
@@ -149,18 +149,74 @@ def test_overwrite_replaces_an_earlier_export(tmp_path, model, form):
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
 
 
+def answering(value):
+    """Stands for a file that gives every class of every image the same number."""
+    return lambda images: np.full((len(images), 10), value, np.float32)
+
+
 def test_a_file_that_does_not_agree_is_thrown_away(tmp_path, model, monkeypatch):
-    monkeypatch.setattr(export, "_run_saved_model", lambda _, images: np.full((len(images), 10), 0.1))
+    monkeypatch.setattr(export, "_open_saved_model", lambda _: answering(0.1))
     with pytest.raises(ExportError, match="does not agree"):
         export_model(model, "saved_model", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_gives_no_numbers_is_thrown_away(tmp_path, model, images, monkeypatch):
-    monkeypatch.setattr(export, "_run_saved_model", lambda _, images: np.full((len(images), 10), np.nan))
+    monkeypatch.setattr(export, "_open_saved_model", lambda _: answering(np.nan))
     with pytest.raises(ExportError, match="finite"):
         export_model(model, "saved_model", tmp_path / "out", images=images)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_quantized_file_that_mostly_disagrees_is_thrown_away(tmp_path, model, images, monkeypatch):
+    need("tflite")
+    opened = export._open_tflite
+
+    def shifted(path):
+        run = opened(path)
+        return lambda images: np.roll(run(images), 1, axis=1)
+
+    monkeypatch.setattr(export, "_open_tflite", shifted)
+    with pytest.raises(ExportError, match=r"float16 tflite file does not agree .* 0% of 64 images"):
+        export_model(model, "tflite", tmp_path / "x.tflite", quantize="float16", images=images)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", export.FORMATS)
+def test_a_damaged_file_is_thrown_away(tmp_path, model, form, monkeypatch):
+    need(form)
+    write = export._write
+
+    def damaged(model, form, path, *rest):
+        write(model, form, path, *rest)
+        file = path / "saved_model.pb" if path.is_dir() else path
+        file.write_bytes(file.read_bytes()[:1000])
+
+    monkeypatch.setattr(export, "_write", damaged)
+    with pytest.raises(ExportError, match=r"cannot be (run|loaded)"):
+        export_model(model, form, tmp_path / default_name("net", form))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_with_labels_both_accuracies_are_measured(tmp_path, model, images):
+    expected = np.asarray(model.predict_on_batch(images.astype(np.float32))).argmax(1)
+    labels = np.where(np.arange(len(images)) < 48, expected, (expected + 1) % 10)
+    result = export_model(model, "keras", tmp_path / "a.keras", images=images, labels=labels)
+    assert (result.accuracy, result.reference_accuracy) == (0.75, 0.75)
+    assert result.verified_on == "pictures given by the caller"
+    unlabelled = export_model(model, "keras", tmp_path / "b.keras")
+    assert (unlabelled.accuracy, unlabelled.reference_accuracy) == (None, None)
+    assert unlabelled.verified_on == "drawn pictures"
+    with pytest.raises(ConfigError, match="64 images and 63 labels"):
+        export_model(model, "keras", tmp_path / "c.keras", images=images, labels=labels[1:])
+
+
+def test_latency_is_the_median_of_single_images_after_the_first(monkeypatch):
+    seconds = iter(float(moment) for call in range(26) for moment in (0, 100 if call == 0 else call))
+    monkeypatch.setattr(export.time, "perf_counter", lambda: next(seconds))
+    shapes = []
+    assert export._latencies(lambda images: shapes.append(images.shape)) == [13_000.0]
+    assert shapes == [(1, 32, 32, 3)] * 26
 
 
 def test_a_converter_that_fails_leaves_nothing_and_says_why(tmp_path, model, monkeypatch):

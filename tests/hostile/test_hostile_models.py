@@ -294,6 +294,7 @@ def test_whatever_reads_a_model_refuses_it_in_words(plain, tmp_path, home):  # n
     import base64
 
     from cifar_core.cli.using import _load_model
+    from cifar_core.config import TrainConfig
     from cifar_core.export import export_model
     from cifar_core.inference import Answerer
 
@@ -313,6 +314,6 @@ def test_whatever_reads_a_model_refuses_it_in_words(plain, tmp_path, home):  # n
     with pytest.raises(ExportError, match="Lambda"):
         export_model(bad, "keras", tmp_path / "out.keras")
     with pytest.raises(CifarLabError, match="Lambda"):
-        _load_model(bad)
+        _load_model(bad, TrainConfig())
     assert not trace.exists()
     assert not (tmp_path / "out.keras").exists()

@@ -16,6 +16,7 @@ from tests.store import postgres
 from tests.store.full_store import DATASET, fill
 
 ON_BOTH = {
+    "test_store_exports",
     "test_store_leaderboard",
     "test_store_lifecycle",
     "test_store_live",

@@ -13,6 +13,17 @@ from cifar_core.config import SearchConfig, TrainConfig
 
 DATASET = {"name": "cifar10", "source": "local folder", "fingerprint": "f00d"}
 
+EXPORT = {
+    "format": "tflite",
+    "quantize": None,
+    "bytes": 1000,
+    "sha256": "0123456789abcdef" * 4,
+    "images": 20,
+    "verified_on": "cifar10 test",
+    "agreement": 1.0,
+    "max_difference": 1e-6,
+}
+
 
 def fill(store):
     """A search with its best run, a run in each other state, files, a note."""
@@ -49,6 +60,8 @@ def trained(store, *, state="finished", search_id=None, epochs=3, **settings):
         store.save_predictions(run_id, probabilities, np.arange(20) % 10, np.arange(20))
         store.write_artifact(run_id, "model.keras", b"a model" * 1000)
         store.finish(run_id, metrics={"accuracy": 0.5, "loss": 1.0, "ece": 0.05, "n": 20})
+        store.record_export(run_id, **{**EXPORT, "quantize": "int8"})
+        store.record_export(run_id, **EXPORT, accuracy=0.5, reference_accuracy=0.5, latency_ms=1.5)
     elif state == "stopping":
         store.record_step(run_id, 4, 1, 10, {"loss": 0.3})
         store.request_stop(run_id)

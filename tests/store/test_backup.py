@@ -283,6 +283,23 @@ def test_damaged_tables_are_refused_in_words(filled, file, tmp_path):
         assert not (tmp_path / "new").exists()
 
 
+def test_a_backup_of_a_release_that_knew_no_exports(filled, file, tmp_path):
+    before, _ = contents(filled)
+    backup(filled, file)
+    with zipfile.ZipFile(file) as archive:
+        about = json.loads(archive.read("manifest.json"))["about"]
+    del about["rows"]["exports"]
+    old = tmp_path / "old.zip"
+    rewritten(file, old, {"tables/exports.jsonl": lambda _: None}, {"schema": "0002", "about": about})
+    restore(old, tmp_path / "new")
+    with RunStore(tmp_path / "new") as store:
+        tables, _ = contents(store)
+        assert (tables["exports"], tables["epochs"]) == ([], before["epochs"])
+    bad = rewritten(file, tmp_path / "bad.zip", {"tables/exports.jsonl": lambda _: None})
+    with pytest.raises(ArchiveError, match="the table exports is missing"):
+        restore(bad, tmp_path / "other")
+
+
 @pytest.mark.usefixtures("filled")
 def test_the_commands(file, tmp_path, capsys):
     from cifar_core.cli import main

@@ -14,6 +14,7 @@ from cifar_core.config import TrainConfig
 from cifar_core.errors import StoreError, StoreVersionError
 from cifar_core.store import RunState, RunStore, database, schema
 from cifar_core.store import store as store_module
+from tests.store.full_store import EXPORT, contents, fill
 
 MIGRATIONS = Path(database.__file__).parent / "migrations"
 
@@ -90,6 +91,29 @@ def test_the_migrations_make_the_tables_that_new_stores_get(tmp_path):
     engine.dispose()
     with RunStore(tmp_path / "migrated.db") as store:
         assert store.get(store.create_run(TrainConfig())).state is RunState.QUEUED
+
+
+OLDER = {"0002": ["DROP TABLE exports"]}
+"""How to make a store of an earlier revision out of one of today: what came later goes."""
+
+
+@pytest.mark.parametrize("revision", OLDER)
+def test_a_store_of_an_earlier_revision_keeps_every_row(home, revision):
+    with RunStore() as store:
+        fill(store)
+        before, files = contents(store)
+        run_id = store.runs(state="finished")["id"].item()
+    execute(home / "lab.db", *OLDER[revision], f"UPDATE alembic_version SET version_num = '{revision}'")
+    with RunStore() as store:
+        assert store.exports(run_id).empty
+        assert contents(store) == ({**before, "exports": []}, files)
+        store.record_export(run_id, **EXPORT)
+        assert store.exports(run_id)["images"].tolist() == [EXPORT["images"]]
+        store.delete(run_id)
+    version, left = execute(
+        home / "lab.db", "SELECT version_num FROM alembic_version", "SELECT * FROM exports"
+    )
+    assert (version, left) == ([(schema.REVISIONS[-1],)], [])
 
 
 @pytest.fixture

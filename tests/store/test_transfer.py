@@ -30,7 +30,7 @@ from cifar_core.errors import (
 from cifar_core.store import RunState, RunStore, moving
 from cifar_core.store.states import UNFINISHED
 from cifar_core.transfer import check_packed, open_packed, pack, unpack
-from tests.store.full_store import contents, rewritten, trained
+from tests.store.full_store import EXPORT, contents, rewritten, trained
 
 STATES = [state.value for state in RunState]
 
@@ -192,6 +192,26 @@ def test_what_does_not_fit_on_the_disk_is_not_begun(store, other, file, monkeypa
     assert other.is_empty()
 
 
+def test_a_file_of_a_release_that_knew_no_exports(store, other, file, tmp_path):
+    run_id = trained(store)
+    pack(store, [run_id], file)
+    old = rewritten(
+        file, tmp_path / "old.zip", {f"{run_id}/exports.json": lambda _: None}, {"schema": "0002"}
+    )
+    unpack(other, old)
+    assert other.exports(run_id).empty
+    assert other.history(run_id).equals(store.history(run_id))
+
+
+def test_an_export_made_here_does_not_make_it_another(store, other, file):
+    run_id = trained(store)
+    pack(store, [run_id], file)
+    unpack(other, file)
+    other.record_export(run_id, **{**EXPORT, "format": "onnx"})
+    assert unpack(other, file)[0].outcome == "there already"
+    assert other.exports(run_id)["format"].tolist() == ["onnx", "tflite", "tflite"]
+
+
 # --- Files that are damaged or made to do harm ------------------------------------------------------
 
 
@@ -285,6 +305,11 @@ FORGED = [
     ("epochs.json", lambda text: text.replace(b"0.5", b"Infinity"), "Infinity"),
     ("epochs.json", lambda _: b"{}", "a list of rows"),
     ("events.json", lambda _: None, "events.json is missing"),
+    ("exports.json", lambda _: None, "exports.json is missing"),
+    ("exports.json", epochs(lambda rows: rows[0].update(agreement=1.5)), r"agreement must be in 0\.\.1"),
+    ("exports.json", epochs(lambda rows: rows[0].update(reference_accuracy=-1)), r"0\.\.1"),
+    ("exports.json", epochs(lambda rows: rows[0].update(bytes="many")), "exports.bytes"),
+    ("exports.json", epochs(lambda rows: rows[0].update(run_id="other-123456")), "belong to another"),
     ("files/predictions.npz", lambda _: b"PK", "predictions.npz"),
     ("files/checkpoint.npz", lambda _: pickled(), "Python objects"),
     ("files/checkpoint.npz", lambda content: content[:1000], "not a whole file of arrays"),
