@@ -62,7 +62,7 @@ def calls(monkeypatch, tiny):
         cifar_core.cli.tuning,
         cifar_core.cli.study,
     ):
-        monkeypatch.setattr(module, "load_framework", lambda: None)
+        monkeypatch.setattr(module, "load_framework", lambda _: None)
     monkeypatch.setattr(cifar_core.cli.training, "load_images", lambda _: tiny)
     return made
 
