@@ -35,7 +35,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from cifar_core import paths
+from cifar_core import paths, pipes
 from cifar_core.errors import CifarLabError, ConfigError
 from cifar_core.models import model_config
 from cifar_core.models.base import ModelConfig
@@ -373,10 +373,8 @@ def _ask_process(name: str, config: ModelConfig) -> Architecture:
 
 def _environment() -> dict[str, str]:
     """The process needs no GPU, few words, and this very package on its path."""
-    package_root = str(Path(__file__).parents[1])
-    path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
     quiet = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return {**os.environ, **quiet, "PYTHONPATH": path}
+    return {**pipes.package_environment(), **quiet}
 
 
 def main(arguments: list[str] | None = None) -> None:

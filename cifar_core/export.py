@@ -16,7 +16,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -387,14 +387,8 @@ def _write(
             path, format="litert", verbose=False, **_converter_options(quantize, calibration)
         ),
     }
-    try:
+    with _in_words(format, f"The conversion to {format} failed"):
         writers[format]()
-    except CifarLabError:
-        raise
-    except ImportError as error:
-        raise _lacking(format, error) from error
-    except Exception as error:  # each converter raises errors of its own
-        raise ExportError(f"The conversion to {format} failed: {type(error).__name__}: {error}") from error
 
 
 def _with_erf(model: keras.Model) -> keras.Model:
@@ -435,16 +429,21 @@ def _lacking(format: str, error: ImportError) -> ExportError:  # noqa: A002
     return ExportError(f"Exporting to {format} needs more packages ({error}): pip install {packages}")
 
 
+def _damage_in_words(format: str) -> AbstractContextManager[None]:  # noqa: A002
+    return _in_words(format, f"The {format} file cannot be run")
+
+
 @contextmanager
-def _damage_in_words(format: str) -> Iterator[None]:  # noqa: A002
+def _in_words(format: str, failed: str) -> Iterator[None]:  # noqa: A002
+    """Whatever goes wrong as an ExportError that begins with `failed`, or names the packages that lack."""
     try:
         yield
     except CifarLabError:
         raise
     except ImportError as error:
         raise _lacking(format, error) from error
-    except Exception as error:  # each runtime raises errors of its own
-        raise ExportError(f"The {format} file cannot be run: {type(error).__name__}: {error}") from error
+    except Exception as error:  # each converter and runtime raises errors of its own
+        raise ExportError(f"{failed}: {type(error).__name__}: {error}") from error
 
 
 def _in_batches(run: Runner, images: np.ndarray) -> np.ndarray:

@@ -39,6 +39,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from cifar_core import pipes
 from cifar_core.errors import CifarLabError
 from cifar_core.labels import IMAGE_SHAPE, NUM_CLASSES
 from cifar_core.model_file import load_model
@@ -161,27 +162,24 @@ class Inference:
 
     def _exchange(self, question: dict[str, Any]) -> dict[str, Any]:
         self._asked += 1
-        line = json.dumps({"id": self._asked, **question}) + "\n"
-        if not self._send(line):
+        message = {"id": self._asked, **question}
+        if not self._send(message):
             # It ended while nobody asked, by itself or otherwise: a new one is as good.
             self._end()
-            if not self._send(line):
+            if not self._send(message):
                 raise InferenceError(self._last_words("could not be started"))
         while True:
             answer = self._next_line()
             if answer["id"] == self._asked:
                 return answer
 
-    def _send(self, line: str) -> bool:
+    def _send(self, message: dict[str, Any]) -> bool:
         process = self._process if self.running() else self._start()
         assert process is not None
-        assert process.stdin is not None
         try:
-            process.stdin.write(line)
-            process.stdin.flush()
-        except (BrokenPipeError, ValueError):
+            return pipes.send(process.stdin, message)
+        except ValueError:  # its input is closed already
             return False
-        return True
 
     def _next_line(self) -> dict[str, Any]:
         try:
@@ -224,7 +222,7 @@ class Inference:
             process.kill()
             process.wait()
             for stream in (process.stdin, process.stdout):
-                _close_quietly(stream)
+                pipes.close(stream)
         if self._complaints is not None:
             self._complaints.close()
             self._complaints = None
@@ -251,22 +249,12 @@ def _read(stream: IO[str], answers: queue.Queue[str | None]) -> None:
         answers.put(None)
 
 
-def _close_quietly(stream: IO[str] | None) -> None:
-    if stream is not None:
-        try:
-            stream.close()
-        except BrokenPipeError:  # what was still to be written has no reader any more
-            return
-
-
 def _environment() -> dict[str, str]:
     """Single images need no GPU, which a training may be using to the last byte."""
-    package_root = str(Path(__file__).parents[1])
-    path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
     quiet = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}
     if find_spec("tensorflow") is not None:  # it starts to answer sooner, also what JAX has trained
         quiet["KERAS_BACKEND"] = "tensorflow"
-    return {**os.environ, **quiet, "PYTHONPATH": path}
+    return {**pipes.package_environment(), **quiet}
 
 
 def _packed(array: np.ndarray) -> str:
@@ -375,22 +363,14 @@ def main(arguments: list[str]) -> None:
     """Answer until standard input ends, or nothing is asked for a while."""
     idle_s = float(arguments[0]) if arguments else IDLE_SECONDS
     os.nice(NICENESS)
-    out = _own_output()
+    out = pipes.own_output()
     answerer = Answerer()
     watch = _watch(idle_s)
     for line in sys.stdin:
         watch.cancel()
-        out.write(json.dumps(answerer.answer(json.loads(line))) + "\n")
-        out.flush()
+        pipes.send(out, answerer.answer(json.loads(line)))
         watch = _watch(idle_s)
     watch.cancel()
-
-
-def _own_output() -> IO[str]:
-    """Standard output for answers alone: whatever else is printed goes to standard error."""
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return out
 
 
 def _watch(idle_s: float) -> threading.Timer:

@@ -22,6 +22,7 @@ from typing import IO, TextIO
 import numpy as np
 
 from cifar_core import paths
+from cifar_core.config import TrainConfig
 from cifar_core.data import Dataset, load_dataset
 from cifar_core.data.dataset import stratified
 from cifar_core.errors import CifarLabError, ConfigError, DataError
@@ -138,6 +139,14 @@ def download_path(run_id: str, format: str, quantize: str | None) -> Path:  # no
     return _cache() / (f"{name}.zip" if format == "saved_model" else name)
 
 
+def settings_if_known(record: RunRecord) -> TrainConfig | None:
+    """None for settings of another release: a network can be exported without them."""
+    try:
+        return record.config
+    except ConfigError:
+        return None
+
+
 def sweep_downloads(store: RunStore, keep: Path | None = None) -> list[Path]:
     """Remove from the cache what belongs to no run any more, and the oldest of what is too much.
 
@@ -236,7 +245,9 @@ def main(arguments: list[str] | None = None) -> int:
         check_format(chosen.format, chosen.quantize)
         with RunStore() as store, _only_ours() as ours:
             record = store.get(chosen.run)
-            _prepare(record)
+            config = settings_if_known(record)
+            if config is not None:
+                prepare(config)
 
             def tell(share: float, text: str) -> None:
                 print(json.dumps([share, text]), file=ours, flush=True)
@@ -246,14 +257,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(" ".join(str(error).split()), file=sys.stderr)
         return error.exit_status
     return 0
-
-
-def _prepare(record: RunRecord) -> None:
-    """The framework as the run's settings want it, where this release can read them."""
-    try:
-        prepare(record.config)
-    except ConfigError:
-        return
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ environment variable that is read once, when TensorFlow loads: a choice for a pr
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -70,10 +71,15 @@ class Choice:
     batch_size: int
     source: str = "rules"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that a process needs before it loads TensorFlow, to compute so."""
+        return {} if self.onednn is None else {ONEDNN_VARIABLE: str(int(self.onednn))}
+
 
 def choice(config: TrainConfig) -> Choice:
     """What is fastest for these settings here. What the settings fix (precision, jit) stays as it is."""
-    measured = [row for row in _measured(config) if _allowed(config, row)]
+    measured = _measured(config)
     if not measured:
         return _by_rule(config)
     near = min((row["batch_size"] for row in measured), key=lambda size: abs(size - config.batch_size))
@@ -89,17 +95,17 @@ def choice(config: TrainConfig) -> Choice:
 
 def resolve_precision(config: TrainConfig) -> str:
     """The dtype policy that a run takes: the chosen one, or for "auto" what is fastest here."""
-    return choice(config).precision if config.precision == "auto" else config.precision
+    return choice(config).precision
 
 
 def resolve_jit(config: TrainConfig) -> bool:
     """Whether the step is compiled with XLA: as chosen, or for "auto" what is fastest here."""
-    return choice(config).jit if config.jit == "auto" else config.jit == "on"
+    return choice(config).jit
 
 
 def suggestion(config: TrainConfig) -> str | None:
     """One sentence where another batch size was measured to be clearly faster here, else None."""
-    rows = [row for row in _measured(config) if _allowed(config, row)]
+    rows = _measured(config)
     own = [_speed(row) for row in rows if row["batch_size"] == config.batch_size]
     if not own:
         return None
@@ -115,8 +121,7 @@ def suggestion(config: TrainConfig) -> str | None:
 
 def framework_environment(config: TrainConfig) -> dict[str, str]:
     """Variables that a process needs before it loads TensorFlow, for these settings."""
-    onednn = choice(config).onednn
-    return {} if onednn is None else {ONEDNN_VARIABLE: str(int(onednn))}
+    return choice(config).environment
 
 
 def prepare(config: TrainConfig) -> None:
@@ -146,7 +151,7 @@ def remember(model: str, design: Mapping[str, Any], rows: Iterable[Mapping[str, 
 
     Args:
         model: the architecture.
-        design: its hyperparameters; those that are words tell one design from another.
+        design: its hyperparameters; `design_words` tell one design from another.
         rows: mappings with precision, jit, onednn, batch_size and images_per_second.
 
     Returns:
@@ -168,6 +173,11 @@ def remember(model: str, design: Mapping[str, Any], rows: Iterable[Mapping[str, 
     written.write_text(json.dumps(document, indent=1), encoding="utf-8")
     written.replace(path)
     return path
+
+
+def design_words(hyperparameters: Mapping[str, Any]) -> dict[str, str]:
+    """The hyperparameters that make a design, and not a size or a strength: those that are words."""
+    return {name: value for name, value in hyperparameters.items() if isinstance(value, str)}
 
 
 def measurements_file() -> Path:
@@ -243,8 +253,10 @@ _ROW = ("precision", "jit", "onednn", "batch_size", "images_per_second")
 
 
 def _measured(config: TrainConfig) -> list[dict[str, Any]]:
+    """This machine's rows for these settings' network, of those that the settings leave a choice of."""
     rows = _read(measurements_file()).get(_key(config.model, config.hyperparameters.model_dump()), [])
-    return [row for row in rows if _is_row(row)] if isinstance(rows, list) else []
+    known = filter(_is_row, rows) if isinstance(rows, list) else ()
+    return [row for row in known if _allowed(config, row)]
 
 
 def _allowed(config: TrainConfig, row: Mapping[str, Any]) -> bool:
@@ -274,10 +286,15 @@ def _key(model: str, design: Mapping[str, Any]) -> str:
     """Machine, framework and network. Another TensorFlow or another machine with this home counts anew."""
     device = device_summary()
     machine = device.name if device.kind == "gpu" else f"{cpu_name()} x{usable_cores()}"
-    words = [f"{name}={value}" for name, value in sorted(design.items()) if isinstance(value, str)]
+    words = [f"{name}={value}" for name, value in sorted(design_words(design).items())]
     backend = keras_backend()
-    framework = [f"keras {version('keras')}", *([] if backend == "tensorflow" else [backend])]
+    framework = [f"keras {_keras_version()}", *([] if backend == "tensorflow" else [backend])]
     return " | ".join([machine, *framework, model, *words])
+
+
+@functools.cache
+def _keras_version() -> str:
+    return version("keras")
 
 
 def _read(path: Path) -> dict[str, Any]:

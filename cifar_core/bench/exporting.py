@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from cifar_core.bench.subjects import STUDY_BATCH
 from cifar_core.config import TrainConfig
 from cifar_core.data.synthetic import synthetic_dataset
 from cifar_core.errors import ExportError
 from cifar_core.export import default_name, export_model
+from cifar_core.labels import NUM_CLASSES
 from cifar_core.training import build_model, without_optimizer
 
 LEARNED = 640
@@ -24,7 +27,7 @@ def exported(settings: dict[str, Any], folder: str) -> Callable[..., dict[str, A
     scenes = synthetic_dataset(0, LEARNED, COMPARED)
     config = TrainConfig(**settings)
     model = build_model(config, 1, precision="float32", jit=False)
-    targets = _one_hot(scenes.y_train)
+    targets = keras.utils.to_categorical(scenes.y_train, NUM_CLASSES)
     model.fit(scenes.x_train, targets, batch_size=STUDY_BATCH, verbose=0)
     bare = without_optimizer(config, model, "float32")  # as a run's own file
 
@@ -50,9 +53,3 @@ def exported(settings: dict[str, Any], folder: str) -> Callable[..., dict[str, A
         }
 
     return measured
-
-
-def _one_hot(labels: Any) -> Any:
-    import keras
-
-    return keras.utils.to_categorical(labels, 10)

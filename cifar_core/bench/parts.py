@@ -27,7 +27,6 @@ from cifar_core.bench.subjects import (
 )
 from cifar_core.bench.turns import Measured, Task, Tell, in_processes, in_turns
 from cifar_core.config import TrainConfig
-from cifar_core.devices import ONEDNN_VARIABLE
 from cifar_core.errors import BenchError
 
 STUDY_IMAGES = 40_000
@@ -287,11 +286,10 @@ def _fixed(config: TrainConfig, one: speed.Choice) -> TrainConfig:
 def _trial(config: TrainConfig, one: speed.Choice, images: int) -> Task:
     """A process for each way to compute, which takes all batch sizes: one for each would be dozens."""
     settings = _fixed(config, one).replace(batch_size=STUDY_BATCH).model_dump(mode="json")
-    environment = {} if one.onednn is None else {ONEDNN_VARIABLE: str(int(one.onednn))}
     return Task(
         "cifar_core.bench.fits:at_any_batch",
         {"settings": settings, "images": images},
-        environment,
+        one.environment,
         {"batch_size": one.batch_size},
     )
 

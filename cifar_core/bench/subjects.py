@@ -86,9 +86,7 @@ def _plain(config: TrainConfig) -> TrainConfig:
 
 
 def _words(config: TrainConfig) -> dict[str, str]:
-    """The hyperparameters that make a design: those that are words."""
-    values = config.hyperparameters.model_dump()
-    return {name: value for name, value in values.items() if isinstance(value, str)}
+    return speed.design_words(config.hyperparameters.model_dump())
 
 
 def _title(model: str, first: TrainConfig, config: TrainConfig) -> str:

@@ -11,7 +11,6 @@ standard output, one JSON text a line. Its input is also its lifeline: it ends w
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,9 +18,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any
 
+from cifar_core import pipes
 from cifar_core.devices import ONEDNN_VARIABLE
 from cifar_core.errors import BenchError
 
@@ -29,8 +28,6 @@ Measured = dict[str, Any]
 """What one round of a variant came to; "seconds" is always among it."""
 Tell = Callable[[str], None]
 
-_ROOT = str(Path(__file__).parents[2])
-"""Where this package stands, so that a worker finds it whatever the current folder."""
 _SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 """Several processes have models on one card at the same time: none may take all its memory."""
 _LAST_LINES = 5
@@ -122,20 +119,20 @@ class _Worker:
 
     def __init__(self, name: str, task: Task, said: IO[bytes]) -> None:
         self._said = said
-        found = os.pathsep.join(filter(None, [_ROOT, os.getenv("PYTHONPATH")]))
-        ours = {name: value for name, value in os.environ.items() if name != ONEDNN_VARIABLE}
+        ours = pipes.package_environment()
+        ours.pop(ONEDNN_VARIABLE, None)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cifar_core.bench.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,
             text=True,
-            env={**_SHARED_GPU, **ours, "PYTHONPATH": found, **task.environment},
+            env={**_SHARED_GPU, **ours, **task.environment},
             start_new_session=True,  # Ctrl+C is for the measuring process, which then ends this one
         )
         self._prepared = False
         self._name = name
-        self._send({"maker": task.maker, "options": dict(task.options)})
+        pipes.send(self._process.stdin, {"maker": task.maker, "options": dict(task.options)})
 
     def __enter__(self) -> _Worker:
         return self
@@ -146,7 +143,7 @@ class _Worker:
         self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
-        self._close_orders()
+        pipes.close(self._process.stdin)
 
     def measure(self, name: str, each: Mapping[str, Any]) -> Measured:
         """One round. The first waits until the process has prepared it."""
@@ -154,23 +151,8 @@ class _Worker:
         if not self._prepared:
             self._answer()
             self._prepared = True
-        self._send(dict(each))
+        pipes.send(self._process.stdin, each)
         return self._answer()
-
-    def _send(self, message: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            return  # it has died; whoever waits for its answer is told
-
-    def _close_orders(self) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.close()
-        except BrokenPipeError:
-            return  # an order that it no longer took
 
     def _answer(self) -> Measured:
         assert self._process.stdout is not None

@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
+from cifar_core import pipes
 from cifar_core.errors import CifarLabError
 
 
@@ -33,9 +34,9 @@ def serve(orders: IO[str], answers: IO[str]) -> None:
         except Exception as error:
             traceback.print_exc()
             plain = isinstance(error, CifarLabError)
-            _answer(answers, failed=str(error) if plain else f"{type(error).__name__}: {error}")
+            pipes.send(answers, {"failed": str(error) if plain else f"{type(error).__name__}: {error}"})
             return
-        _answer(answers, did=done)
+        pipes.send(answers, {"did": done})
 
 
 def _made(order: dict[str, Any]) -> Callable[..., dict[str, Any]]:
@@ -57,16 +58,5 @@ def _listened_to(orders: IO[str]) -> Iterator[dict[str, Any]]:
         yield json.loads(waiting.get())
 
 
-def _answer(answers: IO[str], **message: Any) -> None:
-    try:
-        answers.write(json.dumps(message) + "\n")
-        answers.flush()
-    except BrokenPipeError:
-        return  # nobody listens any more; the orders end too, and with them this process
-
-
 if __name__ == "__main__":
-    # What frameworks print must not get between the answers.
-    lines = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    serve(sys.stdin, lines)
+    serve(sys.stdin, pipes.own_output())

@@ -12,7 +12,7 @@ import numpy as np
 from cifar_core.cli.base import command, json_option, run_argument
 from cifar_core.cli.framework import load_framework, quiet
 from cifar_core.cli.output import percent, print_json, print_pairs, print_rows, printable
-from cifar_core.errors import ConfigError, RunStateError, StoreError
+from cifar_core.errors import RunStateError, StoreError
 from cifar_core.labels import CLASS_NAMES
 from cifar_core.model_file import load_model
 
@@ -136,14 +136,14 @@ def export(
     figures are kept with the run, and `show` prints them.
     """
     from cifar_core.export import check_format, check_request, default_name
-    from cifar_core.run_export import export_run
+    from cifar_core.run_export import export_run, settings_if_known
     from cifar_core.store import RunStore
 
     check_format(form, quantize)
     record, _ = stored_model(run)
     target = (output or Path(default_name(record.id, form, quantize))).expanduser().absolute()
     check_request(form, target, quantize, overwrite=force)
-    load_framework(_settings_if_known(record))
+    load_framework(settings_if_known(record))
     with quiet():
         result = export_run(
             RunStore(),
@@ -211,14 +211,6 @@ def _dataset(record: RunRecord) -> Dataset:
     from cifar_core.data import load_dataset
 
     return load_dataset(record.config.dataset)
-
-
-def _settings_if_known(record: RunRecord) -> TrainConfig | None:
-    """None for settings of another release: a network can be exported without them."""
-    try:
-        return record.config
-    except ConfigError:
-        return None
 
 
 def _load_model(path: Path, config: TrainConfig) -> keras.Model:

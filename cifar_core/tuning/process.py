@@ -31,6 +31,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from cifar_core import pipes
 from cifar_core.config import SearchConfig
 from cifar_core.errors import CifarLabError, TrainingError
 from cifar_core.recorder import Progress
@@ -38,8 +39,6 @@ from cifar_core.speed import framework_environment
 from cifar_core.tuning.space import trial_config
 from cifar_core.tuning.trial import Order, Outcome, Trainer, TrialImages
 
-_ROOT = str(Path(__file__).parents[2])
-"""Where this package stands, so that a worker finds it whatever the current folder."""
 POLL_S = 0.2
 """How often a waiting search looks for a wish to stop."""
 PATIENCE_S = 60.0
@@ -92,7 +91,6 @@ class _Worker:
 
     def __init__(self, config: SearchConfig, folder: Path, environment: Mapping[str, str]) -> None:
         self.trained = 0
-        found = os.pathsep.join(filter(None, [_ROOT, os.getenv("PYTHONPATH")]))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cifar_core.tuning.process"],
             stdin=subprocess.PIPE,
@@ -100,8 +98,7 @@ class _Worker:
             text=True,
             env={
                 **framework_environment(trial_config(config)),
-                **os.environ,
-                "PYTHONPATH": found,
+                **pipes.package_environment(),
                 **environment,
             },
             start_new_session=True,  # Ctrl+C is for the searching process, which then ends this one in order
@@ -109,14 +106,14 @@ class _Worker:
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self._send({"config": config.model_dump(mode="json"), "folder": str(folder)})
+        pipes.send(self._process.stdin, {"config": config.model_dump(mode="json"), "folder": str(folder)})
 
     def train(
         self, order: Order, report: Callable[[Progress], None], should_stop: Callable[[], bool]
     ) -> Outcome:
         from cifar_core.callbacks import StopRequested
 
-        self._send(asdict(order))
+        pipes.send(self._process.stdin, asdict(order))
         while True:
             answer = self._answer(should_stop)
             if answer is None and not should_stop():
@@ -133,7 +130,7 @@ class _Worker:
 
     def close(self) -> None:
         """End the worker in order; by force if it does not heed."""
-        self._end_orders()
+        pipes.close(self._process.stdin)
         try:
             self._process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
@@ -148,7 +145,7 @@ class _Worker:
         deadline: float | None = None
         while True:
             if should_stop():
-                self._end_orders()
+                pipes.close(self._process.stdin)
                 deadline = deadline or time.monotonic() + PATIENCE_S
             if deadline is not None and time.monotonic() > deadline:
                 self._process.kill()
@@ -156,21 +153,6 @@ class _Worker:
                 return self._answers.get(timeout=POLL_S)
             except queue.Empty:
                 continue
-
-    def _send(self, message: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            return  # it has died; whoever waits for its answer is told
-
-    def _end_orders(self) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.close()
-        except BrokenPipeError:
-            return  # it has died, which is what was wanted
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -226,7 +208,7 @@ def serve(orders: IO[str], answers: IO[str]) -> None:
     ended = threading.Event()
     threading.Thread(target=_listen, args=(orders, waiting, ended), daemon=True).start()
     while (order := waiting.get()) is not None:
-        _answer(answers, **_carried_out(trainer, order, answers, ended))
+        pipes.send(answers, _carried_out(trainer, order, answers, ended))
 
 
 def _listen(orders: IO[str], waiting: queue.Queue[Order | None], ended: threading.Event) -> None:
@@ -246,7 +228,7 @@ def _carried_out(trainer: Trainer, order: Order, answers: IO[str], ended: thread
     try:
         outcome = trainer.train(
             order,
-            report=lambda report: _answer(answers, report=asdict(report)),
+            report=lambda report: pipes.send(answers, {"report": asdict(report)}),
             should_stop=ended.is_set,
         )
     except StopRequested:
@@ -259,16 +241,5 @@ def _carried_out(trainer: Trainer, order: Order, answers: IO[str], ended: thread
     return {"outcome": asdict(outcome)}
 
 
-def _answer(answers: IO[str], **message: Any) -> None:
-    try:
-        answers.write(json.dumps(message) + "\n")
-        answers.flush()
-    except BrokenPipeError:
-        return  # nobody listens any more; the orders end too, and with them this process
-
-
 if __name__ == "__main__":
-    # What frameworks print must not get between the answers.
-    lines = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    serve(sys.stdin, lines)
+    serve(sys.stdin, pipes.own_output())
