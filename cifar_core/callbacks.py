@@ -23,6 +23,7 @@ from cifar_core.checkpoint import (
 from cifar_core.config import TrainConfig
 from cifar_core.errors import DivergedError
 from cifar_core.evaluation import predict_probabilities
+from cifar_core.parallel import alone
 from cifar_core.recorder import STEP_SECONDS, Progress, Recorder
 
 ANSWERS_BATCH = 500
@@ -79,10 +80,15 @@ class Session(keras.callbacks.Callback):
         progressed: Progressed,
         answers: AnswerLog | None = None,
         best_weights: list[np.ndarray] | None = None,
+        network: keras.Model | None = None,
     ) -> None:
+        """
+        Args:
+            network: asked for the recorded answers, with the fitted one's weights; itself where None.
+        """
         super().__init__()
         self.config, self.recorder, self.steered = config, recorder, steered
-        self.answers = answers
+        self.answers, self.network = answers, network
         self.steps, self.images = steps, images
         self.progressed = progressed
         self.best_weights = best_weights
@@ -191,17 +197,18 @@ class Session(keras.callbacks.Callback):
         if self.answers is None:
             return
         self.recorder.stage(f"recording the answers after epoch {epoch + 1}")
-        with _weights(self.model, kept_weights(self.model)):
-            self.answers.record(self._predict)
+        network = self.network or self.model
+        with alone(), _weights(network, kept_weights(self.model)):
+            self.answers.record(lambda images: self._predict(network, images))
 
-    def _predict(self, images: np.ndarray) -> np.ndarray:
+    def _predict(self, network: keras.Model, images: np.ndarray) -> np.ndarray:
         """Probabilities, one batch after the other, so that Stop is heard in between."""
         parts = []
         for start in range(0, len(images), ANSWERS_BATCH):
             if self.recorder.stop_requested():
                 raise StopRequested
             batch = images[start : start + ANSWERS_BATCH]
-            parts.append(predict_probabilities(self.model, batch, ANSWERS_BATCH))
+            parts.append(predict_probabilities(network, batch, ANSWERS_BATCH))
         return np.concatenate(parts)
 
     def _remember(self) -> dict[str, dict[str, Any]]:

@@ -328,6 +328,15 @@ class TrainConfig(Settings):
         group="Device",
     )
 
+    devices: int = setting(
+        1,
+        ge=1,
+        le=16,
+        step=1,
+        help="GPUs of this machine that share each batch in equal parts; pays for large networks.",
+        group="Device",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _gather_hyperparameters(cls, values: Any) -> Any:
@@ -408,6 +417,11 @@ def _contradictions(config: TrainConfig) -> list[tuple[bool, str]]:
             config.optimizer == "adamw" and config.weight_decay == 0,
             "adamw needs a weight_decay above 0 (0.004 is usual); for none, take optimizer='adam'.",
         ),
+        (
+            config.batch_size % config.devices != 0,
+            f"devices ({config.devices}) must share a batch equally; got batch_size={config.batch_size}. "
+            f"Set batch_size to a multiple of {config.devices}.",
+        ),
     ]
 
 
@@ -471,6 +485,11 @@ class SearchConfig(Settings):
         known = train_settings(self.model)
         for name, value in self.base.items():
             _check_shared(self.model, known, name, value)
+        if self.base.get("devices", 1) != 1:
+            raise ConfigError(
+                f"A search trains each trial on one device; got devices={shown(self.base['devices'])}. Set "
+                "devices=1, and workers to the number of GPUs: their trials then run side by side."
+            )
         for name, values in self.space.items():
             _check_dimension(self.model, known, name, values)
         return self

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cifar_core.config import TrainConfig
-from cifar_core.devices import device_summary
+from cifar_core.devices import device_summary, visible_gpus
 from cifar_core.errors import ConfigError, RunNotFoundError, RunStateError
 from cifar_core.speed import framework_environment
 from cifar_core.store import RunState, RunStore
@@ -41,16 +41,39 @@ RESTART_DELAY_S = 10.0
 """How long to wait before another reserve is started when one died without an order."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Slot:
-    """One device and the worker process that serves it."""
+    """One device and the worker process that serves it.
+
+    `gpu` is what CUDA calls it, None for the CPU. While a run is shared by several devices, one slot has
+    the others for `partners`, and they are `lent`.
+    """
 
     device: str
-    environment: dict[str, str] = field(default_factory=dict)
+    gpu: str | None = None
     framework: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[str] | None = None
     ordered: bool = False
     not_before: float = 0.0
+    partners: list[_Slot] = field(default_factory=list)
+    lent: bool = False
+
+    @property
+    def devices(self) -> str:
+        """Names of all that its worker uses, joined by commas, as the store knows them."""
+        return ",".join([self.device, *(partner.device for partner in self.partners)])
+
+    @property
+    def environment(self) -> dict[str, str]:
+        gpus = [slot.gpu for slot in (self, *self.partners) if slot.gpu is not None]
+        return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
+
+    def share_with(self, partners: list[_Slot]) -> None:
+        for slot in self.partners:
+            slot.lent = False
+        for slot in partners:
+            slot.lent = True
+        self.partners = partners
 
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
@@ -114,17 +137,24 @@ class Supervisor:
             self._press()
         waiting = self.store.count(RunState.QUEUED, "any")
         for slot in self._slots:
+            if slot.lent:
+                continue
             if waiting and not slot.ordered:
-                self._order(slot)
-                waiting -= 1
+                if not self._undecided():
+                    self._order(slot)
             elif self.reserve and not slot.alive() and time.monotonic() >= slot.not_before:
                 slot.process = self._spawn(slot)
 
+    def _undecided(self) -> bool:
+        """Whether a worker has the word and has not taken a job yet: what waits after it is not known then,
+        and the next worker is made to suit what waits."""
+        sent = [slot.process.pid for slot in self._slots if slot.ordered and slot.process is not None]
+        return not all(self.store.running_under(pid) for pid in sent)
+
     def _order(self, slot: _Slot) -> None:
         """Give the slot's worker the word, starting it first where there is none."""
-        if self.store.busy(slot.device):
+        if self.store.busy(slot.device) or not self._suit_next(slot):
             return
-        self._suit_next(slot)
         if not slot.alive():
             slot.process = self._spawn(slot)
         assert slot.process is not None
@@ -137,20 +167,43 @@ class Supervisor:
             return  # it died in this moment; the next round buries it and starts another
         slot.ordered = True
 
-    def _suit_next(self, slot: _Slot) -> None:
-        """How the framework computes is fixed when it loads: a reserve that loaded it otherwise than the
-        next run wants is sent home, and one that suits is started in its place."""
+    def _suit_next(self, slot: _Slot) -> bool:
+        """Make the slot what the next job wants; False where it must wait for other devices.
+
+        Which devices a process sees and how the framework computes is fixed when it loads: a reserve that
+        loaded it otherwise is sent home, and one that suits is started in its place."""
+        config = self._next_settings()
+        if config is None:
+            framework, partners = slot.framework, []
+        else:
+            framework = framework_environment(config)
+            partners = self._free_beside(slot)[: config.devices - 1]
+            if len(partners) < min(config.devices, len(self._slots)) - 1:
+                return False
+        if framework != slot.framework or partners:
+            slot.framework = framework
+            self._dismiss(slot)
+        slot.share_with(partners)
+        return True
+
+    def _next_settings(self) -> TrainConfig | None:
+        """Of the run that waits first; None for a search, whose trials have processes of their own."""
         job = self.store.next_waiting("any")
-        if job is None or job.startswith(SEARCH_PREFIX):  # a search's trials have processes of their own
-            return
+        if job is None or job.startswith(SEARCH_PREFIX):
+            return None
         try:
-            wanted = framework_environment(self.store.get(job).config)
+            return self.store.get(job).config
         except (ConfigError, RunNotFoundError) as error:  # its worker says so, in its record
             log.info("%s: %s", job, error)
-            return
-        if wanted == slot.framework:
-            return
-        slot.framework = wanted
+            return None
+
+    def _free_beside(self, slot: _Slot) -> list[_Slot]:
+        """Other slots that nothing uses, the partners that it has already among them."""
+        others = [other for other in self._slots if other is not slot and not other.ordered]
+        free = [other for other in others if not other.lent or other in slot.partners]
+        return [other for other in free if not self.store.busy(other.device)]
+
+    def _dismiss(self, slot: _Slot) -> None:
         if slot.process is not None:
             _send_home(slot.process)
             slot.process = None
@@ -166,6 +219,7 @@ class Supervisor:
             if not slot.ordered:
                 slot.not_before = time.monotonic() + RESTART_DELAY_S
         slot.process, slot.ordered = None, False
+        slot.share_with([])
 
     def _record_death(self, process: subprocess.Popen[str]) -> None:
         reason = _how_it_ended(process.returncode)
@@ -186,7 +240,7 @@ class Supervisor:
                 _signal(stopping[run_id], signal.SIGKILL if waited > 2 * STOP_PATIENCE_S else signal.SIGTERM)
 
     def _spawn(self, slot: _Slot) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "cifar_core.standby", self.store.url, slot.device, str(NICENESS)]
+        command = [sys.executable, "-m", "cifar_core.standby", self.store.url, slot.devices, str(NICENESS)]
         return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -203,9 +257,7 @@ def _slots() -> list[_Slot]:
     device, framework = device_summary(), framework_environment(TrainConfig())
     if device.kind == "cpu":
         return [_Slot("cpu", framework=framework)]
-    return [
-        _Slot(f"gpu:{index}", {"CUDA_VISIBLE_DEVICES": str(index)}, framework) for index in range(device.gpus)
-    ]
+    return [_Slot(f"gpu:{index}", gpu, framework) for index, gpu in enumerate(visible_gpus())]
 
 
 def _send_home(process: subprocess.Popen[str]) -> None:

@@ -37,6 +37,7 @@ SAME_RECIPE = frozenset(
         "precision",
         "jit",
         "deterministic",
+        "devices",
     }
 )
 """Settings that say on what, how often and how exactly a recipe is run, and not what it is: changing

@@ -191,7 +191,8 @@ def measurements_file() -> Path:
 def _by_rule(config: TrainConfig) -> Choice:
     on_gpu = device_summary().kind == "gpu"
     # Uncompiled, JAX carries out operation by operation: many times slower on every device.
-    pays = keras_backend() == "jax" or (on_gpu and not config.deterministic)
+    # On several devices, TensorFlow's strategy does not go through XLA.
+    pays = keras_backend() == "jax" or (on_gpu and not config.deterministic and config.devices == 1)
     jit = config.jit == "on" if config.jit != "auto" else pays
     return Choice(
         precision=config.precision if config.precision != "auto" else _precision(config),
@@ -262,7 +263,8 @@ def _measured(config: TrainConfig) -> list[dict[str, Any]]:
 def _allowed(config: TrainConfig, row: Mapping[str, Any]) -> bool:
     fits = config.precision in ("auto", row["precision"])
     compiled = config.jit == "auto" or (config.jit == "on") == row["jit"]
-    return fits and compiled and not (config.deterministic and config.jit == "auto" and row["jit"])
+    plain_wanted = config.deterministic or (config.devices > 1 and keras_backend() == "tensorflow")
+    return fits and compiled and not (plain_wanted and config.jit == "auto" and row["jit"])
 
 
 def _speed(row: Mapping[str, Any]) -> float:

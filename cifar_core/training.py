@@ -35,6 +35,8 @@ from cifar_core.errors import (
     TrainingError,
 )
 from cifar_core.metrics import Report
+from cifar_core.parallel import alone, building, check_devices, fitting
+from cifar_core.pipeline import images_per_epoch, steps_per_epoch
 from cifar_core.recorder import ProgressCallback, Recorder, StopCallback
 from cifar_core.speed import prepare, resolve_jit, resolve_precision
 from cifar_core.store import RunRecord, RunState, RunStore
@@ -142,6 +144,8 @@ def train(
         # Before the run is made, so that missing images or an impossible limit leave no trace.
         dataset = dataset or load_dataset(config.dataset)
         dataset.limited(config.train_limit, config.test_limit, config.seed)
+        prepare(config)
+        check_devices(config.devices)
         run_id = store.create_run(config, claim_for=os.getpid())
     elif not store.claim(run_id, pid=os.getpid()):
         raise RunStateError(f"Run {run_id} is {store.get(run_id).state}; only a queued run can be started.")
@@ -315,7 +319,8 @@ class _Learner:
     def __init__(self, config: TrainConfig, parts: _Parts, recorder: Recorder) -> None:
         self.config, self.parts, self.recorder = config, parts, recorder
         self.precision, self.jit = resolve_precision(config), resolve_jit(config)
-        self.steps = -(-len(parts.train[0]) // config.batch_size)
+        self.images = images_per_epoch(config, len(parts.train[0]))
+        self.steps = steps_per_epoch(self.images, config.batch_size)
         self.best_weights: list[np.ndarray] | None = None
 
     def run(self) -> Run:
@@ -425,29 +430,39 @@ class _Learner:
                 self.recorder,
                 steered,
                 steps=self.steps,
-                images=len(self.parts.train[0]),
+                images=self.images,
                 progressed=progressed,
                 answers=self._answers(progressed),
                 best_weights=self.best_weights,
+                network=self._for_one_device(model),
             )
             self.recorder.stage("compiling the first step")
-            model.fit(
-                training_batches(
-                    self.config,
-                    *self.parts.train,
-                    first_epoch=progressed.epochs_done,
+            devices = self.config.devices
+            with fitting(devices):
+                model.fit(
+                    training_batches(
+                        self.config,
+                        *self.parts.train,
+                        first_epoch=progressed.epochs_done,
+                        epochs=self.config.epochs,
+                    ),
+                    validation_data=validation_batches(*self.parts.validation, EVALUATION_BATCH, devices),
+                    initial_epoch=progressed.epochs_done,
                     epochs=self.config.epochs,
-                ),
-                validation_data=validation_batches(*self.parts.validation, EVALUATION_BATCH),
-                initial_epoch=progressed.epochs_done,
-                epochs=self.config.epochs,
-                steps_per_epoch=self.steps,
-                shuffle=False,  # the batches come shuffled
-                callbacks=[*steered.values(), session],
-                verbose=0,
-            )
+                    steps_per_epoch=self.steps,
+                    shuffle=False,  # the batches come shuffled
+                    callbacks=[*steered.values(), session],
+                    verbose=0,
+                )
             self.best_weights = session.best_weights
         self._set_kept_weights(model)
+
+    def _for_one_device(self, model: keras.Model) -> keras.Model:
+        """The network to be asked for answers: this one, or, of one that several devices share, a copy."""
+        if self.config.devices == 1:
+            return model
+        with alone():
+            return without_optimizer(self.config, model, self.precision)
 
     def _answers(self, progressed: Progressed) -> AnswerLog | None:
         """Where the answers to the test images are kept after each epoch, if they are wanted."""
@@ -470,6 +485,7 @@ class _Learner:
         from cifar_core.metrics import report
 
         images, labels = self.parts.test
+        model = self._for_one_device(model)
         probabilities = predict_probabilities(
             model, images, EVALUATION_BATCH, test_flip=self.config.test_flip
         )
@@ -524,7 +540,7 @@ def build_model(config: TrainConfig, steps_per_epoch: int, *, precision: str, ji
 
     keras.utils.set_random_seed(config.seed)
     _set_determinism(config.deterministic)
-    with dtype_policy(precision):
+    with dtype_policy(precision), building(config.devices):
         model = config.hyperparameters.build()
         model.compile(
             optimizer=make_optimizer(config, steps_per_epoch),
@@ -532,7 +548,7 @@ def build_model(config: TrainConfig, steps_per_epoch: int, *, precision: str, ji
             metrics=["accuracy"],
             jit_compile=jit,
         )
-    model.optimizer.build(model.trainable_variables)
+        model.optimizer.build(model.trainable_variables)
     return model
 
 

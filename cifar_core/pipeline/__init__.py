@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cifar_core.config import TrainConfig
-from cifar_core.pipeline.batch import steps_per_epoch
+from cifar_core.parallel import whole_parts
+from cifar_core.pipeline.batch import images_per_epoch, steps_per_epoch
 
 if TYPE_CHECKING:
     import keras
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     Batches = tf.data.Dataset | keras.utils.PyDataset
 
-__all__ = ["steps_per_epoch", "training_batches", "validation_batches"]
+__all__ = ["images_per_epoch", "steps_per_epoch", "training_batches", "validation_batches"]
 
 
 def training_batches(
@@ -29,13 +30,13 @@ def training_batches(
 ) -> Batches:
     """Augmented, shuffled batches of the epochs first_epoch..epochs-1, one after another.
 
-    For `model.fit(batches, steps_per_epoch=steps_per_epoch(n, batch_size), initial_epoch=
-    first_epoch, epochs=epochs, shuffle=False)`, since shuffled they are already. An epoch's last
-    batch is smaller where n is no multiple of the batch size, and exactly
+    For `model.fit(batches, steps_per_epoch=steps_per_epoch(images_per_epoch(config, n), batch_size),
+    initial_epoch=first_epoch, epochs=epochs, shuffle=False)`, since shuffled they are already. An
+    epoch's last batch is smaller where the images are no multiple of the batch size, and exactly
     (epochs - first_epoch) * steps_per_epoch batches come.
 
     Args:
-        config: seed, batch size, label smoothing and augmentation are read.
+        config: seed, batch size, devices, label smoothing and augmentation are read.
         images: uint8 (n, 32, 32, 3).
         labels: whole numbers (n,) in 0..9.
         first_epoch: from 0; where a resumed run goes on.
@@ -48,9 +49,13 @@ def training_batches(
     return _backend().training(config, images, labels, first_epoch, epochs)
 
 
-def validation_batches(images: np.ndarray, labels: np.ndarray, batch_size: int) -> Batches:
-    """Batches in the order given: images uint8 (B, 32, 32, 3), targets one-hot float32 (B, 10)."""
-    return _backend().validation(images, labels, batch_size)
+def validation_batches(images: np.ndarray, labels: np.ndarray, batch_size: int, devices: int = 1) -> Batches:
+    """Batches in the order given: images uint8 (B, 32, 32, 3), targets one-hot float32 (B, 10).
+
+    Several devices share each batch equally, for which up to devices - 1 images at the end are left out.
+    """
+    n, size = whole_parts(len(images), devices), whole_parts(batch_size, devices)
+    return _backend().validation(images[:n], labels[:n], size)
 
 
 def _backend() -> ModuleType:

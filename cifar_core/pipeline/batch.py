@@ -8,6 +8,7 @@ from cifar_core.augmentation import augment, epoch_plan
 from cifar_core.augmentation.arrays import Array
 from cifar_core.config import TrainConfig
 from cifar_core.labels import NUM_CLASSES
+from cifar_core.parallel import whole_parts
 
 Plan = tuple[np.ndarray, dict[str, np.ndarray]]
 
@@ -15,6 +16,12 @@ Plan = tuple[np.ndarray, dict[str, np.ndarray]]
 def steps_per_epoch(n: int, batch_size: int) -> int:
     """Batches in an epoch of n images, the last, smaller one among them."""
     return -(-n // batch_size)
+
+
+def images_per_epoch(config: TrainConfig, n: int) -> int:
+    """How many of n images an epoch trains on: all, or as many as the devices can share equally. Those left
+    out stand last in the epoch's order, so that they are others each time."""
+    return whole_parts(n, config.devices)
 
 
 def padded_plan(config: TrainConfig, n: int, epoch: int) -> Plan:

@@ -19,7 +19,7 @@ from cifar_core.augmentation.arrays import Array
 from cifar_core.config import TrainConfig
 from cifar_core.errors import TrainingError
 from cifar_core.labels import NUM_CLASSES
-from cifar_core.pipeline.batch import Plan, padded_plan, prepare, steps_per_epoch
+from cifar_core.pipeline.batch import Plan, images_per_epoch, padded_plan, prepare, steps_per_epoch
 
 
 def training(
@@ -45,7 +45,8 @@ class _TrainingBatches(keras.utils.PyDataset):
         self, config: TrainConfig, images: np.ndarray, labels: np.ndarray, first_epoch: int, epochs: int
     ) -> None:
         super().__init__()
-        self._config, self._n, self._first, self._epochs = config, len(images), first_epoch, epochs
+        self._config, self._first, self._epochs = config, first_epoch, epochs
+        self._n = images_per_epoch(config, len(images))
         self._steps = steps_per_epoch(self._n, config.batch_size)
         self._images, self._labels = _on_device(images), _on_device(labels.astype("int32"))
         self._batch = _compiled(functools.partial(_part, config=config))

@@ -12,7 +12,7 @@ import tensorflow as tf
 from cifar_core.augmentation import augments
 from cifar_core.config import TrainConfig
 from cifar_core.labels import NUM_CLASSES
-from cifar_core.pipeline.batch import padded_plan, prepare, steps_per_epoch
+from cifar_core.pipeline.batch import images_per_epoch, padded_plan, prepare, steps_per_epoch
 
 Plan = tuple[tf.Tensor, dict[str, tf.Tensor]]
 
@@ -30,6 +30,7 @@ def training(
     """See `cifar_core.pipeline.training_batches`. Its length is unknown to tf.data, on purpose:
     Keras starts the iterator of a dataset of known length again after the last epoch."""
     n, size = len(images), config.batch_size
+    used = images_per_epoch(config, n)
     prepared = _prepare_function(config, images, labels, n * epochs)
 
     def parts(order: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.data.Dataset:
@@ -38,9 +39,9 @@ def training(
             here = tf.nest.map_structure(
                 lambda x: tf.ensure_shape(x[start : start + size], (size, *x.shape[1:])), (order, parameters)
             )
-            return tf.minimum(n - start, size), here
+            return tf.minimum(used - start, size), here
 
-        return tf.data.Dataset.range(steps_per_epoch(n, size)).map(part)
+        return tf.data.Dataset.range(steps_per_epoch(used, size)).map(part)
 
     def batch(length: tf.Tensor, plan: Plan) -> tuple[tf.Tensor, tf.Tensor]:
         batch, targets = prepared(*plan)

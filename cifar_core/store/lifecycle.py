@@ -109,7 +109,7 @@ class Lifecycle:
 
         Args:
             pid: of the process that will do the work; `hand_over` changes it.
-            device: any name, e.g. "cpu" or "gpu:0"; runs and searches share it.
+            device: any name, e.g. "cpu", "gpu:0" or "gpu:0,gpu:1"; runs and searches share it.
             host: this machine's name where None.
             kind: look among runs, searches, or both.
 
@@ -402,9 +402,13 @@ def mark_taken(connection: Connection, revision: int, job_id: str, owner: dict[s
 
 
 def _is_busy(connection: Connection, host: str, device: str) -> bool:
+    """Whether a job holds any of these devices. One that several devices share has their names joined by
+    commas."""
+    wanted = set(device.split(","))
     for table in (schema.runs, schema.searches):
-        here = (table.c.host == host, table.c.device == device, table.c.state.in_(ACTIVE))
-        if connection.execute(select(table.c.id).where(*here).limit(1)).first() is not None:
+        here = (table.c.host == host, table.c.device.is_not(None), table.c.state.in_(ACTIVE))
+        held = connection.execute(select(table.c.device).where(*here)).scalars()
+        if any(wanted & set(names.split(",")) for names in held):
             return True
     return False
 

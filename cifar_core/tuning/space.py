@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 GRID_POINTS = 5
 """A grid takes so many points, ends included, of a range that has no step."""
 FIXED_GROUPS = ("Run", "Data")
-FIXED = ("epochs", "keep", "test_flip")
+FIXED = ("epochs", "keep", "test_flip", "devices")
 """Settings that a search leaves alone: what is learnt from and how it is judged (the groups), how long
-(the tuner says), and what only the final test looks at."""
+(the tuner says), what only the final test looks at, and on how many devices (a trial has one)."""
 
 
 @dataclass(frozen=True)

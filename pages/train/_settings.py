@@ -12,6 +12,7 @@ from typing import Any
 import streamlit as st
 
 from cifar_core.config import TrainConfig, train_settings
+from cifar_core.devices import device_summary
 from cifar_core.errors import ConfigError
 from cifar_core.estimate import IMAGES
 from cifar_core.models import MODELS
@@ -185,6 +186,7 @@ def config(settings: Settings) -> TrainConfig:
         variant = find_preset(settings["preset"]).variant
     made = TrainConfig(**{**settings, "variant": variant})
     _check_limits(made)
+    _check_devices(made)
     return made
 
 
@@ -198,14 +200,25 @@ def _check_limits(made: TrainConfig) -> None:
             )
 
 
+def _check_devices(made: TrainConfig) -> None:
+    there = device_summary().gpus
+    if made.devices > max(1, there):
+        raise ConfigError(
+            f"devices is {made.devices}, and this machine's GPUs are {there}: set devices to {max(1, there)}."
+        )
+
+
 def hyperparameters(settings: Settings) -> dict[str, Any]:
     """The model's own settings among all."""
     return {name: settings[name] for name in MODELS[settings["model"]].model_fields}
 
 
-def groups(model: str) -> dict[str, list[str]]:
-    """Names of the settings by the heading under which they are shown, the model's own first."""
+def groups(model: str, devices: int = 1) -> dict[str, list[str]]:
+    """Names of the settings by the heading under which they are shown, the model's own first. How many
+    devices share a training is asked where there are several, or where so many (now set) are too many."""
     hidden = {"model", "variant", "preset", "dataset"}
+    if devices == 1 and device_summary().gpus < 2:
+        hidden.add("devices")  # a choice of one is none
     found: dict[str, list[str]] = {}
     for name, declared in train_settings(model).items():
         if name not in hidden:

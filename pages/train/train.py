@@ -106,7 +106,7 @@ def _start_chosen() -> None:
 
 def _all_settings(settings: _settings.Settings) -> None:
     """One group at a time, so that the page stays light; the values of the others stay."""
-    groups = _settings.groups(settings["model"])
+    groups = _settings.groups(settings["model"], settings["devices"])
     group = choose_group(groups, key=GROUP)
     declared = train_settings(settings["model"])
     for name in groups[group]:

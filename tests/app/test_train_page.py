@@ -1,8 +1,11 @@
 """The Train page: every model, every preset, what is refused, what is kept, what a click starts."""
 
+import dataclasses
+
 import pytest
 
 from cifar_core.config import TrainConfig, train_settings
+from cifar_core.devices import device_summary
 from cifar_core.models import MODELS
 from cifar_core.recipes import PRESETS, preset
 from pages.shared import resources
@@ -114,7 +117,24 @@ def test_each_group_has_a_widget_for_each_setting(train, group):
 
 def test_groups_hold_every_setting_that_people_choose_here():
     chosen = {name for names in _settings.groups("vit").values() for name in names}
-    assert set(train_settings("vit")) - chosen == {"model", "variant", "preset", "dataset"}
+    assert set(train_settings("vit")) - chosen == {"model", "variant", "preset", "dataset", "devices"}
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_how_many_devices_share_a_training_is_asked_where_there_are_several(train, monkeypatch, gpus):
+    here = dataclasses.replace(device_summary(), gpus=gpus)
+    monkeypatch.setattr(_settings, "device_summary", lambda: here)
+    assert ("devices" in widgets(open_group(train(), "Device"))) == (gpus == 2)
+
+
+def test_more_devices_than_there_are_can_be_seen_and_set_right(train):
+    test = train()
+    settings(test)["devices"] = 2
+    open_group(test, "Device")
+    assert "this machine's GPUs are 0: set devices to 1" in test.error[0].value.replace("\\", "")
+    assert launch(test).disabled
+    widget(test, "devices").set_value(1).run()
+    assert not test.error
 
 
 def test_a_change_is_shown_and_can_be_put_back(train):

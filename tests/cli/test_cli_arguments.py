@@ -167,6 +167,7 @@ COMPANIONS = {
     "optimizer": {"weight_decay": "0.01"},
     "warmup_epochs": {"epochs": "20"},
     "min_learning_rate": {"learning_rate": "5"},
+    "devices": {"batch_size": "120"},
 }
 
 

@@ -114,3 +114,75 @@ def test_a_reserve_that_loaded_the_framework_otherwise_is_sent_home(
     assert process.wait(30) == 0
     for run_id in store.runs()["id"]:
         store.request_stop(run_id)
+
+
+# --- Several GPUs --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """A supervisor over two GPUs that are not there; the processes that it starts wait for orders."""
+    supervisor = Supervisor(RunStore(), reserve=False)
+    supervisor._slots = [jobs._Slot(f"gpu:{number}", str(number + 4)) for number in range(2)]
+    started = []
+
+    def spawn(slot):
+        started.append((slot.devices, slot.environment["CUDA_VISIBLE_DEVICES"]))
+        return idle()
+
+    monkeypatch.setattr(supervisor, "_spawn", spawn)
+    supervisor.started = started
+    yield supervisor
+    for slot in supervisor._slots:
+        if slot.process is not None:
+            slot.process.kill()
+            slot.process.wait()
+
+
+def end(slot):
+    slot.process.wait(30)  # it read its order to the end
+
+
+def test_a_shared_run_takes_both_gpus_and_gives_them_back(gpus):
+    store = gpus.store
+    first, second = gpus._slots
+    shared = store.create_run(QUICK.replace(devices=2))
+    store.create_run(QUICK)
+    gpus.tick()
+    assert gpus.started == [("gpu:0,gpu:1", "4,5")]
+    assert second.lent
+    assert store.claim_next(pid=first.process.pid, device=first.devices) == shared
+    gpus.tick()
+    assert store.busy("gpu:0")
+    assert store.busy("gpu:1")
+    assert len(gpus.started) == 1
+    store.stopped(shared, "as a test")
+    end(first)
+    gpus.tick()
+    assert not second.lent
+    assert gpus.started[1:] == [("gpu:0", "4")]
+
+
+def test_a_shared_run_waits_until_both_gpus_are_free(gpus):
+    store = gpus.store
+    first, second = gpus._slots
+    alone = store.create_run(QUICK)
+    store.create_run(QUICK.replace(devices=2))
+    gpus.tick()
+    gpus.tick()
+    # Nobody knows yet which run the first worker takes: a second worker may not be made to suit it.
+    assert gpus.started == [("gpu:0", "4")]
+    assert store.claim_next(pid=first.process.pid, device=first.devices) == alone
+    gpus.tick()
+    assert gpus.started == [("gpu:0", "4")]
+    assert not second.ordered
+    store.stopped(alone, "as a test")
+    end(first)
+    gpus.tick()
+    assert gpus.started[1:] == [("gpu:0,gpu:1", "4,5")]
+
+
+def test_a_run_for_more_gpus_than_there_are_gets_all_and_says_itself_that_they_are_too_few(gpus):
+    gpus.store.create_run(QUICK.replace(devices=4, batch_size=40))
+    gpus.tick()
+    assert gpus.started == [("gpu:0,gpu:1", "4,5")]
