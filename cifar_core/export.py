@@ -245,9 +245,12 @@ def in_float32(model: keras.Model) -> keras.Model:
     """The same network with every layer computing in float32; `model` itself if it does already."""
     config = model.get_config()
     plain = _without_mixed(config)
-    if plain == config:
-        return model
-    twin = type(model).from_config(plain)
+    return model if plain == config else _twin(model, plain)
+
+
+def _twin(model: keras.Model, config: dict[str, Any] | None = None) -> keras.Model:
+    """The network again, as `config` or its own configuration says, not compiled: without its optimizer."""
+    twin = type(model).from_config(model.get_config() if config is None else config)
     twin.set_weights(model.get_weights())
     return twin
 
@@ -380,7 +383,8 @@ def _write(
     calibration: np.ndarray | None,
 ) -> None:
     writers: dict[str, Callable[[], None]] = {
-        "keras": lambda: model.save(path, include_optimizer=False),
+        # Keras writes the optimizer's numbers too, two for each weight, whatever `include_optimizer` says.
+        "keras": lambda: _twin(model).save(path),
         "saved_model": lambda: model.export(path, format="tf_saved_model", verbose=False),
         "onnx": lambda: _with_erf(model).export(path, format="onnx", verbose=False),
         "tflite": lambda: model.export(
@@ -397,8 +401,7 @@ def _with_erf(model: keras.Model) -> keras.Model:
 
     if not any(_is_gelu(layer) for layer in model.layers):
         return model
-    twin = type(model).from_config(model.get_config())
-    twin.set_weights(model.get_weights())
+    twin = _twin(model)
     for layer in filter(_is_gelu, twin.layers):
         layer.activation = lambda x: 0.5 * x * (1 + keras.ops.erf(x / np.float32(np.sqrt(2))))
     twin(np.zeros((1, *IMAGE_SHAPE), np.float32))  # Keras exports only what was called once

@@ -9,6 +9,9 @@ from cifar_core import export
 from cifar_core.errors import ConfigError, ExportError
 from cifar_core.export import default_name, export_model, in_float32, run_exported
 from cifar_core.models import create_model
+from tests.conftest import needs_tensorflow
+
+pytestmark = needs_tensorflow("the other formats are made by its tools.")
 
 NEEDED = {"tflite": ["ai_edge_litert"], "onnx": ["onnx", "onnxruntime", "tf2onnx"]}
 EVERY = [(form, None) for form in export.FORMATS] + [("tflite", how) for how in export.QUANTIZATIONS]
@@ -65,6 +68,15 @@ def test_the_file_does_what_the_model_does(tmp_path, model, images, form, quanti
     else:
         assert result.agreement > 0.9
         assert 0 < result.max_difference < 0.1
+
+
+def test_the_optimizer_of_a_compiled_network_is_left_out(tmp_path):
+    network = trained("base_cnn")
+    plain = export_model(network, "keras", tmp_path / "plain.keras").bytes
+    network.compile("adam", "categorical_crossentropy")
+    network.optimizer.build(network.trainable_variables)
+    assert export_model(network, "keras", tmp_path / "compiled.keras").bytes == plain
+    assert network.compiled
 
 
 def test_quantized_files_are_smaller(tmp_path, model, images):

@@ -15,8 +15,10 @@ from cifar_core.export import default_name, digest, run_exported
 from cifar_core.model_file import load_model
 from cifar_core.run_export import download_path, export_run, main, make_download, sweep_downloads
 from cifar_core.store import RunStore
+from tests.conftest import needs_tensorflow
 
 NEEDED = {"tflite": ["ai_edge_litert"], "onnx": ["onnx", "onnxruntime", "tf2onnx"]}
+pytestmark = needs_tensorflow("the other formats are made by its tools.")
 EVERY = [(form, None) for form in export.FORMATS] + [("tflite", how) for how in export.QUANTIZATIONS]
 
 
