@@ -17,6 +17,10 @@ def main(arguments: list[str]) -> None:
 
     heed_sigterm()
     stand_by(RunStore(url), device=device)
+    # All is written. Taking the framework down can hang, and its device would count as taken for as long.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
