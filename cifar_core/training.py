@@ -434,7 +434,7 @@ class _Learner:
                 progressed=progressed,
                 answers=self._answers(progressed),
                 best_weights=self.best_weights,
-                network=self._for_one_device(model),
+                network=self._for_one_device(model) if self.config.record_answers else None,
             )
             self.recorder.stage("compiling the first step")
             devices = self.config.devices

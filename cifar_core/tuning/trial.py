@@ -21,6 +21,7 @@ import numpy as np
 from cifar_core.config import SearchConfig, TrainConfig
 from cifar_core.data import Dataset
 from cifar_core.errors import ConfigError, ResumeError
+from cifar_core.pipeline import steps_per_epoch
 from cifar_core.recorder import Progress
 from cifar_core.speed import resolve_jit, resolve_precision
 from cifar_core.tuning.space import trial_config
@@ -127,7 +128,7 @@ class Trainer:
         from cifar_core.training import build_model
 
         settings = trial_config(self.config, order.values)
-        steps = -(-len(self.images.train[0]) // settings.batch_size)
+        steps = steps_per_epoch(len(self.images.train[0]), settings.batch_size)
         precision, jit = resolve_precision(settings), resolve_jit(settings)
         model = build_model(settings, steps, precision=precision, jit=jit)
         known = reporter.checkpoint.exists()
