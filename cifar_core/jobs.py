@@ -37,6 +37,9 @@ NICENESS = 10
 """Workers give way to the app, so that pages stay quick while a CPU training uses every core."""
 STOP_PATIENCE_S = 20.0
 """A run that was asked to stop and still runs after this long gets SIGTERM, after twice it SIGKILL."""
+ORDER_PATIENCE_S = 180.0
+"""A worker that has had the word for so long and works on nothing hangs, and is ended: it has nothing to
+lose. To load the framework takes seconds, on a busy machine a minute."""
 RESTART_DELAY_S = 10.0
 """How long to wait before another reserve is started when one died without an order."""
 
@@ -45,7 +48,8 @@ RESTART_DELAY_S = 10.0
 class _Slot:
     """One device and the worker process that serves it.
 
-    `gpu` is what CUDA calls it, None for the CPU. While a run is shared by several devices, one slot has
+    `gpu` is what CUDA calls it, None for the CPU. `seen_busy` is when its worker was last known to have
+    something to do: the word, or a job. While a run is shared by several devices, one slot has
     the others for `partners`, and they are `lent`.
     """
 
@@ -54,6 +58,7 @@ class _Slot:
     framework: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[str] | None = None
     ordered: bool = False
+    seen_busy: float = 0.0
     not_before: float = 0.0
     partners: list[_Slot] = field(default_factory=list)
     lent: bool = False
@@ -135,6 +140,7 @@ class Supervisor:
             self._next_round = time.monotonic() + REAP_SECONDS
             self.store.reap()
             self._press()
+            self._end_hanging()
         waiting = self.store.count(RunState.QUEUED, "any")
         for slot in self._slots:
             if slot.lent:
@@ -165,7 +171,7 @@ class Supervisor:
             slot.process.stdin.close()
         except BrokenPipeError:
             return  # it died in this moment; the next round buries it and starts another
-        slot.ordered = True
+        slot.ordered, slot.seen_busy = True, time.monotonic()
 
     def _suit_next(self, slot: _Slot) -> bool:
         """Make the slot what the next job wants; False where it must wait for other devices.
@@ -238,6 +244,20 @@ class Supervisor:
             waited = now - since
             if waited > STOP_PATIENCE_S:
                 _signal(stopping[run_id], signal.SIGKILL if waited > 2 * STOP_PATIENCE_S else signal.SIGTERM)
+
+    def _end_hanging(self) -> None:
+        """Kill workers that have the word and work on nothing: a slot counts as taken while one lives."""
+        now = time.monotonic()
+        for slot in self._slots:
+            if not slot.ordered or slot.process is None:
+                continue
+            if self.store.running_under(slot.process.pid):
+                slot.seen_busy = now
+            elif now - slot.seen_busy > ORDER_PATIENCE_S:
+                log.warning(
+                    "worker %s took no job for %.0f s; it is ended", slot.process.pid, now - slot.seen_busy
+                )
+                slot.process.kill()
 
     def _spawn(self, slot: _Slot) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "cifar_core.standby", self.store.url, slot.devices, str(NICENESS)]

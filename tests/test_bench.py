@@ -139,10 +139,12 @@ def test_rows_have_the_median_the_spread_and_how_many_times_as_fast_they_are():
             row("p", "t", "first", "ms", [4]),
             row("p", "t", "second", "ms", [2], batch_size=64),
             row("p", "u", "first", "MB", [4]),
+            row("p", "v", "steady", "images/s", [10, 20, 40]),
+            row("p", "v", "alike, on a machine that changes", "images/s", [20, 30, 40]),
         ]
     )
     assert [(one["median"], one["low"], one["high"]) for one in rows[:2]] == [(20, 10, 30), (50, 40, 60)]
-    assert [one["ratio"] for one in rows] == [1, 2.5, 1, 2, None]
+    assert [one["ratio"] for one in rows] == [1, 2.5, 1, 2, None, 1, 1.5]
     assert columns(rows[:2]) == ["subject", "variant", "unit", "median", "low", "high", "ratio"]
     assert columns(rows)[-1] == "batch_size"
 

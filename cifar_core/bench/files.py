@@ -11,7 +11,7 @@ from typing import Any
 
 from cifar_core import html_page, paths
 from cifar_core.bench.machine import slug
-from cifar_core.bench.rows import Row
+from cifar_core.bench.rows import ROUNDS, Row
 from cifar_core.errors import BenchError
 
 LEADING = ("subject", "variant", "unit", "median", "low", "high", "ratio")
@@ -74,7 +74,7 @@ def _free(into: Path, name: str) -> str:
 
 def columns(rows: Sequence[Row]) -> list[str]:
     """Columns of a table of one part's rows: those that say something."""
-    own = dict.fromkeys(name for row in rows for name in row if name not in ("part", *LEADING))
+    own = dict.fromkeys(name for row in rows for name in row if name not in ("part", ROUNDS, *LEADING))
     return [name for name in (*LEADING, *own) if any(row.get(name) is not None for row in rows)]
 
 

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 Row = dict[str, Any]
-"""part, subject, variant, unit, median, low, high, ratio, and what else there is to say of the variant.
+"""part, subject, variant, unit, median, low, high, ratio, rounds, and what else there is to say of it:
 
-`ratio` is how many times as fast it is as the first variant of its subject, whatever the unit; None
-where there is nothing to compare."""
+`rounds` are the values that it came to, round by round. `ratio` is how many times as fast it is as the first
+variant of its subject, whatever the unit; None where there is nothing to compare. Each round is compared with
+the same round of the first, and the median taken: a machine that slows from round to round slows both."""
+
+ROUNDS = "rounds"
 
 IMAGES_PER_SECOND = "images/s"
 MORE_IS_BETTER = frozenset({IMAGES_PER_SECOND})
@@ -29,15 +32,16 @@ def row(part: str, subject: str, variant: str, unit: str, values: Sequence[float
         "low": min(values),
         "high": max(values),
         "ratio": None,
+        ROUNDS: list(values),
         **about,
     }
 
 
 def with_ratios(rows: Sequence[Row]) -> list[Row]:
     """The rows, each with how many times as fast it is as the first of its subject and unit."""
-    first: dict[tuple[str, str, str], float] = {}
+    first: dict[tuple[str, str, str], Row] = {}
     for one in rows:
-        first.setdefault(_group(one), one["median"])
+        first.setdefault(_group(one), one)
     return [{**one, "ratio": _ratio(one, first[_group(one)])} for one in rows]
 
 
@@ -45,8 +49,12 @@ def _group(one: Row) -> tuple[str, str, str]:
     return one["part"], one["subject"], one["unit"]
 
 
-def _ratio(one: Row, first: float) -> float | None:
+def _ratio(one: Row, first: Row) -> float | None:
     if one["unit"] in NO_SPEED:
         return None
-    above, below = (one["median"], first) if one["unit"] in MORE_IS_BETTER else (first, one["median"])
-    return above / below if below else None
+    above, below = (one, first) if one["unit"] in MORE_IS_BETTER else (first, one)
+    if not all(below[ROUNDS]):
+        return None
+    if len(one[ROUNDS]) != len(first[ROUNDS]):
+        return float(above["median"] / below["median"])
+    return statistics.median(a / b for a, b in zip(above[ROUNDS], below[ROUNDS], strict=True))

@@ -59,7 +59,10 @@ def _dataset(settings: _settings.Settings) -> bool:
             st.markdown(f"On **{resources.DATASETS[name]}**", width="content")
             _use_button(f"Use {_named(other)} instead", other, key="train_other_dataset", kind="tertiary")
         if name == "synthetic":
-            st.caption("Drawn scenes, no photographs: results never stand beside those of CIFAR-10.")
+            st.caption(
+                "Drawn scenes, no photographs: results never stand beside those of CIFAR-10. "
+                f"{recipes.SCENES_EPOCHS} epochs are enough for a first look at them."
+            )
         return True
     st.warning("CIFAR-10 is not on this machine yet. Get the images, or train on drawn scenes.")
     with st.container(horizontal=True, gap="small"):

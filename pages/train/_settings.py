@@ -16,7 +16,7 @@ from cifar_core.devices import device_summary
 from cifar_core.errors import ConfigError
 from cifar_core.estimate import IMAGES
 from cifar_core.models import MODELS
-from cifar_core.recipes import PRESETS, SAME_RECIPE, find_preset, preset, presets
+from cifar_core.recipes import PRESETS, SAME_RECIPE, begin_with, find_preset, preset, presets
 from pages.shared import resources
 
 STORED = "train_settings"
@@ -41,9 +41,10 @@ def current() -> Settings:
     _take_over()
     _follow_address()
     settings = st.session_state[STORED]
-    settings["dataset"] = resources.chosen_dataset()
+    if settings["dataset"] != resources.chosen_dataset():
+        _move_to(resources.chosen_dataset())
     write_address()
-    return settings
+    return st.session_state[STORED]
 
 
 def _take_over() -> None:
@@ -91,6 +92,18 @@ def _follow_address() -> None:
         st.session_state[SAID] = f"Unknown model {model!r} in the address; known are: {', '.join(MODELS)}."
 
 
+def _move_to(dataset: str) -> None:
+    """Another dataset. A preset's length goes with it, unless somebody has set another."""
+    settings = st.session_state[STORED]
+    name, before = settings["preset"], settings["dataset"]
+    settings["dataset"] = dataset
+    if name is None:
+        return
+    old, new = begin_with(name, before).flat(), begin_with(name, dataset).flat()
+    if settings["epochs"] == old["epochs"] != new["epochs"]:
+        put_back("epochs", new["epochs"])
+
+
 def _explained(question: Any, asked: str) -> str:
     try:
         question(asked)
@@ -114,7 +127,7 @@ def start_from(name: str | None, model: str | None = None) -> None:
         ConfigError: no such preset.
     """
     now = st.session_state[STORED]
-    start = preset(name) if name else TrainConfig(model=model or now["model"])
+    start = begin_with(name, now["dataset"]) if name else TrainConfig(model=model or now["model"])
     _keep({**start.flat(), **{key: now[key] for key in KEPT}})
     write_address()
 
@@ -150,9 +163,15 @@ def change(name: str, value: Any) -> None:
 
 
 def put_back(name: str, value: Any) -> None:
-    """As `change`, from outside of the setting's own widget."""
+    """As `change`, from outside of the setting's own widget. With the epochs goes a preset's warm-up, which
+    is a share of them, unless somebody has set another."""
+    settings = st.session_state[STORED]
+    if name == "epochs" and settings["preset"]:
+        before, after = (preset(settings["preset"], epochs=epochs) for epochs in (settings["epochs"], value))
+        if settings["warmup_epochs"] == before.warmup_epochs:
+            change("warmup_epochs", after.warmup_epochs)
     change(name, value)
-    _keep(st.session_state[STORED])
+    _keep(settings)
 
 
 def start(settings: Settings) -> TrainConfig:

@@ -7,7 +7,7 @@ import pytest
 from cifar_core.config import TrainConfig, train_settings
 from cifar_core.devices import device_summary
 from cifar_core.models import MODELS
-from cifar_core.recipes import PRESETS, preset
+from cifar_core.recipes import PRESETS, SCENES_EPOCHS, begin_with, preset
 from pages.shared import resources
 from pages.train import _launch, _network, _settings
 from tests.app.conftest import network
@@ -81,11 +81,35 @@ def test_without_the_images_it_says_what_to_do(open_page):
     assert settings(test)["dataset"] == "synthetic"
 
 
+def test_a_first_try_on_drawn_scenes_is_short_and_the_preset_is_back_on_the_photographs(open_page):
+    test = open_page(PAGE)
+    whole = preset("base_cnn/recommended")
+    assert settings(test)["epochs"] == whole.epochs
+    test.button("train_synthetic").click().run()
+    assert _settings.config(settings(test)) == preset(
+        "base_cnn/recommended", dataset="synthetic", epochs=SCENES_EPOCHS
+    )
+    assert f"{SCENES_EPOCHS} epochs are enough" in captions(test)
+    assert test.button("back_epochs")
+    test.button("train_other_dataset").click().run()
+    assert not test.exception
+    assert _settings.config(settings(test)) == whole
+
+
+def test_epochs_that_somebody_has_set_stay_when_the_dataset_changes(open_page):
+    test = open_page(PAGE)
+    settings(test)["epochs"] = 30
+    test.run()
+    test.button("train_synthetic").click().run()
+    assert settings(test)["epochs"] == 30
+    test.button("train_other_dataset").click().run()
+    assert settings(test)["epochs"] == 30
+
+
 def test_the_first_visit_begins_with_the_base_cnn_as_recommended(train):
     test = train()
     assert test.query_params["model"] == "base_cnn"
     assert test.query_params["preset"] == "base_cnn/recommended"
-    assert "Exactly the preset" in captions(test)
     assert "Per epoch" in html(test)
     assert "Memory" in html(test)
 
@@ -103,8 +127,9 @@ def test_each_model_shows_its_settings(train, model):
 def test_each_preset_is_taken_whole(train, name):
     test = train(preset=name)
     chosen = settings(test)
-    assert _settings.config(chosen) == preset(name, dataset="synthetic")
-    assert "Exactly the preset" in captions(test)
+    assert _settings.config(chosen) == begin_with(name, "synthetic")
+    whole = begin_with(name, "synthetic") == preset(name, dataset="synthetic")
+    assert ("Exactly the preset" in captions(test)) == whole
     assert not launch(test).disabled
 
 
@@ -148,6 +173,13 @@ def test_a_change_is_shown_and_can_be_put_back(train):
     back.click().run()
     assert settings(test)["epochs"] == 50
     assert widget(test, "epochs").value == 50
+    test.button("back_warmup_epochs").click().run()  # a first try on drawn scenes warms up for less
+    assert "Exactly the preset" in captions(test)
+
+
+def test_a_first_try_s_epochs_are_put_back_with_their_warm_up(train):
+    test = train()
+    test.button("back_epochs").click().run()
     assert "Exactly the preset" in captions(test)
 
 
@@ -162,6 +194,7 @@ def test_put_all_back_takes_the_limits_too_and_leaves_the_seed(train):
 
 def test_a_contradiction_is_said_beside_the_button_and_nothing_is_lost(train):
     test = open_group(train(), "Budget")
+    settings(test)["warmup_epochs"] = 2.0
     widget(test, "epochs").set_value(2).run()
     assert "warmup" in test.error[0].value
     assert launch(test).disabled
@@ -194,7 +227,7 @@ def test_launching_queues_exactly_one_run_and_shows_it(train, quiet):
     runs = all_runs()
     assert runs["state"].tolist() == ["queued"]
     assert quiet
-    assert resources.store().get(runs["id"][0]).config == preset("base_cnn/recommended", dataset="synthetic")
+    assert resources.store().get(runs["id"][0]).config == begin_with("base_cnn/recommended", "synthetic")
     assert test.title[0].value == "Runs"
     assert test.query_params["runs"] == runs["id"][0]
 
@@ -210,6 +243,8 @@ def test_a_second_click_on_the_same_button_starts_nothing_more(train, monkeypatc
 
 def test_a_click_on_what_has_just_become_wrong_is_forgotten(train):
     test = open_group(train(), "Budget")
+    settings(test)["warmup_epochs"] = 2.0
+    test.run()
     widget(test, "epochs").set_value(2)
     launch(test).click().run()
     assert not test.exception

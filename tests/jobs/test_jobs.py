@@ -139,6 +139,11 @@ def gpus(monkeypatch):
             slot.process.wait()
 
 
+def deaf():
+    """A process that hangs, as far as the supervisor can tell."""
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+
+
 def end(slot):
     slot.process.wait(30)  # it read its order to the end
 
@@ -186,3 +191,40 @@ def test_a_run_for_more_gpus_than_there_are_gets_all_and_says_itself_that_they_a
     gpus.store.create_run(QUICK.replace(devices=4, batch_size=40))
     gpus.tick()
     assert gpus.started == [("gpu:0,gpu:1", "4,5")]
+
+
+def test_a_worker_that_hangs_before_it_takes_a_job_does_not_hold_the_others_back(gpus, monkeypatch):
+    store = gpus.store
+    first, second = gpus._slots
+    jobs_in_turn = [store.create_run(QUICK), store.create_run(QUICK)]
+    gpus.tick()
+    end(first)
+    hanging = first.process = deaf()
+    gpus._next_round = 0.0
+    gpus.tick()
+    assert hanging.poll() is None  # within its patience it is let be
+    with monkeypatch.context() as impatient:
+        impatient.setattr(jobs, "ORDER_PATIENCE_S", -1.0)
+        gpus._next_round = 0.0
+        gpus.tick()
+    assert hanging.wait(30) == -signal.SIGKILL
+    assert not second.ordered
+    gpus.tick()
+    assert first.process is not hanging
+    assert store.claim_next(pid=first.process.pid, device=first.devices) == jobs_in_turn[0]
+    gpus.tick()
+    assert second.ordered
+
+
+def test_a_worker_with_a_job_is_never_taken_for_one_that_hangs(gpus, monkeypatch):
+    store = gpus.store
+    first, _ = gpus._slots
+    run_id = store.create_run(QUICK)
+    gpus.tick()
+    end(first)
+    working = first.process = deaf()
+    assert store.claim_next(pid=working.pid, device=first.devices) == run_id
+    monkeypatch.setattr(jobs, "ORDER_PATIENCE_S", -1.0)
+    gpus._next_round = 0.0
+    gpus.tick()
+    assert working.poll() is None

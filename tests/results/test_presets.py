@@ -4,7 +4,7 @@ from cifar_core.config import TrainConfig
 from cifar_core.errors import ConfigError
 from cifar_core.models import models
 from cifar_core.paper import PAPER_RESULTS
-from cifar_core.recipes import PRESETS, find_preset, preset, presets
+from cifar_core.recipes import PRESETS, SCENES_EPOCHS, begin_with, find_preset, preset, presets
 
 PAPER_MODELS = ("base_cnn", "alexnet", "resnet18", "mobilenet")
 AUGMENTATION = {"rotation": 15, "shift": 0.1, "flip": True, "zoom": 0.1, "fill": "nearest"}
@@ -175,3 +175,16 @@ def test_presets_of_one_model():
         f"resnet18/{kind}" for kind in ("paper-baseline", "paper-tuned", "recommended")
     ]
     assert presets("vit") == ["vit/recommended"]
+
+
+def test_a_recommended_preset_begins_short_on_drawn_scenes_and_the_study_s_stay():
+    short = begin_with("base_cnn/recommended", "synthetic")
+    assert short == preset("base_cnn/recommended", dataset="synthetic", epochs=SCENES_EPOCHS)
+    for name in PRESETS:
+        begun = begin_with(name, "synthetic")
+        assert begun.dataset == "synthetic"
+        assert begin_with(name, "cifar10") == preset(name)
+        if find_preset(name).variant == "custom":
+            assert begun.epochs <= SCENES_EPOCHS
+        else:
+            assert begun == preset(name, dataset="synthetic")
