@@ -51,7 +51,7 @@ computed. Unlike `SAME_RECIPE`, what it was trained and tested on, and how its f
 
 SCENES_EPOCHS = 8
 """Passes over the synthetic scenes that are enough for a first look: they are fewer than CIFAR-10's images
-and far easier (the base CNN has some 80 % of them right by then)."""
+and far easier (the base CNN has nine in ten of them right by then)."""
 
 
 @dataclass(frozen=True)

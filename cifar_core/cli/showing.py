@@ -18,6 +18,7 @@ from cifar_core.cli.output import (
     printable,
     records,
 )
+from cifar_core.diagnosis import remarks
 from cifar_core.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -91,10 +92,12 @@ def _fields(record: RunRecord | SearchRecord) -> dict[str, Any]:
 
 
 def _document(store: RunStore, record: RunRecord) -> dict[str, Any]:
+    history = records(store.history(record.id))
     return {
         **_fields(record),
         "differs_from_preset": _changes(record),
-        "history": records(store.history(record.id)),
+        "history": history,
+        "remarks": remarks(history),
         "exports": records(store.exports(record.id)),
         "events": records(store.events(record.id)),
         "artifacts": store.artifacts(record.id),
@@ -176,6 +179,8 @@ def _show_history(store: RunStore, record: RunRecord) -> None:
     if rows:
         click.echo("")
         print_rows(rows, _CURVES)
+    for remark in remarks(rows):
+        click.echo(f"\n{remark}")
 
 
 def _show_circumstances(store: RunStore, record: RunRecord) -> None:

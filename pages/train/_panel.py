@@ -7,11 +7,13 @@ from typing import Any
 
 import streamlit as st
 
+from cifar_core.diagnosis import remarks
 from cifar_core.store import RunStore
 from cifar_core.store.states import RunState
 from pages.shared.pace import paced
 from pages.shared.plot import plot
 from pages.shared.table import STYLE, facts_html
+from pages.shared.words import plain
 from pages.train import _actions, _words
 from pages.train._curves import View, figure, spoken
 from pages.train._watch import Watch, Watched
@@ -43,13 +45,15 @@ def poll(unfinished: bool) -> float | None:
 
 
 def show(run: Watched, *, here: str, after_deletion: Callable[[], None], places: dict[str, int]) -> None:
-    """State, progress, numbers and buttons of one run."""
+    """State, progress, numbers, what its curves tell, and buttons of one run."""
     place = (places[run.id], len(places)) if run.id in places else None
     said = _words.headline(run, place)
     st.html(STYLE + _words.state_html(run, said))
     if not run.state.is_finished():
         st.progress(_words.share_done(run))
     st.html(facts_html(_words.facts(run)))
+    for remark in remarks(run.epochs[epoch] for epoch in sorted(run.epochs)):
+        st.caption(f":material/lightbulb: {plain(remark)}")
     _actions.show(run, here=here, after_deletion=after_deletion)
 
 

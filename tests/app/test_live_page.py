@@ -169,3 +169,21 @@ def test_the_log_tab(open_page):
     assert "epoch 1 done\n<b>bold</b>" in test.code[0].value
     without = open_page(PAGE, runs=live_runs.queued(store()), tab="Log")
     assert "No log yet" in without.info[0].value
+
+
+def test_what_a_practised_eye_sees_in_the_curves_is_said(open_page):
+    run_id = live_runs.starting(store())
+    store().record_epoch(
+        run_id,
+        1,
+        {"accuracy": 0.1, "loss": 2.303, "val_accuracy": 0.1, "val_loss": 2.303},
+    )
+    test = open_page(PAGE, runs=run_id)
+    assert not test.exception
+    assert any("no better than chance" in element.value for element in test.caption)
+
+
+def test_of_a_run_that_learns_nothing_is_said(open_page):
+    test = open_page(PAGE, runs=live_runs.running(store(), 4))
+    assert not test.exception
+    assert not any("lightbulb" in element.value for element in test.caption)

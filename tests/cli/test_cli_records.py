@@ -131,6 +131,17 @@ def test_show_for_scripts(lab, two):
     assert document["metrics"]["accuracy"] == pytest.approx(0.7)
     assert document["differs_from_preset"]["seed"] == [0, 3]
     assert document["history"][0]["val_accuracy"] == 0.4
+    assert document["remarks"] == []
+
+
+def test_show_tells_what_the_curves_mean(lab, store):
+    import os
+
+    run_id = store.create_run(TrainConfig())
+    assert store.claim(run_id, pid=os.getpid())
+    store.record_epoch(run_id, 1, {"accuracy": 0.1, "loss": 2.303, "val_accuracy": 0.1, "val_loss": 2.303})
+    assert "After one epoch it answers no better than chance" in lab("show", run_id).out
+    assert len(lab("show", run_id, "--json").document["remarks"]) == 1
 
 
 def test_the_beginning_of_an_id_is_enough(lab, two):
