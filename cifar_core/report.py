@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_core import html_page
 from cifar_core.config import TrainConfig
+from cifar_core.diagnosis import remarks
 from cifar_core.errors import ConfigError
 from cifar_core.fields import number
 from cifar_core.models import MODELS
@@ -189,10 +190,11 @@ def _curves(store: RunStore, record: RunRecord) -> str:
     study = reference_curve(record.model, "tuned" if record.variant == "tuned" else "baseline")
     curves = [curve, *([study] if study is not None and record.dataset_name == "cifar10" else [])]
     figures = [learning_curves(curves, measure) for measure in ("accuracy", "loss")]
-    names = ("epoch", *METRICS)
-    rows = [[shown(_none(row[name])) for name in names] for row in history.to_dict("records")]
+    names, epochs = ("epoch", *METRICS), history.to_dict("records")
+    rows = [[shown(_none(row[name])) for name in names] for row in epochs]
     table = html_page.table(names, rows, right=range(len(names)))
-    return html_page.pair(figures) + f"<details><summary>Every epoch</summary>{table}</details>"
+    said = "".join(f"<p>{html_page.escaped(remark)}</p>" for remark in remarks(epochs))
+    return html_page.pair(figures) + said + f"<details><summary>Every epoch</summary>{table}</details>"
 
 
 def _result(record: RunRecord) -> str:

@@ -66,6 +66,14 @@ def test_without_an_epoch_it_says_what_is_missing(store, maker):
     assert "test is looked at once" in text
 
 
+def test_what_the_curves_mean_is_said_below_them(store):
+    run_id = live_runs.starting(store)
+    figures = {"accuracy": 0.1, "loss": 2.303, "val_accuracy": 0.1, "val_loss": 2.303}
+    store.record_epoch(run_id, 1, figures)
+    assert "no better than chance" in " ".join(read(html_report(store, run_id)).text)
+    assert "no better than chance" not in " ".join(read(html_report(store, live_runs.running(store, 4))).text)
+
+
 def test_free_text_stays_text(store):
     hostile = "</title><script>alert(1)</script><img src=http://x>"
     run_id = live_runs.failed(store, 1, reason=hostile, name=hostile)
