@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_core.config import TrainConfig
+from cifar_core.diagnosis import NEAR_CHANCE
 from cifar_core.errors import ConfigError
 from cifar_core.labels import NUM_CLASSES
 from cifar_core.paper import PAPER_FAULTS, paper_results
@@ -40,6 +41,7 @@ COLUMNS = (
     "held_out",
     "recommended",
 )
+SHORTENED = "shortened"
 
 _ENVIRONMENT = ("packages", "python", "backend", "cpu", "cores", "precision", "jit")
 """What is kept of a run's circumstances: what changes its figures, and nothing that names a machine."""
@@ -200,6 +202,7 @@ def reference_table(runs: Iterable[ReferenceRun] | None = None) -> pd.DataFrame:
     reference runs, empty where there is none. `as_published` is the preset as it stands, by its own
     protocol; `held_out` the same with epochs and settings chosen by images held out from train (the
     study's baselines did so themselves: the same runs); `recommended` the model's recommended preset.
+    `shortened`: where none was trained as published to its end, those that went farthest.
     """
     import pandas as pd
 
@@ -211,10 +214,11 @@ def reference_table(runs: Iterable[ReferenceRun] | None = None) -> pd.DataFrame:
             "as_published": _of(runs, published["preset"], {}),
             "held_out": _of(runs, published["preset"], {"protocol": "held-out"}),
             "recommended": _of(runs, f"{published['model']}/recommended", {}),
+            SHORTENED: _shortened(runs, published["preset"]),
         }
         for published in paper_results().to_dict(orient="records")
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=[*COLUMNS, SHORTENED])
 
 
 def accuracy_of(runs: Iterable[ReferenceRun]) -> Spread:
@@ -230,7 +234,8 @@ def markdown(runs: Iterable[ReferenceRun] | None = None) -> str:
         "|:--|--:|--:|--:|--:|",
     ]
     for row in reference_table(runs).to_dict(orient="records"):
-        cells = [f"{100 * row['published']:.2f} %", *(_cell(row[name]) for name in COLUMNS[4:])]
+        found = [row["as_published"] or row[SHORTENED], *(row[name] for name in COLUMNS[5:])]
+        cells = [f"{100 * row['published']:.2f} %", *map(_cell, found)]
         lines.append(f"| `{row['preset']}` | {' | '.join(cells)} |")
     commands = [f"| {100 * run.accuracy:.2f} % | {run.config.seed} | `{run.command}` |" for run in runs]
     told = [f"- **{title}.** {text}" for title, text in evidence(runs).items()]
@@ -258,6 +263,21 @@ def _of(runs: Iterable[ReferenceRun], name: str, changes: dict[str, Any]) -> lis
     return [run for run in runs if run.config.preset == name and run.changes(name) == wanted]
 
 
+def _shortened(runs: Iterable[ReferenceRun], name: str) -> list[ReferenceRun]:
+    """Of a preset of which no run had all epochs: those that had the most of them, nothing else otherwise."""
+    if name not in presets() or _of(runs, name, {}):
+        return []
+    known = [run for run in runs if _but_for_length(run) == (name, {})]
+    known = [run for run in known if run.epochs < preset(name).epochs]
+    return [run for run in known if run.epochs == max(other.epochs for other in known)]
+
+
+def epochs_of(run: ReferenceRun) -> str:
+    """ "50 epochs", or "4 of 10 epochs" where its preset has more."""
+    whole = preset(str(run.config.preset)).epochs
+    return f"{run.epochs} epochs" if run.epochs == whole else f"{run.epochs} of {whole} epochs"
+
+
 def _cell(runs: list[ReferenceRun]) -> str:
     """ "81.32 % (50 epochs, 28 min)", with the spread and number of seeds where there are several."""
     if not runs:
@@ -266,7 +286,7 @@ def _cell(runs: list[ReferenceRun]) -> str:
     minutes = sum(run.minutes for run in runs) / len(runs)
     over = f" ± {100 * found.sd:.2f}" if found.n > 1 else ""
     seeds = f"{found.n} seeds, " if found.n > 1 else ""
-    return f"{100 * found.mean:.2f}{over} % ({seeds}{runs[0].epochs} epochs, {minutes:.0f} min)"
+    return f"{100 * found.mean:.2f}{over} % ({seeds}{epochs_of(runs[0])}, {minutes:.0f} min)"
 
 
 # --- What the study's faults do, shown by runs ----------------------------------------------------
@@ -395,7 +415,38 @@ def _one_seed(runs: tuple[ReferenceRun, ...]) -> str:
         f"{100 * accuracy_of(group).sd:.2f} points for `{group[0].config.preset}` ({len(group)} seeds)"
         for group in known
     ]
-    return f"The standard deviation of the test accuracy over seeds is {', '.join(told)}." if told else ""
+    spreads = f"The standard deviation of the test accuracy over seeds is {', '.join(told)}." if told else ""
+    return " ".join(text for text in (spreads, _caught(runs)) if text)
+
+
+def _caught(runs: tuple[ReferenceRun, ...]) -> str:
+    """A seed with which a network learned nothing, beside one with which it did in as many epochs."""
+    for one in runs:
+        last = one.epochs - 1
+        if _learned(one, last):
+            continue
+        for other in runs:
+            if _but_for_length(other) == _but_for_length(one) and _learned(other, last):
+                caught, free = (run.history["val_accuracy"][last] for run in (one, other))
+                return (
+                    f"`{one.config.preset}` has {_share(caught)} validation accuracy after epoch "
+                    f"{one.epochs} with seed {one.config.seed}, as by chance, and {_share(free)} with "
+                    f"seed {other.config.seed}."
+                )
+    return ""
+
+
+def _learned(run: ReferenceRun, epoch: int) -> bool:
+    """Whether a run is better than chance after an epoch, counted from 0; not where it has none such."""
+    values = [run.history[name][epoch : epoch + 1] for name in ("accuracy", "val_accuracy")]
+    return any(share is not None and share > NEAR_CHANCE for value in values for share in value)
+
+
+def _but_for_length(run: ReferenceRun) -> tuple[str | None, dict[str, Any]]:
+    """What it trained, whatever its seed and number of epochs."""
+    name = run.config.preset
+    changes = run.changes(str(name))
+    return name, {setting: value for setting, value in changes.items() if setting != "epochs"}
 
 
 def _sighted(runs: tuple[ReferenceRun, ...]) -> list[ReferenceRun]:

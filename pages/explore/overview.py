@@ -11,7 +11,9 @@ from cifar_core.models import MODELS
 from cifar_core.palette import NEUTRAL, model_colour
 from cifar_core.paper import PAPER_AUTHOR, PAPER_FAULTS, PAPER_TITLE, PAPER_URL, paper_results
 from cifar_core.reference_runs import (
+    SHORTENED,
     accuracy_of,
+    epochs_of,
     evidence,
     measured_on,
     reference_runs,
@@ -125,6 +127,7 @@ def _row(published: dict[str, Any], ours: dict[str, Any] | None, references: pd.
         "published": published["test_accuracy"],
         "protocol": published["protocol"],
         **{name: accuracy_of(references[name]).mean if references[name] else None for name in REFERENCES},
+        SHORTENED: references[SHORTENED],
         **(ours or {"mean": None, "sd": None, "n": 0}),
     }
 
@@ -200,7 +203,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
         (
             row["title"],
             percent(row["published"]) + (" *" if row["protocol"] == "test-selected" else ""),
-            *(percent(row[name]) for name in REFERENCES),
+            _as_published(row),
+            *(percent(row[name]) for name in REFERENCES[1:]),
             _mean(row),
             f"{100 * (row['mean'] - row['published']):+.2f}" if row["n"] else NOTHING,
         )
@@ -208,6 +212,13 @@ def _table(rows: list[dict[str, Any]]) -> str:
     ]
     dots = [model_colour(row["model"]) for row in rows]
     return table_html(header, texts, right=range(1, len(header)), dots=dots)
+
+
+def _as_published(row: dict[str, Any]) -> str:
+    """Of one that was not trained to its end it says how far, and it has no mark in the figure."""
+    if not row[SHORTENED]:
+        return percent(row["as_published"])
+    return f"{percent(accuracy_of(row[SHORTENED]).mean)} ({epochs_of(row[SHORTENED][0])})"
 
 
 def _mean(row: dict[str, Any]) -> str:

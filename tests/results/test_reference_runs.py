@@ -98,6 +98,42 @@ def test_seeds_come_as_mean_and_spread_in_the_text():
     assert "--seed 1" in text
 
 
+def as_trained(run, name, epochs, accuracy, *, seed=0, values=None):
+    """A reference run of another preset after so many epochs."""
+    settings = preset(name, epochs=epochs, seed=seed).model_dump(mode="json")
+    values = values or [accuracy] * epochs
+    history = {**run.history, "accuracy": values, "val_accuracy": values}
+    metrics = {**run.metrics, "accuracy": accuracy}
+    return dataclasses.replace(run, settings=settings, history=history, metrics=metrics, minutes=60)
+
+
+def test_where_none_was_trained_to_its_end_the_farthest_stands_marked(any_run):
+    name = "alexnet/paper-baseline"
+    two, four = as_trained(any_run, name, 2, 0.6), as_trained(any_run, name, 4, 0.7)
+    table = reference_table([two, four]).set_index("preset")
+    assert table.loc[name, "as_published"] == []
+    assert table.loc[name, "shortened"] == [four]
+    assert "| 70.00 % (4 of 10 epochs, 60 min) | – | – |" in markdown([two, four])
+    whole = as_trained(any_run, name, 10, 0.73)
+    table = reference_table([two, four, whole]).set_index("preset")
+    assert (table.loc[name, "as_published"], table.loc[name, "shortened"]) == ([whole], [])
+    other = like(four, learning_rate=0.01)
+    assert reference_table([other]).set_index("preset").loc[name, "shortened"] == []
+
+
+def test_a_seed_that_learned_nothing_is_told_beside_one_that_did(any_run):
+    name, title = "alexnet/paper-baseline", PAPER_FAULTS[-1].title
+    caught = as_trained(any_run, name, 1, 0.1)
+    free = as_trained(any_run, name, 4, 0.7, seed=1, values=[0.53, 0.6, 0.65, 0.7])
+    said = evidence([caught, free])[title]
+    assert f"`{name}` has 10.0 % validation accuracy after epoch 1 with seed 0, as by chance" in said
+    assert "53.0 % with seed 1" in said
+    assert title not in evidence([caught, like(free, learning_rate=0.01)]), (
+        "another recipe says nothing of seeds"
+    )
+    assert title not in evidence([free, as_trained(any_run, name, 1, 0.5)])
+
+
 def test_how_far_test_selection_flatters_is_counted_from_the_epochs():
     base = next(run for run in EVERY if run.config.preset == "base_cnn/paper-baseline")
     history = {"val_accuracy": [0.5, 0.9, 0.7]}
@@ -126,13 +162,18 @@ def test_mobilenet_is_put_right_step_by_step():
     assert "40.0 % validation accuracy after 2 epochs and 60.0 % after 4" in told[PAPER_FAULTS[1].title]
 
 
+def alike(epochs):
+    """The history of a run that was as good after each epoch."""
+    return {"accuracy": [0.5] * epochs, "val_accuracy": [0.5] * epochs}
+
+
 def test_mobilenets_recipe_counts_beside_the_study_only_in_as_many_epochs():
     base = next(run for run in EVERY if run.config.preset == "base_cnn/paper-baseline")
     modern = preset("mobilenet/recommended", epochs=10).model_dump(mode="json")
-    ten = dataclasses.replace(base, settings=modern, history={"val_accuracy": [0.5] * 10})
+    ten = dataclasses.replace(base, settings=modern, history=alike(10))
     title = PAPER_FAULTS[3].title
     assert "77.00 % with the stem and the recipe of today" in evidence([like(ten, 0.77)])[title]
-    longer = dataclasses.replace(ten, history={"val_accuracy": [0.5] * 60})
+    longer = dataclasses.replace(ten, history=alike(60))
     assert title not in evidence([longer])
 
 
