@@ -92,11 +92,12 @@ class ReferenceRun:
 
     @property
     def hardware(self) -> str:
-        """ "AMD EPYC, 2 cores", or the accelerator's name."""
+        """ "AMD EPYC, 2 cores" (those that it might use), or the accelerator's name."""
         device = self.environment.get("device", {})
         if device.get("kind") == "gpu":
             return str(device.get("name"))
-        return f"{self.environment.get('cpu', 'CPU')}, {self.environment.get('cores')} cores"
+        cores = self.environment.get("cores")
+        return f"{self.environment.get('cpu', 'CPU')}, {cores} core{'' if cores == 1 else 's'}"
 
     @property
     def command(self) -> str:
@@ -250,7 +251,7 @@ def measured_on(runs: Iterable[ReferenceRun]) -> str:
     hardware = sorted({run.hardware for run in runs})
     if not runs:
         return ""
-    where = f"Measured on {', '.join(data)}; {', '.join(hardware)}."
+    where = f"Measured on {', '.join(data)}; {'; '.join(hardware)}."
     return f"{where} Minutes are by the clock, some beside other work."
 
 
