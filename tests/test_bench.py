@@ -191,7 +191,14 @@ def recorded(monkeypatch):
     def pretend(tasks, rounds, **_):
         seen.update(tasks)
         common = {"images": 64, "epoch_end_seconds": 2.0, "onednn": "on", "backend": "tensorflow"}
-        common |= {"cpu_seconds": 1.0, "ms": [1.0], "megabytes": 1.0, "agreement": 1.0, "max_difference": 0.0}
+        common |= {
+            "cpu_seconds": 1.0,
+            "own_seconds": 0.5,
+            "ms": [1.0],
+            "megabytes": 1.0,
+            "agreement": 1.0,
+            "max_difference": 0.0,
+        }
         return {name: [{**common, "seconds": n}] * rounds for n, name in enumerate(tasks, start=1)}
 
     monkeypatch.setattr(parts, "in_processes", pretend)
@@ -235,6 +242,7 @@ def test_overhead_weighs_the_end_of_an_epoch_by_the_studys_images(recorded):
     ours = rows["base_cnn, epochs of 40,000 images", "ours, progress"]
     assert ours["steps_images_per_second"] == 32
     assert ours["median"] == pytest.approx(40_000 / (40_000 / 32 + 2))
+    assert ours["own_share"] == 0.25
     assert recorded["ours, progress and recording"].options["store"]
     assert not os.path.exists(recorded["ours, progress and recording"].options["store"])
 
@@ -314,11 +322,14 @@ def test_one_model_is_trained_recorded_and_begun_for_real():
     config = studied("base_cnn")[0].config.replace(precision="float32", batch_size=32, epochs=10)
     settings = config.model_dump(mode="json")
     augmented = config.replace(**STUDY_AUGMENTATION).model_dump(mode="json")
-    for epoch in (fits.bare(settings, 96), fits.study(augmented, 96), fits.ours(augmented, 96)):
+    ours = [fits.ours(augmented, 96)]
+    for epoch in (fits.bare(settings, 96), fits.study(augmented, 96), *ours):
         found = epoch()
         assert found["images"] == 64  # the first step of three does not count
         assert found["seconds"] > 0
         assert found["epoch_end_seconds"] > 0
+        assert (found["own_seconds"] is None) == (epoch not in ours)
+        assert 0 <= (found["own_seconds"] or 0) < found["seconds"]
     at_any_batch = fits.at_any_batch(settings, 96)
     assert [at_any_batch(batch_size=size)["images"] for size in (96, 48, 96)] == [96, 48, 96]
     fits.first_step(settings)

@@ -48,6 +48,7 @@ class Clock(keras.callbacks.Callback):
         self.steps = steps_per_epoch(images, batch_size)
         self.lead = max(1, self.steps // LEAD_SHARE) if self.steps > 1 else 0
         self.images = images - self.lead * batch_size
+        self.own: CountedSession | None = None
         self._began = self._cpu_began = 0.0
         self.ended = self.cpu_ended = 0.0
 
@@ -66,14 +67,29 @@ class Clock(keras.callbacks.Callback):
 
     def measured(self, done: float) -> Measured:
         """What the epoch came to, where `fit` was done at `done`."""
+        counted = (self.steps - self.lead) / self.steps
         return {
             "seconds": self.ended - self._began,
+            "own_seconds": None if self.own is None else counted * self.own.seconds,
             "cpu_seconds": self.cpu_ended - self._cpu_began,
             "images": self.images,
             "epoch_end_seconds": done - self.ended,
             "onednn": onednn_in_use(),
             "backend": keras.backend.backend(),
         }
+
+
+class CountedSession(Session):
+    """Keeps count of the seconds that it takes itself after the steps, in which nothing is trained.
+
+    Where a device computes on its own, waiting for it counts too."""
+
+    seconds = 0.0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        began = time.perf_counter()
+        super().on_train_batch_end(batch, logs)
+        self.seconds += time.perf_counter() - began
 
 
 def bare(settings: dict[str, Any], images: int) -> Callable[[], Measured]:
@@ -194,7 +210,9 @@ def _ours(
         reports.clear()
         with Recorder(kept, run_id, reports.append, None) as recorder:
             done, steered = progressed.epochs_done, controllers(config)
-            session = Session(config, recorder, steered, steps=steps, images=images, progressed=progressed)
+            session = clock.own = CountedSession(
+                config, recorder, steered, steps=steps, images=images, progressed=progressed
+            )
             network.fit(
                 batches,
                 validation_data=validation,

@@ -146,11 +146,14 @@ def _overhead_of(subject: Subject, asked: Asked) -> list[Row]:
 
 def _overhead_row(subject: Subject, name: str, found: Sequence[Measured], config: TrainConfig) -> Row:
     """Images a second over an epoch of the study's size: its steps at the speed that was measured, and once
-    what comes at its end (validating 64 images; recording, where that is on)."""
+    what comes at its end (validating 64 images; recording, where that is on). `own_share` is the part of the
+    steps' time that passes in our own code after them: what no noise of the machine hides."""
     steps = [one["images"] / one["seconds"] for one in found]
     ends = [one["epoch_end_seconds"] for one in found]
     values = [STUDY_IMAGES / (STUDY_IMAGES / step + end) for step, end in zip(steps, ends, strict=True)]
+    own = [one["own_seconds"] / one["seconds"] for one in found if one["own_seconds"] is not None]
     more = {
+        "own_share": float(np.median(own)) if own else None,
         "steps_images_per_second": float(np.median(steps)),
         "epoch_end_seconds": float(np.median(ends)),
         "onednn": found[-1]["onednn"],
