@@ -15,6 +15,7 @@ configuration change.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -193,6 +194,16 @@ def _tensorflow_gradients(
     model: keras.Model, layer: keras.Layer, images: np.ndarray, class_index: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(output of the layer, gradient of the class's score by it), both float32, without the batch."""
+    import tensorflow as tf
+
+    traced = _traced(model, layer.name, lambda: _tensorflow_map_function(model, layer))
+    features, gradient = traced(images, tf.constant(class_index))
+    if gradient is None:
+        raise CifarLabError(f"The answer of {model.name!r} does not depend on its layer {layer.name!r}.")
+    return features.numpy()[0], gradient.numpy()[0]
+
+
+def _tensorflow_map_function(model: keras.Model, layer: keras.Layer) -> Callable[..., Any]:
     import keras
     import tensorflow as tf
 
@@ -200,36 +211,71 @@ def _tensorflow_gradients(
     given_by, taken_by = tensors(model)
     before = model.outputs[0] if head is None else taken_by[head.name]
     inner = keras.Model(model.inputs[0], [given_by[layer.name], before])
-    given = tf.convert_to_tensor(images)
-    with tf.GradientTape() as tape:
-        tape.watch(given)  # so that what follows is recorded even where all weights are frozen
-        features, last = inner(given, training=False)
-        score = _scores(head, last, class_index)[0]
-    gradient = tape.gradient(score, features)
-    if gradient is None:
-        raise CifarLabError(f"The answer of {model.name!r} does not depend on its layer {layer.name!r}.")
-    return (tf.cast(features, tf.float32).numpy()[0], tf.cast(gradient, tf.float32).numpy()[0])
+
+    @tf.function(input_signature=_tensorflow_signature())
+    def function(given: Any, class_index: Any) -> tuple[Any, Any]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(given)
+            features, last = inner(given, training=False)
+            score = _scores(head, last, class_index)[0]
+        gradient = tape.gradient(score, features)
+        return tf.cast(features, tf.float32), None if gradient is None else tf.cast(gradient, tf.float32)
+
+    return function
 
 
 def _tensorflow_pixel_gradients(model: keras.Model, images: np.ndarray, class_index: int) -> np.ndarray:
     """Gradient of each image's score by its own pixels, float32 (N, 32, 32, 3)."""
+    import tensorflow as tf
+
+    traced = _traced(model, "", lambda: _tensorflow_pixel_function(model))
+    gradients = []
+    for start in range(0, len(images), _AT_ONCE):
+        gradient = traced(images[start : start + _AT_ONCE], tf.constant(class_index))
+        if gradient is None:
+            raise CifarLabError(f"The answer of {model.name!r} does not depend on the image.")
+        gradients.append(gradient.numpy())
+    return np.concatenate(gradients)
+
+
+def _tensorflow_pixel_function(model: keras.Model) -> Callable[..., Any]:
     import keras
     import tensorflow as tf
 
     head = softmax_head(model)
-    inner = model if head is None else keras.Model(model.inputs[0], tensors(model)[1][head.name])
-    gradients = []
-    for start in range(0, len(images), _AT_ONCE):
-        given = tf.convert_to_tensor(images[start : start + _AT_ONCE])
-        with tf.GradientTape() as tape:
+    before = model.outputs[0] if head is None else tensors(model)[1][head.name]
+    inner = keras.Model(model.inputs[0], before)
+
+    @tf.function(input_signature=_tensorflow_signature())
+    def function(given: Any, class_index: Any) -> Any:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(given)
-            last = inner(given, training=False)
-            score = tf.reduce_sum(_scores(head, last, class_index))
-        gradient = tape.gradient(score, given)
-        if gradient is None:
-            raise CifarLabError(f"The answer of {model.name!r} does not depend on the image.")
-        gradients.append(tf.cast(gradient, tf.float32).numpy())
-    return np.concatenate(gradients)
+            score = tf.reduce_sum(_scores(head, inner(given, training=False), class_index))
+        return tape.gradient(score, given)
+
+    return function
+
+
+def _tensorflow_signature() -> list[Any]:
+    """Images and a class: one trace serves any number of them."""
+    import tensorflow as tf
+
+    return [tf.TensorSpec((None, *IMAGE_SHAPE), tf.float32), tf.TensorSpec((), tf.int32)]
+
+
+_TRACES: weakref.WeakKeyDictionary[keras.Model, dict[str, Callable[..., Any]]] = weakref.WeakKeyDictionary()
+
+
+def _traced(model: keras.Model, what: str, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+    """What `make` gives, kept for as long as the model, since to trace costs more than an answer.
+
+    Traced, TensorFlow computes what is asked and nothing else. Step by step it would take the gradient by
+    each convolution's kernel too: wasted, and with narrow kernels TensorFlow 2.21 dies of it on a CPU with
+    AVX512 (oneDNN's kernels write beyond their memory)."""
+    kept = _TRACES.setdefault(model, {})
+    if what not in kept:
+        kept[what] = make()
+    return kept[what]
 
 
 def tensors(model: keras.Model) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -297,7 +343,7 @@ def softmax_head(model: keras.Model) -> keras.Layer | None:
     return last if is_softmax else None
 
 
-def _scores(head: keras.Layer | None, last: Any, class_index: int) -> Any:
+def _scores(head: keras.Layer | None, last: Any, class_index: Any) -> Any:
     """The class's score for each image: before softmax if it can be had, else the logarithm of its
     probability."""
     from keras import ops

@@ -285,3 +285,19 @@ def test_pictures_unlike_any_that_was_learned_from_are_explained(kind):
         heat = saliency(model, image, method=method)
         assert heat.shape == (32, 32)
         assert np.isfinite(heat).all()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing is traced")
+def test_what_was_traced_for_a_model_ends_with_it_and_sees_its_new_weights(image):
+    import gc
+    import weakref
+
+    model = create_model("base_cnn")
+    before = grad_cam(model, image, 4)
+    model.set_weights([-weights for weights in model.get_weights()])
+    assert not np.array_equal(grad_cam(model, image, 4), before)
+    integrated_gradients(model, image, 4, steps=2)
+    ended = weakref.ref(model)
+    del model
+    gc.collect()
+    assert ended() is None
