@@ -270,8 +270,8 @@ def _traced(model: keras.Model, what: str, make: Callable[[], Callable[..., Any]
     """What `make` gives, kept for as long as the model, since to trace costs more than an answer.
 
     Traced, TensorFlow computes what is asked and nothing else. Step by step it would take the gradient by
-    each convolution's kernel too: wasted, and with narrow kernels TensorFlow 2.21 dies of it on a CPU with
-    AVX512 (oneDNN's kernels write beyond their memory)."""
+    each convolution's kernel too: wasted, and TensorFlow 2.21 dies of it on a CPU with AVX512 where a 1x1
+    convolution of few channels skips every second place (oneDNN's kernel for one image)."""
     kept = _TRACES.setdefault(model, {})
     if what not in kept:
         kept[what] = make()
