@@ -1,9 +1,11 @@
 """The first page, with nothing run and with some of the study's runs done."""
 
+import dataclasses
 import json
 
 import pytest
 
+from cifar_core import reference_runs as release
 from cifar_core.recipes import preset
 from cifar_core.reference_runs import evidence, reference_runs
 from pages.shared import resources
@@ -32,6 +34,21 @@ def test_it_is_not_blank_on_first_launch(open_page):
     assert drawn["recommended"] > 0
     assert "66.48 %" in table(test)
     assert test.button("go_dataset").label == "Get the images"
+
+
+def test_a_reference_that_did_not_get_to_its_end_says_how_far_and_has_no_mark(open_page, monkeypatch):
+    whole = next(run for run in reference_runs() if run.config.preset == "base_cnn/paper-baseline")
+    settings = preset("alexnet/paper-baseline", epochs=4).model_dump(mode="json")
+    history = {name: values[:4] for name, values in whole.history.items()}
+    part = dataclasses.replace(
+        whole, settings=settings, history=history, metrics={**whole.metrics, "accuracy": 0.7}
+    )
+    monkeypatch.setattr(release, "reference_runs", lambda: (whole, part))
+    test = open_page()
+    assert not test.exception
+    assert "70.00 % (4 of 10 epochs)" in table(test)
+    drawn = {trace["name"]: len(trace["x"]) for trace in chart(test)}
+    assert drawn["reference"] == 1
 
 
 def test_a_real_button_leads_to_the_data(open_page):
