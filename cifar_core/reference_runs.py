@@ -252,7 +252,7 @@ def measured_on(runs: Iterable[ReferenceRun]) -> str:
     if not runs:
         return ""
     where = f"Measured on {', '.join(data)}; {'; '.join(hardware)}."
-    return f"{where} Minutes are by the clock, some beside other work."
+    return f"{where} Minutes are by the clock, some beside other work or with pauses."
 
 
 def _of(runs: Iterable[ReferenceRun], name: str, changes: dict[str, Any]) -> list[ReferenceRun]:
