@@ -207,10 +207,8 @@ def _tensorflow_map_function(model: keras.Model, layer: keras.Layer) -> Callable
     import keras
     import tensorflow as tf
 
-    head = softmax_head(model)
-    given_by, taken_by = tensors(model)
-    before = model.outputs[0] if head is None else taken_by[head.name]
-    inner = keras.Model(model.inputs[0], [given_by[layer.name], before])
+    head, before = _before_softmax(model)
+    inner = keras.Model(model.inputs[0], [tensors(model)[0][layer.name], before])
 
     @tf.function(input_signature=_tensorflow_signature())
     def function(given: Any, class_index: Any) -> tuple[Any, Any]:
@@ -242,8 +240,7 @@ def _tensorflow_pixel_function(model: keras.Model) -> Callable[..., Any]:
     import keras
     import tensorflow as tf
 
-    head = softmax_head(model)
-    before = model.outputs[0] if head is None else tensors(model)[1][head.name]
+    head, before = _before_softmax(model)
     inner = keras.Model(model.inputs[0], before)
 
     @tf.function(input_signature=_tensorflow_signature())
@@ -306,10 +303,8 @@ def _jax_gradients(
     import jax
     import keras
 
-    head = softmax_head(model)
-    given_by, taken_by = tensors(model)
-    before = model.outputs[0] if head is None else taken_by[head.name]
-    cut, images = given_by[layer.name], keras.ops.convert_to_tensor(images)
+    head, before = _before_softmax(model)
+    cut, images = tensors(model)[0][layer.name], keras.ops.convert_to_tensor(images)
     features = keras.Model(model.inputs[0], cut)(images, training=False)
     after = keras.Model([model.inputs[0], cut], before)
     gradient = jax.grad(lambda x: _scores(head, after([images, x], training=False), class_index)[0])(features)
@@ -321,8 +316,8 @@ def _jax_pixel_gradients(model: keras.Model, images: np.ndarray, class_index: in
     import jax
     import keras
 
-    head = softmax_head(model)
-    inner = model if head is None else keras.Model(model.inputs[0], tensors(model)[1][head.name])
+    head, before = _before_softmax(model)
+    inner = keras.Model(model.inputs[0], before)
     gradient = jax.grad(lambda x: _scores(head, inner(x, training=False), class_index).sum())
     parts = [images[start : start + _AT_ONCE] for start in range(0, len(images), _AT_ONCE)]
     return np.concatenate([np.asarray(gradient(keras.ops.convert_to_tensor(x)), np.float32) for x in parts])
@@ -341,6 +336,12 @@ def softmax_head(model: keras.Model) -> keras.Layer | None:
     last = model.layers[-1]
     is_softmax = isinstance(last, keras.layers.Dense) and last.activation is keras.activations.softmax
     return last if is_softmax else None
+
+
+def _before_softmax(model: keras.Model) -> tuple[keras.Layer | None, Any]:
+    """(the model's `softmax_head`, what that takes); (None, the model's output) where it has none."""
+    head = softmax_head(model)
+    return head, model.outputs[0] if head is None else tensors(model)[1][head.name]
 
 
 def _scores(head: keras.Layer | None, last: Any, class_index: Any) -> Any:

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_core.config import TrainConfig
-from cifar_core.diagnosis import NEAR_CHANCE
+from cifar_core.diagnosis import CHANCE, NEAR_CHANCE
 from cifar_core.errors import ConfigError
-from cifar_core.labels import NUM_CLASSES
 from cifar_core.paper import PAPER_FAULTS, paper_results
 from cifar_core.recipes import SAME_RUN, preset, presets
 from cifar_core.statistics import Spread, spread
@@ -268,9 +267,9 @@ def _shortened(runs: Iterable[ReferenceRun], name: str) -> list[ReferenceRun]:
     """Of a preset of which no run had all epochs: those that had the most of them, nothing else otherwise."""
     if name not in presets() or _of(runs, name, {}):
         return []
-    known = [run for run in runs if _but_for_length(run) == (name, {})]
-    known = [run for run in known if run.epochs < preset(name).epochs]
-    return [run for run in known if run.epochs == max(other.epochs for other in known)]
+    known = [run for run in runs if _but_for_length(run) == (name, {}) and run.epochs < preset(name).epochs]
+    most = max((run.epochs for run in known), default=0)
+    return [run for run in known if run.epochs == most]
 
 
 def epochs_of(run: ReferenceRun) -> str:
@@ -399,11 +398,11 @@ def _blindness(runs: tuple[ReferenceRun, ...]) -> str:
     for seeing in _of(runs, name, {"bn_momentum": 0.9}):
         for blind in _of(runs, name, {}):
             if blind.history["accuracy"] == seeing.history["accuracy"]:
-                dark = [value for value in blind.history["val_accuracy"] if value == 1 / NUM_CLASSES]
+                dark = [value for value in blind.history["val_accuracy"] if value == CHANCE]
                 first = seeing.history["val_accuracy"][0]
                 return (
                     " The two trained alike, to the last digit of each epoch's training accuracy; but as "
-                    f"published, validation stood at {_share(1 / NUM_CLASSES)} for {len(dark)} epochs, "
+                    f"published, validation stood at {_share(CHANCE)} for {len(dark)} epochs, "
                     f"and with the momentum put right it began at {_share(first)}."
                 )
     return ""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 Row = dict[str, Any]
-"""part, subject, variant, unit, median, low, high, ratio, rounds, and what else there is to say of it:
+"""part, subject, variant, unit, median, low, high, ratio, rounds, and what else there is to say of it.
 
 `rounds` are the values that it came to, round by round. `ratio` is how many times as fast it is as the first
 variant of its subject, whatever the unit; None where there is nothing to compare. Each round is compared with

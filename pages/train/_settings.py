@@ -44,7 +44,7 @@ def current() -> Settings:
     if settings["dataset"] != resources.chosen_dataset():
         _move_to(resources.chosen_dataset())
     write_address()
-    return st.session_state[STORED]
+    return settings
 
 
 def _take_over() -> None:
@@ -99,9 +99,9 @@ def _move_to(dataset: str) -> None:
     settings["dataset"] = dataset
     if name is None:
         return
-    old, new = begin_with(name, before).flat(), begin_with(name, dataset).flat()
-    if settings["epochs"] == old["epochs"] != new["epochs"]:
-        put_back("epochs", new["epochs"])
+    old, new = begin_with(name, before).epochs, begin_with(name, dataset).epochs
+    if settings["epochs"] == old != new:
+        put_back("epochs", new)
 
 
 def _explained(question: Any, asked: str) -> str:
