@@ -4,7 +4,7 @@ import streamlit as st
 
 from cifar_core.errors import StoreError
 from pages.shared import access, entrance, library, navigation, server, sidebar
-from pages.shared.words import plain
+from pages.shared.words import message
 
 if server.is_visit():
     st.set_page_config(page_icon="🔬", layout="wide")
@@ -18,7 +18,7 @@ if server.is_visit():
         else:
             entrance.show()
     except StoreError as error:  # any page may meet it; what was drawn before it stays
-        st.error(plain(error))
+        st.error(message(error))
 else:
     # `streamlit run` imports this file once, to find the application with its start and its end.
     app = st.App(__file__, lifespan=server.lifespan, routes=[library.route()])

@@ -17,7 +17,7 @@ from pages.compare._results import Results, reader
 from pages.compare._tuned import sentence
 from pages.shared import figure, images, navigation, resources, words
 from pages.shared.table import STYLE, facts_html
-from pages.shared.words import plain
+from pages.shared.words import message, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,7 +206,7 @@ def _dataset(run: pd.Series) -> Opened | None:
     try:
         dataset = resources.pictures(run["dataset"])
     except DataError as error:
-        st.info(f"The images themselves are not here. {plain(error)}")
+        st.info(f"The images themselves are not here. {message(error)}")
         return None
     if dataset is None:
         st.info("The images themselves have not been prepared on this machine yet: the Dataset page does it.")

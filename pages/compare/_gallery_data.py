@@ -18,7 +18,7 @@ from pages.compare._results import results
 from pages.shared import navigation, resources
 from pages.shared.tasks import measuring, tasks
 from pages.shared.waiting import wait_for
-from pages.shared.words import model_title, percent, plain, shortened
+from pages.shared.words import message, model_title, percent, plain, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,7 +122,7 @@ def answered(runs: pd.DataFrame, run_id: str) -> Answered | None:
         )
         return None
     except StoreError as error:
-        st.error(plain(error))
+        st.error(message(error))
         return None
     if table.empty:
         st.info(f"Run {plain(run_id)} was tested on no image.")
@@ -149,7 +149,7 @@ def pictures(run: Answered) -> Opened | None:
     try:
         dataset = resources.pictures(name)
     except DataError as error:
-        st.info(f"The numbers are here, the pictures are not. {plain(error)}")
+        st.info(f"The numbers are here, the pictures are not. {message(error)}")
         navigation.link("dataset", "Choose the data")
         return None
     if dataset is None:

@@ -17,7 +17,7 @@ from pages.compare._gallery_data import Answered, alike, answered, say_unknown, 
 from pages.compare._gallery_one import CLASSES, EVERY, named
 from pages.shared import figure, resources
 from pages.shared.table import STYLE, facts_html
-from pages.shared.words import count, percent, plain
+from pages.shared.words import count, message, percent, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +75,7 @@ def show(runs: pd.DataFrame) -> None:
     try:
         agreement = together(there)
     except CifarLabError as error:
-        st.error(plain(error))
+        st.error(message(error))
         return
     best = there.sort_values("accuracy", ascending=False)["id"]
     about = answered(runs, str(next(run_id for run_id in best if run_id in agreement.runs)))

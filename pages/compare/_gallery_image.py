@@ -20,7 +20,7 @@ from pages.shared.images import data_url, grid, overlaid, png
 from pages.shared.table import STYLE as TABLE_STYLE
 from pages.shared.table import table_html
 from pages.shared.tasks import Task
-from pages.shared.words import model_title, percent, plain
+from pages.shared.words import message, model_title, percent, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +99,7 @@ def _for_each(runs: Sequence[Answered], draw: Callable[[Answered], None]) -> Non
         try:
             draw(run)
         except (CifarLabError, OSError) as error:
-            st.info(plain(error))
+            st.info(message(error))
 
 
 # --- Where it looked ------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def _others(index: int, about: Answered, finished: pd.DataFrame) -> None:
     try:
         table = one_image(together(alike(finished, about.run)), index)
     except (ConfigError, StoreError) as error:
-        st.info(plain(error))
+        st.info(message(error))
         return
     right = int(table["correct"].sum())
     st.markdown(f":small[{right} of {len(table)} got it right.]")
@@ -306,7 +306,7 @@ def _people(index: int, about: Answered) -> None:
     try:
         votes = votes_of(known.votes, index)
     except DataError as error:
-        st.info(plain(error))
+        st.info(message(error))
         return
     st.markdown(
         f"{percent(known.agreement[place], 0)} of the people give the label: **{known.verdict[place]}**."

@@ -21,7 +21,7 @@ from pages.shared import access, figure, resources
 from pages.shared.table import STYLE, facts_html
 from pages.shared.tasks import Task, bytes_done, tasks
 from pages.shared.waiting import wait_for
-from pages.shared.words import count, percent, plain, size
+from pages.shared.words import count, message, percent, plain, size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,7 +148,7 @@ def _unusable(about: Answered) -> None:
         human.verdict(about.table, human.load())
         st.info("The votes cannot be read at the moment; load the page again.")
     except (DataError, OSError) as error:
-        st.error(plain(error))
+        st.error(message(error))
     access.button("Forget this file", key="people_forget", on_click=human.forget)
 
 

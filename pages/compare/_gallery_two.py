@@ -24,7 +24,7 @@ from pages.compare._gallery_data import (
 from pages.compare._gallery_one import CLASSES, EVERY, named
 from pages.shared import figure
 from pages.shared.table import STYLE, facts_html, table_html
-from pages.shared.words import percent, plain
+from pages.shared.words import message, percent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +59,7 @@ def show(runs: pd.DataFrame) -> None:
     try:
         table = changes(a, b)
     except ConfigError as error:
-        st.info(plain(error))
+        st.info(message(error))
         return
     _facts(a, b, table)
     st.fragment(_gallery)(a, b, table, runs)

@@ -18,7 +18,7 @@ from pages.compare._results import Results, results
 from pages.compare._table import Column, Row, table
 from pages.shared import figure, navigation, resources, words
 from pages.shared.table import STYLE, table_html
-from pages.shared.words import model_title, plain, shortened
+from pages.shared.words import message, model_title, plain, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ def page() -> None:
     try:
         found = results()
     except StoreError as error:
-        st.error(plain(error))
+        st.error(message(error))
         return
     if found.runs.empty:
         st.info("Nothing has been trained here yet: with two runs there is something to compare.")

@@ -10,7 +10,7 @@ from cifar_core.errors import StoreError
 from pages.compare import _gallery_doubts, _gallery_hard, _gallery_one, _gallery_summary, _gallery_two
 from pages.compare._gallery_data import answered, choose, finished_runs, has_answers, unknown
 from pages.shared import navigation
-from pages.shared.words import plain
+from pages.shared.words import message
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,7 @@ def page() -> None:
     try:
         runs = finished_runs()
     except StoreError as error:
-        st.error(plain(error))
+        st.error(message(error))
         return
     if runs.empty:
         _empty()

@@ -21,7 +21,7 @@ from pages.compare._results import By, Results, board_name, board_names, results
 from pages.compare._table import Column, Row, table
 from pages.shared import figure, navigation, words
 from pages.shared.table import STYLE, table_html
-from pages.shared.words import date_and_time, model_title, plain, shortened
+from pages.shared.words import date_and_time, message, model_title, plain, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ def page() -> None:
     try:
         found = results(live=False)
     except StoreError as error:
-        st.error(plain(error))
+        st.error(message(error))
         return
     _queue.tell()
     if not found.boards:

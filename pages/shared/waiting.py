@@ -10,7 +10,7 @@ import streamlit as st
 from cifar_core.errors import DataError
 from pages.shared import navigation, resources
 from pages.shared.tasks import Task, measuring, show_progress, tasks
-from pages.shared.words import plain
+from pages.shared.words import message
 
 if TYPE_CHECKING:
     from cifar_core.eda import Opened
@@ -31,7 +31,7 @@ def images_or_wait(name: str) -> Opened:
 
 
 def _refuse(error: DataError) -> NoReturn:
-    st.info(plain(error))
+    st.info(message(error))
     navigation.link("dataset", "Choose the data")
     st.stop()
 
@@ -46,15 +46,18 @@ def wait_for(key: str, start: Callable[[], Task], doing: str) -> None:
     """Show a task's progress until it ends, then run the page again; its error with a way to retry."""
     task = tasks().get(key) or start()
     if task.state in ("failed", "cancelled"):
-        if task.state == "failed":
-            st.error(f"{doing}: {plain(task.error)}")
-        else:
-            st.info(f"{doing}: cancelled")
-        if st.button("Try again", key=f"retry_{key}"):
-            tasks().forget(key)
-            st.rerun()
-        return
-    st.fragment(_follow, run_every=POLL_SECONDS)(task, doing)
+        tell_end(task, doing, "Try again")
+    else:
+        st.fragment(_follow, run_every=POLL_SECONDS)(task, doing)
+
+
+def tell_end(task: Task, doing: str, label: str) -> None:
+    """Why a task failed, or that it was cancelled, until the button with this label takes it away."""
+    if task.state == "failed":
+        st.error(f"{doing}: {message(task.error)}")
+    else:
+        st.info(f"{doing}: cancelled")
+    st.button(label, key=f"retry_{task.key}", on_click=tasks().forget, args=(task.key,))
 
 
 def _follow(task: Task, doing: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from datetime import UTC, datetime, tzinfo
 from typing import Any
@@ -12,6 +13,7 @@ import streamlit as st
 from cifar_core.models import MODELS
 
 NOTHING = "–"
+_COMMAND = re.compile(r"`([^`]*[^`\s][^`]*)`")
 MOST_WORDS = 600
 """Longer reasons are cut in the head of a page; the run's page has them whole among its events."""
 
@@ -85,7 +87,20 @@ def ago(moment: datetime | None, now: datetime | None = None) -> str:
 
 def plain(text: Any) -> str:
     """Text that markdown shows as it is: one line, no formatting, no links, no HTML."""
-    line = " ".join(str(text).split())
+    return _escaped(_one_line(text))
+
+
+def message(error: Any) -> str:
+    """An error's words as `plain` has them, but its commands, between backticks, look like commands."""
+    parts = _COMMAND.split(_one_line(error))
+    return "".join(f"`{part}`" if odd % 2 else _escaped(part) for odd, part in enumerate(parts))
+
+
+def _one_line(text: Any) -> str:
+    return " ".join(str(text).split())
+
+
+def _escaped(line: str) -> str:
     return "".join(f"\\{sign}" if sign in string.punctuation else sign for sign in line)
 
 

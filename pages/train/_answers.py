@@ -13,7 +13,7 @@ from cifar_core.labels import CLASS_NAMES
 from cifar_core.palette import model_colour
 from pages.shared import navigation, resources
 from pages.shared.images import data_url, overlaid, png
-from pages.shared.words import model_title, percent, plain
+from pages.shared.words import message, model_title, percent, plain
 from pages.train import _ask
 
 MODEL_FILE = "model.keras"
@@ -49,7 +49,7 @@ def show(image: np.ndarray, runs: list[dict[str, Any]]) -> None:
         ]
         answers = _ask.answers_or_wait(questions)
     except (CifarLabError, OSError) as error:  # deleted in this moment, or settings of another release
-        st.error(plain(error))
+        st.error(message(error))
         return
     if answers is None:
         return

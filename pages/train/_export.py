@@ -98,7 +98,7 @@ def _making(run_id: str, form: Form) -> Callable[[Task], None]:
 
 def _outcome(task: Task | None) -> None:
     if task is not None and task.state == "failed":
-        st.error(f"No file was made. {words.plain(task.error)}")
+        st.error(f"No file was made. {words.message(task.error)}")
     elif task is not None and task.state == "cancelled":
         st.info("Cancelled: no file was made.")
 

@@ -10,7 +10,7 @@ import streamlit as st
 from cifar_core.errors import RunNotFoundError, StoreError
 from cifar_core.store import RunStore
 from cifar_core.worker import LOG_FILE
-from pages.shared.words import plain
+from pages.shared.words import message
 from pages.train._watch import Watched
 
 TAIL_BYTES = 24_000
@@ -44,7 +44,7 @@ def show(store: RunStore, run: Watched, *, height: int = 360) -> None:
     try:
         text = tail(store, run.id)
     except StoreError as error:
-        st.warning(plain(error))
+        st.warning(message(error))
         return
     if text:
         st.code(text, language=None, height=height, wrap_lines=True)

@@ -15,7 +15,7 @@ import streamlit as st
 
 from cifar_core.errors import CifarLabError
 from pages.shared import access, resources
-from pages.shared.words import plain
+from pages.shared.words import message, plain
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,6 @@ class Once:
                 access.sign(spent[token])
             resources.supervisor()
         except CifarLabError as error:
-            st.error(plain(error))
+            st.error(message(error))
             return None
         return spent[token]

@@ -12,7 +12,7 @@ from cifar_core.store import RunStore
 from cifar_core.store.states import UNFINISHED, RunState
 from pages.shared import access, navigation, resources
 from pages.shared.pace import paced
-from pages.shared.words import ago, plain
+from pages.shared.words import ago, message, plain
 
 POLL_SECONDS = 2.0
 MOST = 30
@@ -85,4 +85,4 @@ def _cancel(run_id: str) -> None:
     try:
         resources.store().request_stop(run_id)
     except CifarLabError as error:
-        st.toast(plain(error))
+        st.toast(message(error))

@@ -12,7 +12,7 @@ from cifar_core.errors import ConfigError
 from cifar_core.tuning import importance
 from pages.shared import figure, resources
 from pages.shared.plot import plot
-from pages.shared.words import NOTHING, percent, plain
+from pages.shared.words import NOTHING, message, percent
 from pages.train import _log, _tune_figures
 from pages.train._tune_watch import WatchedSearch
 
@@ -152,7 +152,7 @@ def _importance(watch: WatchedSearch) -> None:
         ended, found = _worked_out(watch)
     except ConfigError as error:
         figure.heading("What mattered", ABOUT_IMPORTANCE)
-        st.info(plain(error))
+        st.info(message(error))
         return
     figure.show(
         "What mattered",

@@ -16,7 +16,7 @@ from cifar_core.store.artifacts import PREDICTIONS
 from cifar_core.worker import LOG_FILE
 from pages.shared import figure, navigation, resources, words
 from pages.shared.table import STYLE, Fact, facts_html, table_html
-from pages.shared.words import date_and_time, model_title, number, plain
+from pages.shared.words import date_and_time, message, model_title, number, plain
 from pages.train import _export, _log, _panel
 from pages.train._curves import View
 from pages.train._watch import STAYING, Watched
@@ -71,10 +71,10 @@ def _asked_run() -> RunRecord | None:
             return store.get(asked)
         _offer(store, "Which run?")
     except RunNotFoundError as error:
-        _offer(store, "No such run", plain(error))
+        _offer(store, "No such run", message(error))
     except StoreError as error:
         st.title("Run", anchor=False)
-        st.error(plain(error))
+        st.error(message(error))
     return None
 
 
@@ -138,7 +138,7 @@ def _result(store: RunStore, run: Watched) -> None:
     try:
         result = reports.result_of(record)
     except ConfigError as error:
-        st.warning(f"This run has test figures, but not all that this page shows. {plain(error)}")
+        st.warning(f"This run has test figures, but not all that this page shows. {message(error)}")
         return
     if result is None:
         st.info(_why_no_result(run))
@@ -233,7 +233,9 @@ def _settings(store: RunStore, run: Watched) -> None:
     try:
         config = record.config
     except ConfigError as error:
-        st.warning(f"These settings were stored by another release and are shown as they are. {plain(error)}")
+        st.warning(
+            f"These settings were stored by another release and are shown as they are. {message(error)}"
+        )
         st.html(STYLE + table_html(("Setting", "Value"), reports.flat_items(record.settings)))
         return
     compared = reports.comparisons(config)

@@ -12,7 +12,7 @@ from cifar_core.store import RunStore
 from cifar_core.store.states import UNFINISHED
 from pages.shared import navigation, resources
 from pages.shared.table import STYLE, table_html
-from pages.shared.words import NOTHING, model_title, percent, plain, shortened
+from pages.shared.words import NOTHING, message, model_title, percent, plain, shortened
 from pages.train import _log, _panel, _words
 from pages.train._curves import View
 from pages.train._watch import Watch, Watched
@@ -34,7 +34,7 @@ def page() -> None:
         store = resources.store()
         frame = store.runs()
     except StoreError as error:
-        st.error(plain(error))
+        st.error(message(error))
         return
     if frame.empty:
         _empty()

@@ -10,7 +10,7 @@ from cifar_core.errors import ConfigError, StoreError
 from cifar_core.models import MODELS
 from cifar_core.recipes import presets
 from pages.shared.widgets import choose_group, setting_widget
-from pages.shared.words import plain
+from pages.shared.words import message, plain
 from pages.train import _launch, _network, _queue, _settings
 
 MODEL = "train_model"
@@ -38,7 +38,7 @@ def page() -> None:
         try:
             _launch.show(settings, network)
         except StoreError as error:
-            st.error(plain(error))
+            st.error(message(error))
     _queue.show()
 
 
@@ -47,7 +47,7 @@ def _network_or_words(settings: _settings.Settings) -> Architecture | None:
     try:
         return _network.show(settings["model"], _settings.hyperparameters(settings))
     except ConfigError as error:
-        st.caption(f"No network has these settings: {plain(error)}")
+        st.caption(f"No network has these settings: {message(error)}")
         return None
 
 

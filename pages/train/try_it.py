@@ -14,7 +14,7 @@ from cifar_core.labels import CLASS_NAMES
 from pages.shared import navigation, resources
 from pages.shared.images import data_url, png
 from pages.shared.waiting import images_or_wait
-from pages.shared.words import model_title, percent, plain
+from pages.shared.words import message, model_title, percent, plain
 from pages.train import _answers, _pick
 from pages.train._answers import MODEL_FILE, STYLE
 
@@ -37,7 +37,7 @@ def page() -> None:
     try:
         runs = _with_model()
     except StoreError as error:
-        st.error(plain(error))
+        st.error(message(error))
         return
     if not len(runs):
         _empty()
@@ -120,7 +120,7 @@ def _picture() -> tuple[np.ndarray, str] | None:
     try:
         chosen = SOURCES[source]()
     except ImageError as error:
-        st.error(plain(error))
+        st.error(message(error))
         return None
     if chosen is not None:
         image, what = chosen

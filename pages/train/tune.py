@@ -15,7 +15,7 @@ from cifar_core.store import SearchRecord
 from cifar_core.store.states import UNFINISHED
 from pages.shared import resources
 from pages.shared.widgets import setting_widget
-from pages.shared.words import NOTHING, model_title, plain
+from pages.shared.words import NOTHING, message, model_title, plain
 from pages.train import _panel, _tune_launch, _tune_live, _tune_space
 from pages.train import _tune_settings as tune_settings
 
@@ -35,7 +35,7 @@ def page() -> None:
         record = _record(asked) if asked else None
     except StoreError as error:
         st.title("Tune", anchor=False)
-        st.error(plain(error))
+        st.error(message(error))
         return
     if record is None:
         _set_up(asked)
@@ -70,7 +70,7 @@ def _live(record: SearchRecord) -> None:
     try:
         _ = record.config
     except ConfigError as error:
-        st.warning(f"This search is of another release and can't be shown here. {plain(error)}")
+        st.warning(f"This search is of another release and can't be shown here. {message(error)}")
         return
     polling = not record.state.is_finished()
     st.fragment(_tune_live.show, run_every=_panel.poll(polling))(record.id, polling)
@@ -113,7 +113,7 @@ def _set_up(asked: str) -> None:
         try:
             _tune_launch.show(settings)
         except CifarLabError as error:
-            st.error(plain(error))
+            st.error(message(error))
 
 
 def _choose_model(settings: tune_settings.Settings) -> None:

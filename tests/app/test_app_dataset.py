@@ -69,9 +69,10 @@ def test_a_download_tells_its_progress_can_be_cancelled_and_tried_again(open_pag
     ended("download cifar10")
     test.run()
     assert "cancelled" in test.info[0].value
+    assert test.button("download"), "to go on with it"
     test.button("retry_download cifar10").click().run()
     assert not test.exception
-    assert test.button("download")
+    assert "cancelled" not in test.info[0].value
 
 
 @pytest.mark.usefixtures("prepared")
@@ -93,9 +94,13 @@ def test_a_wrong_path_is_told_in_words_and_can_be_tried_again(open_page, tmp_pat
     ended("import cifar10")
     test.run()
     assert "nothing there" in test.error[0].value
+    assert "`cifar-lab data download`" in test.error[0].value
+    assert test.text_input("import_path").value == str(tmp_path / "nothing"), (
+        "to be put right, not typed again"
+    )
+    assert test.button("download")
     test.button("retry_import cifar10").click().run()
     assert not test.error
-    assert test.button("download")
 
 
 def test_samples_are_of_the_class_and_split_in_the_address(scenes, prepared):

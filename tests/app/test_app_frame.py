@@ -11,7 +11,7 @@ import pytest
 from cifar_core import palette
 from cifar_core.config import SearchConfig, TrainConfig
 from pages.shared import navigation, resources
-from pages.shared.words import plain
+from pages.shared.words import message, plain
 
 SETTINGS = tomllib.loads((navigation.ROOT / ".streamlit/config.toml").read_text(encoding="utf-8"))
 
@@ -142,3 +142,17 @@ def test_a_store_that_cannot_be_read_is_said_on_every_page_and_breaks_none(entry
     assert not page.exception, page.exception
     assert any("The records cannot be read" in text.value for text in page.sidebar.markdown)
     assert page.title or page.error, "the page itself is there"
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        ("Fetch it with `cifar-lab data download`.", r"Fetch it with `cifar-lab data download`\."),
+        ("no *such* run", r"no \*such\* run"),
+        ("one ` alone", r"one \` alone"),
+        ("empty `` holds nothing", r"empty \`\` holds nothing"),
+        ("`two`\n\n# <b>`lines`", r"`two` \# \<b\>`lines`"),
+    ],
+)
+def test_an_error_shows_its_commands_as_code_and_nothing_else_formatted(error, shown):
+    assert message(error) == shown

@@ -15,7 +15,7 @@ from cifar_core.labels import CLASS_NAMES
 from pages.shared import figure
 from pages.shared.images import enlarged, grid, png
 from pages.shared.widgets import setting_widget
-from pages.shared.words import plain
+from pages.shared.words import message
 
 if TYPE_CHECKING:
     from cifar_core.eda import Opened
@@ -73,7 +73,7 @@ def _settings() -> TrainConfig | None:
     try:
         return TrainConfig(**values)
     except ConfigError as error:
-        st.error(plain(error))
+        st.error(message(error))
         return None
 
 

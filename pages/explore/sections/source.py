@@ -9,7 +9,7 @@ import streamlit as st
 
 from pages.shared import access, resources
 from pages.shared.tasks import Task, bytes_done, tasks
-from pages.shared.waiting import wait_for
+from pages.shared.waiting import tell_end, wait_for
 from pages.shared.words import count, plain
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 DOWNLOAD = "download cifar10"
 IMPORT = "import cifar10"
 CHOICE = "dataset_choice"
+PATH_GIVEN = "import_path_given"
+"""The field is not drawn while its path is copied, and Streamlit forgets what is not drawn."""
 SYNTHETIC_NOTE = (
     "These scenes of the same ten classes are drawn by a program, so that everything here works "
     "on a machine without CIFAR-10. They are no photographs, and their results never stand beside CIFAR-10's."
@@ -87,15 +89,19 @@ def facts(dataset: Opened) -> None:
 
 
 def _working() -> bool:
-    """Show the download or import that runs, or how it ended; True where there is something to show."""
+    """Show the download or import that runs; True while one does. Of one that failed, what was wrong: the
+    ways to go on stay below it, with the path as it was given."""
     for key, doing in ((DOWNLOAD, "Downloading CIFAR-10"), (IMPORT, "Copying CIFAR-10")):
         task = tasks().get(key)
-        if task is not None and task.state == "done":
+        if task is None:
+            continue
+        if task.state == "done":
             tasks().forget(key)
             st.rerun()  # the sidebar was drawn before and still says that the images are not here
-        elif task is not None:
+        if task.state == "running":
             wait_for(key, lambda task=task: task, doing)
             return True
+        tell_end(task, doing, "Close")
     return False
 
 
@@ -125,6 +131,7 @@ def _path_field(label: str) -> None:
         return
     path = st.text_input(
         label,
+        st.session_state.get(PATH_GIVEN, ""),
         placeholder="/path/to/cifar-10-batches-py",
         key="import_path",
         help="A folder with cifar-10-batches-py or cifar-10-batches-bin (or either itself), or the official "
@@ -145,9 +152,9 @@ def _start_download() -> None:
 def _start_import() -> None:
     if not access.role().may_name_paths:
         return
-    path = Path(st.session_state["import_path"].strip())
+    given = st.session_state[PATH_GIVEN] = st.session_state["import_path"].strip()
     tasks().forget(IMPORT)
-    tasks().start(IMPORT, lambda task: _import(task, path))
+    tasks().start(IMPORT, lambda task: _import(task, Path(given)))
 
 
 def _download(task: Task) -> None:
