@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from cifar_core.config import TrainConfig
 from cifar_core.diagnosis import CHANCE, NEAR_CHANCE
 from cifar_core.errors import ConfigError
+from cifar_core.models import MODELS
 from cifar_core.paper import PAPER_FAULTS, paper_results
 from cifar_core.recipes import SAME_RUN, preset, presets
 from cifar_core.statistics import Spread, spread
@@ -118,9 +119,10 @@ class ReferenceRun:
 
 @functools.cache
 def reference_runs() -> tuple[ReferenceRun, ...]:
-    """All that come with this release, by model, then best first."""
+    """All that come with this release, by model as the registry has them, then best first."""
     found = [_read(path) for path in sorted(FOLDER.glob("*.json"))]
-    return tuple(sorted(found, key=lambda run: (run.config.model, -run.accuracy)))
+    order = list(MODELS)
+    return tuple(sorted(found, key=lambda run: (order.index(run.config.model), -run.accuracy)))
 
 
 def keep(store: RunStore, run_id: str, data: str, folder: Path = FOLDER) -> Path:

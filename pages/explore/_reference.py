@@ -19,8 +19,9 @@ ABOUT = (
     "the accuracy on images held out from train, the thin one that on the images trained with."
 )
 
-
 HEIGHT = 340
+FEW_EPOCHS = 12
+"""Up to here every epoch has its mark on the axis: Plotly's own choice has half epochs too."""
 
 
 def show() -> None:
@@ -39,8 +40,12 @@ def show() -> None:
             table=lambda: figure.as_csv(tuple(history), list(history.itertuples(index=False, name=None))),
             name=f"{run.id}.csv",
         )
+    curve = Curve("accuracy", history, run.config.model, run.config.variant)
+    chart = learning_curves([curve], height=HEIGHT)
+    if run.epochs <= FEW_EPOCHS:
+        chart.update_xaxes(dtick=1)
     plot(
-        learning_curves([Curve("accuracy", history, run.config.model, run.config.variant)], height=HEIGHT),
+        chart,
         key="reference_curves",
         alt=f"Accuracy of {title} over {run.epochs} epochs.",
         height=HEIGHT,

@@ -11,6 +11,7 @@ from cifar_core import reference_runs as module
 from cifar_core.cli.options import read_value
 from cifar_core.config import TrainConfig, train_settings
 from cifar_core.errors import ConfigError
+from cifar_core.models import MODELS
 from cifar_core.paper import PAPER_FAULTS
 from cifar_core.recipes import preset
 from cifar_core.reference_runs import evidence, keep, markdown, reference_runs, reference_table
@@ -42,6 +43,12 @@ def any_run():
 
 def test_some_come_with_the_release():
     assert {run.config.preset for run in EVERY} >= {"base_cnn/paper-baseline", "base_cnn/recommended"}
+
+
+def test_they_come_in_the_order_of_the_models_and_then_best_first():
+    places = [(list(MODELS).index(run.config.model), -run.accuracy) for run in EVERY]
+    assert places == sorted(places)
+    assert EVERY[0].config.model == "base_cnn", "not the one cut short, of all"
 
 
 @pytest.mark.parametrize("run", EVERY, ids=lambda run: run.id)
