@@ -32,16 +32,10 @@ if TYPE_CHECKING:
 FORMAT = 1
 FOLDER = Path(str(resources.files("cifar_core") / "reference" / "runs"))
 
-COLUMNS = (
-    "model",
-    "variant",
-    "preset",
-    "published",
-    "as_published",
-    "held_out",
-    "recommended",
-)
+KINDS = ("as_published", "held_out", "recommended")
+"""Of reference runs, by what they share with a run of the study."""
 SHORTENED = "shortened"
+COLUMNS = ("model", "variant", "preset", "published", *KINDS, SHORTENED)
 
 _ENVIRONMENT = ("packages", "python", "backend", "cpu", "cores", "precision", "jit")
 """What is kept of a run's circumstances: what changes its figures, and nothing that names a machine."""
@@ -204,23 +198,29 @@ def reference_table(runs: Iterable[ReferenceRun] | None = None) -> pd.DataFrame:
     reference runs, empty where there is none. `as_published` is the preset as it stands, by its own
     protocol; `held_out` the same with epochs and settings chosen by images held out from train (the
     study's baselines did so themselves: the same runs); `recommended` the model's recommended preset.
-    `shortened`: where none was trained as published to its end, those that went farthest.
+    `shortened`: by kind, where none has all its preset's epochs, those that have the most of them.
     """
     import pandas as pd
 
     runs = list(reference_runs() if runs is None else runs)
-    rows = [
-        {
-            **{name: published[name] for name in ("model", "variant", "preset")},
-            "published": published["test_accuracy"],
-            "as_published": _of(runs, published["preset"], {}),
-            "held_out": _of(runs, published["preset"], {"protocol": "held-out"}),
-            "recommended": _of(runs, f"{published['model']}/recommended", {}),
-            SHORTENED: _shortened(runs, published["preset"]),
-        }
-        for published in paper_results().to_dict(orient="records")
-    ]
-    return pd.DataFrame(rows, columns=[*COLUMNS, SHORTENED])
+    return pd.DataFrame(
+        [_table_row(runs, published) for published in paper_results().to_dict(orient="records")],
+        columns=list(COLUMNS),
+    )
+
+
+def _table_row(runs: list[ReferenceRun], published: dict[str, Any]) -> dict[str, Any]:
+    wanted = {
+        "as_published": (published["preset"], {}),
+        "held_out": (published["preset"], {"protocol": "held-out"}),
+        "recommended": (f"{published['model']}/recommended", {}),
+    }
+    return {
+        **{name: published[name] for name in ("model", "variant", "preset")},
+        "published": published["test_accuracy"],
+        **{kind: _of(runs, *wanted[kind]) for kind in KINDS},
+        SHORTENED: {kind: _shortened(runs, *wanted[kind]) for kind in KINDS},
+    }
 
 
 def accuracy_of(runs: Iterable[ReferenceRun]) -> Spread:
@@ -236,7 +236,7 @@ def markdown(runs: Iterable[ReferenceRun] | None = None) -> str:
         "|:--|--:|--:|--:|--:|",
     ]
     for row in reference_table(runs).to_dict(orient="records"):
-        found = [row["as_published"] or row[SHORTENED], *(row[name] for name in COLUMNS[5:])]
+        found = [row[kind] or row[SHORTENED][kind] for kind in KINDS]
         cells = [f"{100 * row['published']:.2f} %", *map(_cell, found)]
         lines.append(f"| `{row['preset']}` | {' | '.join(cells)} |")
     commands = [f"| {100 * run.accuracy:.2f} % | {run.config.seed} | `{run.command}` |" for run in runs]
@@ -260,24 +260,47 @@ def _of(runs: Iterable[ReferenceRun], name: str, changes: dict[str, Any]) -> lis
     """Those that have nothing otherwise than the preset but `changes`, where it hasn't these itself."""
     if name not in presets():
         return []
-    already = preset(name).flat()
-    wanted = {setting: value for setting, value in changes.items() if already[setting] != value}
+    wanted = _not_already(name, changes)
     return [run for run in runs if run.config.preset == name and run.changes(name) == wanted]
 
 
-def _shortened(runs: Iterable[ReferenceRun], name: str) -> list[ReferenceRun]:
-    """Of a preset of which no run had all epochs: those that had the most of them, nothing else otherwise."""
-    if name not in presets() or _of(runs, name, {}):
+def _shortened(runs: Iterable[ReferenceRun], name: str, changes: dict[str, Any]) -> list[ReferenceRun]:
+    """Where no such run had all epochs: those that had the most of them, with nothing else otherwise but
+    what goes in proportion."""
+    if name not in presets() or _of(runs, name, changes):
         return []
-    known = [run for run in runs if _but_for_length(run) == (name, {}) and run.epochs < preset(name).epochs]
+    wanted = _not_already(name, changes)
+    known = [run for run in runs if run.config.preset == name and _out_of_proportion(run) == wanted]
+    known = [run for run in known if run.epochs < preset(name).epochs]
     most = max((run.epochs for run in known), default=0)
     return [run for run in known if run.epochs == most]
 
 
+def _not_already(name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    already = preset(name).flat()
+    return {setting: value for setting, value in changes.items() if already[setting] != value}
+
+
+def _out_of_proportion(run: ReferenceRun) -> dict[str, Any]:
+    """What it has otherwise than its preset, without the number of epochs and what follows from it and from
+    the batch size: a warm-up that is as large a share of the epochs, as much learning rate per image."""
+    whole, ours = preset(str(run.config.preset)), run.config
+    changes = _but_for_length(run)[1]
+    if math.isclose(ours.warmup_epochs * whole.epochs, whole.warmup_epochs * ours.epochs, rel_tol=0.01):
+        changes.pop("warmup_epochs", None)
+    if math.isclose(ours.learning_rate * whole.batch_size, whole.learning_rate * ours.batch_size):
+        changes = {
+            name: value for name, value in changes.items() if name not in ("batch_size", "learning_rate")
+        }
+    return changes
+
+
 def epochs_of(run: ReferenceRun) -> str:
-    """ "50 epochs", or "4 of 10 epochs" where its preset has more."""
-    whole = preset(str(run.config.preset)).epochs
-    return f"{run.epochs} epochs" if run.epochs == whole else f"{run.epochs} of {whole} epochs"
+    """ "50 epochs"; "10 of 60 epochs, batches of 32" where its preset has more, and other batches."""
+    whole = preset(str(run.config.preset))
+    length = "" if run.epochs == whole.epochs else f" of {whole.epochs}"
+    batches = "" if run.config.batch_size == whole.batch_size else f", batches of {run.config.batch_size}"
+    return f"{run.epochs}{length} epochs{batches}"
 
 
 def _cell(runs: list[ReferenceRun]) -> str:

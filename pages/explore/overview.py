@@ -11,6 +11,7 @@ from cifar_core.models import MODELS
 from cifar_core.palette import NEUTRAL, model_colour
 from cifar_core.paper import PAPER_AUTHOR, PAPER_FAULTS, PAPER_TITLE, PAPER_URL, paper_results
 from cifar_core.reference_runs import (
+    KINDS,
     SHORTENED,
     accuracy_of,
     epochs_of,
@@ -43,7 +44,6 @@ ABOUT_FIGURE = (
     "The study's tuned figures were chosen on the test set and flatter (see below), so a fair run may "
     "well end to the left of its cross."
 )
-REFERENCES = ("as_published", "held_out", "recommended")
 
 
 def page() -> None:
@@ -112,8 +112,8 @@ def _results(results: pd.DataFrame, ours: dict[str, dict[str, Any]]) -> None:
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:
-    columns = ("preset", "published", "protocol", *REFERENCES, "mean", "sd", "n")
-    header = ("preset", "published", "protocol", *REFERENCES, "ours", "sd", "runs")
+    columns = ("preset", "published", "protocol", *KINDS, "mean", "sd", "n")
+    header = ("preset", "published", "protocol", *KINDS, "ours", "sd", "runs")
     return csv_text(header, [[row[column] for column in columns] for row in rows])
 
 
@@ -126,7 +126,7 @@ def _row(published: dict[str, Any], ours: dict[str, Any] | None, references: pd.
         "preset": published["preset"],
         "published": published["test_accuracy"],
         "protocol": published["protocol"],
-        **{name: accuracy_of(references[name]).mean if references[name] else None for name in REFERENCES},
+        **{name: accuracy_of(references[name]).mean if references[name] else None for name in KINDS},
         SHORTENED: references[SHORTENED],
         **(ours or {"mean": None, "sd": None, "n": 0}),
     }
@@ -203,8 +203,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
         (
             row["title"],
             percent(row["published"]) + (" *" if row["protocol"] == "test-selected" else ""),
-            _as_published(row),
-            *(percent(row[name]) for name in REFERENCES[1:]),
+            *(_of_reference(row, kind) for kind in KINDS),
             _mean(row),
             f"{100 * (row['mean'] - row['published']):+.2f}" if row["n"] else NOTHING,
         )
@@ -214,11 +213,10 @@ def _table(rows: list[dict[str, Any]]) -> str:
     return table_html(header, texts, right=range(1, len(header)), dots=dots)
 
 
-def _as_published(row: dict[str, Any]) -> str:
+def _of_reference(row: dict[str, Any], kind: str) -> str:
     """Of one that was not trained to its end it says how far, and it has no mark in the figure."""
-    if not row[SHORTENED]:
-        return percent(row["as_published"])
-    return f"{percent(accuracy_of(row[SHORTENED]).mean)} ({epochs_of(row[SHORTENED][0])})"
+    short = row[SHORTENED][kind]
+    return f"{percent(accuracy_of(short).mean)} ({epochs_of(short[0])})" if short else percent(row[kind])
 
 
 def _mean(row: dict[str, Any]) -> str:

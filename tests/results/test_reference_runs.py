@@ -119,13 +119,38 @@ def test_where_none_was_trained_to_its_end_the_farthest_stands_marked(any_run):
     two, four = as_trained(any_run, name, 2, 0.6), as_trained(any_run, name, 4, 0.7)
     table = reference_table([two, four]).set_index("preset")
     assert table.loc[name, "as_published"] == []
-    assert table.loc[name, "shortened"] == [four]
-    assert "| 70.00 % (4 of 10 epochs, 60 min) | – | – |" in markdown([two, four])
+    assert table.loc[name, "shortened"] == {"as_published": [four], "held_out": [four], "recommended": []}
+    cell = "70.00 % (4 of 10 epochs, 60 min)"
+    assert f"| {cell} | {cell} | – |" in markdown([two, four]), (
+        "the study's baselines are held out themselves"
+    )
     whole = as_trained(any_run, name, 10, 0.73)
     table = reference_table([two, four, whole]).set_index("preset")
-    assert (table.loc[name, "as_published"], table.loc[name, "shortened"]) == ([whole], [])
+    assert (table.loc[name, "as_published"], table.loc[name, "shortened"]["as_published"]) == ([whole], [])
     other = like(four, learning_rate=0.01)
-    assert reference_table([other]).set_index("preset").loc[name, "shortened"] == []
+    assert not any(reference_table([other]).set_index("preset").loc[name, "shortened"].values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "counts"),
+    [
+        ({"batch_size": 32, "learning_rate": 0.025, "warmup_epochs": 0.333}, True),
+        ({"batch_size": 32, "learning_rate": 0.025}, True),
+        ({"batch_size": 32}, False),
+        ({"learning_rate": 0.025}, False),
+        ({"warmup_epochs": 1.0}, False),
+        ({"batch_size": 32, "learning_rate": 0.025, "warmup_epochs": 0.333, "weight_decay": 0.0}, False),
+        ({"warmup_epochs": 0.333}, True),
+    ],
+)
+def test_a_short_recipe_may_have_other_batches_in_proportion(any_run, changes, counts):
+    name = "mobilenet/recommended"
+    run = like(as_trained(any_run, name, 10, 0.85), **changes)
+    row = reference_table([run]).set_index("preset").loc["mobilenet/paper-tuned"]
+    assert row["recommended"] == []
+    assert row["shortened"]["recommended"] == ([run] if counts else [])
+    said = "85.00 % (10 of 60 epochs" + (", batches of 32" if "batch_size" in changes else "")
+    assert (said in markdown([run])) is counts
 
 
 def test_a_seed_that_learned_nothing_is_told_beside_one_that_did(any_run):
