@@ -37,6 +37,9 @@ KINDS = ("as_published", "held_out", "recommended")
 SHORTENED = "shortened"
 COLUMNS = ("model", "variant", "preset", "published", *KINDS, SHORTENED)
 
+LAST_EPOCHS = 10
+"""Among so many of a run's last epochs, chance alone decides much."""
+
 _ENVIRONMENT = ("packages", "python", "backend", "cpu", "cores", "precision", "jit")
 """What is kept of a run's circumstances: what changes its figures, and nothing that names a machine."""
 
@@ -326,6 +329,10 @@ def evidence(runs: Iterable[ReferenceRun] | None = None) -> dict[str, str]:
 
 
 def _test_selection(runs: tuple[ReferenceRun, ...]) -> str:
+    return " ".join(text for text in (_flattery(runs), _unrest(runs)) if text)
+
+
+def _flattery(runs: tuple[ReferenceRun, ...]) -> str:
     """Among the epochs of one run: the one that test would choose against the one that validation does."""
     known = [run for run in runs if run.test_accuracy]
     if not known:
@@ -339,6 +346,19 @@ def _test_selection(runs: tuple[ReferenceRun, ...]) -> str:
         f"{_mean(by_test)} against {_mean(by_validation)}), with the same weights learned. Settings and "
         "learning rate chosen by it come on top."
     )
+
+
+def _unrest(runs: tuple[ReferenceRun, ...]) -> str:
+    """How far apart the epochs lie among which one may choose, of a run that looks at test after each."""
+    known = [run for run in runs if run.config.protocol == "test-selected" and run.epochs > LAST_EPOCHS]
+    told = []
+    for run in known:
+        last = [value for value in run.history["val_accuracy"][-LAST_EPOCHS:] if value is not None]
+        told.append(
+            f"`{run.config.preset}` looks at test after every epoch: over its last {LAST_EPOCHS} it has "
+            f"there from {_share(min(last))} to {_share(max(last))}, and {_share(last[-1])} after the last."
+        )
+    return " ".join(told)
 
 
 def _lost_epochs(runs: tuple[ReferenceRun, ...]) -> str:

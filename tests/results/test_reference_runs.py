@@ -175,6 +175,19 @@ def test_how_far_test_selection_flatters_is_counted_from_the_epochs():
     assert PAPER_FAULTS[0].title not in evidence([like(base)])
 
 
+def test_a_run_that_looks_at_test_after_each_epoch_tells_how_far_its_last_ones_lie_apart(any_run):
+    title = PAPER_FAULTS[0].title
+    values = [0.9, *[0.3, 0.2, 0.5, 0.4, 0.45] * 2]
+    run = as_trained(any_run, "mobilenet/paper-tuned", 11, 0.45, values=values)
+    said = evidence([dataclasses.replace(run, test_accuracy=None)])[title]
+    assert "`mobilenet/paper-tuned`" in said
+    assert "from 20.0 % to 50.0 %, and 45.0 % after the last" in said, (
+        "its first epoch is none of the last ten"
+    )
+    held_out = as_trained(any_run, "mobilenet/paper-baseline", 11, 0.45, values=values)
+    assert title not in evidence([dataclasses.replace(held_out, test_accuracy=None)])
+
+
 def test_mobilenet_is_put_right_step_by_step():
     base = next(run for run in EVERY if run.config.preset == "base_cnn/paper-baseline")
     settings = preset("mobilenet/paper-baseline").model_dump(mode="json")
