@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cifar_core.eda import Opened
 
 POLL_SECONDS = 0.5
+ENDED_EARLY = ("failed", "cancelled")
 
 
 def images_or_wait(name: str) -> Opened:
@@ -45,7 +46,7 @@ def _prepare(name: str) -> NoReturn:
 def wait_for(key: str, start: Callable[[], Task], doing: str) -> None:
     """Show a task's progress until it ends, then run the page again; its error with a way to retry."""
     task = tasks().get(key) or start()
-    if task.state in ("failed", "cancelled"):
+    if task.state in ENDED_EARLY:
         tell_end(task, doing, "Try again")
     else:
         st.fragment(_follow, run_every=POLL_SECONDS)(task, doing)

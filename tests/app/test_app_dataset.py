@@ -73,6 +73,7 @@ def test_a_download_tells_its_progress_can_be_cancelled_and_tried_again(open_pag
     test.button("retry_download cifar10").click().run()
     assert not test.exception
     assert "cancelled" not in test.info[0].value
+    assert test.button("download")
 
 
 @pytest.mark.usefixtures("prepared")
@@ -101,6 +102,7 @@ def test_a_wrong_path_is_told_in_words_and_can_be_tried_again(open_page, tmp_pat
     assert test.button("download")
     test.button("retry_import cifar10").click().run()
     assert not test.error
+    assert test.button("download")
 
 
 def test_samples_are_of_the_class_and_split_in_the_address(scenes, prepared):

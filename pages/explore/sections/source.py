@@ -9,7 +9,7 @@ import streamlit as st
 
 from pages.shared import access, resources
 from pages.shared.tasks import Task, bytes_done, tasks
-from pages.shared.waiting import tell_end, wait_for
+from pages.shared.waiting import ENDED_EARLY, tell_end, wait_for
 from pages.shared.words import count, plain
 
 if TYPE_CHECKING:
@@ -98,10 +98,11 @@ def _working() -> bool:
         if task.state == "done":
             tasks().forget(key)
             st.rerun()  # the sidebar was drawn before and still says that the images are not here
-        if task.state == "running":
+        if task.state in ENDED_EARLY:
+            tell_end(task, doing, "Close")
+        else:  # it runs, or has ended this moment
             wait_for(key, lambda task=task: task, doing)
             return True
-        tell_end(task, doing, "Close")
     return False
 
 
