@@ -58,6 +58,15 @@ def test_where_tensorflow_has_onednn_on_by_itself_nothing_is_set(on):
     assert speed.framework_environment(TrainConfig(model="base_cnn")) == {}
 
 
+def test_small_batches_suit_mobilenets_larger_maps_on_an_old_cpu_only(on):
+    config = TrainConfig(model="mobilenet", stem="cifar", batch_size=128)
+    on(OLD_CPU)
+    assert speed.choice(config).batch_size == 32
+    on(AMX_CPU, network_instructions=True)
+    assert speed.choice(config).batch_size == 128
+    assert speed.choice(preset("mobilenet/paper-baseline")).batch_size == 256
+
+
 @pytest.mark.parametrize(
     ("device", "model", "precision", "jit"),
     [
