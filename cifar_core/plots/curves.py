@@ -21,21 +21,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measure:
-    """What a learning curve can show: columns of a history, the axis title and a factor to its unit."""
+    """What a learning curve can show: columns of a history, the axis title and a factor to its unit.
+
+    Attributes:
+        from_zero: its axis begins at zero. Of a constant learning rate of 0.001 Plotly would draw the axis
+            from -1 to 1, on which it looks like zero.
+    """
 
     train: str
     validation: str | None
     title: str
     factor: float = 1.0
     unit: str = ""
+    from_zero: bool = False
 
 
 MEASURES: dict[str, Measure] = {
     "accuracy": Measure("accuracy", "val_accuracy", "Accuracy (%)", 100, " %"),
     "loss": Measure("loss", "val_loss", "Loss (nats)"),
-    "learning_rate": Measure("learning_rate", None, "Learning rate"),
-    "images_per_second": Measure("images_per_second", None, "Training speed (images/s)"),
-    "seconds": Measure("seconds", None, "Time of the epoch (s)", unit=" s"),
+    "learning_rate": Measure("learning_rate", None, "Learning rate", from_zero=True),
+    "images_per_second": Measure("images_per_second", None, "Training speed (images/s)", from_zero=True),
+    "seconds": Measure("seconds", None, "Time of the epoch (s)", unit=" s", from_zero=True),
 }
 
 
@@ -111,14 +117,15 @@ def curve_layout(
     measure: str = "accuracy", *, log_x: bool = False, log_y: bool = False, height: int = 380
 ) -> dict[str, Any]:
     """The layout of `learning_curves` as plain JSON."""
+    chosen = _measure(measure)
     layout = layout_of(
         f"curves-{measure}-{log_x}-{log_y}",
         x="Epoch",
-        y=_measure(measure).title,
+        y=chosen.title,
         height=height,
         hovermode="x unified",
         xaxis={"type": "log" if log_x else "linear"},
-        yaxis={"type": "log" if log_y else "linear"},
+        yaxis={"type": "log" if log_y else "linear", "rangemode": "tozero" if chosen.from_zero else "normal"},
     )
     return {**layout, "template": TEMPLATE.to_plotly_json()}
 
@@ -197,8 +204,8 @@ def _line(
         "name": name,
         "legendgroup": curve.label,
         "mode": "lines+markers" if len(x) == 1 else "lines",
-        "line": {"color": colour, "dash": dash, "width": 1.3 if thin or curve.reference else 2.4},
-        "opacity": 0.5 if curve.reference else 0.7 if thin else 1,
+        "line": {"color": colour, "dash": dash, "width": 1.3 if thin else 1.8 if curve.reference else 2.4},
+        "opacity": (0.5 if thin else 0.9) if curve.reference else 0.7 if thin else 1,
         "hovertemplate": f"%{{y:.4g}}{measure.unit}",
     }
     if not smoothed:

@@ -138,6 +138,24 @@ def test_learning_curve_shows_percent_in_the_models_colour_and_the_variants_dash
     assert [trace.name for trace in only.data] == ["mine, validation"]
 
 
+@pytest.mark.parametrize("measure", ["learning_rate", "images_per_second", "seconds"])
+def test_what_may_stay_constant_is_drawn_from_zero(measure):
+    # Of a constant value Plotly makes an axis one wide on both sides: 0.001 would look like 0.
+    assert plots.curve_layout(measure)["yaxis"]["rangemode"] == "tozero"
+    assert plots.curve_layout("accuracy")["yaxis"]["rangemode"] == "normal"
+
+
+def test_the_studys_validation_curve_is_stronger_than_its_training_curve_and_fainter_than_ours():
+    curves = [Curve("mine", history(), "resnet18"), plots.reference_curve("resnet18")]
+    by_name = {trace.name: trace for trace in plots.learning_curves(curves).data}
+    train, validation, ours = (
+        by_name[name]
+        for name in ("study, baseline, train", "study, baseline, validation", "mine, validation")
+    )
+    assert train.line.width < validation.line.width < ours.line.width
+    assert train.opacity < validation.opacity < ours.opacity
+
+
 def test_smoothed_curves_keep_the_raw_ones_faint_behind():
     traces = plots.learning_curves([Curve("mine", history(), "vit")], smoothing=0.8).data
     assert [trace.name for trace in traces] == [
