@@ -44,6 +44,9 @@ MEASURES: dict[str, Measure] = {
     "seconds": Measure("seconds", None, "Time of the epoch (s)", unit=" s", from_zero=True),
 }
 
+FEW_EPOCHS = 12
+"""Up to here every epoch has its mark on the axis: Plotly's own choice has half epochs too."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -99,7 +102,9 @@ def learning_curves(
         ConfigError: unknown measure, or smoothing outside 0..1.
     """
     traces = curve_traces(curves, measure, smoothing=smoothing, train=train)
-    return go.Figure(data=traces, layout=curve_layout(measure, log_x=log_x, log_y=log_y, height=height))
+    last = last_epoch(traces)
+    layout = curve_layout(measure, log_x=log_x, log_y=log_y, height=height, last=last)
+    return go.Figure(data=traces, layout=layout)
 
 
 def curve_traces(
@@ -113,18 +118,29 @@ def curve_traces(
     return [trace for curve in ordered for trace in _curve_traces(curve, chosen, smoothing, train)]
 
 
+def last_epoch(traces: Iterable[dict[str, Any]]) -> float:
+    """The last epoch that any of these traces reaches; 0 where they have no point."""
+    return max((x for trace in traces for x in trace["x"]), default=0.0)
+
+
 def curve_layout(
-    measure: str = "accuracy", *, log_x: bool = False, log_y: bool = False, height: int = 380
+    measure: str = "accuracy",
+    *,
+    log_x: bool = False,
+    log_y: bool = False,
+    height: int = 380,
+    last: float = math.inf,
 ) -> dict[str, Any]:
-    """The layout of `learning_curves` as plain JSON."""
+    """The layout of `learning_curves` as plain JSON; `last` is the last epoch drawn."""
     chosen = _measure(measure)
+    whole = {"dtick": 1} if 2 <= last <= FEW_EPOCHS and not log_x else {}
     layout = layout_of(
         f"curves-{measure}-{log_x}-{log_y}",
         x="Epoch",
         y=chosen.title,
         height=height,
         hovermode="x unified",
-        xaxis={"type": "log" if log_x else "linear"},
+        xaxis={"type": "log" if log_x else "linear", **whole},
         yaxis={"type": "log" if log_y else "linear", "rangemode": "tozero" if chosen.from_zero else "normal"},
     )
     return {**layout, "template": TEMPLATE.to_plotly_json()}

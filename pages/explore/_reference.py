@@ -20,8 +20,6 @@ ABOUT = (
 )
 
 HEIGHT = 340
-FEW_EPOCHS = 12
-"""Up to here every epoch has its mark on the axis: Plotly's own choice has half epochs too."""
 
 
 def show() -> None:
@@ -42,8 +40,6 @@ def show() -> None:
         )
     curve = Curve("accuracy", history, run.config.model, run.config.variant)
     chart = learning_curves([curve], height=HEIGHT)
-    if run.epochs <= FEW_EPOCHS:
-        chart.update_xaxes(dtick=1)
     plot(
         chart,
         key="reference_curves",

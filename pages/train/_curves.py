@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cifar_core.plots import MEASURES, Curve, curve_layout, curve_traces, reference_curve
+from cifar_core.plots import MEASURES, Curve, curve_layout, curve_traces, last_epoch, reference_curve
 from pages.shared.words import model_title
 from pages.train._watch import Watched
 
@@ -43,7 +43,8 @@ def figure(runs: Sequence[Watched], measure: str, view: View) -> dict[str, Any]:
     few = len(runs) <= FEW_RUNS
     drawn = [trace for run in runs for trace in _traces(run, measure, view, symbols[run.id], few)]
     behind = _study(runs, measure) if view.study and drawn else []
-    return {"data": [*behind, *drawn], "layout": _layout(measure, view, many=not few)}
+    data = [*behind, *drawn]
+    return {"data": data, "layout": _layout(measure, view, last_epoch(data), many=not few)}
 
 
 def _traces(
@@ -133,8 +134,8 @@ def _study(runs: Sequence[Watched], measure: str) -> list[dict[str, Any]]:
     return [trace for key, most in planned.items() for trace in _printed(*key, max(most, 2), measure, few)]
 
 
-def _layout(measure: str, view: View, *, many: bool) -> dict[str, Any]:
-    layout = curve_layout(measure, log_x=view.log_x, log_y=view.log_y)
+def _layout(measure: str, view: View, last: float, *, many: bool) -> dict[str, Any]:
+    layout = curve_layout(measure, log_x=view.log_x, log_y=view.log_y, last=last)
     del layout["template"], layout["height"]  # the page's own theme and height
     layout["legend"] = {"traceorder": "normal", "font": {"size": 12}}
     if many:

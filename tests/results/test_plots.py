@@ -145,6 +145,20 @@ def test_what_may_stay_constant_is_drawn_from_zero(measure):
     assert plots.curve_layout("accuracy")["yaxis"]["rangemode"] == "normal"
 
 
+@pytest.mark.parametrize(
+    ("epochs", "log_x", "dtick"), [(2, False, 1), (12, False, 1), (13, False, None), (12, True, None)]
+)
+def test_few_epochs_are_marked_whole(epochs, log_x, dtick):
+    chart = plots.learning_curves([Curve("mine", history(epochs), "vit")], log_x=log_x)
+    assert chart.layout.xaxis.dtick == dtick
+
+
+def test_inside_the_first_epoch_the_axis_marks_parts_of_it():
+    assert plots.last_epoch([]) == 0
+    assert plots.last_epoch([{"x": [0.1, 0.4]}, {"x": []}]) == 0.4
+    assert "dtick" not in plots.curve_layout(last=0.4)["xaxis"]
+
+
 def test_the_studys_validation_curve_is_stronger_than_its_training_curve_and_fainter_than_ours():
     curves = [Curve("mine", history(), "resnet18"), plots.reference_curve("resnet18")]
     by_name = {trace.name: trace for trace in plots.learning_curves(curves).data}
@@ -177,7 +191,7 @@ def test_live_pages_get_the_same_as_plain_json():
     curves = [Curve("mine", broken, "vit"), plots.reference_curve("resnet18")]
     plain = {
         "data": plots.curve_traces(curves, "loss", smoothing=0.5),
-        "layout": plots.curve_layout("loss", log_y=True),
+        "layout": plots.curve_layout("loss", log_y=True, last=6),
     }
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
     whole = plots.learning_curves(curves, "loss", smoothing=0.5, log_y=True)
