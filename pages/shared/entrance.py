@@ -27,8 +27,10 @@ export default function ({ data }) {
   }
   const wanted = sessionStorage.getItem(KEY);
   sessionStorage.removeItem(KEY);
+  // Only from the root: whoever went on to a page meanwhile stays there.
+  const root = location.pathname.replace(/\\/?$/, "/");
   // Below its own origin, whatever the text says.
-  if (wanted && wanted !== here) location.replace(location.origin + wanted);
+  if (wanted && wanted !== here && wanted.startsWith(root)) location.replace(location.origin + wanted);
 }
 """,
 )

@@ -171,6 +171,8 @@ def test_a_pupil_looks_and_a_teacher_launches_behind_a_proxy(lab, visit, home_st
     assert page.url.rstrip("/") == lab
 
     sign_in(page, TEACHER)
+    # As if the page after the sign-in had not had the time to read it: who goes on to a page stays there.
+    page.evaluate("sessionStorage.setItem('cifar_lab.wanted', '/lab/')")
     page.goto(f"{lab}/train?preset=base_cnn/recommended")
     page.get_by_role("button", name="Use synthetic scenes").click()
     page.get_by_role("button", name="Launch").click()
