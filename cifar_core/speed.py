@@ -225,6 +225,7 @@ def _batch(config: TrainConfig) -> int:
     if config.model == "mobilenet" and not _has_tiny_maps(config):
         # Its maps outgrow the cache: on AVX2 cores with oneDNN 32 trained 1.2 times faster than 64. On cores
         # with AVX512 VNNI it was 0.96 times without augmentation and 1.04 times with it: nothing to gain.
+        # With AMX it was not measured.
         return config.batch_size if cpu_has_network_instructions() else 32
     return FAST_BATCH.get(config.model, config.batch_size)
 

@@ -47,6 +47,14 @@ MEASURES: dict[str, Measure] = {
 FEW_EPOCHS = 12
 """Up to here every epoch has its mark on the axis: Plotly's own choice has half epochs too."""
 
+STROKES = {
+    (False, False): (2.4, 1),
+    (False, True): (1.3, 0.7),
+    (True, False): (1.8, 0.9),
+    (True, True): (1.3, 0.5),
+}
+"""(width, opacity) of a line, by whether it is a reference and whether it is thin: a training curve."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -119,8 +127,8 @@ def curve_traces(
 
 
 def last_epoch(traces: Iterable[dict[str, Any]]) -> float:
-    """The last epoch that any of these traces reaches; 0 where they have no point."""
-    return max((x for trace in traces for x in trace["x"]), default=0.0)
+    """The last epoch that any of these traces, whose epochs ascend, reaches; 0 where they have no point."""
+    return max((trace["x"][-1] for trace in traces if len(trace["x"])), default=0.0)
 
 
 def curve_layout(
@@ -133,15 +141,14 @@ def curve_layout(
 ) -> dict[str, Any]:
     """The layout of `learning_curves` as plain JSON; `last` is the last epoch drawn."""
     chosen = _measure(measure)
-    whole = {"dtick": 1} if 2 <= last <= FEW_EPOCHS and not log_x else {}
     layout = layout_of(
         f"curves-{measure}-{log_x}-{log_y}",
         x="Epoch",
         y=chosen.title,
         height=height,
         hovermode="x unified",
-        xaxis={"type": "log" if log_x else "linear", **whole},
-        yaxis={"type": "log" if log_y else "linear", "rangemode": "tozero" if chosen.from_zero else "normal"},
+        xaxis=_epoch_axis(last, log_x),
+        yaxis=_value_axis(chosen, log_y),
     )
     return {**layout, "template": TEMPLATE.to_plotly_json()}
 
@@ -155,7 +162,15 @@ def seed_bands(
     """
     chosen = _measure(measure)
     traces = [trace for group in groups if group for trace in _band_traces(group, chosen)]
-    return figure(traces, name=f"bands-{measure}", x="Epoch", y=chosen.title, height=height)
+    return figure(
+        traces,
+        name=f"bands-{measure}",
+        x="Epoch",
+        y=chosen.title,
+        height=height,
+        xaxis=_epoch_axis(last_epoch(traces)),  # a band goes back, its line does not
+        yaxis=_value_axis(chosen),
+    )
 
 
 def smooth(values: np.ndarray, weight: float) -> np.ndarray:
@@ -188,6 +203,15 @@ def _check_smoothing(weight: float) -> None:
         raise ConfigError(f"smoothing must be a number from 0 to below 1; got {weight!r}.")
 
 
+def _epoch_axis(last: float, log: bool = False) -> dict[str, Any]:
+    whole = {"dtick": 1} if 2 <= last <= FEW_EPOCHS and not log else {}
+    return {"type": "log" if log else "linear", **whole}
+
+
+def _value_axis(measure: Measure, log: bool = False) -> dict[str, Any]:
+    return {"type": "log" if log else "linear", "rangemode": "tozero" if measure.from_zero else "normal"}
+
+
 def _curve_traces(curve: Curve, measure: Measure, smoothing: float, train: bool) -> list[dict[str, Any]]:
     columns = []
     has_validation = measure.validation is not None and measure.validation in curve.history
@@ -213,6 +237,7 @@ def _line(
     dash = REFERENCE_DASH if curve.reference else variant_dash(curve.variant)
     name = f"{curve.label}, {part}" if part else curve.label
     smoothed = smoothing > 0 and not curve.reference
+    width, opacity = STROKES[curve.reference, thin]
     line = {
         "type": "scatter",
         "x": x,
@@ -220,8 +245,8 @@ def _line(
         "name": name,
         "legendgroup": curve.label,
         "mode": "lines+markers" if len(x) == 1 else "lines",
-        "line": {"color": colour, "dash": dash, "width": 1.3 if thin else 1.8 if curve.reference else 2.4},
-        "opacity": (0.5 if thin else 0.9) if curve.reference else 0.7 if thin else 1,
+        "line": {"color": colour, "dash": dash, "width": width},
+        "opacity": opacity,
         "hovertemplate": f"%{{y:.4g}}{measure.unit}",
     }
     if not smoothed:

@@ -151,6 +151,9 @@ def test_what_may_stay_constant_is_drawn_from_zero(measure):
 def test_few_epochs_are_marked_whole(epochs, log_x, dtick):
     chart = plots.learning_curves([Curve("mine", history(epochs), "vit")], log_x=log_x)
     assert chart.layout.xaxis.dtick == dtick
+    if not log_x:
+        bands = plots.seed_bands([[Curve("mine", history(epochs), "vit")] * 2])
+        assert bands.layout.xaxis.dtick == dtick
 
 
 def test_inside_the_first_epoch_the_axis_marks_parts_of_it():
