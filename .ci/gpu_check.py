@@ -183,9 +183,9 @@ def matmul_rate(size: int) -> dict[str, Any]:
 
 def train_one(options: argparse.Namespace) -> int:
     """Train one preset into the store, and write what it came to beside the others."""
-    from cifar_core.architecture import count
+    from cifar_core.models.cost import count
     from cifar_core.store import RunState, RunStore
-    from cifar_core.training import train
+    from cifar_core.training.run import train
 
     config = _config(options)
     store = RunStore()
@@ -218,7 +218,7 @@ def train_one(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace) -> Any:
-    from cifar_core.recipes import preset
+    from cifar_core.settings.presets import preset
 
     if options.tiny:
         return preset(options.one, **TINY, **TINY_NETWORK.get(options.one.partition("/")[0], {}))
@@ -238,7 +238,7 @@ def _time_to(target: float, epochs: list[dict[str, float]]) -> float | None:
 
 def _keep(store: Any, run_id: str, options: argparse.Namespace) -> None:
     """As `cifar-lab reference --keep` writes it, but into the results."""
-    from cifar_core.reference_runs import keep
+    from cifar_core.analysis.study.reference_runs import keep
 
     folder = options.out / "reference"
     folder.mkdir(parents=True, exist_ok=True)
@@ -346,7 +346,7 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _machine() -> dict[str, Any]:
-    from cifar_core.devices import device_summary
+    from cifar_core.base.devices import device_summary
 
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     cards = (
@@ -364,7 +364,7 @@ def _packages() -> dict[str, str]:
 
 
 def _presets() -> list[str]:
-    from cifar_core.recipes import presets
+    from cifar_core.settings.presets import presets
 
     return [FIRST, *(name for name in presets() if "/paper-" in name)]
 

@@ -10,62 +10,64 @@ Importing this package is instant: each name below loads what it needs when it i
 from __future__ import annotations
 
 import importlib
+import importlib.abc
+import importlib.machinery
+import sys
 from typing import TYPE_CHECKING, Any
 
+from cifar_core.base.version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from cifar_core import (
-        agreement,
-        answers_by_epoch,
-        doubts,
-        eda,
-        explain,
-        human,
-        mistakes,
-        neighbours,
-        plots,
-    )
-    from cifar_core.config import SearchConfig, TrainConfig
-    from cifar_core.data import Dataset, load_dataset
+    from cifar_core import plots
+    from cifar_core.analysis import agreement, answers_by_epoch, doubts, explain, mistakes, neighbours
+    from cifar_core.analysis.evaluation import evaluate
+    from cifar_core.analysis.metrics import Report
+    from cifar_core.analysis.study.paper import PAPER_RESULTS
+    from cifar_core.base.labels import CLASS_NAMES
+    from cifar_core.data import Dataset, eda, human, load_dataset
     from cifar_core.errors import CifarLabError
-    from cifar_core.evaluation import evaluate
-    from cifar_core.inference import Inference
-    from cifar_core.labels import CLASS_NAMES
-    from cifar_core.metrics import Report
     from cifar_core.models import create_model
-    from cifar_core.paper import PAPER_RESULTS
-    from cifar_core.recipes import preset, presets
+    from cifar_core.serving.inference import Inference
+    from cifar_core.settings.config import SearchConfig, TrainConfig
+    from cifar_core.settings.presets import preset, presets
     from cifar_core.store import RunState, RunStore
-    from cifar_core.training import Run, resume, train
+    from cifar_core.training.run import Run, resume, train
     from cifar_core.tuning import tune
 
-__version__ = "0.1.0"
-
 _HOMES = {
-    "CLASS_NAMES": "labels",
+    "CLASS_NAMES": "base.labels",
     "CifarLabError": "errors",
     "Dataset": "data",
-    "Inference": "inference",
-    "PAPER_RESULTS": "paper",
-    "Report": "metrics",
-    "Run": "training",
+    "Inference": "serving.inference",
+    "PAPER_RESULTS": "analysis.study.paper",
+    "Report": "analysis.metrics",
+    "Run": "training.run",
     "RunState": "store",
     "RunStore": "store",
-    "SearchConfig": "config",
-    "TrainConfig": "config",
+    "SearchConfig": "settings.config",
+    "TrainConfig": "settings.config",
     "create_model": "models",
-    "evaluate": "evaluation",
+    "evaluate": "analysis.evaluation",
     "load_dataset": "data",
-    "preset": "recipes",
-    "presets": "recipes",
-    "resume": "training",
-    "train": "training",
+    "preset": "settings.presets",
+    "presets": "settings.presets",
+    "resume": "training.run",
+    "train": "training.run",
     "tune": "tuning",
 }
 
-_MODULES = frozenset(
-    {"agreement", "answers_by_epoch", "doubts", "eda", "explain", "human", "mistakes", "neighbours", "plots"}
-)
-"""Of what a run gets wrong: modules, since some of their functions have the module's own name."""
+_MODULES = {
+    "agreement": "analysis.agreement",
+    "answers_by_epoch": "analysis.answers_by_epoch",
+    "doubts": "analysis.doubts",
+    "eda": "data.eda",
+    "explain": "analysis.explain",
+    "human": "data.human",
+    "mistakes": "analysis.mistakes",
+    "neighbours": "analysis.neighbours",
+    "plots": "plots",
+}
+"""Modules of the public face by their short names; some of their functions have the module's own name."""
 
 __all__ = [
     "CLASS_NAMES",
@@ -99,9 +101,31 @@ __all__ = [
 ]
 
 
+class _ShortNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Makes `import cifar_core.agreement` load `cifar_core.analysis.agreement`."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:  # noqa: ARG002
+        package, _, name = fullname.partition(".")
+        if package != "cifar_core" or name not in _MODULES:
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> Any:
+        module = importlib.import_module(f"cifar_core.{_MODULES[spec.name.partition('.')[2]]}")
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: Any) -> None:
+        """The module ran when it was imported from its own place; only its own spec is put back."""
+        module.__spec__ = module.__spec__.loader_state
+
+
+sys.meta_path.append(_ShortNames())
+
+
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"cifar_core.{name}")
+        return importlib.import_module(f"cifar_core.{_MODULES[name]}")
     if name not in _HOMES:
         raise AttributeError(f"module 'cifar_core' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"cifar_core.{_HOMES[name]}"), name)

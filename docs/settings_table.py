@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from cifar_core.fields import Setting, describe
+from cifar_core.base.fields import Setting, describe
 from cifar_core.models import MODELS
 
 MARKER = re.compile(r"<!-- settings: (?P<module>[\w.]+)\.(?P<name>\w+) -->")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.data import batches, reader
 from cifar_core.data.synthetic import synthetic_dataset
-from cifar_core.labels import CLASS_NAMES
 
 ROWS = 60
 

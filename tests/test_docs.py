@@ -68,9 +68,9 @@ def test_pages_load_nothing_from_elsewhere(site):
 
 
 def test_settings_stand_in_the_pages_as_they_are_declared(site):
-    from cifar_core.config import TrainConfig
-    from cifar_core.fields import describe
+    from cifar_core.base.fields import describe
     from cifar_core.models import MODELS
+    from cifar_core.settings.config import TrainConfig
 
     text = (site / "api" / "training" / "index.html").read_text()
     for cls in (TrainConfig, *MODELS.values()):
@@ -131,7 +131,7 @@ def test_named_pages_of_the_app_exist(file):
 @pytest.mark.parametrize("file", FILES)
 def test_named_presets_exist(file):
     from cifar_core.models import MODELS
-    from cifar_core.recipes import PRESETS
+    from cifar_core.settings.presets import PRESETS
     from cifar_core.tuning import SEARCH_PRESETS
 
     models = "|".join(MODELS)
@@ -159,14 +159,13 @@ def resolved(name):
     return value
 
 
-def test_the_layers_of_the_architecture_page_are_those_that_are_checked():
+def test_the_rooms_of_the_architecture_page_are_those_that_are_checked():
     settings = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["importlinter"]
     [checked] = [contract["layers"] for contract in settings["contracts"] if contract["type"] == "layers"]
-    page = CHECKOUT / "docs" / "architecture.md"
-    [drawn] = [block for block in blocks(page) if block.body.startswith("app.py → pages → cifar_core")]
-    below = drawn.body.split("\n\n", 1)[1].splitlines()
-    names = [[name.removeprefix("cifar_core.") for name in layer.split(" : ")] for layer in checked]
-    assert [sorted(layer.split(", ")) for layer in below] == [sorted(layer) for layer in names]
+    [drawn] = [
+        block for block in blocks(CHECKOUT / "docs" / "architecture.md") if block.body.startswith("cli ")
+    ]
+    assert [line.split()[0] for line in drawn.body.splitlines()] == checked
 
 
 # --- Commands ------------------------------------------------------------------------------------
@@ -201,15 +200,15 @@ def test_commands_are_understood(line, monkeypatch):
 
 def settings_are_allowed(command, given):
     """Raises where a flag's value is none: these commands read values only once they are carried out."""
-    from cifar_core.cli import training, tuning
-    from cifar_core.export import check_format
+    from cifar_core.cli import train, tune
+    from cifar_core.serving.formats import check_format
 
     if command == "train":
         others = [given.pop(name) for name in ("preset", "config_file", "seeds", "store", "queue", "as_json")]
-        training.seeded(training.requested(others[0], others[1], given), others[2])
+        train.seeded(train.requested(others[0], others[1], given), others[2])
     if command == "tune":
         others = {name: given.pop(name) for name in ("spaces", *given.keys() & NOT_OF_A_SEARCH)}
-        tuning.search_config(others["spaces"], given)
+        tune.search_config(others["spaces"], given)
     if command == "export":
         check_format(given["form"], given["quantize"])
 
@@ -292,7 +291,7 @@ def dotted(node, names):
 def refused(name, call):
     """Why the call can't be bound to what it calls, or None. A TrainConfig takes the settings of its model
     beside its own."""
-    from cifar_core.config import train_settings
+    from cifar_core.settings.config import train_settings
 
     if any(isinstance(argument, ast.Starred) for argument in call.args):
         return None
@@ -310,8 +309,8 @@ def refused(name, call):
 
 
 def test_the_model_of_the_guide_joins_the_registry(monkeypatch):
-    from cifar_core.config import SearchConfig, TrainConfig
     from cifar_core.models import MODELS, create_model
+    from cifar_core.settings.config import SearchConfig, TrainConfig
 
     [block] = blocks(CHECKOUT / "docs" / "adding-a-model.md")[:1]
     scope = {"__name__": "mynet"}

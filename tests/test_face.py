@@ -9,25 +9,25 @@ import cifar_core
 
 READ_BY_PAGES = [
     "cifar_core",
-    "cifar_core.agreement",
-    "cifar_core.answers_by_epoch",
-    "cifar_core.config",
+    "cifar_core.analysis.agreement",
+    "cifar_core.analysis.answers_by_epoch",
+    "cifar_core.settings.config",
     "cifar_core.data",
-    "cifar_core.devices",
-    "cifar_core.doubts",
-    "cifar_core.explain",
-    "cifar_core.fields",
-    "cifar_core.human",
-    "cifar_core.inference",
-    "cifar_core.jobs",
-    "cifar_core.metrics",
-    "cifar_core.mistakes",
+    "cifar_core.base.devices",
+    "cifar_core.analysis.doubts",
+    "cifar_core.analysis.explain",
+    "cifar_core.base.fields",
+    "cifar_core.data.human",
+    "cifar_core.serving.inference",
+    "cifar_core.workers.supervisor",
+    "cifar_core.analysis.metrics",
+    "cifar_core.analysis.mistakes",
     "cifar_core.models",
-    "cifar_core.neighbours",
-    "cifar_core.paper",
+    "cifar_core.analysis.neighbours",
+    "cifar_core.analysis.study.paper",
     "cifar_core.plots",
-    "cifar_core.recipes",
-    "cifar_core.statistics",
+    "cifar_core.settings.presets",
+    "cifar_core.analysis.statistics",
     "cifar_core.store",
     "cifar_core.tuning",
 ]
@@ -45,7 +45,7 @@ def test_a_wrong_name_is_an_attribute_error():
 
 def test_public_functions_stay_functions_whatever_was_imported_before():
     code = (
-        "import cifar_core.recipes, cifar_core.training, cifar_core.tuning\n"
+        "import cifar_core.settings.presets, cifar_core.training.run, cifar_core.tuning\n"
         "from cifar_core import preset, presets, train, tune\n"
         "assert preset('base_cnn/recommended') and len(presets()) > 10 and callable(train) and callable(tune)"
     )

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from cifar_core.cli.base import command, json_option
+from cifar_core.base.fields import Setting
+from cifar_core.base.fields import describe as settings_of
+from cifar_core.cli.app import command, json_option
 from cifar_core.cli.output import print_json, print_rows
-from cifar_core.fields import Setting
-from cifar_core.fields import describe as settings_of
 from cifar_core.models import MODELS, model_config
 
 
@@ -31,8 +31,8 @@ def models(as_json: bool) -> None:
 @json_option()
 def presets(model: str | None, as_json: bool) -> None:
     """The named settings, for 'cifar-lab train --preset NAME'."""
-    from cifar_core.recipes import find_preset, preset
-    from cifar_core.recipes import presets as names
+    from cifar_core.settings.presets import find_preset, preset
+    from cifar_core.settings.presets import presets as names
 
     if model is not None:
         model_config(model)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cifar_core.cli.base import CONTEXT, command, debug_option, json_option
+from cifar_core.cli.app import CONTEXT, command, debug_option, json_option
 from cifar_core.cli.output import print_json
 from cifar_core.cli.progress import counting
 from cifar_core.cli.signals import stopping

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import click
 
-from cifar_core.cli.base import PROGRAM, State
+from cifar_core.cli.app import PROGRAM, State
 from cifar_core.cli.root import root
 from cifar_core.errors import CifarLabError
 

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cifar_core.config import TrainConfig
-from cifar_core.speed import prepare
+from cifar_core.settings.compute import prepare
+from cifar_core.settings.config import TrainConfig
 
 
 def load_framework(config: TrainConfig | None = None) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from cifar_core.csv_text import csv_text as table_csv
+from cifar_core.base.csv_text import csv_text as table_csv
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ from cifar_core.cli.output import duration
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
-    from cifar_core.recorder import Progress
+    from cifar_core.training.recorder import Progress
     from cifar_core.tuning import SearchProgress
 
 _CURVES = ("loss", "accuracy", "val_loss", "val_accuracy")
@@ -40,7 +40,7 @@ def reporting(*, as_json: bool) -> Iterator[Reporter]:
 
 def search_reporter(reporter: Reporter) -> Callable[[SearchProgress], None]:
     """What to hand to `tune(progress=...)`: one line for each trial, and the winner's training whole."""
-    from cifar_core.recorder import Progress
+    from cifar_core.training.recorder import Progress
 
     def report(event: SearchProgress) -> None:
         if event.kind == "trial":

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cifar_core.cli.base import command, format_options
+from cifar_core.cli.app import command, format_options
 from cifar_core.cli.output import print_as
 from cifar_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cifar_core.reference_runs import ReferenceRun
+    from cifar_core.analysis.study.reference_runs import ReferenceRun
 
 _TABLE = ("preset", "epochs", "accuracy", "latency_ms", "minutes", "seed", "changes", "data", "hardware")
 
@@ -28,7 +28,7 @@ def reference(markdown: bool, keep: str | None, data: str | None, form: str) -> 
 
     Each can be trained again by its preset and what was changed: cifar-lab train --preset NAME.
     """
-    from cifar_core import reference_runs
+    from cifar_core.analysis.study import reference_runs
 
     if data is not None and keep is None:
         raise ConfigError("--data says what the images of a kept run were: give --keep RUN too.")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cifar_core.cli.base import command, json_option, run_argument
+from cifar_core.cli.app import command, json_option, run_argument
 from cifar_core.cli.framework import load_framework
 from cifar_core.cli.progress import reporting
 from cifar_core.cli.signals import stopping
-from cifar_core.cli.training import load_images, report_runs
-from cifar_core.cli.tuning import run_search
+from cifar_core.cli.train import load_images, report_runs
+from cifar_core.cli.tune import run_search
 from cifar_core.errors import RunStateError
 
 if TYPE_CHECKING:
@@ -37,16 +37,14 @@ def resume(run: str, as_json: bool) -> int:
 
 
 def _resume_run(store: RunStore, run_id: str, as_json: bool) -> int:
-    from cifar_core import training
+    from cifar_core.training import run
 
     record = store.get(run_id)
     _check_state(run_id, record.state)
     dataset = load_images(record.config)
     with stopping() as stop, reporting(as_json=as_json) as progress:
         load_framework(record.config)
-        done = training.resume(
-            run_id, store=store, dataset=dataset, progress=progress, should_stop=stop.requested
-        )
+        done = run.resume(run_id, store=store, dataset=dataset, progress=progress, should_stop=stop.requested)
     return report_runs([done], stop, as_json=as_json, planned=1)
 
 

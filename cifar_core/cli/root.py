@@ -8,46 +8,46 @@ from typing import Any
 
 import click
 
-import cifar_core
-from cifar_core.cli.base import CONTEXT, debug_option
+from cifar_core.base.version import __version__
+from cifar_core.cli.app import CONTEXT, debug_option
 
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Data": {
         "data": ("data:data", "Where the images are; fetch them; take a folder or archive."),
     },
     "Training": {
-        "train": ("training:train", "Train one setting, test it once, record it."),
-        "tune": ("tuning:tune", "Search for good settings of a model."),
-        "tune-worker": ("tuning:tune_worker", "Train trials for a search on another machine."),
-        "reproduce": ("study:reproduce", "The study's seven runs, its figures beside ours."),
+        "train": ("train:train", "Train one setting, test it once, record it."),
+        "tune": ("tune:tune", "Search for good settings of a model."),
+        "tune-worker": ("tune:tune_worker", "Train trials for a search on another machine."),
+        "reproduce": ("reproduce:reproduce", "The study's seven runs, its figures beside ours."),
         "resume": ("resuming:resume", "Go on with a run or search from where it was."),
-        "stop": ("records:stop", "Ask a run or search to stop; it keeps what it has."),
+        "stop": ("runs:stop", "Ask a run or search to stop; it keeps what it has."),
         "worker": ("service:worker", "Carry out queued runs."),
     },
     "Results": {
-        "leaderboard": ("records:leaderboard", "Finished runs, best first."),
-        "runs": ("records:runs", "All runs and their states."),
+        "leaderboard": ("runs:leaderboard", "Finished runs, best first."),
+        "runs": ("runs:runs", "All runs and their states."),
         "reference": ("reference:reference", "The runs that come with this release, beside the study's."),
-        "searches": ("records:searches", "All searches and their states."),
-        "show": ("showing:show", "One run or search: settings, figures, circumstances."),
-        "delete": ("records:delete", "Remove runs or searches, with their files."),
+        "searches": ("runs:searches", "All searches and their states."),
+        "show": ("show:show", "One run or search: settings, figures, circumstances."),
+        "delete": ("runs:delete", "Remove runs or searches, with their files."),
     },
     "Moving and keeping": {
-        "backup": ("keeping:backup", "Write the whole store to one file."),
-        "restore": ("keeping:restore", "Put a backup into an empty or new store."),
-        "pack": ("keeping:pack", "Write runs or searches to one file, for another store."),
-        "unpack": ("keeping:unpack", "Take in what 'pack' wrote."),
+        "backup": ("archive:backup", "Write the whole store to one file."),
+        "restore": ("archive:restore", "Put a backup into an empty or new store."),
+        "pack": ("archive:pack", "Write runs or searches to one file, for another store."),
+        "unpack": ("archive:unpack", "Take in what 'pack' wrote."),
     },
     "Use of a trained model": {
-        "evaluate": ("using:evaluate", "Test a stored model again and compare with its record."),
-        "predict": ("using:predict", "What a model sees in pictures."),
-        "export": ("using:export", "Write a model as Keras, SavedModel, TFLite or ONNX."),
+        "evaluate": ("model:evaluate", "Test a stored model again and compare with its record."),
+        "predict": ("model:predict", "What a model sees in pictures."),
+        "export": ("model:export", "Write a model as Keras, SavedModel, TFLite or ONNX."),
     },
     "What there is": {
         "models": ("catalogue:models", "The architectures."),
         "presets": ("catalogue:presets", "The named settings."),
         "describe": ("catalogue:describe", "One architecture: source, hyperparameters and their ranges."),
-        "bench": ("speed:bench", "Measure speed on this machine."),
+        "bench": ("benchmark:bench", "Measure speed on this machine."),
     },
 }
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
@@ -80,7 +80,7 @@ class Root(click.Group):
 
 
 @click.group(cls=Root, context_settings=CONTEXT)
-@click.version_option(cifar_core.__version__, message="%(prog)s %(version)s")
+@click.version_option(__version__, message="%(prog)s %(version)s")
 def root() -> None:
     """Explore CIFAR-10, train and tune networks on it, and study what they get wrong.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cifar_core.cli.base import command, json_option
+from cifar_core.cli.app import command, json_option
 from cifar_core.cli.output import print_json
 from cifar_core.cli.signals import stopping
 
@@ -23,7 +23,7 @@ def worker(run: str | None, device: str, once: bool, idle_exit: float | None, as
     Ctrl-C or SIGTERM stops the run going on within a step; it can be resumed.
     """
     from cifar_core.store import RunStore
-    from cifar_core.worker import run_worker
+    from cifar_core.workers.worker import run_worker
 
     store = RunStore()
     store.reap()

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from cifar_core.base.labels import CLASS_NAMES, NUM_CLASSES
 from cifar_core.data.unpickle import safe_loads
 from cifar_core.errors import DataError
-from cifar_core.labels import CLASS_NAMES, NUM_CLASSES
 
 ROWS = 10_000
 PIXELS = 3072

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cifar_core.data.mixing import mix, unit_floats
+from cifar_core.base.chance import mix, unit_floats
 
 SIZE = 32
 _PER_UNIT = SIZE / 2  # pictures span -1..1 in x (to the right) and y (down)

@@ -8,9 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
-from cifar_core.data.mixing import mix
+from cifar_core.base.chance import mix
+from cifar_core.base.labels import CLASS_NAMES, IMAGE_SHAPE, NUM_CLASSES
 from cifar_core.errors import ConfigError, DataError
-from cifar_core.labels import CLASS_NAMES, IMAGE_SHAPE, NUM_CLASSES
 
 OFFICIAL = "official archive"
 LOCAL = "local folder"

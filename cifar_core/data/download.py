@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cifar_core import paths
+from cifar_core.base import paths
 from cifar_core.data.batches import LAYOUTS, PYTHON, Layout, decode
 from cifar_core.data.fetch import Patience, Progress, ShouldStop, Wanted, fetch, writing
 from cifar_core.data.locate import Location, find, inspect

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from cifar_core import paths
+from cifar_core.base import paths
 from cifar_core.data.dataset import OFFICIAL, Dataset
 from cifar_core.data.locate import Location, find, locate, search
 from cifar_core.data.reader import is_official, read_cifar10

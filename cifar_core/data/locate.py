@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cifar_core import paths
+from cifar_core.base import paths
 from cifar_core.data.batches import LAYOUTS, Layout
 from cifar_core.data.dataset import KERAS, LOCAL
 from cifar_core.errors import DataError, DataNotFoundError

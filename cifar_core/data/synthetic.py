@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from cifar_core.base.chance import mix
+from cifar_core.base.labels import NUM_CLASSES
 from cifar_core.data.canvas import SIZE, Canvas, Chance
 from cifar_core.data.dataset import SYNTHETIC, Dataset
-from cifar_core.data.mixing import mix
 from cifar_core.data.scenes import SCENES, background, clutter
 from cifar_core.errors import ConfigError
-from cifar_core.labels import NUM_CLASSES
 
 TRAIN_IMAGES = 10_000
 TEST_IMAGES = 2_000

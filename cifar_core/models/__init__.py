@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cifar_core.base.fields import shown
 from cifar_core.errors import ConfigError
-from cifar_core.fields import shown
 from cifar_core.models.alexnet import AlexNet
 from cifar_core.models.base import ModelConfig
 from cifar_core.models.base_cnn import BaseCNN

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import cifar_core.models.parts as parts
-from cifar_core.fields import setting
-from cifar_core.labels import IMAGE_SHAPE
+import cifar_core.models.blocks as blocks
+from cifar_core.base.fields import setting
+from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.models.base import ModelConfig, l2_setting
 
 if TYPE_CHECKING:
@@ -71,13 +71,13 @@ class AlexNet(ModelConfig):
         import keras
 
         images = keras.Input(IMAGE_SHAPE, name="images")
-        x = parts.unit_range()(images)
+        x = blocks.unit_range()(images)
         for filters, pool in CONVOLUTIONS:
             x = self._convolution(x, filters, pool)
         x = keras.layers.Flatten()(x)
-        x = parts.dropped(self._dense(x, self.units_dense1), self.dropout_rate1)
-        x = parts.dropped(self._dense(x, self.units_dense2), self.dropout_rate2)
-        return keras.Model(images, parts.probabilities(self.l2)(x), name="alexnet")
+        x = blocks.dropped(self._dense(x, self.units_dense1), self.dropout_rate1)
+        x = blocks.dropped(self._dense(x, self.units_dense2), self.dropout_rate2)
+        return keras.Model(images, blocks.probabilities(self.l2)(x), name="alexnet")
 
     def _convolution(self, x: keras.KerasTensor, filters: int, pool: bool) -> keras.KerasTensor:
         from keras import layers
@@ -92,11 +92,11 @@ class AlexNet(ModelConfig):
         return self._activated(layers.Dense(units, **self._weights())(x))
 
     def _weights(self) -> dict[str, Any]:
-        return {"use_bias": not self.batch_norm, "kernel_regularizer": parts.penalty(self.l2)}
+        return {"use_bias": not self.batch_norm, "kernel_regularizer": blocks.penalty(self.l2)}
 
     def _activated(self, x: keras.KerasTensor) -> keras.KerasTensor:
         from keras import layers
 
         if self.batch_norm:
-            x = layers.BatchNormalization(momentum=parts.BN_MOMENTUM)(x)
+            x = layers.BatchNormalization(momentum=blocks.BN_MOMENTUM)(x)
         return layers.ReLU()(x)

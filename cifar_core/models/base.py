@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cifar_core.base.fields import Settings, setting
 from cifar_core.errors import ConfigError
-from cifar_core.fields import Settings, setting
 
 if TYPE_CHECKING:
     import keras

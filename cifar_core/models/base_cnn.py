@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from cifar_core.fields import setting
-from cifar_core.labels import IMAGE_SHAPE
+from cifar_core.base.fields import setting
+from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting
-from cifar_core.models.parts import BN_MOMENTUM, penalty, probabilities, unit_range
+from cifar_core.models.blocks import BN_MOMENTUM, penalty, probabilities, unit_range
 
 if TYPE_CHECKING:
     import keras

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import cifar_core.models.parts as parts
-from cifar_core.fields import setting
-from cifar_core.labels import IMAGE_SHAPE
+import cifar_core.models.blocks as blocks
+from cifar_core.base.fields import setting
+from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting
 
 if TYPE_CHECKING:
@@ -60,20 +60,20 @@ class EfficientNetB0(ModelConfig):
         import keras
 
         images = keras.Input(IMAGE_SHAPE, name="images")
-        x = parts.standardised()(images)
+        x = blocks.standardised()(images)
         x = self._convolution(x, self._filters(FIRST_FILTERS), "stem", kernel=3)
         x = self._blocks(x)
         x = self._convolution(x, self._filters(LAST_FILTERS), "top")
-        x = parts.dropped(keras.layers.GlobalAveragePooling2D()(x), self.dropout)
-        return keras.Model(images, parts.probabilities(self.l2)(x), name="efficientnet_b0")
+        x = blocks.dropped(keras.layers.GlobalAveragePooling2D()(x), self.dropout)
+        return keras.Model(images, blocks.probabilities(self.l2)(x), name="efficientnet_b0")
 
     def _filters(self, filters: int) -> int:
-        return parts.divisible(filters * self.width)
+        return blocks.divisible(filters * self.width)
 
     def _blocks(self, x: keras.KerasTensor) -> keras.KerasTensor:
         number = 0
-        for filters, blocks, expansion, kernel, stride in STAGES:
-            for block in range(blocks):
+        for filters, depth, expansion, kernel, stride in STAGES:
+            for block in range(depth):
                 first = not block
                 x = self._block(x, self._filters(filters), expansion, kernel, stride if first else 1, number)
                 number += 1
@@ -93,7 +93,7 @@ class EfficientNetB0(ModelConfig):
         if stride > 1 or before != filters:
             return branch
         rate = self.stochastic_depth * number / BLOCKS
-        return layers.Add(name=f"{name}_add")([parts.skipped_at_random(branch, rate, f"{name}_skip"), x])
+        return layers.Add(name=f"{name}_add")([blocks.skipped_at_random(branch, rate, f"{name}_skip"), x])
 
     def _depthwise(self, x: keras.KerasTensor, kernel: int, stride: int, name: str) -> keras.KerasTensor:
         from keras import layers
@@ -104,7 +104,7 @@ class EfficientNetB0(ModelConfig):
             padding="same",
             use_bias=False,
             depthwise_initializer=_initializer(),
-            depthwise_regularizer=parts.penalty(self.l2),
+            depthwise_regularizer=blocks.penalty(self.l2),
             name=name,
         )(x)
         return _normalised(x, name)
@@ -127,7 +127,7 @@ class EfficientNetB0(ModelConfig):
         return _normalised(x, name, active)
 
     def _weights(self, name: str) -> dict[str, Any]:
-        penalty = parts.penalty(self.l2)
+        penalty = blocks.penalty(self.l2)
         return {"kernel_initializer": _initializer(), "kernel_regularizer": penalty, "name": name}
 
 
@@ -141,5 +141,5 @@ def _initializer() -> keras.Initializer:
 def _normalised(x: keras.KerasTensor, name: str, active: bool = True) -> keras.KerasTensor:
     from keras import layers
 
-    x = layers.BatchNormalization(momentum=parts.BN_MOMENTUM, epsilon=1e-3, name=f"{name}_bn")(x)
+    x = layers.BatchNormalization(momentum=blocks.BN_MOMENTUM, epsilon=1e-3, name=f"{name}_bn")(x)
     return layers.Activation("silu", name=f"{name}_silu")(x) if active else x

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import cifar_core.models.parts as parts
-from cifar_core.fields import setting
-from cifar_core.labels import IMAGE_SHAPE
+import cifar_core.models.blocks as blocks
+from cifar_core.base.fields import setting
+from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting
 
 if TYPE_CHECKING:
@@ -68,24 +68,24 @@ class MobileNet(ModelConfig):
         import keras
 
         images = keras.Input(IMAGE_SHAPE, name="images")
-        x = parts.unit_range()(images) if self.stem == "imagenet" else parts.standardised()(images)
+        x = blocks.unit_range()(images) if self.stem == "imagenet" else blocks.standardised()(images)
         first, *strides = STRIDES[self.stem]
-        x = self._convolution(x, parts.divisible(32 * self.width), "Conv1", kernel=3, strides=first)
+        x = self._convolution(x, blocks.divisible(32 * self.width), "Conv1", kernel=3, strides=first)
         x = self._blocks(x, strides)
-        x = self._convolution(x, parts.divisible(LAST_FILTERS * max(1, self.width)), "Conv_1")
-        x = parts.dropped(keras.layers.GlobalAveragePooling2D()(x), self.dropout)
-        return keras.Model(images, parts.probabilities(self.l2, name="predictions")(x), name="mobilenet")
+        x = self._convolution(x, blocks.divisible(LAST_FILTERS * max(1, self.width)), "Conv_1")
+        x = blocks.dropped(keras.layers.GlobalAveragePooling2D()(x), self.dropout)
+        return keras.Model(images, blocks.probabilities(self.l2, name="predictions")(x), name="mobilenet")
 
     def momentum(self) -> float:
         """The batch normalisation momentum that is used: the one given, or the stem's own."""
         if self.bn_momentum is not None:
             return self.bn_momentum
-        return KERAS_BN_MOMENTUM if self.stem == "imagenet" else parts.BN_MOMENTUM
+        return KERAS_BN_MOMENTUM if self.stem == "imagenet" else blocks.BN_MOMENTUM
 
     def _blocks(self, x: keras.KerasTensor, strides: list[int]) -> keras.KerasTensor:
         number = 0
-        for (filters, blocks, expansion), stride in zip(STAGES, strides, strict=True):
-            for block in range(blocks):
+        for (filters, depth, expansion), stride in zip(STAGES, strides, strict=True):
+            for block in range(depth):
                 x = self._block(x, filters, expansion, 1 if block else stride, f"block_{number}")
                 number += 1
         return x
@@ -96,7 +96,7 @@ class MobileNet(ModelConfig):
         """Widen, filter each channel for itself, narrow again without an activation."""
         from keras import layers
 
-        filters = parts.divisible(int(filters * self.width))
+        filters = blocks.divisible(int(filters * self.width))
         before = x.shape[-1]
         branch = self._convolution(x, expansion * before, f"{name}_expand") if expansion > 1 else x
         branch = layers.DepthwiseConv2D(
@@ -104,7 +104,7 @@ class MobileNet(ModelConfig):
             stride,
             padding="same",
             use_bias=False,
-            depthwise_regularizer=parts.penalty(self.l2),
+            depthwise_regularizer=blocks.penalty(self.l2),
             name=f"{name}_depthwise",
         )(branch)
         branch = layers.ReLU(6.0, name=f"{name}_depthwise_relu")(self._norm(branch, f"{name}_depthwise"))
@@ -127,7 +127,7 @@ class MobileNet(ModelConfig):
             kernel,
             padding="same",
             use_bias=False,
-            kernel_regularizer=parts.penalty(self.l2),
+            kernel_regularizer=blocks.penalty(self.l2),
             name=name,
             **options,
         )(x)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import cifar_core.models.parts as parts
-from cifar_core.fields import setting
-from cifar_core.labels import IMAGE_SHAPE
+import cifar_core.models.blocks as blocks
+from cifar_core.base.fields import setting
+from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting
 
 if TYPE_CHECKING:
@@ -51,19 +51,21 @@ class ResNet18(ModelConfig):
 
         images = keras.Input(IMAGE_SHAPE, name="images")
         x = self._paper(images) if self.design == "paper" else self._standard(images)
-        x = parts.dropped(keras.layers.GlobalAveragePooling2D()(x), self.dropout)
-        return keras.Model(images, parts.probabilities(self.l2)(x), name="resnet18")
+        x = blocks.dropped(keras.layers.GlobalAveragePooling2D()(x), self.dropout)
+        return keras.Model(images, blocks.probabilities(self.l2)(x), name="resnet18")
 
     def _paper(self, images: keras.KerasTensor) -> keras.KerasTensor:
         """Convolutions keep their biases, as in the study's code, though normalisation makes them idle."""
         from keras import layers
 
-        x = self._paper_convolution(parts.unit_range()(images), self.width)
+        x = self._paper_convolution(blocks.unit_range()(images), self.width)
         x = layers.ReLU()(x)
         for stage in range(3):
             filters = self.width * 2**stage
             if stage:
-                down = layers.Conv2D(filters, 2, 2, padding="same", kernel_regularizer=parts.penalty(self.l2))
+                down = layers.Conv2D(
+                    filters, 2, 2, padding="same", kernel_regularizer=blocks.penalty(self.l2)
+                )
                 x = down(x)
             for _ in range(BLOCKS_PER_STAGE):
                 x = self._paper_block(x, filters)
@@ -79,13 +81,13 @@ class ResNet18(ModelConfig):
     def _paper_convolution(self, x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
         from keras import layers
 
-        x = layers.Conv2D(filters, 3, padding="same", kernel_regularizer=parts.penalty(self.l2))(x)
+        x = layers.Conv2D(filters, 3, padding="same", kernel_regularizer=blocks.penalty(self.l2))(x)
         return layers.BatchNormalization()(x)
 
     def _standard(self, images: keras.KerasTensor) -> keras.KerasTensor:
         from keras import layers
 
-        x = layers.ReLU()(self._convolution(parts.standardised()(images), self.width))
+        x = layers.ReLU()(self._convolution(blocks.standardised()(images), self.width))
         for stage in range(4):
             for block in range(BLOCKS_PER_STAGE):
                 stride = 2 if stage and not block else 1
@@ -112,7 +114,7 @@ class ResNet18(ModelConfig):
             padding="same",
             use_bias=False,
             kernel_initializer="he_normal",
-            kernel_regularizer=parts.penalty(self.l2),
+            kernel_regularizer=blocks.penalty(self.l2),
             **options,
         )(x)
-        return layers.BatchNormalization(momentum=parts.BN_MOMENTUM, epsilon=1e-5)(x)
+        return layers.BatchNormalization(momentum=blocks.BN_MOMENTUM, epsilon=1e-5)(x)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-import cifar_core.models.parts as parts
-from cifar_core.fields import setting
-from cifar_core.labels import IMAGE_SHAPE
+import cifar_core.models.blocks as blocks
+from cifar_core.base.fields import setting
+from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting
 
 if TYPE_CHECKING:
@@ -60,14 +60,14 @@ class ResNet9(ModelConfig):
         from keras import layers
 
         images = keras.Input(IMAGE_SHAPE, name="images")
-        x = self._convolution(parts.standardised()(images), self.width)
+        x = self._convolution(blocks.standardised()(images), self.width)
         x = self._residual(self._stage(x, 2 * self.width))
         x = self._stage(x, 4 * self.width)
         x = self._residual(self._stage(x, 8 * self.width))
-        x = parts.dropped(layers.GlobalMaxPooling2D()(x), self.dropout)
+        x = blocks.dropped(layers.GlobalMaxPooling2D()(x), self.dropout)
         # Without a bias, scaling the features is the same as scaling the scores.
         x = layers.Rescaling(self.logit_scale, dtype="float32", name="logit_scale")(x)
-        return keras.Model(images, parts.probabilities(self.l2, use_bias=False)(x), name="resnet9")
+        return keras.Model(images, blocks.probabilities(self.l2, use_bias=False)(x), name="resnet9")
 
     def _stage(self, x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
         from keras import layers
@@ -89,6 +89,6 @@ class ResNet9(ModelConfig):
             padding="same",
             use_bias=False,
             kernel_initializer="he_normal",
-            kernel_regularizer=parts.penalty(self.l2),
+            kernel_regularizer=blocks.penalty(self.l2),
         )(x)
         return layers.ReLU()(layers.BatchNormalization(momentum=self.bn_momentum, epsilon=1e-5)(x))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-import cifar_core.models.parts as parts
-from cifar_core.fields import setting
-from cifar_core.labels import IMAGE_SHAPE
+import cifar_core.models.blocks as blocks
+from cifar_core.base.fields import setting
+from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting, require
 
 if TYPE_CHECKING:
@@ -92,14 +92,14 @@ class VisionTransformer(ModelConfig):
         from keras import layers
 
         images = keras.Input(IMAGE_SHAPE, name="images")
-        x = self._tokens(parts.standardised()(images))
+        x = self._tokens(blocks.standardised()(images))
         for number in range(self.depth):
             rate = self.stochastic_depth * (number / max(1, self.depth - 1))
             x = self._residual(x, self._attention, rate, f"block_{number}_attention")
             x = self._residual(x, self._perceptron, rate, f"block_{number}_mlp")
         x = layers.LayerNormalization(epsilon=1e-6, name="norm")(x)
         x = layers.GlobalAveragePooling1D(name="pool")(x)
-        return keras.Model(images, parts.probabilities(self.l2)(x), name="vit")
+        return keras.Model(images, blocks.probabilities(self.l2)(x), name="vit")
 
     def _tokens(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """Images (N, 32, 32, 3) to one vector per square with its place added (N, squares, dim)."""
@@ -107,7 +107,7 @@ class VisionTransformer(ModelConfig):
 
         side = IMAGE_SHAPE[0] // self.patch
         x = layers.Conv2D(
-            self.dim, self.patch, self.patch, kernel_regularizer=parts.penalty(self.l2), name="patches"
+            self.dim, self.patch, self.patch, kernel_regularizer=blocks.penalty(self.l2), name="patches"
         )(x)
         # A constant offset is all that fixed positions are, and Keras has a layer for that.
         x = layers.Rescaling(1.0, offset=sine_cosine_positions(side, self.dim), name="positions")(x)
@@ -123,8 +123,8 @@ class VisionTransformer(ModelConfig):
         from keras import layers
 
         y = layers.LayerNormalization(epsilon=1e-6, name=f"{name}_norm")(x)
-        y = parts.dropped(branch(y, name), self.dropout)
-        return layers.Add(name=f"{name}_add")([x, parts.skipped_at_random(y, rate, f"{name}_skip")])
+        y = blocks.dropped(branch(y, name), self.dropout)
+        return layers.Add(name=f"{name}_add")([x, blocks.skipped_at_random(y, rate, f"{name}_skip")])
 
     def _attention(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         from keras import layers
@@ -133,7 +133,7 @@ class VisionTransformer(ModelConfig):
             self.heads,
             self.dim // self.heads,
             dropout=self.dropout,
-            kernel_regularizer=parts.penalty(self.l2),
+            kernel_regularizer=blocks.penalty(self.l2),
             name=name,
         )(x, x)
 
@@ -141,7 +141,7 @@ class VisionTransformer(ModelConfig):
         from keras import layers
 
         hidden = max(1, round(self.dim * self.mlp_ratio))
-        penalty = parts.penalty(self.l2)
+        penalty = blocks.penalty(self.l2)
         x = layers.Dense(hidden, activation="gelu", kernel_regularizer=penalty, name=f"{name}_widen")(x)
         return layers.Dense(self.dim, kernel_regularizer=penalty, name=f"{name}_narrow")(x)
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import model_validator
 
-import cifar_core.models.parts as parts
-from cifar_core.fields import setting
-from cifar_core.labels import IMAGE_SHAPE
+import cifar_core.models.blocks as blocks
+from cifar_core.base.fields import setting
+from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting, require
 
 if TYPE_CHECKING:
@@ -58,12 +58,12 @@ class WideResNet(ModelConfig):
         import keras
 
         images = keras.Input(IMAGE_SHAPE, name="images")
-        x = self._convolution(parts.standardised()(images), STAGE_FILTERS[0])
+        x = self._convolution(blocks.standardised()(images), STAGE_FILTERS[0])
         for stage, filters in enumerate(STAGE_FILTERS):
             for block in range((self.depth - 4) // 6):
                 x = self._block(x, filters * self.width, 2 if stage and not block else 1)
         x = keras.layers.GlobalAveragePooling2D()(_normalised(x))
-        return keras.Model(images, parts.probabilities(self.l2)(x), name="wrn28_10")
+        return keras.Model(images, blocks.probabilities(self.l2)(x), name="wrn28_10")
 
     def _block(self, x: keras.KerasTensor, filters: int, stride: int) -> keras.KerasTensor:
         """Normalise and activate before each convolution; a projection only where the shape changes."""
@@ -71,7 +71,7 @@ class WideResNet(ModelConfig):
 
         active = _normalised(x)
         branch = self._convolution(active, filters, stride=stride)
-        branch = parts.dropped(_normalised(branch), self.dropout)
+        branch = blocks.dropped(_normalised(branch), self.dropout)
         branch = self._convolution(branch, filters)
         if x.shape[-1] != filters or stride > 1:
             x = self._convolution(active, filters, kernel=1, stride=stride)
@@ -89,11 +89,11 @@ class WideResNet(ModelConfig):
             padding="same",
             use_bias=False,
             kernel_initializer="he_normal",
-            kernel_regularizer=parts.penalty(self.l2),
+            kernel_regularizer=blocks.penalty(self.l2),
         )(x)
 
 
 def _normalised(x: keras.KerasTensor) -> keras.KerasTensor:
     from keras import layers
 
-    return layers.ReLU()(layers.BatchNormalization(momentum=parts.BN_MOMENTUM, epsilon=1e-5)(x))
+    return layers.ReLU()(layers.BatchNormalization(momentum=blocks.BN_MOMENTUM, epsilon=1e-5)(x))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
+from cifar_core.analysis.statistics import Comparison
 from cifar_core.errors import ConfigError
-from cifar_core.palette import NEUTRAL, model_colour, variant_symbol
 from cifar_core.plots.layout import figure
-from cifar_core.statistics import Comparison
+from cifar_core.plots.palette import NEUTRAL, model_colour, variant_symbol
 
 if TYPE_CHECKING:
     import pandas as pd

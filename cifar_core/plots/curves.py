@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
+from cifar_core.analysis.study.paper import paper_curves
 from cifar_core.errors import ConfigError
-from cifar_core.palette import NEUTRAL, REFERENCE_DASH, faded, model_colour, variant_dash
-from cifar_core.paper import paper_curves
 from cifar_core.plots.layout import TEMPLATE, figure, layout_of
+from cifar_core.plots.palette import NEUTRAL, REFERENCE_DASH, faded, model_colour, variant_dash
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from cifar_core.palette import (
+from cifar_core.plots.palette import (
     DARK_BACKGROUND,
     LIGHT_BACKGROUND,
     MODEL_COLOURS,

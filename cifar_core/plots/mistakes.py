@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from cifar_core.labels import CLASS_NAMES
-from cifar_core.palette import BAD, GOOD
+from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.plots.layout import colour_scale, figure
+from cifar_core.plots.palette import BAD, GOOD
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +22,7 @@ def confused_pairs_bars(pairs: pd.DataFrame, most: int = 12) -> go.Figure:
     """Which class was taken for which, the most frequent pair on top.
 
     Args:
-        pairs: of `cifar_core.mistakes.confused_pairs`.
+        pairs: of `cifar_core.analysis.mistakes.confused_pairs`.
         most: so many pairs.
     """
     shown = pairs.head(most)
@@ -42,7 +42,7 @@ def worst_classes_bars(classes: pd.DataFrame) -> go.Figure:
     """Of each class the share of its test images that is wrong, the worst class on top.
 
     Args:
-        classes: of `cifar_core.mistakes.worst_classes`.
+        classes: of `cifar_core.analysis.mistakes.worst_classes`.
     """
     bar = go.Bar(
         x=(100 * classes["share"]).tolist(),
@@ -59,7 +59,7 @@ def confidence_bars(bins: pd.DataFrame) -> go.Figure:
     """How sure a run was of its right and of its wrong answers, each as a share of its own kind.
 
     Args:
-        bins: of `cifar_core.mistakes.confidence_histogram`.
+        bins: of `cifar_core.analysis.mistakes.confidence_histogram`.
     """
     centre = 50 * (bins["low"] + bins["high"])
     bars = [
@@ -87,7 +87,7 @@ def agreement_matrix(table: pd.DataFrame, measure: str = "share") -> go.Figure:
     """How alike any two runs answer.
 
     Args:
-        table: of `cifar_core.agreement.pairwise`, runs x runs.
+        table: of `cifar_core.analysis.agreement.pairwise`, runs x runs.
         measure: which of its measures; "share" is shown in per cent, "kappa" as it is.
     """
     shares = measure == "share"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import plotly.graph_objects as go
 
+from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.errors import ConfigError
-from cifar_core.labels import CLASS_NAMES
-from cifar_core.palette import BAD, GOOD, NEUTRAL, class_colour, faded, model_colour
 from cifar_core.plots.layout import colour_scale, colours_of, figure
+from cifar_core.plots.palette import BAD, GOOD, NEUTRAL, class_colour, faded, model_colour
 
 if TYPE_CHECKING:
     import pandas as pd

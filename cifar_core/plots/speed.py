@@ -8,8 +8,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from cifar_core.errors import ConfigError
-from cifar_core.palette import NEUTRAL, model_colour
 from cifar_core.plots.layout import figure
+from cifar_core.plots.palette import NEUTRAL, model_colour
 
 UNITS: dict[str, str] = {
     "images/s": "Images per second",
@@ -26,8 +26,8 @@ def speed_bars(rows: Sequence[Mapping[str, Any]], *, title: str | None = None) -
     """One bar for each variant of a subject, with the lowest and highest round and the ratio to the first.
 
     Args:
-        rows: of one subject and unit, as `cifar_core.bench` gives them: subject, variant, unit, median, low,
-            high, ratio (or None), and model where the bars are a model's.
+        rows: of one subject and unit, as `cifar_core.cli.bench` gives them: subject, variant, unit, median,
+            low, high, ratio (or None), and model where the bars are a model's.
         title: of the figure.
 
     Raises:

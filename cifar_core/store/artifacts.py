@@ -8,14 +8,10 @@ names carry the process that writes, so that what a dead one left can be told an
 from __future__ import annotations
 
 import errno
-import glob
-import hashlib
 import os
 import re
-import secrets
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,9 +19,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from sqlalchemy import Connection, delete, select
 
-from cifar_core import processes
+from cifar_core.base.files import Content, is_abandoned, temporary_name, write_whole
+from cifar_core.base.labels import CLASS_NAMES, NUM_CLASSES
 from cifar_core.errors import RunNotFoundError, RunStateError, StoreError
-from cifar_core.labels import CLASS_NAMES, NUM_CLASSES
 from cifar_core.store.database import free_space, open_error
 from cifar_core.store.lifecycle import Lifecycle, find_id, state_of, table_of
 from cifar_core.store.records import Artifact
@@ -37,15 +33,9 @@ if TYPE_CHECKING:
 PREDICTIONS = "predictions.npz"
 _ARRAYS = ("probabilities", "labels", "indices")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}")
-_TMP = re.compile(r"\.tmp-([0-9a-f]{8})-(\d+)-([0-9a-f]{8})-.*")
-"""Machine, pid, fingerprint of the process, then what makes it unique."""
 _DELETED = ".deleted-"
-_FOREIGN_TMP_AGE_S = 86_400.0
-"""A temporary file of another host is given up after a day without a change."""
 _MOST_PREDICTIONS_BYTES = 64 * 2**20
 """10,000 images take 0.3 MB; whoever asks for so much more is not one of our files."""
-
-Content = bytes | bytearray | memoryview | str | Callable[[BinaryIO], object]
 
 
 class Artifacts(Lifecycle):
@@ -60,7 +50,7 @@ class Artifacts(Lifecycle):
             StoreError: it cannot be made, or `run_id` is no possible id.
         """
         folder = self._folder(run_id)
-        with _in_plain_words(folder):
+        with store_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -80,15 +70,8 @@ class Artifacts(Lifecycle):
             StoreError: no such name allowed, disk full, no permission. Nothing is left behind.
         """
         target = self.artifact_dir(run_id) / _checked_name(name)
-        temporary = target.with_name(_temporary_name(name))
-        try:
-            with _in_plain_words(target):
-                _write(temporary, content)
-                os.replace(temporary, target)
-                _flush(target.parent)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with store_errors(target):
+            write_whole(target, content)
         return target
 
     def artifact(self, run_id: str, name: str) -> Path:
@@ -113,7 +96,7 @@ class Artifacts(Lifecycle):
         folder = self._folder(self.resolve(run_id))
         if not folder.is_dir():
             return []
-        with _in_plain_words(folder):
+        with store_errors(folder):
             found = [entry for entry in os.scandir(folder) if _NAME.fullmatch(entry.name)]
             return sorted(
                 (_described(entry) for entry in found if entry.is_file(follow_symlinks=False)),
@@ -198,8 +181,8 @@ class Artifacts(Lifecycle):
     @contextmanager
     def _own_folder(self, word: str) -> Iterator[Path]:
         """A folder of this process for a while, under a name that `sweep` knows."""
-        folder = self.artifacts_root / _temporary_name(word)
-        with _in_plain_words(folder):
+        folder = self.artifacts_root / temporary_name(word)
+        with store_errors(folder):
             folder.mkdir(parents=True)
         try:
             yield folder
@@ -221,11 +204,11 @@ class Artifacts(Lifecycle):
             path for path in self.artifacts_root.glob(f"{_DELETED}{run_id}") if self._finish_deletion(path)
         ]
         for path in self.artifacts_root.glob(f"{run_id}/.tmp-*"):
-            if _is_stale(path):
+            if is_abandoned(path):
                 path.unlink(missing_ok=True)
                 swept.append(path)
         for path in self.artifacts_root.glob(".tmp-*"):  # what was being taken in from a file
-            if _is_stale(path):
+            if is_abandoned(path):
                 shutil.rmtree(path, ignore_errors=True)
                 swept.append(path)
         return swept
@@ -257,7 +240,7 @@ def read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Raises:
         StoreError: the file is damaged.
     """
-    from cifar_core.npz import open_npz
+    from cifar_core.base.npz import open_npz
 
     try:
         with open_npz(path, _MOST_PREDICTIONS_BYTES) as arrays:
@@ -279,88 +262,19 @@ def _checked_name(name: str) -> str:
     return name
 
 
-@contextmanager
-def whole_file(target: Path) -> Iterator[BinaryIO]:
-    """An open binary file that is `target` after the block, whole; after an exception nothing is left.
-
-    What an earlier process that was killed left of the same file goes.
-
-    Raises:
-        StoreError: disk full, no permission.
-    """
-    for old in target.parent.glob(f".tmp-*-{glob.escape(target.name)}"):
-        if _is_stale(old):
-            old.unlink(missing_ok=True)
-    temporary = target.with_name(_temporary_name(target.name))
-    try:
-        with _in_plain_words(target):
-            with temporary.open("xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-            _flush(target.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _temporary_name(name: str) -> str:
-    pid = os.getpid()
-    return f".tmp-{_short(processes.machine())}-{pid}-{_process(pid)}-{secrets.token_hex(3)}-{name}"
-
-
-def _process(pid: int) -> str:
-    return _short(processes.fingerprint(pid) or "gone")
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _is_stale(path: Path) -> bool:
-    """Is the process gone that was writing this file?"""
-    parts = _TMP.fullmatch(path.name)
-    if parts is not None and parts[1] == _short(processes.machine()):
-        return _process(int(parts[2])) != parts[3] or processes.is_zombie(int(parts[2]))
-    try:
-        return time.time() - path.stat().st_mtime > _FOREIGN_TMP_AGE_S
-    except FileNotFoundError:
-        return False
-
-
 def _aside(folder: Path) -> Path:
     return folder.with_name(f"{_DELETED}{folder.name}")
 
 
 def _put_aside(folder: Path) -> None:
     if folder.is_dir():
-        with _in_plain_words(folder):
+        with store_errors(folder):
             os.replace(folder, _aside(folder))
 
 
-def _write(path: Path, content: Content) -> None:
-    with path.open("xb") as file:
-        if callable(content):
-            content(file)
-        else:
-            file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush(folder: Path) -> None:
-    """Make the rename last, where folders can be flushed (not on Windows)."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 @contextmanager
-def _in_plain_words(place: Path) -> Iterator[None]:
+def store_errors(place: Path) -> Iterator[None]:
+    """Turns an `OSError` of the block into a `StoreError` that names `place` and what to do."""
     try:
         yield
     except OSError as error:

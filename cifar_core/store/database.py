@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event, exc, insert, inspect, select, update
 from sqlalchemy.engine import URL
 
-from cifar_core import paths
+from cifar_core.base import paths
 from cifar_core.errors import StoreError, StoreVersionError
 from cifar_core.store import schema
 

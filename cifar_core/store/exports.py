@@ -49,7 +49,7 @@ class Exports(Lifecycle):
     ) -> None:
         """Write down one export; an earlier one of the same format and quantization is replaced.
 
-        The arguments mean what they mean in `cifar_core.export.ExportResult`. `run_id` whole.
+        The arguments mean what they mean in `cifar_core.serving.formats.ExportResult`. `run_id` whole.
 
         Raises:
             ConfigError: a figure that can't be: bytes or images below 1, a share outside 0..1, a

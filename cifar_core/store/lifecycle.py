@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Table, delete, func, insert, select, union_all, update
 
-from cifar_core import processes
+from cifar_core.base import processes
+from cifar_core.base.processes import Liveness
 from cifar_core.errors import ConfigError, RunNotFoundError, RunStateError
-from cifar_core.processes import Liveness
 from cifar_core.store import schema
 from cifar_core.store.database import Database
 from cifar_core.store.states import ACTIVE, RESUMABLE, UNFINISHED, RunState

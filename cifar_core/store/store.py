@@ -9,12 +9,12 @@ from typing import Self
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from cifar_core import paths
+from cifar_core.base import paths
 from cifar_core.errors import StoreError
+from cifar_core.store.archive_rows import Moving
 from cifar_core.store.database import Database, open_error
 from cifar_core.store.exports import Exports
 from cifar_core.store.leaderboard import Leaderboard
-from cifar_core.store.moving import Moving
 from cifar_core.store.notes import Notes
 from cifar_core.store.runs import Runs
 from cifar_core.store.searches import Searches

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cifar_core.architecture import Architecture
-from cifar_core.config import SearchConfig
-from cifar_core.devices import device_summary
+from cifar_core.base.devices import device_summary
 from cifar_core.errors import ConfigError
-from cifar_core.estimate import START_SECONDS, estimate
+from cifar_core.models.cost import Architecture
+from cifar_core.settings.config import SearchConfig
 from cifar_core.store import RunStore
+from cifar_core.training.estimate import START_SECONDS, estimate
 from cifar_core.tuning.plan import Plan
 from cifar_core.tuning.space import Dimension, dimensions, trial_config, tuned_config
 

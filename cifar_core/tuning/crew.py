@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cifar_core.errors import TrainingError
-from cifar_core.recorder import Progress
+from cifar_core.training.recorder import Progress
 from cifar_core.tuning.trial import Order, Outcome
 
 Report = Callable[[str, Progress], None]

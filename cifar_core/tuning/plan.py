@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cifar_core.config import SearchConfig
 from cifar_core.errors import ConfigError
+from cifar_core.settings.config import SearchConfig
 from cifar_core.store import RunState
 from cifar_core.tuning.space import combinations, dimensions
 

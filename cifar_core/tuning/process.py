@@ -31,11 +31,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from cifar_core import pipes
-from cifar_core.config import SearchConfig
+from cifar_core.base import child
 from cifar_core.errors import CifarLabError, TrainingError
-from cifar_core.recorder import Progress
-from cifar_core.speed import framework_environment
+from cifar_core.settings.compute import framework_environment
+from cifar_core.settings.config import SearchConfig
+from cifar_core.training.recorder import Progress
 from cifar_core.tuning.space import trial_config
 from cifar_core.tuning.trial import Order, Outcome, Trainer, TrialImages
 
@@ -98,7 +98,7 @@ class _Worker:
             text=True,
             env={
                 **framework_environment(trial_config(config)),
-                **pipes.package_environment(),
+                **child.package_environment(),
                 **environment,
             },
             start_new_session=True,  # Ctrl+C is for the searching process, which then ends this one in order
@@ -106,14 +106,14 @@ class _Worker:
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        pipes.send(self._process.stdin, {"config": config.model_dump(mode="json"), "folder": str(folder)})
+        child.send(self._process.stdin, {"config": config.model_dump(mode="json"), "folder": str(folder)})
 
     def train(
         self, order: Order, report: Callable[[Progress], None], should_stop: Callable[[], bool]
     ) -> Outcome:
-        from cifar_core.callbacks import StopRequested
+        from cifar_core.training.callbacks import StopRequested
 
-        pipes.send(self._process.stdin, asdict(order))
+        child.send(self._process.stdin, asdict(order))
         while True:
             answer = self._answer(should_stop)
             if answer is None and not should_stop():
@@ -130,7 +130,7 @@ class _Worker:
 
     def close(self) -> None:
         """End the worker in order; by force if it does not heed."""
-        pipes.close(self._process.stdin)
+        child.close(self._process.stdin)
         try:
             self._process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
@@ -145,7 +145,7 @@ class _Worker:
         deadline: float | None = None
         while True:
             if should_stop():
-                pipes.close(self._process.stdin)
+                child.close(self._process.stdin)
                 deadline = deadline or time.monotonic() + PATIENCE_S
             if deadline is not None and time.monotonic() > deadline:
                 self._process.kill()
@@ -208,7 +208,7 @@ def serve(orders: IO[str], answers: IO[str]) -> None:
     ended = threading.Event()
     threading.Thread(target=_listen, args=(orders, waiting, ended), daemon=True).start()
     while (order := waiting.get()) is not None:
-        pipes.send(answers, _carried_out(trainer, order, answers, ended))
+        child.send(answers, _carried_out(trainer, order, answers, ended))
 
 
 def _listen(orders: IO[str], waiting: queue.Queue[Order | None], ended: threading.Event) -> None:
@@ -222,13 +222,13 @@ def _listen(orders: IO[str], waiting: queue.Queue[Order | None], ended: threadin
 
 
 def _carried_out(trainer: Trainer, order: Order, answers: IO[str], ended: threading.Event) -> dict[str, Any]:
-    from cifar_core.callbacks import StopRequested
-    from cifar_core.training import explained
+    from cifar_core.training.callbacks import StopRequested
+    from cifar_core.training.run import explained
 
     try:
         outcome = trainer.train(
             order,
-            report=lambda report: pipes.send(answers, {"report": asdict(report)}),
+            report=lambda report: child.send(answers, {"report": asdict(report)}),
             should_stop=ended.is_set,
         )
     except StopRequested:
@@ -242,4 +242,4 @@ def _carried_out(trainer: Trainer, order: Order, answers: IO[str], ended: thread
 
 
 if __name__ == "__main__":
-    serve(sys.stdin, pipes.own_output())
+    serve(sys.stdin, child.own_output())

@@ -29,10 +29,10 @@ from typing import Any
 
 import numpy as np
 
-from cifar_core import __version__
-from cifar_core.config import SearchConfig
+from cifar_core.base.version import __version__
 from cifar_core.errors import CifarLabError, ConfigError, TrainingError
-from cifar_core.recorder import Progress
+from cifar_core.settings.config import SearchConfig
+from cifar_core.training.recorder import Progress
 from cifar_core.tuning.crew import TrialTrainer, WorkerLeft, WorkerLostError
 from cifar_core.tuning.process import PATIENCE_S, POLL_S, ProcessTrainer, save_images
 from cifar_core.tuning.trial import (
@@ -168,7 +168,7 @@ class RemoteTrainer:
     def _follow(
         self, checkpoint: Path, report: Callable[[Progress], None], should_stop: Callable[[], bool]
     ) -> Outcome:
-        from cifar_core.callbacks import StopRequested
+        from cifar_core.training.callbacks import StopRequested
 
         deadline: float | None = None
         while True:
@@ -276,7 +276,7 @@ class _Visit:
         return None
 
     def _carried_out(self, trainer: ProcessTrainer, order: Order) -> dict[str, Any]:
-        from cifar_core.callbacks import StopRequested
+        from cifar_core.training.callbacks import StopRequested
 
         self._say(f"trial {order.trial_id}: epochs {order.first_epoch + 1} to {order.epochs}")
         self._told_to_stop = False

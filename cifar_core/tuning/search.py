@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from cifar_core.config import SearchConfig, TrainConfig
 from cifar_core.errors import (
     CifarLabError,
     ConfigError,
@@ -27,9 +26,10 @@ from cifar_core.errors import (
     StoreError,
     TrainingError,
 )
-from cifar_core.recorder import Progress, Recorder, StopCallback
-from cifar_core.speed import prepare, resolve_jit, resolve_precision
+from cifar_core.settings.compute import prepare, resolve_jit, resolve_precision
+from cifar_core.settings.config import SearchConfig, TrainConfig
 from cifar_core.store import RunState, RunStore, SearchRecord
+from cifar_core.training.recorder import Progress, Recorder, StopCallback
 from cifar_core.tuning.plan import ENDED, Plan, SearchStatus, make_plan, status
 from cifar_core.tuning.space import check_space, full_epochs, trial_config, tuned_config
 from cifar_core.tuning.trial import Order
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cifar_core.data import Dataset
-    from cifar_core.training import Run
+    from cifar_core.training.run import Run
     from cifar_core.tuning.crew import Crew, Ended, Together, TrialTrainer
     from cifar_core.tuning.oracle import Proposal
     from cifar_core.tuning.remote import Door
@@ -233,7 +233,7 @@ def _carried_out(
     *,
     recorded: bool,
 ) -> SearchResult:
-    from cifar_core.training import recorded_end
+    from cifar_core.training.run import recorded_end
 
     with recorded_end(store, search_id), Recorder(store, search_id, None, should_stop) as recorder:
         search = _Search(store, store.get_search(search_id), recorder, progress or _ignore)
@@ -273,7 +273,7 @@ def make_trainers(
 def worker_environments(workers: int) -> list[dict[str, str]]:
     """Which GPU each worker sees: its own where there are enough, else they take turns to share; with one
     worker or no GPU, what this process sees."""
-    from cifar_core.devices import visible_gpus
+    from cifar_core.base.devices import visible_gpus
 
     gpus = visible_gpus()
     if workers == 1 or not gpus:
@@ -302,7 +302,7 @@ class _Search:
     def run(
         self, dataset: Dataset | None, isolation: Isolation | None, guests: Guests | None, recorded: bool
     ) -> SearchResult:
-        from cifar_core.callbacks import StopRequested
+        from cifar_core.training.callbacks import StopRequested
 
         self._stage("loading data")
         loaded = dataset or self._load()
@@ -333,7 +333,7 @@ class _Search:
         self._stage("starting the framework")
         base = trial_config(self.config)
         prepare(base)
-        from cifar_core.environment import environment
+        from cifar_core.training.environment import environment
 
         before = self.record.dataset.get("fingerprint")
         if before and before != dataset.fingerprint:
@@ -436,7 +436,7 @@ class _Search:
         Raises:
             StopRequested: none is, or they are not to be waited for.
         """
-        from cifar_core.callbacks import StopRequested
+        from cifar_core.training.callbacks import StopRequested
 
         after_trial = (self.folder / STOP_FILE).exists()
         if self.recorder.stop_requested() or (after_trial and not self._running):
@@ -445,8 +445,8 @@ class _Search:
 
     def _ended(self, schedule: Schedule, ended: Ended) -> None:
         """A worker's trial has ended: record it, and tell the schedule."""
-        from cifar_core.callbacks import StopRequested
-        from cifar_core.training import explained
+        from cifar_core.training.callbacks import StopRequested
+        from cifar_core.training.run import explained
         from cifar_core.tuning.crew import WorkerLeft
 
         result, proposal = ended.result, self._running[ended.trial_id][0]
@@ -553,8 +553,8 @@ class _Search:
 
     def _train_best(self, dataset: Dataset, recorded: bool) -> Run:
         """The winner's settings trained in full, as an ordinary run that is linked to the search."""
-        from cifar_core.callbacks import StopRequested
-        from cifar_core.training import resume, train
+        from cifar_core.training.callbacks import StopRequested
+        from cifar_core.training.run import resume, train
 
         self._stage("training the winner in full")
         config = self._best_config()
@@ -639,8 +639,8 @@ def _rows(trials: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _recorded_run(store: RunStore, run_id: str) -> Run:
     """A finished run as the store knows it, without its model in memory."""
-    from cifar_core.metrics import Report
-    from cifar_core.training import Run
+    from cifar_core.analysis.metrics import Report
+    from cifar_core.training.run import Run
 
     record = store.get(run_id)
     return Run(

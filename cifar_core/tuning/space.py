@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from cifar_core.config import SearchConfig, TrainConfig, train_settings
+from cifar_core.base.fields import Setting, describe, number
 from cifar_core.errors import ConfigError
-from cifar_core.fields import Setting, describe, number
-from cifar_core.recipes import preset
+from cifar_core.settings.config import SearchConfig, TrainConfig, train_settings
+from cifar_core.settings.presets import preset
 
 if TYPE_CHECKING:
     import keras_tuner

@@ -18,12 +18,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from cifar_core.config import SearchConfig, TrainConfig
 from cifar_core.data import Dataset
 from cifar_core.errors import ConfigError, ResumeError
-from cifar_core.pipeline import steps_per_epoch
-from cifar_core.recorder import Progress
-from cifar_core.speed import resolve_jit, resolve_precision
+from cifar_core.settings.compute import resolve_jit, resolve_precision
+from cifar_core.settings.config import SearchConfig, TrainConfig
+from cifar_core.training.batches import steps_per_epoch
+from cifar_core.training.recorder import Progress
 from cifar_core.tuning.space import trial_config
 
 VALIDATION_BATCH = 500
@@ -124,8 +124,8 @@ class Trainer:
         """Nothing is held between trials."""
 
     def _train(self, order: Order, reporter: _Reporter) -> Outcome:
-        from cifar_core.checkpoint import Progressed, restore_checkpoint
-        from cifar_core.training import build_model
+        from cifar_core.store.checkpoint import Progressed, restore_checkpoint
+        from cifar_core.training.run import build_model
 
         settings = trial_config(self.config, order.values)
         steps = steps_per_epoch(len(self.images.train[0]), settings.batch_size)
@@ -143,8 +143,8 @@ class Trainer:
     def _fit(
         self, model: Any, settings: TrainConfig, until: int, steps: int, progressed: Any, reporter: _Reporter
     ) -> None:
-        from cifar_core.callbacks import Session, controllers
-        from cifar_core.pipeline import training_batches, validation_batches
+        from cifar_core.training.batches import training_batches, validation_batches
+        from cifar_core.training.callbacks import Session, controllers
 
         steered = controllers(settings)
         # keep="last" spares a copy of the best weights, which no trial has a use for.
@@ -197,7 +197,7 @@ class _Reporter:
         self._report(Progress("epoch", f"epoch {number} of {epochs}", number, epochs, metrics=metrics))
 
     def artifact(self, name: str, write: Callable[[IO[bytes]], object]) -> Path:
-        from cifar_core.checkpoint import CHECKPOINT_FILE
+        from cifar_core.store.checkpoint import CHECKPOINT_FILE
 
         assert name == CHECKPOINT_FILE, name
         write_atomically(self.checkpoint, write)

@@ -18,7 +18,7 @@ import os
 from pathlib import Path
 
 from cifar_core import PAPER_RESULTS, evaluate, load_dataset, plots, train
-from cifar_core.reproduce import paper_runs, reproduction_table
+from cifar_core.training.reproduce import paper_runs, reproduction_table
 
 # %% The settings: everything that the study's run is, in one object
 ROW = os.environ.get("ROW", "base_cnn/paper-baseline")

@@ -12,7 +12,7 @@ from typing import Any
 
 import streamlit as st
 
-from cifar_core.inference import Inference
+from cifar_core.serving.inference import Inference
 from pages.shared.tasks import Task, tasks
 from pages.shared.waiting import wait_for
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from cifar_core.csv_text import csv_text
+from cifar_core.base.csv_text import csv_text
 from pages.shared.plot import Sprite, plot
 
 Rows = Sequence[Sequence[Any]]

@@ -30,16 +30,18 @@ class Entry:
 
 
 PAGES: tuple[Entry, ...] = (
-    Entry("pages/explore/overview.py", "Overview", "", ":material/home:", "Explore"),
-    Entry("pages/explore/dataset.py", "Dataset", "dataset", ":material/photo_library:", "Explore"),
+    Entry("pages/home/home.py", "Overview", "", ":material/home:", "Explore"),
+    Entry("pages/dataset/dataset.py", "Dataset", "dataset", ":material/photo_library:", "Explore"),
     Entry("pages/train/train.py", "Train", "train", ":material/model_training:", "Train"),
-    Entry("pages/train/tune.py", "Tune", "tune", ":material/tune:", "Train"),
-    Entry("pages/train/runs.py", "Runs", "runs", ":material/show_chart:", "Train"),
-    Entry("pages/train/run.py", "Run", "run", ":material/article:", "Train"),
-    Entry("pages/compare/leaderboard.py", "Leaderboard", "leaderboard", ":material/leaderboard:", "Compare"),
-    Entry("pages/compare/compare.py", "Compare", "compare", ":material/compare_arrows:", "Compare"),
-    Entry("pages/compare/gallery.py", "Mistakes", "gallery", ":material/image_search:", "Compare"),
-    Entry("pages/train/try_it.py", "Try it", "try", ":material/photo_camera:", "Train"),
+    Entry("pages/tune/tune.py", "Tune", "tune", ":material/tune:", "Train"),
+    Entry("pages/runs/runs.py", "Runs", "runs", ":material/show_chart:", "Train"),
+    Entry("pages/runs/run.py", "Run", "run", ":material/article:", "Train"),
+    Entry(
+        "pages/leaderboard/leaderboard.py", "Leaderboard", "leaderboard", ":material/leaderboard:", "Compare"
+    ),
+    Entry("pages/runs/compare.py", "Compare", "compare", ":material/compare_arrows:", "Compare"),
+    Entry("pages/mistakes/mistakes.py", "Mistakes", "gallery", ":material/image_search:", "Compare"),
+    Entry("pages/try_it/try_it.py", "Try it", "try", ":material/photo_camera:", "Train"),
 )
 
 

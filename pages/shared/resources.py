@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from cifar_core import paths
+from cifar_core.base import paths
 
 if TYPE_CHECKING:
+    from cifar_core.base.devices import DeviceSummary
     from cifar_core.data import DatasetStatus
-    from cifar_core.devices import DeviceSummary
-    from cifar_core.eda import Opened
-    from cifar_core.jobs import Supervisor
+    from cifar_core.data.eda import Opened
     from cifar_core.store import RunStore
+    from cifar_core.workers.supervisor import Supervisor
 
 DATASETS = {"cifar10": "CIFAR-10", "synthetic": "Synthetic scenes"}
 """Datasets by the name that settings use, with the name for people."""
@@ -53,7 +53,7 @@ def supervisor() -> Supervisor:
     """The one background thread of this server that starts queued runs and watches over them."""
     with _lock:
         if not _supervisors:
-            from cifar_core.jobs import Supervisor
+            from cifar_core.workers.supervisor import Supervisor
 
             _supervisors.append(Supervisor(store()))
             _supervisors[0].start()
@@ -79,7 +79,7 @@ def forget_everything() -> None:
 
 def device() -> DeviceSummary:
     """The device that a training would use; asked once per process."""
-    from cifar_core.devices import device_summary
+    from cifar_core.base.devices import device_summary
 
     return device_summary()
 
@@ -108,7 +108,7 @@ def pictures(name: str) -> Opened | None:
     Raises:
         DataNotFoundError: CIFAR-10 is nowhere.
     """
-    from cifar_core import eda
+    from cifar_core.data import eda
 
     folder = eda.cache_folder(name)
     with _lock:

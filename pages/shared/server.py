@@ -19,7 +19,12 @@ from pages.shared import resources, tasks
 
 log = logging.getLogger(__name__)
 
-NEEDED_BY_THE_FIRST_PAGE = ("pandas", "cifar_core.store", "cifar_core.data", "cifar_core.paper")
+NEEDED_BY_THE_FIRST_PAGE = (
+    "pandas",
+    "cifar_core.store",
+    "cifar_core.data",
+    "cifar_core.analysis.study.paper",
+)
 SUPERVISE_VARIABLE = "CIFAR_LAB_SUPERVISE"
 """Set to 0 for a server that only shows: queued runs then wait for `cifar-lab worker`."""
 

@@ -14,7 +14,7 @@ from pages.shared.pace import paced
 from pages.shared.words import plain
 
 if TYPE_CHECKING:
-    from cifar_core.devices import DeviceSummary
+    from cifar_core.base.devices import DeviceSummary
 
 POLL_SECONDS = 2.0
 SHOWN_JOBS = 4

@@ -108,9 +108,9 @@ def _run(task: Task, work: Callable[[Task], None]) -> None:
 
 
 def measuring(kind: str, dataset: str) -> Callable[[Task], None]:
-    """Work for `Tasks.start`: `python -m cifar_core.eda KIND DATASET` in a process of its own, since reading
-    CIFAR-10 whole would add 400 MB to the server for good."""
-    return in_process("cifar_core.eda", kind, dataset)
+    """Work for `Tasks.start`: `python -m cifar_core.data.eda KIND DATASET` in a process of its own, since
+    reading CIFAR-10 whole would add 400 MB to the server for good."""
+    return in_process("cifar_core.data.eda", kind, dataset)
 
 
 def in_process(module: str, *arguments: str) -> Callable[[Task], None]:

@@ -13,7 +13,7 @@ from pages.shared.tasks import Task, measuring, show_progress, tasks
 from pages.shared.words import message
 
 if TYPE_CHECKING:
-    from cifar_core.eda import Opened
+    from cifar_core.data.eda import Opened
 
 POLL_SECONDS = 0.5
 ENDED_EARLY = ("failed", "cancelled")

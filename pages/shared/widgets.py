@@ -8,14 +8,14 @@ from typing import Any
 
 import streamlit as st
 
-from cifar_core.fields import Setting, number
+from cifar_core.base.fields import Setting, number
 
 
 def setting_widget(declared: Setting, value: Any, *, key: str, disabled: bool = False) -> Any:
     """The fitting widget for one declared setting; returns the chosen value.
 
     Args:
-        declared: from `cifar_core.fields.describe`.
+        declared: from `cifar_core.base.fields.describe`.
         value: what it shows at first; afterwards the widget's own state, kept under `key`, counts.
         key: unique and stable.
         disabled: shown, not changeable.

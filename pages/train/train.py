@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import streamlit as st
 
-from cifar_core.architecture import Architecture
-from cifar_core.config import train_settings
 from cifar_core.errors import ConfigError, StoreError
 from cifar_core.models import MODELS
-from cifar_core.recipes import presets
+from cifar_core.models.cost import Architecture
+from cifar_core.settings.config import train_settings
+from cifar_core.settings.presets import presets
+from pages.shared import network_summary
 from pages.shared.widgets import choose_group, setting_widget
 from pages.shared.words import message, plain
-from pages.train import _launch, _network, _queue, _settings
+from pages.train import draft, launch, queue
 
 MODEL = "train_model"
 START = "train_start"
@@ -22,9 +23,9 @@ PLAIN_DEFAULTS = "Plain defaults"
 def page() -> None:
     st.title("Train", anchor=False)
     # The state of a page's widgets is forgotten while another page is shown; this one's is set by no code.
-    _launch.ONCE.renew(arrived=_launch.SEEDS not in st.session_state)
-    settings = _settings.current()
-    if said := st.session_state.pop(_settings.SAID, None):
+    launch.ONCE.renew(arrived=launch.SEEDS not in st.session_state)
+    settings = draft.current()
+    if said := st.session_state.pop(draft.SAID, None):
         st.info(plain(said))
     _choose_model(settings)
     with st.container(border=True):
@@ -36,22 +37,22 @@ def page() -> None:
         _all_settings(settings)
     with right, st.container(border=True):
         try:
-            _launch.show(settings, network)
+            launch.show(settings, network)
         except StoreError as error:
             st.error(message(error))
-    _queue.show()
+    queue.show()
 
 
-def _network_or_words(settings: _settings.Settings) -> Architecture | None:
+def _network_or_words(settings: draft.Settings) -> Architecture | None:
     """Hyperparameters that contradict each other make no network; the launch panel says why."""
     try:
-        return _network.show(settings["model"], _settings.hyperparameters(settings))
+        return network_summary.show(settings["model"], draft.hyperparameters(settings))
     except ConfigError as error:
         st.caption(f"No network has these settings: {message(error)}")
         return None
 
 
-def _choose_model(settings: _settings.Settings) -> None:
+def _choose_model(settings: draft.Settings) -> None:
     st.session_state[MODEL] = settings["model"]
     st.pills(
         "Model",
@@ -60,18 +61,18 @@ def _choose_model(settings: _settings.Settings) -> None:
         required=True,
         wrap=True,
         key=MODEL,
-        on_change=lambda: _settings.choose_model(st.session_state[MODEL]),
+        on_change=lambda: draft.choose_model(st.session_state[MODEL]),
     )
 
 
-def _choose_start(settings: _settings.Settings) -> None:
-    names = [*_presets_of(settings["model"]), _settings.DEFAULTS]
-    st.session_state[START] = settings["preset"] or _settings.DEFAULTS
+def _choose_start(settings: draft.Settings) -> None:
+    names = [*_presets_of(settings["model"]), draft.DEFAULTS]
+    st.session_state[START] = settings["preset"] or draft.DEFAULTS
     st.pills(
         "Start from",
         names,
         format_func=lambda name: (
-            PLAIN_DEFAULTS if name == _settings.DEFAULTS else _spoken(name.partition("/")[2])
+            PLAIN_DEFAULTS if name == draft.DEFAULTS else _spoken(name.partition("/")[2])
         ),
         required=True,
         wrap=True,
@@ -81,7 +82,7 @@ def _choose_start(settings: _settings.Settings) -> None:
         "stay.",
     )
     if settings["preset"]:
-        st.caption(_launch.why(settings["preset"]))
+        st.caption(launch.why(settings["preset"]))
     else:
         st.caption("Every setting as it is when nothing is said: a plain start for your own recipe.")
 
@@ -101,17 +102,17 @@ def _spoken(kind: str) -> str:
 
 def _start_chosen() -> None:
     chosen = st.session_state[START]
-    _settings.start_from(None if chosen == _settings.DEFAULTS else chosen)
+    draft.start_from(None if chosen == draft.DEFAULTS else chosen)
 
 
-def _all_settings(settings: _settings.Settings) -> None:
+def _all_settings(settings: draft.Settings) -> None:
     """One group at a time, so that the page stays light; the values of the others stay."""
-    groups = _settings.groups(settings["model"], settings["devices"])
+    groups = draft.groups(settings["model"], settings["devices"])
     group = choose_group(groups, key=GROUP)
     declared = train_settings(settings["model"])
     for name in groups[group]:
-        value = setting_widget(declared[name], settings[name], key=_settings.key(name))
-        _settings.change(name, value)
+        value = setting_widget(declared[name], settings[name], key=draft.key(name))
+        draft.change(name, value)
 
 
 page()

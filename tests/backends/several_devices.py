@@ -41,13 +41,13 @@ def main(home: str) -> None:
     two_devices()
     import numpy as np
 
-    from cifar_core.answers_by_epoch import answers_by_epoch
-    from cifar_core.config import TrainConfig
+    from cifar_core.analysis.answers_by_epoch import answers_by_epoch
     from cifar_core.data.synthetic import synthetic_dataset
     from cifar_core.errors import ConfigError
-    from cifar_core.model_file import load_model
+    from cifar_core.serving.model_file import load_model
+    from cifar_core.settings.config import TrainConfig
     from cifar_core.store import RunStore
-    from cifar_core.training import resume, train
+    from cifar_core.training.run import resume, train
 
     store = RunStore()
 

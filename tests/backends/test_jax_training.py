@@ -16,9 +16,9 @@ def on_jax():
 
 
 def test_the_learning_rate_inside_an_epoch_is_the_schedules(tiny, monkeypatch):
-    from cifar_core import callbacks
-    from cifar_core.config import TrainConfig
-    from cifar_core.training import train
+    from cifar_core.settings.config import TrainConfig
+    from cifar_core.training import callbacks
+    from cifar_core.training.run import train
 
     monkeypatch.setattr(callbacks, "STEP_SECONDS", 0.0)
     told = []
@@ -34,8 +34,8 @@ def test_the_learning_rate_inside_an_epoch_is_the_schedules(tiny, monkeypatch):
 
 def test_what_tensorflow_writes_is_refused_in_words_and_the_rest_is_exported(tmp_path):
     from cifar_core.errors import ExportError
-    from cifar_core.export import FORMATS, default_name, export_model
     from cifar_core.models import create_model
+    from cifar_core.serving.formats import FORMATS, default_name, export_model
 
     model = create_model("base_cnn")
     for form in FORMATS:

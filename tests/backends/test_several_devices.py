@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cifar_core.config import SearchConfig, TrainConfig
-from cifar_core.devices import keras_backend
+from cifar_core.base.devices import keras_backend
 from cifar_core.errors import ConfigError
-from cifar_core.parallel import whole_parts
+from cifar_core.settings.config import SearchConfig, TrainConfig
+from cifar_core.training.batches.batch import whole_parts
 from cifar_core.tuning.space import dimensions
 
 SCRIPT = Path(__file__).with_name("several_devices.py")

@@ -22,14 +22,14 @@ def main(home: str) -> None:
     os.environ.update(KERAS_BACKEND="jax", CIFAR_LAB_HOME=home, JAX_PLATFORMS="cpu")
     import keras
 
-    from cifar_core.config import TrainConfig
+    from cifar_core.analysis.evaluation import evaluate
+    from cifar_core.analysis.explain import METHODS, saliency
     from cifar_core.data.synthetic import synthetic_dataset
-    from cifar_core.evaluation import evaluate
-    from cifar_core.explain import METHODS, saliency
-    from cifar_core.export import export_model
-    from cifar_core.model_file import load_model
+    from cifar_core.serving.formats import export_model
+    from cifar_core.serving.model_file import load_model
+    from cifar_core.settings.config import TrainConfig
     from cifar_core.store import RunStore
-    from cifar_core.training import resume, train
+    from cifar_core.training.run import resume, train
 
     data, store = synthetic_dataset(0, 60, 20), RunStore()
     config = TrainConfig(

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cifar_core.base.fields import describe
 from cifar_core.cli.options import flag, model_options, read_seeds, read_value, read_values, setting_options
 from cifar_core.cli.root import COMMANDS
-from cifar_core.cli.training import requested, seeded
-from cifar_core.cli.tuning import read_space, search_config
-from cifar_core.config import SearchConfig, TrainConfig, train_settings
+from cifar_core.cli.train import requested, seeded
+from cifar_core.cli.tune import read_space, search_config
 from cifar_core.errors import ConfigError
-from cifar_core.fields import describe
 from cifar_core.models import MODELS
-from cifar_core.recipes import presets
+from cifar_core.settings.config import SearchConfig, TrainConfig, train_settings
+from cifar_core.settings.presets import presets
 
 
 @pytest.mark.parametrize(

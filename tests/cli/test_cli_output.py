@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cifar_core.cli import output, progress
-from cifar_core.config import TrainConfig
-from cifar_core.recorder import Progress
+from cifar_core.settings.config import TrainConfig
 from cifar_core.store import RunState
+from cifar_core.training.recorder import Progress
 
 
 def test_plain_is_strict_json():

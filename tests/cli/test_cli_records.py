@@ -6,9 +6,9 @@ import io
 import numpy as np
 import pytest
 
-from cifar_core.config import SearchConfig, TrainConfig
-from cifar_core.metrics import report
-from cifar_core.recipes import preset
+from cifar_core.analysis.metrics import report
+from cifar_core.settings.config import SearchConfig, TrainConfig
+from cifar_core.settings.presets import preset
 from cifar_core.store import RunState, RunStore
 
 LABELS = np.arange(100) % 10

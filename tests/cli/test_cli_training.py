@@ -7,18 +7,18 @@ import signal
 import numpy as np
 import pytest
 
+import cifar_core.cli.reproduce
 import cifar_core.cli.resuming
-import cifar_core.cli.study
-import cifar_core.cli.training
-import cifar_core.cli.tuning
-from cifar_core import training
+import cifar_core.cli.train
+import cifar_core.cli.tune
+from cifar_core.analysis.metrics import report
 from cifar_core.cli.signals import stopping
-from cifar_core.config import TrainConfig
 from cifar_core.errors import DivergedError
-from cifar_core.metrics import report
-from cifar_core.recorder import Progress
+from cifar_core.settings.config import TrainConfig
 from cifar_core.store import RunState, RunStore
-from cifar_core.training import Run
+from cifar_core.training import run
+from cifar_core.training.recorder import Progress
+from cifar_core.training.run import Run
 
 EPOCH = {
     "epoch": 1,
@@ -55,15 +55,15 @@ def calls(monkeypatch, tiny):
             return made_up(config, tiny, RunState.STOPPED, "made-up" if store else None)
         return made_up(config, tiny, run_id=f"made-up-{config.seed}" if store else None)
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(run, "train", train)
     for module in (
-        cifar_core.cli.training,
+        cifar_core.cli.train,
         cifar_core.cli.resuming,
-        cifar_core.cli.tuning,
-        cifar_core.cli.study,
+        cifar_core.cli.tune,
+        cifar_core.cli.reproduce,
     ):
         monkeypatch.setattr(module, "load_framework", lambda _: None)
-    monkeypatch.setattr(cifar_core.cli.training, "load_images", lambda _: tiny)
+    monkeypatch.setattr(cifar_core.cli.train, "load_images", lambda _: tiny)
     return made
 
 
@@ -121,13 +121,13 @@ def test_queue_only_queues(lab, calls):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("words", [[], ["--no-store"], ["--seeds", "0,1"], ["--json"]])
 def test_a_signal_stops_and_tells_how_to_go_on(lab, calls, monkeypatch, number, status, words):
-    trained = training.train
+    trained = run.train
 
     def interrupted(config, **options):
         os.kill(os.getpid(), number)
         return trained(config, **options)
 
-    monkeypatch.setattr(training, "train", interrupted)
+    monkeypatch.setattr(run, "train", interrupted)
     before = signal.getsignal(number)
     outcome = lab("train", *words)
     assert outcome.status == status
@@ -142,7 +142,7 @@ def test_a_signal_stops_and_tells_how_to_go_on(lab, calls, monkeypatch, number, 
 
 
 def test_stopped_by_somebody_else_is_no_success(lab, calls, monkeypatch, tiny):
-    monkeypatch.setattr(training, "train", lambda config, **_: made_up(config, tiny, RunState.STOPPED))
+    monkeypatch.setattr(run, "train", lambda config, **_: made_up(config, tiny, RunState.STOPPED))
     outcome = lab("train")
     assert outcome.status == 1
     assert "go on with: cifar-lab resume made-up" in outcome.err
@@ -182,7 +182,7 @@ def test_what_a_failure_says(lab, monkeypatch, error, status, said):
     def train(_, **__):
         raise error
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(run, "train", train)
     outcome = lab("train")
     assert (outcome.status, outcome.err) == (status, said)
 
@@ -195,7 +195,7 @@ def test_debug_shows_the_traceback(lab, monkeypatch, words):
     def train(_, **__):
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(run, "train", train)
     outcome = lab(*words)
     assert outcome.status == 1
     assert "Traceback (most recent call last)" in outcome.err
@@ -212,7 +212,7 @@ def test_resume(lab, calls, monkeypatch, tiny):
         asked.append((given, options["dataset"]))
         return made_up(TrainConfig(dataset="synthetic"), tiny, run_id=given)
 
-    monkeypatch.setattr(training, "resume", resume)
+    monkeypatch.setattr(run, "resume", resume)
     monkeypatch.setattr(cifar_core.cli.resuming, "load_images", lambda _: tiny)
     document = lab("resume", run_id[:-1], "--json").document
     assert asked == [(run_id, tiny)]
@@ -243,7 +243,7 @@ def test_reproduce_with_a_failed_run_is_no_success(lab, monkeypatch, tiny):
         raise DivergedError("The loss is NaN.")
 
     monkeypatch.setattr("cifar_core.data.load_dataset", lambda *_, **__: tiny)
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(run, "train", train)
     outcome = lab("reproduce", "--runs", "base_cnn", "--scale", "0.02", "--dataset", "synthetic")
     assert outcome.status == 1
     assert "failed: The loss is NaN." in outcome.out

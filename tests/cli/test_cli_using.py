@@ -16,7 +16,7 @@ def trained(tmp_path_factory):
     home = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CIFAR_LAB_HOME", str(home))
-        patch.setattr("cifar_core.cli.training.print_json", lambda document: kept.append(document))
+        patch.setattr("cifar_core.cli.train.print_json", lambda document: kept.append(document))
         kept: list[dict] = []
         assert main(["train", *SMALL, "--json"]) == 0
     return home, kept[0]
@@ -68,7 +68,7 @@ def test_predict(lab, run_id, tmp_path):
 
 
 def test_predict_refuses_a_bad_picture_before_anything_slow(lab, run_id, tmp_path, monkeypatch):
-    monkeypatch.setattr("cifar_core.cli.using._load_model", lambda path: pytest.fail(f"loaded {path}"))
+    monkeypatch.setattr("cifar_core.cli.model._load_model", lambda path: pytest.fail(f"loaded {path}"))
     outcome = lab("predict", run_id, str(tmp_path / "no.png"))
     assert outcome.status == 2
     assert "There is no file" in outcome.err

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cifar_core.base.chance import mix
 from cifar_core.data import Dataset
 from cifar_core.data.dataset import stratified
-from cifar_core.data.mixing import mix
 from cifar_core.errors import ConfigError, DataError
 
 

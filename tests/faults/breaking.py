@@ -12,8 +12,9 @@ from pathlib import Path
 
 from sqlalchemy.exc import OperationalError
 
-from cifar_core.config import TrainConfig
-from cifar_core.store import artifacts, database, values
+from cifar_core.base import files
+from cifar_core.settings.config import TrainConfig
+from cifar_core.store import database, values
 from tests.faults.observing import SETTINGS
 
 SMALL: TrainConfig = SETTINGS.replace(train_limit=None, test_limit=None)
@@ -62,11 +63,12 @@ class InjectedDisk:
         self.patch = patch
 
     def fill(self, *, but: int = 0) -> None:
-        write, transaction = artifacts._write, database.Database._transaction
+        write, transaction = files._fill, database.Database._transaction
 
-        def half(path, content):
-            write(path, content)
-            os.truncate(path, path.stat().st_size // 2)
+        def half(file, content):
+            write(file, content)
+            file.flush()
+            os.truncate(file.name, os.path.getsize(file.name) // 2)
             raise OSError(errno.ENOSPC, "No space left on device")
 
         def full(self, action, *, write):
@@ -74,7 +76,7 @@ class InjectedDisk:
                 raise OperationalError("COMMIT", None, Exception("database or disk is full"))
             return transaction(self, action, write=False)
 
-        self.patch.setattr(artifacts, "_write", half)
+        self.patch.setattr(files, "_fill", half)
         if not but:
             self.patch.setattr(database.Database, "_transaction", full)
 

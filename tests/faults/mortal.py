@@ -20,8 +20,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def die() -> None:
@@ -66,40 +65,41 @@ def _after(owner: Any, name: str, due: Countdown) -> None:
 
 def loading(due: Countdown) -> None:
     """While the images are drawn, a class at a time."""
-    from cifar_core import training
     from cifar_core.data import load_dataset, synthetic
+    from cifar_core.training import run
 
-    training.load_dataset = load_dataset  # the true one, not the images drawn before
+    run.load_dataset = load_dataset  # the true one, not the images drawn before
     _before(synthetic, "_draw_class", due)
 
 
 def step(due: Countdown) -> None:
     """After a batch, mid-epoch."""
-    from cifar_core.callbacks import Session
+    from cifar_core.training.callbacks import Session
 
     _after(Session, "on_train_batch_end", due)
 
 
 def validating(due: Countdown) -> None:
     """After a batch of validation, before the epoch counts."""
-    from cifar_core.callbacks import Session
+    from cifar_core.training.callbacks import Session
 
     _after(Session, "on_test_batch_end", due)
 
 
 def half_written(due: Countdown) -> None:
     """With half of a file's bytes on the disk: best weights, checkpoint, predictions or model."""
-    from cifar_core.store import artifacts
+    from cifar_core.base import files
 
-    write = artifacts._write
+    write = files._fill
 
-    def wrapped(path: Path, content: Any) -> None:
-        write(path, content)
+    def wrapped(file: IO[bytes], content: Any) -> None:
+        write(file, content)
         if due():
-            os.truncate(path, path.stat().st_size // 2)
+            file.flush()
+            os.truncate(file.name, os.path.getsize(file.name) // 2)
             die()
 
-    artifacts._write = wrapped
+    files._fill = wrapped
 
 
 def before_rename(due: Countdown) -> None:
@@ -146,7 +146,7 @@ def after_write(due: Countdown) -> None:
 
 def testing(due: Countdown) -> None:
     """While the test images are predicted."""
-    from cifar_core import evaluation
+    from cifar_core.analysis import evaluation
 
     _before(evaluation, "_batch", due)
 
@@ -190,13 +190,11 @@ MOMENTS: dict[str, Callable[[Countdown], None]] = {
 
 
 def main(arguments: list[str]) -> None:
-    import cifar_core.callbacks
-    import cifar_core.pipeline  # noqa: F401 - loaded once, for all children
-    from cifar_core import training
     from cifar_core.data import load_dataset
+    from cifar_core.training import run
 
     images = load_dataset(arguments[0])
-    training.load_dataset = lambda _: images
+    run.load_dataset = lambda _: images
     for line in sys.stdin:
         order = json.loads(line)
         child = os.fork()
@@ -214,7 +212,7 @@ def _live(order: dict[str, Any]) -> int:
 
     from cifar_core.errors import CifarLabError
     from cifar_core.store import RunStore
-    from cifar_core.training import resume
+    from cifar_core.training.run import resume
 
     os.setsid()
     log = os.open(order["log"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)

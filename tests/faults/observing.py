@@ -16,9 +16,9 @@ from typing import Any
 
 import psutil
 
-from cifar_core import processes
-from cifar_core.config import TrainConfig
-from cifar_core.processes import Liveness
+from cifar_core.base import processes
+from cifar_core.base.processes import Liveness
+from cifar_core.settings.config import TrainConfig
 from cifar_core.store import RunState, RunStore
 
 CHECKOUT = Path(__file__).parents[2]

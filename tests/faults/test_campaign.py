@@ -262,7 +262,7 @@ def owner(subject):
 
 
 def workers(apps):
-    return [process for process in of_home(apps.home) if "cifar_core.standby" in process.cmdline()]
+    return [process for process in of_home(apps.home) if "cifar_core.workers.standby" in process.cmdline()]
 
 
 def kill_quietly(pid):

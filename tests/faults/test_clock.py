@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 
 from cifar_core.store import RunState, RunStore
-from cifar_core.training import train
+from cifar_core.training.run import train
 from tests.faults.breaking import SMALL, Clock
 
 pytestmark = pytest.mark.faults

@@ -7,11 +7,11 @@ import threading
 
 import pytest
 
-from cifar_core import training
 from cifar_core.errors import StoreError
 from cifar_core.store import RunState, RunStore
-from cifar_core.training import resume, train
-from cifar_core.worker import run_worker
+from cifar_core.training import run
+from cifar_core.training.run import resume, train
+from cifar_core.workers.worker import run_worker
 from tests.faults.breaking import SMALL, InjectedDisk, SmallDisk, alike, mounted, read_only
 from tests.faults.observing import CHECKOUT, leftovers
 
@@ -88,9 +88,9 @@ def test_a_database_without_room_is_waited_for_to_say_how_the_run_ended(disk, ti
 
 
 def test_a_worker_that_cannot_say_how_a_run_ended_ends_so_that_nobody_takes_it_for_running(tiny, monkeypatch):
-    monkeypatch.setattr(training, "LAST_WORDS_S", 0.2)
-    monkeypatch.setattr(training, "load_dataset", lambda _: tiny)
-    monkeypatch.setattr("cifar_core.worker._tell", at_epoch(1, lambda: disk.fill()))
+    monkeypatch.setattr(run, "LAST_WORDS_S", 0.2)
+    monkeypatch.setattr(run, "load_dataset", lambda _: tiny)
+    monkeypatch.setattr("cifar_core.workers.worker._tell", at_epoch(1, lambda: disk.fill()))
     with RunStore() as store, monkeypatch.context() as patch:
         disk = InjectedDisk(patch)
         run_id = store.create_run(SMALL)

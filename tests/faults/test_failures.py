@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from cifar_core.callbacks import Session
 from cifar_core.errors import DivergedError, TrainingError
 from cifar_core.store import RunState, RunStore
-from cifar_core.training import resume, train
+from cifar_core.training.callbacks import Session
+from cifar_core.training.run import resume, train
 from tests.faults.breaking import SMALL, alike
 from tests.faults.observing import leftovers
 

@@ -5,10 +5,10 @@ import shutil
 import numpy as np
 import pytest
 
-from cifar_core.cli.using import stored_model
+from cifar_core.cli.model import stored_model
 from cifar_core.errors import ResumeError, RunNotFoundError, RunStateError
 from cifar_core.store import RunState, RunStore
-from cifar_core.training import resume, train
+from cifar_core.training.run import resume, train
 from tests.faults.breaking import SMALL, alike
 
 pytestmark = pytest.mark.faults

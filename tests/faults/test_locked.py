@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from cifar_core.store import RunState, RunStore
-from cifar_core.training import train
+from cifar_core.training.run import train
 from tests.faults.breaking import SMALL, alike
 
 pytestmark = pytest.mark.faults

@@ -1,6 +1,7 @@
 """Counts what was fed to which parser, and lends the app's fixtures."""
 
-from tests.app.conftest import (  # noqa: F401 - fixtures
+from tests.hostile.hostile import COUNTS
+from tests.pages.conftest import (  # noqa: F401 - fixtures
     home_store,
     open_page,
     prepared,
@@ -10,7 +11,6 @@ from tests.app.conftest import (  # noqa: F401 - fixtures
     tabs,
     visit,
 )
-from tests.hostile.hostile import COUNTS
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar_core import answers_by_epoch, human
-from cifar_core.checkpoint import FORMAT, read_progress, read_weights, weights_bytes
+from cifar_core.analysis import answers_by_epoch
+from cifar_core.data import human
 from cifar_core.errors import DataError, ResumeError, StoreError
 from cifar_core.store.artifacts import read_predictions
+from cifar_core.store.checkpoint import FORMAT, read_progress, read_weights, weights_bytes
 from tests.hostile.hostile import bounded, examples, fed, in_words, mutated
 
 META = {"format": FORMAT, "progressed": {"history": [{"loss": 1.0}], "best_epoch": 1, "best_accuracy": 0.5}}

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cifar_core.base.csv_text import csv_of, csv_text
 from cifar_core.cli import output
-from cifar_core.csv_text import csv_of, csv_text
 from tests.hostile.hostile import TEXTS, examples, fed
 
 CHECKOUT = Path(__file__).parents[2]
@@ -68,4 +68,4 @@ def test_every_table_is_written_by_the_one_function():
     own = re.compile(r"\.to_csv\(|csv\.writer\(|csv\.DictWriter\(")
     files = [*CHECKOUT.glob("pages/**/*.py"), *CHECKOUT.glob("cifar_core/**/*.py")]
     makers = [str(file.relative_to(CHECKOUT)) for file in files if own.search(file.read_text("utf-8"))]
-    assert makers == ["cifar_core/csv_text.py"]
+    assert makers == ["cifar_core/base/csv_text.py"]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 
 from cifar_core.errors import CifarLabError, ExportError, ModelFileError
-from cifar_core.model_file import load_model
+from cifar_core.serving.model_file import load_model
 from tests.hostile.hostile import JSON, examples, fed, in_words, mutated
 
 keras = pytest.importorskip("keras")
@@ -154,7 +154,7 @@ GADGETS = [
     ("subprocess", "Popen", ["true"]),
     ("builtins", "eval", "1"),
     ("builtins", "function", "eval"),
-    ("cifar_core.training", "train", {}),
+    ("cifar_core.training.run", "train", {}),
     (None, "Lambda", {}),
     (None, "__lambda__", {"value": "4wEAAA=="}),
     (None, "__tensor__", {"value": [1], "dtype": "float32"}),
@@ -293,10 +293,10 @@ def test_whatever_reads_a_model_refuses_it_in_words(plain, tmp_path, home):  # n
     """The process that answers the pages, the export, and the command line."""
     import base64
 
-    from cifar_core.cli.using import _load_model
-    from cifar_core.config import TrainConfig
-    from cifar_core.export import export_model
-    from cifar_core.inference import Answerer
+    from cifar_core.cli.model import _load_model
+    from cifar_core.serving.formats import export_model
+    from cifar_core.serving.inference import Answerer
+    from cifar_core.settings.config import TrainConfig
 
     trace = tmp_path / "trace"
     bad = tmp_path / "bad.keras"

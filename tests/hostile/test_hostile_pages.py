@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar_core.config import TrainConfig
+from cifar_core.settings.config import TrainConfig
 from pages.shared.navigation import PAGES
 from pages.shared.words import plain
-from tests.app import gallery_runs, live_runs, tune_searches
 from tests.hostile.hostile import LONG, TEXTS, examples, fed, in_words
+from tests.pages import gallery_runs, live_runs, tune_searches
 
 MARKERS = (
     "<img src=x onerror=document.title='owned'>",

@@ -32,8 +32,8 @@ import websockets
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
-from cifar_core.bench.filled import fill
-from cifar_core.config import TrainConfig
+from cifar_core.cli.bench.filled import fill
+from cifar_core.settings.config import TrainConfig
 from cifar_core.store import RunStore
 
 CHECKOUT = Path(__file__).parents[2]
@@ -82,7 +82,8 @@ def trainings(store: RunStore):
     """Two that train until the end of the context, each in a process of its own, niced as the app does."""
     ids = [store.create_run(TrainConfig(**TRAINING, seed=seed)) for seed in (1, 2)]
     code = (
-        "import os, sys; from cifar_core.store import RunStore; from cifar_core.training import carry_out; "
+        "import os, sys; from cifar_core.store import RunStore; "
+        "from cifar_core.training.run import carry_out; "
         "store = RunStore(); store.claim(sys.argv[1], pid=os.getpid()); carry_out(store, sys.argv[1])"
     )
     processes = [subprocess.Popen(["nice", "-n", "10", sys.executable, "-c", code, run_id]) for run_id in ids]
@@ -274,7 +275,7 @@ def _steps(store: RunStore, ids: tuple[str, str]) -> int:
 
 def week(store: RunStore, *, polls: int = 7 * 24 * 3600) -> dict:
     """As many polls as a live page makes in a week, one a second, of a run that goes on meanwhile."""
-    from pages.train._watch import Watch
+    from pages.runs.watch import Watch
 
     run_id = store.create_run(TrainConfig(model="base_cnn", epochs=1000), claim_for=os.getpid())
     store.begin(run_id, environment={}, dataset={"name": "cifar10"}, parameters=1, total_steps=10_000)
@@ -302,7 +303,7 @@ def ms(values: list[float], share: float) -> int:
 
 
 def machine() -> str:
-    from cifar_core.devices import cpu_name, usable_cores
+    from cifar_core.base.devices import cpu_name, usable_cores
 
     return f"{cpu_name()}, {usable_cores()} cores"
 

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-from cifar_core.config import TrainConfig
-from cifar_core.jobs import Supervisor
+from cifar_core.settings.config import TrainConfig
 from cifar_core.store import RunState, RunStore
+from cifar_core.workers.supervisor import Supervisor
 
 EVERY_S = 0.1
 MIB = 2**20

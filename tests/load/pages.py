@@ -16,21 +16,21 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from cifar_core.bench import Asked, result_of, write_files
-from cifar_core.bench.files import circumstances, columns
-from cifar_core.bench.filled import fill
-from cifar_core.bench.rows import Row, row, with_ratios
-from cifar_core.bench.turns import Measured, Task, in_processes
+from cifar_core.cli.bench import Asked, result_of, write_files
+from cifar_core.cli.bench.files import circumstances, columns
+from cifar_core.cli.bench.filled import fill
+from cifar_core.cli.bench.rows import Row, row, with_ratios
+from cifar_core.cli.bench.turns import Measured, Task, in_processes
 from cifar_core.cli.output import print_pairs, print_rows
 from cifar_core.store import RunStore
 
 CHECKOUT = Path(__file__).parents[2]
 PAGES = {
     "Overview": None,
-    "Leaderboard": "pages/compare/leaderboard.py",
-    "Compare": "pages/compare/compare.py",
-    "Runs": "pages/train/runs.py",
-    "Run": "pages/train/run.py",
+    "Leaderboard": "pages/leaderboard/leaderboard.py",
+    "Compare": "pages/runs/compare.py",
+    "Runs": "pages/runs/runs.py",
+    "Run": "pages/runs/run.py",
     "Train": "pages/train/train.py",
 }
 ACTIONS = ("open", "run again")

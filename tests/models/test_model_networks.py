@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cifar_core.models import MODELS, create_model, models
-from cifar_core.models.parts import skipped_at_random
+from cifar_core.models.blocks import skipped_at_random
 from cifar_core.models.vit import sine_cosine_positions
 
 

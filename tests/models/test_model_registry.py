@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from cifar_core.config import TrainConfig
+from cifar_core.base.fields import describe
 from cifar_core.errors import ConfigError
-from cifar_core.fields import describe
 from cifar_core.models import MODELS, create_model, model_config, models
-from cifar_core.models.parts import divisible
+from cifar_core.models.blocks import divisible
+from cifar_core.settings.config import TrainConfig
 
 SETTINGS = [(name, field) for name, cls in MODELS.items() for field in describe(cls).values()]
 SETTING_IDS = [f"{name}-{field.name}" for name, field in SETTINGS]
@@ -20,7 +20,7 @@ SETTING_IDS = [f"{name}-{field.name}" for name, field in SETTINGS]
 def test_importing_the_registry_leaves_keras_alone():
     code = (
         "import sys; from cifar_core.models import MODELS; [cls() for cls in MODELS.values()]; "
-        "import cifar_core.architecture; "
+        "import cifar_core.models.cost; "
         "loaded = {'keras', 'tensorflow', 'jax', 'numpy'} & set(sys.modules); assert not loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,8 +8,8 @@ import zipfile
 
 import numpy as np
 
-from cifar_core.checkpoint import FORMAT
-from cifar_core.config import SearchConfig, TrainConfig
+from cifar_core.settings.config import SearchConfig, TrainConfig
+from cifar_core.store.checkpoint import FORMAT
 
 DATASET = {"name": "cifar10", "source": "local folder", "fingerprint": "f00d"}
 

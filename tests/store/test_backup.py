@@ -11,11 +11,11 @@ import zipfile
 
 import pytest
 
-from cifar_core import backup as backup_module
-from cifar_core.backup import backup, check_backup, open_backup, restore
-from cifar_core.config import TrainConfig
 from cifar_core.errors import ArchiveError, CifarLabError, RunStateError, StoreError
+from cifar_core.settings.config import TrainConfig
 from cifar_core.store import RunState, RunStore
+from cifar_core.store.archive import backup as backup_module
+from cifar_core.store.archive.backup import backup, check_backup, open_backup, restore
 from cifar_core.store.states import UNFINISHED
 from tests.store.full_store import arrays, checkpoint, contents, rewritten, trained
 
@@ -164,7 +164,7 @@ def test_a_backup_that_fails_leaves_no_half_file(filled, file, monkeypatch):
 
 def test_while_a_run_is_trained_files_know_no_less_than_rows(store, file, tmp_path):
     """Several backups while a run records epochs as fast as it can; each is one consistent moment."""
-    from cifar_core.checkpoint import read_progress
+    from cifar_core.store.checkpoint import read_progress
 
     ends, recorded = threading.Event(), []
 
@@ -226,7 +226,7 @@ def test_a_run_deleted_meanwhile_is_left_out_whole(filled, file, tmp_path, monke
 
 RESTORE = """
 import os, sys, time
-from cifar_core import backup
+from cifar_core.store.archive import backup
 from cifar_core.store import moving
 step = sys.argv[3]
 def die(*_, **__):

@@ -10,8 +10,8 @@ import time
 import pytest
 from sqlalchemy import create_engine, text
 
-from cifar_core.config import TrainConfig
 from cifar_core.errors import RunStateError, StoreError
+from cifar_core.settings.config import TrainConfig
 from cifar_core.store import RunState, RunStore, database, schema
 
 BEGIN = """

@@ -12,9 +12,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from cifar_core.config import TrainConfig
+from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.errors import RunNotFoundError, RunStateError, StoreError
-from cifar_core.labels import CLASS_NAMES
+from cifar_core.settings.config import TrainConfig
 from cifar_core.store import RunState, RunStore
 
 SLOW_WRITER = """

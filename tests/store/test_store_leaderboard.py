@@ -7,8 +7,8 @@ import time
 import pytest
 from sqlalchemy import insert
 
-from cifar_core.config import SearchConfig, TrainConfig
 from cifar_core.errors import ConfigError
+from cifar_core.settings.config import SearchConfig, TrainConfig
 from cifar_core.store import schema
 from cifar_core.store.runs import settings_columns
 

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from cifar_core import processes
-from cifar_core.config import SearchConfig, TrainConfig
+from cifar_core.base import processes
+from cifar_core.base.processes import Liveness
 from cifar_core.errors import ConfigError, RunNotFoundError, RunStateError
-from cifar_core.processes import Liveness
+from cifar_core.settings.config import SearchConfig, TrainConfig
 from cifar_core.store import RunState, RunStore, lifecycle
 
 ALL = tuple(RunState)

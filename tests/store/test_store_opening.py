@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-from cifar_core.config import TrainConfig
 from cifar_core.errors import StoreError, StoreVersionError
+from cifar_core.settings.config import TrainConfig
 from cifar_core.store import RunState, RunStore, database, schema
 from cifar_core.store import store as store_module
 from tests.store.full_store import EXPORT, contents, fill

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from cifar_core.config import SearchConfig, TrainConfig
 from cifar_core.errors import ConfigError, RunNotFoundError, RunStateError
+from cifar_core.settings.config import SearchConfig, TrainConfig
 from cifar_core.store import RunState, RunStore
 
 PLAN = {"brackets": [{"rounds": [{"trials": 9, "epochs": 2}]}]}

@@ -4,12 +4,12 @@ import os
 
 import pytest
 
-from cifar_core import estimate as module
-from cifar_core.architecture import Architecture, Layer
-from cifar_core.config import TrainConfig
-from cifar_core.devices import DeviceSummary
-from cifar_core.estimate import estimate, memory, split_sizes
+from cifar_core.base.devices import DeviceSummary
+from cifar_core.models.cost import Architecture, Layer
+from cifar_core.settings.config import TrainConfig
 from cifar_core.store import RunStore
+from cifar_core.training import estimate as module
+from cifar_core.training.estimate import estimate, memory, split_sizes
 
 CPU = DeviceSummary("cpu", "a processor", 16.0, 2, "float32")
 GPU = DeviceSummary("gpu", "a card", 16.0, 8, "mixed_bfloat16", 1)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cifar_core.config import TrainConfig
-from cifar_core.optimizers import learning_rate, make_optimizer
+from cifar_core.settings.config import TrainConfig
+from cifar_core.training.optimizers import learning_rate, make_optimizer
 
 
 def rate(config, step, steps_per_epoch=10):

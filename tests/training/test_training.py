@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from cifar_core.config import TrainConfig
 from cifar_core.errors import ConfigError, DivergedError, ResumeError, RunStateError
+from cifar_core.settings.config import TrainConfig
 from cifar_core.store import RunState, RunStore
-from cifar_core.training import resume, train
+from cifar_core.training.run import resume, train
 
 COLUMNS = {
     "epoch",
@@ -169,7 +169,7 @@ def test_a_diverging_run_fails_with_a_reason_and_the_advice(tiny):
 
 def test_an_unforeseen_failure_is_recorded_with_its_words(tiny, monkeypatch):
     store = RunStore()
-    monkeypatch.setattr("cifar_core.training.resolve_precision", lambda _: "no such policy")
+    monkeypatch.setattr("cifar_core.training.run.resolve_precision", lambda _: "no such policy")
     with pytest.raises(Exception, match="no such policy"):
         train(settings(), dataset=tiny, store=store)
     record = store.get(store.runs()["id"].iloc[0])

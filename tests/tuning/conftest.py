@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from cifar_core.config import SearchConfig
-from cifar_core.recorder import Progress
+from cifar_core.settings.config import SearchConfig
+from cifar_core.training.recorder import Progress
 from cifar_core.tuning import search
 from cifar_core.tuning.trial import Outcome, checkpoint_file, write_atomically
 
@@ -49,7 +49,7 @@ class Scripted:
             metrics = {"val_accuracy": self.scores(order.values), "loss": 1.0}
             report(Progress("epoch", f"epoch {epoch}", epoch, order.epochs, metrics=metrics))
             if epoch > done and should_stop():
-                from cifar_core.callbacks import StopRequested
+                from cifar_core.training.callbacks import StopRequested
 
                 raise StopRequested
         return Outcome(self.scores(order.values), 1000)

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cifar_core.config import SearchConfig
 from cifar_core.errors import ConfigError
+from cifar_core.settings.config import SearchConfig
 from cifar_core.tuning import importance
 
 SPACE = {

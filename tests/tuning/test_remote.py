@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from cifar_core.errors import ConfigError, TrainingError
-from cifar_core.recorder import Progress
 from cifar_core.store import RunState, RunStore
+from cifar_core.training.recorder import Progress
 from cifar_core.tuning import remote, tune
 from cifar_core.tuning.search import Guests
 from cifar_core.tuning.trial import Order, Outcome, TrialImages, checkpoint_file
@@ -118,7 +118,7 @@ def test_a_failed_trial_leaves_the_worker_well(door, played):
 
 @pytest.mark.usefixtures("played")
 def test_a_stop_reaches_it_and_its_own_stop_gives_the_trial_back(door):
-    from cifar_core.callbacks import StopRequested
+    from cifar_core.training.callbacks import StopRequested
 
     wish, seen = [], []
     visit(door, stop=lambda: bool(wish))

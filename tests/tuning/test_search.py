@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from cifar_core.config import TrainConfig
 from cifar_core.errors import (
     ConfigError,
     DivergedError,
@@ -12,6 +11,7 @@ from cifar_core.errors import (
     StoreError,
     TrainingError,
 )
+from cifar_core.settings.config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.tuning import search, stop_after_trial, tune
 from tests.tuning.conftest import good, outline, settings

@@ -2,9 +2,9 @@
 
 import pytest
 
-from cifar_core.config import SearchConfig, train_settings
 from cifar_core.errors import ConfigError
 from cifar_core.models import models
+from cifar_core.settings.config import SearchConfig, train_settings
 from cifar_core.tuning.plan import make_plan
 from cifar_core.tuning.space import (
     SEARCH_PRESETS,

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cifar_core.callbacks import StopRequested
 from cifar_core.errors import DivergedError, ResumeError
+from cifar_core.training.callbacks import StopRequested
 from cifar_core.tuning import tune
 from cifar_core.tuning.space import trial_config
 from cifar_core.tuning.trial import Order, Trainer, checkpoint_file, trial_images

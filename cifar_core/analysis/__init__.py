@@ -1,0 +1,1 @@
+"""What results mean: metrics, statistics, leaderboards' boards, mistakes, doubtful labels, the study."""

@@ -1,0 +1,98 @@
+"""What the curves of a training tell a practised eye: nothing learned, validation blind, overfitting.
+
+Each remark states what was measured, what it means, and what helps. Thresholds are wide on purpose: a
+remark that is wrong once is not read the second time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from typing import Any
+
+from cifar_core.base.labels import NUM_CLASSES
+
+CHANCE = 1 / NUM_CLASSES
+NEAR_CHANCE = 1.2 * CHANCE
+"""An accuracy up to here says nothing: one who guesses 1,000 images has as many right one time in fifty."""
+SURELY_LEARNING = 3 * CHANCE
+"""A training accuracy from here on is no chance."""
+GAP = 0.10
+"""Training above validation accuracy, in which some is usual: training is averaged over its epoch."""
+RISEN = 1.2
+"""Validation loss, as a multiple of its lowest."""
+PATIENCE = 3
+"""Epochs in a row that must show overfitting: a single bad one does not."""
+
+
+def remarks(epochs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What there is to say of a run so far; usually nothing.
+
+    Args:
+        epochs: the completed ones in order, with epoch (from 1), accuracy, val_accuracy and val_loss as
+            `RunStore.history` names them. One that lacks a figure, or has none that is finite, is left out.
+
+    Returns:
+        Sentences for people; none where the curves look as they should.
+    """
+    told = [row for row in epochs if all(_known(row.get(name)) for name in _NEEDED)]
+    if not told:
+        return []
+    found = (_no_better_than_chance(told), _blind_validation(told), _overfitting(told))
+    return [text for text in found if text]
+
+
+_NEEDED = ("epoch", "accuracy", "val_accuracy", "val_loss")
+
+
+def _known(value: Any) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
+
+
+def _no_better_than_chance(told: list[Mapping[str, Any]]) -> str:
+    last = told[-1]
+    if max(last["accuracy"], last["val_accuracy"]) > NEAR_CHANCE:
+        return ""
+    return (
+        f"After {_epochs(last['epoch'])} it answers no better than chance ({_percent(last['accuracy'])} on "
+        "the images that it trains with). A deep network without batch normalisation can be caught there "
+        "from its first steps on, and rarely gets out: another seed, a lower learning rate or a warm-up "
+        "helps."
+    )
+
+
+def _blind_validation(told: list[Mapping[str, Any]]) -> str:
+    last = told[-1]
+    if last["val_accuracy"] > NEAR_CHANCE or last["accuracy"] < SURELY_LEARNING:
+        return ""
+    return (
+        f"It has learned ({_percent(last['accuracy'])} in training), and validation stands at chance "
+        f"({_percent(last['val_accuracy'])}). Where batch normalisation has a high momentum, its running "
+        "averages lag that far behind the weights: lower it, or train longer."
+    )
+
+
+def _overfitting(told: list[Mapping[str, Any]]) -> str:
+    last, best = told[-1], min(told, key=lambda row: row["val_loss"])
+    if not all(_by_heart(row, best) for row in told[-PATIENCE:]):
+        return ""
+    return (
+        f"Validation loss was lowest after epoch {best['epoch']:g} ({best['val_loss']:.2f}) and is "
+        f"{last['val_loss']:.2f} now, with {_percent(last['accuracy'])} in training and "
+        f"{_percent(last['val_accuracy'])} in validation: it learns its training images by heart. "
+        "Augmentation, dropout or early stopping helps."
+    )
+
+
+def _by_heart(row: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
+    """Whether an epoch is much worse in validation than the best one was, and than in training."""
+    return bool(row["val_loss"] >= RISEN * best["val_loss"] and row["accuracy"] - row["val_accuracy"] >= GAP)
+
+
+def _epochs(number: float) -> str:
+    return "one epoch" if number == 1 else f"{number:g} epochs"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -1,0 +1,260 @@
+"""Whether a label, and not the model, is wrong: label quality, and near-duplicates of training images.
+
+    label_quality(store.predictions(run_id))                       # the most doubtful labels first
+    label_quality([store.predictions(run_id) for run_id in runs])  # of several runs together
+    twins(store.predictions(run_id), opened.answer("duplicates"), opened.y_train)
+    effect_of_duplicates(store.predictions(run_id), opened.answer("duplicates"))
+
+The scores are Cleanlab's (C. Northcutt et al., Confident Learning: Estimating Uncertainty in Dataset
+Labels, 2021, https://arxiv.org/abs/1911.00068), from the probabilities that a run gives to test images,
+which it has not learned from. They say where to look; people decide.
+
+Cleanlab brings scikit-learn along: a good second, and near 100 MB in the process that loads it. A
+server has `python -m cifar_core.analysis.doubts RUN ...` keep the scores instead, and reads them with
+`kept_quality`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from cifar_core.analysis.metrics import Report, report
+from cifar_core.analysis.mistakes import PROBABILITIES
+from cifar_core.base.labels import NUM_CLASSES
+from cifar_core.base.npz import open_npz
+from cifar_core.errors import CifarLabError, ConfigError, RunNotFoundError, StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cifar_core.store import RunStore
+
+Method = Literal["normalized_margin", "self_confidence", "confidence_weighted_entropy"]
+METHODS: dict[Method, str] = {
+    "normalized_margin": "How far the label's probability is behind the greatest other one",
+    "self_confidence": "The label's own probability",
+    "confidence_weighted_entropy": "How undecided the model is, by the label's probability",
+}
+QUALITY_FILE = "label-quality.npz"
+_MOST_QUALITY_BYTES = 64 * 2**20
+LIKENESS_LEVELS = (0.9, 0.95, 0.98, 0.99)
+
+
+def label_quality(
+    predictions: pd.DataFrame | Sequence[pd.DataFrame], method: Method = "normalized_margin"
+) -> pd.DataFrame:
+    """How well each test image's label fits what the model says, the most doubtful first.
+
+    Columns: index, label, predicted (0..9; of several runs, by their mean probabilities), quality
+    (0..1; low: the label may be wrong), rank (from 1, the lowest quality).
+
+    Args:
+        predictions: as `RunStore.predictions` gives them, of one run or of several about the same
+            images; of several, the quality is the mean of each run's.
+        method: Cleanlab's. Its `normalized_margin` is meant for labels that belong to another class;
+            `self_confidence` also finds images that fit no class.
+
+    Raises:
+        ConfigError: not predictions, no images, runs about different images, or an unknown method.
+    """
+    import pandas as pd
+
+    if method not in METHODS:
+        raise ConfigError(f"Unknown method {method!r}; known are: {', '.join(METHODS)}.")
+    tables = [predictions] if isinstance(predictions, pd.DataFrame) else list(predictions)
+    indices, labels, stacks = _same_images(tables)
+    quality = np.mean([_scores(labels, each, method) for each in stacks], axis=0)
+    table = pd.DataFrame(
+        {
+            "index": indices,
+            "label": labels,
+            "predicted": np.mean(stacks, axis=0).argmax(axis=1),
+            "quality": quality,
+        }
+    )
+    table = table.sort_values(["quality", "index"], kind="stable").reset_index(drop=True)
+    table["rank"] = np.arange(1, len(table) + 1)
+    return table
+
+
+def without(predictions: pd.DataFrame, indices: Sequence[int] | np.ndarray) -> Report:
+    """The run's figures over the test images that remain when those are left out.
+
+    Args:
+        indices: places in the test set; those that were not tested are passed over.
+
+    Raises:
+        ConfigError: nothing remains.
+    """
+    left = predictions[~predictions["index"].isin(np.asarray(indices, dtype=np.int64))]
+    if left.empty:
+        raise ConfigError("No test image remains: every one of them was to be left out.")
+    return report(_probabilities(left), left["label"].to_numpy(np.int64))
+
+
+def twins(
+    predictions: pd.DataFrame, duplicates: Mapping[str, np.ndarray], train_labels: np.ndarray
+) -> pd.DataFrame:
+    """Tested images with a training image that is nearly the same, most alike first.
+
+    Columns: index, label, predicted, correct, train_index, train_label, likeness (0.9..1), mirrored,
+    same_label. Where the two labels differ, one of them deserves a look.
+
+    Args:
+        duplicates: as `cifar_core.data.eda.near_duplicates` gives them.
+        train_labels: int (N,), of the same dataset.
+    """
+    import pandas as pd
+
+    pairs = pd.DataFrame(
+        {
+            "index": duplicates["test"],
+            "train_index": duplicates["train"],
+            "train_label": np.asarray(train_labels)[duplicates["train"]],
+            "likeness": duplicates["likeness"],
+            "mirrored": duplicates["mirrored"],
+        }
+    )
+    tested = predictions[["index", "label", "predicted", "correct"]]
+    table = pairs.merge(tested, on="index", how="inner")
+    table["same_label"] = table["label"] == table["train_label"]
+    order = ["index", "label", "predicted", "correct", "train_index", "train_label", "likeness"]
+    return table[[*order, "mirrored", "same_label"]]
+
+
+def effect_of_duplicates(
+    predictions: pd.DataFrame,
+    duplicates: Mapping[str, np.ndarray],
+    levels: Sequence[float] = LIKENESS_LEVELS,
+) -> pd.DataFrame:
+    """Accuracy with and without the test images that nearly are training images.
+
+    One row for each level of likeness from which on two images count as the same. Columns: likeness,
+    duplicates (tested images), on_duplicates (accuracy on them; NaN where there are none), images (that
+    remain), accuracy (of all), accuracy_without, change (without less with; below 0: the duplicates
+    flattered).
+    """
+    import pandas as pd
+
+    correct = predictions["correct"].to_numpy(bool)
+    rows = []
+    for level in levels:
+        alike = duplicates["test"][duplicates["likeness"] >= level]
+        out = predictions["index"].isin(alike).to_numpy()
+        on, rest = correct[out], correct[~out]
+        remains = float(rest.mean()) if len(rest) else float("nan")
+        rows.append(
+            {
+                "likeness": level,
+                "duplicates": int(out.sum()),
+                "on_duplicates": float(on.mean()) if len(on) else float("nan"),
+                "images": len(rest),
+                "accuracy": float(correct.mean()),
+                "accuracy_without": remains,
+                "change": remains - float(correct.mean()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def keep_quality(store: RunStore, run_id: str) -> None:
+    """Work out a run's `label_quality` and keep it with the run, for `kept_quality` to read.
+
+    Raises:
+        RunNotFoundError: no such run, or it keeps no predictions.
+    """
+    whole = store.resolve(run_id)
+    table = label_quality(store.predictions(whole))
+    arrays = {name: table[name].to_numpy() for name in ("index", "label", "predicted", "quality", "rank")}
+    mark = np.array(_mark(store, whole))
+    store.write_artifact(whole, QUALITY_FILE, lambda file: np.savez_compressed(file, mark=mark, **arrays))
+
+
+def kept_quality(store: RunStore, run_id: str) -> pd.DataFrame | None:
+    """The scores that `keep_quality` left, as `label_quality` gives them; None where there are none, they
+    are damaged, or the run's predictions have changed since."""
+    import pandas as pd
+
+    try:
+        with open_npz(store.artifact(run_id, QUALITY_FILE), _MOST_QUALITY_BYTES) as arrays:
+            if str(arrays["mark"]) != _mark(store, store.resolve(run_id)):
+                return None
+            names = ("index", "label", "predicted", "quality", "rank")
+            return pd.DataFrame({name: arrays[name] for name in names})
+    except (RunNotFoundError, ValueError, OSError):
+        return None
+
+
+def _mark(store: RunStore, run_id: str) -> str:
+    """What tells one state of the stored predictions from another: checksums of the file's members."""
+    from cifar_core.store.artifacts import PREDICTIONS
+
+    path = store.artifact(run_id, PREDICTIONS)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return " ".join(f"{member.CRC:08x}" for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError) as error:
+        raise StoreError(f"{path} is damaged: {error}. Evaluate the run again to make it anew.") from error
+
+
+def _same_images(tables: list[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """(indices, labels, probabilities of each) in order of index.
+
+    Raises:
+        ConfigError: none, empty, without the columns, or not about the same images.
+    """
+    if not tables or any(table.empty for table in tables):
+        raise ConfigError("There are no predictions to judge the labels by: give those of a tested run.")
+    tables = [table.sort_values("index", kind="stable") for table in tables]
+    stacks = [_probabilities(table) for table in tables]
+    first = tables[0]
+    for table in tables[1:]:
+        if not all(np.array_equal(table[name], first[name]) for name in ("index", "label")):
+            raise ConfigError(
+                "These runs were tested on different images, so their doubts do not add up. Choose runs of "
+                "the same dataset and test images."
+            )
+    return first["index"].to_numpy(np.int64), first["label"].to_numpy(np.int64), stacks
+
+
+def _probabilities(predictions: pd.DataFrame) -> np.ndarray:
+    """float64 (N, 10)."""
+    lacking = [name for name in ("index", "label", *PROBABILITIES) if name not in predictions]
+    if lacking:
+        raise ConfigError(f"These are no predictions: the columns {', '.join(lacking)} lack.")
+    return predictions[list(PROBABILITIES)].to_numpy(np.float64).reshape(-1, NUM_CLASSES)
+
+
+def _scores(labels: np.ndarray, probabilities: np.ndarray, method: Method) -> np.ndarray:
+    """Cleanlab's scores, float64 (N,), of rows that sum to 1 exactly: float16 rounded them."""
+    from cleanlab.rank import get_label_quality_scores
+
+    exact = probabilities / probabilities.sum(axis=1, keepdims=True)
+    return get_label_quality_scores(labels, exact, method=method)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Keep the label quality of runs of the home's store, in a process of its own."""
+    parser = argparse.ArgumentParser(prog="python -m cifar_core.analysis.doubts", description=main.__doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUN")
+    chosen = parser.parse_args(arguments)
+    from cifar_core.store import RunStore
+
+    try:
+        with RunStore() as store:
+            for run_id in chosen.runs:
+                keep_quality(store, run_id)
+    except CifarLabError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,135 @@
+"""Predictions of a Keras model, and what they are worth.
+
+Keras stays with the caller: this module only calls the model it is given.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cifar_core.analysis.metrics import Report, class_labels, report
+from cifar_core.base.labels import IMAGE_SHAPE, NUM_CLASSES
+from cifar_core.errors import ConfigError, ImageError
+
+if TYPE_CHECKING:
+    import keras
+
+
+def evaluate(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_size: int = 500,
+    test_flip: bool = False,
+) -> Report:
+    """Predict and compare with the truth.
+
+    Args:
+        model: takes images in 0..255, gives probabilities (N, 10).
+        images: (N, 32, 32, 3), uint8 or float, in 0..255.
+        labels: (N,), (N, 1) or one-hot (N, 10).
+        batch_size: images per step; changes speed and memory, not the result.
+        test_flip: average the probabilities of each image and its mirror image.
+
+    Raises:
+        ImageError: images of another shape or range.
+        ConfigError: labels of another shape or range, or not one for each image.
+    """
+    labels = class_labels(labels)
+    if len(labels) != len(images):
+        raise ConfigError(
+            f"{len(images):,} images and {len(labels):,} labels: give one label for each image."
+        )
+    return report(predict_probabilities(model, images, batch_size=batch_size, test_flip=test_flip), labels)
+
+
+def predict_probabilities(
+    model: keras.Model, images: np.ndarray, batch_size: int = 500, test_flip: bool = False
+) -> np.ndarray:
+    """Probabilities of the ten classes, float32 (N, 10).
+
+    Raises:
+        ImageError: images that are not (N, 32, 32, 3) in 0..255, or none.
+        ConfigError: batch_size below 1, or a model whose output is not (N, 10).
+    """
+    images = check_images(images)
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be a whole number from 1; got {batch_size!r}.")
+    size = min(int(batch_size), len(images))
+    parts = [
+        _batch(model, images[start : start + size], size, test_flip) for start in range(0, len(images), size)
+    ]
+    return np.concatenate(parts)
+
+
+def latency(model: keras.Model, *, repeats: int = 25) -> float:
+    """Milliseconds from one image to its probabilities, on this device: the median of `repeats` calls.
+
+    One image at a time, as somebody waits for an answer; a batch is answered faster per image. The
+    first call, which compiles, is not counted.
+
+    Raises:
+        ConfigError: repeats below 1.
+    """
+    if repeats < 1:
+        raise ConfigError(f"repeats must be a whole number from 1; got {repeats!r}.")
+    image = np.zeros((1, *IMAGE_SHAPE), np.float32)
+    _predict(model, image)
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        _predict(model, image)
+        times.append(time.perf_counter() - began)
+    return 1000 * float(np.median(times))
+
+
+def check_images(images: np.ndarray) -> np.ndarray:
+    """The images as given, if a model can take them.
+
+    Raises:
+        ImageError: another shape or type, values outside 0..255, or images already scaled to 0..1.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[1:] != IMAGE_SHAPE or not len(images):
+        hint = " For one image, give image[None]." if images.shape == IMAGE_SHAPE else ""
+        raise ImageError(
+            f"Images must have shape (N, 32, 32, 3) with N of 1 or more; got {images.shape}.{hint}"
+        )
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype.kind not in "iuf":
+        raise ImageError(f"Images must be numbers in 0..255, best uint8; got type {images.dtype}.")
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0 and high <= 255):
+        raise ImageError(f"Images must be in 0..255; got values from {low:g} to {high:g}.")
+    if images.dtype.kind == "f" and 0 < high <= 1:
+        raise ImageError(
+            f"Images seem to be scaled to 0..1 already (largest value {high:g}); models here rescale by "
+            "themselves, so give 0..255: images * 255."
+        )
+    return images
+
+
+def _batch(model: keras.Model, images: np.ndarray, size: int, test_flip: bool) -> np.ndarray:
+    """Probabilities of one batch; a short last one is padded, since a new shape means a new compilation."""
+    padded = np.zeros((size, *IMAGE_SHAPE), np.float32)
+    padded[: len(images)] = images
+    probabilities = _predict(model, padded)
+    if test_flip:
+        probabilities = (probabilities + _predict(model, padded[:, :, ::-1])) / 2
+    return probabilities[: len(images)]
+
+
+def _predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """One compiled call. `model.predict` would build a data pipeline each time: 60 to 90 ms."""
+    output = np.asarray(model.predict_on_batch(images))
+    if output.shape != (len(images), NUM_CLASSES):
+        raise ConfigError(
+            f"The model must give probabilities of shape (N, {NUM_CLASSES}); for {len(images)} images it "
+            f"gave {output.shape}."
+        )
+    return output.astype(np.float32)

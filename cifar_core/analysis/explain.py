@@ -1,0 +1,381 @@
+"""Where in the image a network found its answer: Grad-CAM and integrated gradients.
+
+R. R. Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+Localization, 2017, https://arxiv.org/abs/1610.02391
+M. Sundararajan, A. Taly, Q. Yan, Axiomatic Attribution for Deep Networks, 2017,
+https://arxiv.org/abs/1703.01365
+
+Grad-CAM looks at the last layer that still has a map of the image, which it finds by itself, for
+convolutional networks and for the square grid of a transformer's tokens: a coarse map of what the
+network calls a thing. Integrated gradients look at the pixels: finer, noisier, and complete, since what
+the pixels are given adds up to the score. The network is only read: neither its weights nor its
+configuration change.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from cifar_core.analysis.evaluation import check_images
+from cifar_core.base.labels import IMAGE_SHAPE, NUM_CLASSES
+from cifar_core.errors import CifarLabError, ConfigError
+
+if TYPE_CHECKING:
+    import keras
+
+Gradients = Callable[["keras.Model", "keras.Layer", np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+PixelGradients = Callable[["keras.Model", np.ndarray, int], np.ndarray]
+
+Method = Literal["grad_cam", "integrated_gradients"]
+METHODS: dict[Method, str] = {"grad_cam": "Grad-CAM", "integrated_gradients": "Integrated gradients"}
+"""Ways to explain an answer, with their titles for people."""
+
+BASELINES = (0.0, 255.0)
+"""Black and white: from black alone a black pixel gets nothing, whatever it means to the network
+(P. Sturmfels et al., Visualizing the Impact of Feature Attribution Baselines, 2020,
+https://distill.pub/2020/attribution-baselines/)."""
+STEPS = 16
+"""From each baseline: the map differs little from that of 300 steps (correlation 0.995)."""
+TOP_PERCENT = 99.0
+"""Pixels above this percentile all count as 1, so that one pixel does not darken all others."""
+_AT_ONCE = 8
+"""Images per gradient: a large network keeps some 50 MB of each."""
+
+
+def saliency(
+    model: keras.Model, image: np.ndarray, class_index: int | None = None, method: Method = "grad_cam"
+) -> np.ndarray:
+    """How much each place of the image spoke for a class, by one of `METHODS`.
+
+    Arguments, result and errors as `grad_cam`; ConfigError also for an unknown method.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"Unknown method {method!r}; known are: {', '.join(METHODS)}.")
+    return {"grad_cam": grad_cam, "integrated_gradients": integrated_gradients}[method](
+        model, image, class_index
+    )
+
+
+def grad_cam(model: keras.Model, image: np.ndarray, class_index: int | None = None) -> np.ndarray:
+    """How much each place of the image spoke for a class.
+
+    Each channel of the last spatial map is weighted by the mean gradient of the class's score (before
+    softmax, where the last layer is one) and summed; what speaks against the class is dropped.
+
+    Args:
+        model: images (N, 32, 32, 3) in 0..255 to probabilities (N, 10).
+        image: (32, 32, 3), uint8 or float in 0..255.
+        class_index: 0..9; None takes the class that the model predicts.
+
+    Returns:
+        float32 (32, 32) in 0..1, its greatest value 1; all zeros where nothing speaks for the class.
+
+    Raises:
+        ImageError: an image of another shape or range.
+        ConfigError: no such class.
+        CifarLabError: the model has no layer with a spatial map, or the backend has no gradient here.
+    """
+    images, class_index = _asked(model, image, class_index)
+    features, gradients = _gradients()[0](model, spatial_layer(model), images, class_index)
+    return _enlarged(_weighted(_as_map(features), _as_map(gradients)))
+
+
+def integrated_gradients(
+    model: keras.Model, image: np.ndarray, class_index: int | None = None, steps: int = STEPS
+) -> np.ndarray:
+    """How much each pixel spoke for a class: what `attributions` give it over its three channels, where
+    that is for the class and not against it.
+
+    Arguments and errors as `attributions`.
+
+    Returns:
+        float32 (32, 32) in 0..1, the top hundredth of the pixels 1; all zeros where nothing speaks for
+        the class.
+    """
+    spoken = np.maximum(attributions(model, image, class_index, steps).sum(axis=-1), 0.0)
+    top = np.percentile(spoken, TOP_PERCENT)
+    top = top if top > 0 else spoken.max()
+    return np.clip(spoken / top if top > 0 else spoken, 0.0, 1.0).astype(np.float32)
+
+
+def attributions(
+    model: keras.Model, image: np.ndarray, class_index: int | None = None, steps: int = STEPS
+) -> np.ndarray:
+    """What each value of the image adds to a class's score: integrated gradients.
+
+    The gradient of the score (before softmax, where the last layer is one) by the pixels, averaged along
+    the straight way from a plain image to this one (at the middles of `steps` equal parts), times the way.
+    That for each of the `BASELINES`, and the mean of the two. The sum over the image is, but for the
+    finite number of steps, the image's score less the baselines' mean score.
+
+    Args:
+        model: images (N, 32, 32, 3) in 0..255 to probabilities (N, 10).
+        image: (32, 32, 3), uint8 or float in 0..255.
+        class_index: 0..9; None takes the class that the model predicts.
+        steps: from 1, for each baseline; 16 for a look, 100 and more where the sum matters.
+
+    Returns:
+        float32 (32, 32, 3), above 0 what speaks for the class, below what speaks against it.
+
+    Raises:
+        ImageError: an image of another shape or range.
+        ConfigError: no such class, or no steps.
+        CifarLabError: the backend has no gradient here.
+    """
+    if steps < 1:
+        raise ConfigError(f"steps must be a whole number from 1; got {steps!r}.")
+    images, class_index = _asked(model, image, class_index)
+    along = ((np.arange(steps) + 0.5) / steps).astype(np.float32)[:, None, None, None]
+    ways = np.stack([images[0] - np.float32(baseline) for baseline in BASELINES])
+    points = np.concatenate([images[0] - (1 - along) * way for way in ways])
+    slopes = _gradients()[1](model, points, class_index).reshape(len(BASELINES), steps, *IMAGE_SHAPE)
+    return (ways * slopes.mean(axis=1)).mean(axis=0)
+
+
+def _asked(model: keras.Model, image: np.ndarray, class_index: int | None) -> tuple[np.ndarray, int]:
+    """(the image as float32 (1, 32, 32, 3), the class, the predicted one if none was given)."""
+    images = check_images(np.asarray(image)[None]).astype(np.float32)
+    if class_index is None:
+        return images, int(np.argmax(np.asarray(model(images, training=False))[0]))
+    if not 0 <= class_index < NUM_CLASSES:
+        raise ConfigError(
+            f"class_index must be a whole number from 0 to {NUM_CLASSES - 1}; got {class_index!r}."
+        )
+    return images, int(class_index)
+
+
+def spatial_layer(model: keras.Model) -> keras.Layer:
+    """The last layer whose output still is a map of the image.
+
+    A map is (height, width, channels) of more than one place, or of tokens (places, channels) that
+    make a square; of a transformer, the sum that ends its last block.
+
+    Raises:
+        CifarLabError: there is none.
+    """
+    for layer in reversed(model.layers):
+        if _is_map(layer):
+            return layer
+    raise CifarLabError(
+        f"No layer of the model {model.name!r} has a map of the image (height, width, channels) that is "
+        "larger than 1x1, so there is nothing to show for Grad-CAM."
+    )
+
+
+def _is_map(layer: keras.Layer) -> bool:
+    if type(layer).__name__ == "InputLayer":
+        return False
+    shape = layer.output.shape[1:]
+    if len(shape) == 3:
+        return min(shape[:2]) > 1
+    # Of tokens only the sums at the end of a block: the normalisation after the last one takes from
+    # each token how strongly it stands out, which is what is wanted.
+    is_grid = len(shape) == 2 and shape[0] > 1 and math.isqrt(shape[0]) ** 2 == shape[0]
+    return is_grid and type(layer).__name__ == "Add"
+
+
+def _gradients() -> tuple[Gradients, PixelGradients]:
+    """(gradient by a layer's output, gradient by the pixels) of a class's score, in this backend."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend not in _BY_BACKEND:
+        known = ", ".join(_BY_BACKEND)
+        raise CifarLabError(f"Explanations are not there for the backend {backend!r}; they are for: {known}.")
+    return _BY_BACKEND[backend]
+
+
+def _tensorflow_gradients(
+    model: keras.Model, layer: keras.Layer, images: np.ndarray, class_index: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(output of the layer, gradient of the class's score by it), both float32, without the batch."""
+    import tensorflow as tf
+
+    traced = _traced(model, layer.name, lambda: _tensorflow_map_function(model, layer))
+    features, gradient = traced(images, tf.constant(class_index))
+    if gradient is None:
+        raise CifarLabError(f"The answer of {model.name!r} does not depend on its layer {layer.name!r}.")
+    return features.numpy()[0], gradient.numpy()[0]
+
+
+def _tensorflow_map_function(model: keras.Model, layer: keras.Layer) -> Callable[..., Any]:
+    import keras
+    import tensorflow as tf
+
+    head, before = _before_softmax(model)
+    inner = keras.Model(model.inputs[0], [tensors(model)[0][layer.name], before])
+
+    @tf.function(input_signature=_tensorflow_signature())
+    def function(given: Any, class_index: Any) -> tuple[Any, Any]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(given)
+            features, last = inner(given, training=False)
+            score = _scores(head, last, class_index)[0]
+        gradient = tape.gradient(score, features)
+        return tf.cast(features, tf.float32), None if gradient is None else tf.cast(gradient, tf.float32)
+
+    return function
+
+
+def _tensorflow_pixel_gradients(model: keras.Model, images: np.ndarray, class_index: int) -> np.ndarray:
+    """Gradient of each image's score by its own pixels, float32 (N, 32, 32, 3)."""
+    import tensorflow as tf
+
+    traced = _traced(model, "", lambda: _tensorflow_pixel_function(model))
+    gradients = []
+    for start in range(0, len(images), _AT_ONCE):
+        gradient = traced(images[start : start + _AT_ONCE], tf.constant(class_index))
+        if gradient is None:
+            raise CifarLabError(f"The answer of {model.name!r} does not depend on the image.")
+        gradients.append(gradient.numpy())
+    return np.concatenate(gradients)
+
+
+def _tensorflow_pixel_function(model: keras.Model) -> Callable[..., Any]:
+    import keras
+    import tensorflow as tf
+
+    head, before = _before_softmax(model)
+    inner = keras.Model(model.inputs[0], before)
+
+    @tf.function(input_signature=_tensorflow_signature())
+    def function(given: Any, class_index: Any) -> Any:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(given)
+            score = tf.reduce_sum(_scores(head, inner(given, training=False), class_index))
+        return tape.gradient(score, given)
+
+    return function
+
+
+def _tensorflow_signature() -> list[Any]:
+    """Images and a class: one trace serves any number of them."""
+    import tensorflow as tf
+
+    return [tf.TensorSpec((None, *IMAGE_SHAPE), tf.float32), tf.TensorSpec((), tf.int32)]
+
+
+_TRACES: weakref.WeakKeyDictionary[keras.Model, dict[str, Callable[..., Any]]] = weakref.WeakKeyDictionary()
+
+
+def _traced(model: keras.Model, what: str, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+    """What `make` gives, kept for as long as the model, since to trace costs more than an answer.
+
+    Traced, TensorFlow computes what is asked and nothing else. Step by step it would take the gradient by
+    each convolution's kernel too: wasted, and TensorFlow 2.21 dies of it on a CPU with AVX512 where a 1x1
+    convolution of few channels skips every second place (oneDNN's kernel for one image)."""
+    kept = _TRACES.setdefault(model, {})
+    if what not in kept:
+        kept[what] = make()
+    return kept[what]
+
+
+def tensors(model: keras.Model) -> tuple[dict[str, Any], dict[str, Any]]:
+    """By layer's name: the tensor that it gives, and the (first) one that it takes, in this very model.
+
+    `layer.output` will not do: a layer of a loaded `Sequential` was called several times while that was
+    put together, and its first output belongs to an unfinished graph.
+    """
+    given_by: dict[str, Any] = {}
+    taken_by: dict[str, Any] = {}
+    waiting = list(model.outputs)
+    while waiting:
+        tensor = waiting.pop()
+        made = tensor._keras_history
+        if made.operation.name not in given_by:
+            given_by[made.operation.name] = tensor
+            taken = made.operation._inbound_nodes[made.node_index].input_tensors
+            taken_by[made.operation.name] = taken[0] if taken else None
+            waiting += taken
+    return given_by, taken_by
+
+
+def _jax_gradients(
+    model: keras.Model, layer: keras.Layer, images: np.ndarray, class_index: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `_tensorflow_gradients`. The network is cut at the layer: what comes after it takes its output
+    (and the images, where something leads past it) as an input."""
+    import jax
+    import keras
+
+    head, before = _before_softmax(model)
+    cut, images = tensors(model)[0][layer.name], keras.ops.convert_to_tensor(images)
+    features = keras.Model(model.inputs[0], cut)(images, training=False)
+    after = keras.Model([model.inputs[0], cut], before)
+    gradient = jax.grad(lambda x: _scores(head, after([images, x], training=False), class_index)[0])(features)
+    return np.asarray(features, np.float32)[0], np.asarray(gradient, np.float32)[0]
+
+
+def _jax_pixel_gradients(model: keras.Model, images: np.ndarray, class_index: int) -> np.ndarray:
+    """As `_tensorflow_pixel_gradients`."""
+    import jax
+    import keras
+
+    head, before = _before_softmax(model)
+    inner = keras.Model(model.inputs[0], before)
+    gradient = jax.grad(lambda x: _scores(head, inner(x, training=False), class_index).sum())
+    parts = [images[start : start + _AT_ONCE] for start in range(0, len(images), _AT_ONCE)]
+    return np.concatenate([np.asarray(gradient(keras.ops.convert_to_tensor(x)), np.float32) for x in parts])
+
+
+_BY_BACKEND: dict[str, tuple[Gradients, PixelGradients]] = {
+    "tensorflow": (_tensorflow_gradients, _tensorflow_pixel_gradients),
+    "jax": (_jax_gradients, _jax_pixel_gradients),
+}
+
+
+def softmax_head(model: keras.Model) -> keras.Layer | None:
+    """The last layer, where it is dense with softmax: then its scores before softmax are at hand."""
+    import keras
+
+    last = model.layers[-1]
+    is_softmax = isinstance(last, keras.layers.Dense) and last.activation is keras.activations.softmax
+    return last if is_softmax else None
+
+
+def _before_softmax(model: keras.Model) -> tuple[keras.Layer | None, Any]:
+    """(the model's `softmax_head`, what that takes); (None, the model's output) where it has none."""
+    head = softmax_head(model)
+    return head, model.outputs[0] if head is None else tensors(model)[1][head.name]
+
+
+def _scores(head: keras.Layer | None, last: Any, class_index: Any) -> Any:
+    """The class's score for each image: before softmax if it can be had, else the logarithm of its
+    probability."""
+    from keras import ops
+
+    last = ops.cast(last, "float32")
+    if head is None:
+        return ops.log(last[:, class_index] + 1e-12)
+    weights = ops.cast(head.kernel[:, class_index], "float32")
+    return ops.matmul(last, weights)  # the bias is the same everywhere
+
+
+def _as_map(values: np.ndarray) -> np.ndarray:
+    """(height, width, channels), whichever form it has."""
+    if values.ndim == 3:
+        return values
+    side = math.isqrt(len(values))
+    return values.reshape(side, side, -1)
+
+
+def _weighted(features: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    """(height, width) in 0..1."""
+    heat = np.maximum(features @ gradients.mean(axis=(0, 1)), 0.0)
+    top = heat.max()
+    return heat / top if top > 0 else np.zeros_like(heat)
+
+
+def _enlarged(heat: np.ndarray) -> np.ndarray:
+    """To the image's size, in straight lines between the places' centres; greatest value 1 again."""
+    from PIL import Image
+
+    size = IMAGE_SHAPE[1], IMAGE_SHAPE[0]
+    large = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    top = large.max()
+    return np.clip(large / top if top > 0 else large, 0.0, 1.0).astype(np.float32)

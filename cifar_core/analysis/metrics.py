@@ -1,0 +1,272 @@
+"""What a set of predictions is worth: accuracy, loss, top-2, per class, confusion, calibration.
+
+Numbers only: numpy at the top, pandas where a table is made, no keras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from cifar_core.base.labels import CLASS_NAMES, NUM_CLASSES
+from cifar_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CALIBRATION_BINS = 15
+"""Equal-width bins of confidence, as in C. Guo et al., On Calibration of Modern Neural Networks, 2017."""
+
+SMALLEST_PROBABILITY = 1e-7
+"""Probabilities below this count as this in the loss (Keras's epsilon), so that one confident
+mistake, or a probability stored as float16, does not make it infinite."""
+
+SUM_TOLERANCE = 2e-3
+"""How far from 1 the ten probabilities of an image may sum: float16 rounds each by up to 2.4e-4."""
+
+PER_CLASS_COLUMNS = ("class_name", "precision", "recall", "f1", "support")
+RELIABILITY_COLUMNS = ("low", "high", "count", "confidence", "accuracy")
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """How a model did on n labelled images. Shares are in 0..1.
+
+    Attributes:
+        n: images.
+        accuracy: share whose most probable class is the true one.
+        loss: mean negative log-likelihood in nats, probabilities not below 1e-7.
+        top2_accuracy: share whose true class is among the two most probable.
+        ece: expected calibration error, over 15 equal-width bins of confidence.
+        confusion: int64 (10, 10), rows the true class, columns the predicted one.
+        per_class: ten rows of class_name, precision, recall, f1, support (true images of it).
+            Where a denominator is 0 (a class never predicted, or without images) the value is 0,
+            as scikit-learn's `zero_division=0`; `support` tells the two apart.
+        reliability: fifteen rows of low, high (the bin is low < confidence <= high), count, and
+            mean confidence and accuracy in the bin, NaN where count is 0.
+    """
+
+    n: int
+    accuracy: float
+    loss: float
+    top2_accuracy: float
+    ece: float
+    confusion: np.ndarray
+    per_class: pd.DataFrame
+    reliability: pd.DataFrame
+
+    @property
+    def macro_f1(self) -> float:
+        """Plain mean of the ten classes' F1."""
+        return float(self.per_class["f1"].mean())
+
+    @property
+    def errors(self) -> int:
+        """Images whose predicted class is wrong."""
+        return int(self.n - np.trace(self.confusion))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Only what strict JSON knows; NaN becomes None. `from_dict` gives back the same numbers."""
+        return {
+            "n": self.n,
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "top2_accuracy": self.top2_accuracy,
+            "ece": self.ece,
+            "confusion": self.confusion.tolist(),
+            "per_class": _plain(self.per_class),
+            "reliability": _plain(self.reliability),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The report that `to_dict` wrote.
+
+        Raises:
+            ConfigError: something lacks; the message names it.
+        """
+        names = ("n", "accuracy", "loss", "top2_accuracy", "ece", "confusion", "per_class", "reliability")
+        lacking = [name for name in names if name not in values]
+        if lacking:
+            raise ConfigError(
+                f"Not a whole report: it lacks {', '.join(lacking)}; it needs {', '.join(names)}."
+            )
+        return cls(
+            n=int(values["n"]),
+            **{name: float(values[name]) for name in names[1:5]},
+            confusion=np.asarray(values["confusion"], np.int64).reshape(NUM_CLASSES, NUM_CLASSES),
+            per_class=_frame(values["per_class"], PER_CLASS_COLUMNS),
+            reliability=_frame(values["reliability"], RELIABILITY_COLUMNS),
+        )
+
+
+def report(probabilities: np.ndarray, labels: np.ndarray) -> Report:
+    """Everything there is to say about these predictions.
+
+    Args:
+        probabilities: (N, 10), any float type, each row finite, in 0..1 and summing to 1 ± 0.002.
+        labels: the true classes, as `class_labels` takes them.
+
+    Raises:
+        ConfigError: an array of another shape, range or length, or no images at all.
+    """
+    probabilities = check_probabilities(probabilities)
+    labels = class_labels(labels)
+    if len(labels) != len(probabilities):
+        raise ConfigError(
+            f"{len(probabilities):,} rows of probabilities and {len(labels):,} labels: "
+            "give one label for each image."
+        )
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    predicted = order[:, 0]
+    correct = predicted == labels
+    likelihood = np.maximum(probabilities[np.arange(len(labels)), labels], SMALLEST_PROBABILITY)
+    confusion = confusion_matrix(labels, predicted)
+    reliability = reliability_bins(probabilities.max(axis=1), correct)
+    return Report(
+        n=len(labels),
+        accuracy=float(correct.mean()),
+        loss=float(-np.log(likelihood).mean()),
+        top2_accuracy=float((order[:, :2] == labels[:, None]).any(axis=1).mean()),
+        ece=expected_calibration_error(reliability),
+        confusion=confusion,
+        per_class=per_class_table(confusion),
+        reliability=reliability,
+    )
+
+
+def check_probabilities(probabilities: np.ndarray) -> np.ndarray:
+    """The same as float64 (N, 10).
+
+    Raises:
+        ConfigError: wrong shape, not finite, outside 0..1, or rows that do not sum to 1.
+    """
+    array = np.asarray(probabilities)
+    if array.ndim != 2 or array.shape[1] != NUM_CLASSES or not len(array):
+        raise ConfigError(
+            f"Probabilities must have shape (N, {NUM_CLASSES}) with at least one row; got {array.shape}."
+        )
+    array = array.astype(np.float64)
+    if not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).any(axis=1).sum())
+        raise ConfigError(f"Probabilities must be finite numbers; {bad:,} of {len(array):,} rows are not.")
+    if array.min() < -SUM_TOLERANCE or array.max() > 1 + SUM_TOLERANCE:
+        raise ConfigError(
+            f"Probabilities must be in 0..1; got {array.min():.4g} to {array.max():.4g}. "
+            "Are these logits? Apply softmax first."
+        )
+    furthest = float(np.abs(array.sum(axis=1) - 1).max())
+    if furthest > SUM_TOLERANCE:
+        raise ConfigError(f"Each row of probabilities must sum to 1; one is off by {furthest:.4g}.")
+    return array
+
+
+def class_labels(labels: np.ndarray) -> np.ndarray:
+    """True classes as int64 (N,), from (N,), (N, 1) or one-hot (N, 10).
+
+    Raises:
+        ConfigError: another shape, classes outside 0..9, or rows that are not one-hot.
+    """
+    array = np.asarray(labels)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim == 2 and array.shape[1] == NUM_CLASSES:
+        return _from_one_hot(array)
+    if array.ndim != 1:
+        raise ConfigError(
+            f"Labels must have shape (N,), (N, 1) or, one-hot, (N, {NUM_CLASSES}); got {array.shape}."
+        )
+    if array.dtype.kind not in "iuf" or not np.array_equal(array, np.round(array)):
+        raise ConfigError(
+            f"Labels must be whole numbers from 0 to {NUM_CLASSES - 1}; got type {array.dtype}."
+        )
+    if len(array) and (array.min() < 0 or array.max() >= NUM_CLASSES):
+        raise ConfigError(
+            f"Labels must be whole numbers from 0 to {NUM_CLASSES - 1}; got {array.min():g} to "
+            f"{array.max():g}."
+        )
+    return array.astype(np.int64)
+
+
+def _from_one_hot(array: np.ndarray) -> np.ndarray:
+    if not (np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()):
+        raise ConfigError("One-hot labels must have a single 1 in each row and 0 elsewhere.")
+    return array.argmax(axis=1).astype(np.int64)
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """How often each class was taken for each: int64 (10, 10), rows true, columns predicted."""
+    cells = np.asarray(labels) * NUM_CLASSES + np.asarray(predicted)
+    return np.bincount(cells, minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, NUM_CLASSES).astype(np.int64)
+
+
+def per_class_table(confusion: np.ndarray) -> pd.DataFrame:
+    """Precision, recall, F1 and support of each class; 0 where the denominator is 0."""
+    import pandas as pd
+
+    hits = np.diag(confusion).astype(np.float64)
+    support, taken = confusion.sum(axis=1), confusion.sum(axis=0)
+    columns = (
+        CLASS_NAMES,
+        _ratio(hits, taken),
+        _ratio(hits, support),
+        _ratio(2 * hits, support + taken),
+        support.astype(np.int64),
+    )
+    return pd.DataFrame(dict(zip(PER_CLASS_COLUMNS, columns, strict=True)))
+
+
+def reliability_bins(
+    confidence: np.ndarray, correct: np.ndarray, bins: int = CALIBRATION_BINS
+) -> pd.DataFrame:
+    """Confidence against accuracy in equal-width bins, low < confidence <= high.
+
+    Args:
+        confidence: (N,) probability of the predicted class.
+        correct: (N,) whether that class is the true one.
+    """
+    import pandas as pd
+
+    edges = np.linspace(0, 1, bins + 1)
+    place = np.digitize(confidence, edges[1:-1], right=True)
+    count = np.bincount(place, minlength=bins)
+    total_confidence = np.bincount(place, weights=confidence, minlength=bins)
+    total_correct = np.bincount(place, weights=correct, minlength=bins)
+    columns = (
+        edges[:-1],
+        edges[1:],
+        count.astype(np.int64),
+        _ratio(total_confidence, count, empty=np.nan),
+        _ratio(total_correct, count, empty=np.nan),
+    )
+    return pd.DataFrame(dict(zip(RELIABILITY_COLUMNS, columns, strict=True)))
+
+
+def expected_calibration_error(reliability: pd.DataFrame) -> float:
+    """Mean over images of |accuracy - confidence| of the bin that the image falls in (Guo et al.)."""
+    filled = reliability[reliability["count"] > 0]
+    gap = (filled["accuracy"] - filled["confidence"]).abs()
+    return float((gap * filled["count"]).sum() / filled["count"].sum())
+
+
+def _ratio(top: np.ndarray, bottom: np.ndarray, empty: float = 0.0) -> np.ndarray:
+    return np.divide(top, bottom, out=np.full(len(top), empty), where=bottom > 0)
+
+
+def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as dicts of str, int, float and, for NaN, None."""
+    return [
+        {name: None if value != value else value for name, value in row.items()}
+        for row in frame.to_dict(orient="records")
+    ]
+
+
+def _frame(rows: list[Mapping[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
+    import pandas as pd
+
+    kinds = {"class_name": str, "support": np.int64, "count": np.int64}
+    frame = pd.DataFrame([[row[name] for name in columns] for row in rows], columns=list(columns))
+    return frame.astype({name: kinds.get(name, np.float64) for name in columns})

@@ -1,0 +1,225 @@
+"""What a run gets wrong, image by image: tables of its answers, what two runs differ in, confused pairs.
+
+All of it comes from the stored predictions (`RunStore.predictions`) and is plain pandas, so a script gets
+what the page shows:
+
+    table = mistakes(store.predictions(run_id))
+    ordered(narrowed(table, true=3, predicted=5), "surest")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from cifar_core.analysis.metrics import SMALLEST_PROBABILITY, confusion_matrix
+from cifar_core.base.labels import CLASS_NAMES, NUM_CLASSES
+from cifar_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Kind = Literal["wrong", "right", "all"]
+KINDS: tuple[Kind, ...] = ("wrong", "right", "all")
+
+Order = Literal["surest", "unsure", "margin", "loss", "index"]
+ORDERS: dict[Order, tuple[str, bool]] = {
+    "surest": ("confidence", False),
+    "unsure": ("confidence", True),
+    "margin": ("margin", True),
+    "loss": ("loss", False),
+    "index": ("index", True),
+}
+"""By name, the column and whether it rises. Ties stay in order of `index`."""
+
+PROBABILITIES = tuple(f"p_{name}" for name in CLASS_NAMES)
+CHANGES = ("fixed", "broken", "both wrong", "both right")
+HISTOGRAM_BINS = 20
+
+
+def mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
+    """One row per test image, in the order given, right ones too.
+
+    Columns: index (place in the test set), label, predicted (classes 0..9), confidence (probability of the
+    predicted class), margin (probability of the true class less the greatest of the others; below 0 where
+    the image is wrong, -1 at worst), loss (nats; probabilities count as 1e-7 at least), correct.
+
+    Args:
+        predictions: as `RunStore.predictions` gives them.
+
+    Raises:
+        ConfigError: columns lack.
+    """
+    import pandas as pd
+
+    lacking = [name for name in ("index", "label", *PROBABILITIES) if name not in predictions]
+    if lacking:
+        raise ConfigError(f"These are no predictions: the columns {', '.join(lacking)} lack.")
+    probabilities = predictions[list(PROBABILITIES)].to_numpy(np.float64)
+    labels = predictions["label"].to_numpy(np.int64)
+    at = np.arange(len(labels))
+    predicted = probabilities.argmax(axis=1)
+    true = probabilities[at, labels]
+    others = probabilities.copy()
+    others[at, labels] = -1.0
+    return pd.DataFrame(
+        {
+            "index": predictions["index"].to_numpy(np.int64),
+            "label": labels,
+            "predicted": predicted,
+            "confidence": probabilities[at, predicted],
+            "margin": true - others.max(axis=1),
+            "loss": -np.log(np.maximum(true, SMALLEST_PROBABILITY)),
+            "correct": predicted == labels,
+        }
+    )
+
+
+def narrowed(
+    table: pd.DataFrame,
+    *,
+    kind: Kind = "wrong",
+    true: int | None = None,
+    predicted: int | None = None,
+    confidence: tuple[float, float] = (0.0, 1.0),
+) -> pd.DataFrame:
+    """The rows of `mistakes` that meet all that is given.
+
+    Args:
+        kind: "wrong", "right" or "all".
+        true: the label, a class 0..9; None for every class.
+        predicted: what the run said, likewise.
+        confidence: least and greatest, both included.
+
+    Raises:
+        ConfigError: unknown kind.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"Unknown kind {kind!r}; known are: {', '.join(KINDS)}.")
+    low, high = confidence
+    keep = table["confidence"].between(low, high)
+    if kind != "all":
+        keep &= table["correct"] == (kind == "right")
+    if true is not None:
+        keep &= table["label"] == true
+    if predicted is not None:
+        keep &= table["predicted"] == predicted
+    return table[keep]
+
+
+def ordered(table: pd.DataFrame, by: Order = "surest") -> pd.DataFrame:
+    """Rows of `mistakes` sorted: "surest" (most confident first), "unsure" (least confident first), "margin"
+    (the true class furthest behind first), "loss" (greatest first), "index".
+
+    Raises:
+        ConfigError: unknown order.
+    """
+    if by not in ORDERS:
+        raise ConfigError(f"Unknown order {by!r}; known are: {', '.join(ORDERS)}.")
+    column, rising = ORDERS[by]
+    return table.sort_values([column, "index"], ascending=[rising, True], kind="stable")
+
+
+def counts(table: pd.DataFrame) -> np.ndarray:
+    """int64 (10, 10): images by true class (rows) and predicted class (columns)."""
+    return confusion_matrix(table["label"].to_numpy(), table["predicted"].to_numpy())
+
+
+def confused_pairs(table: pd.DataFrame) -> pd.DataFrame:
+    """Which class was taken for which, most frequent first; pairs that never happened are left out.
+
+    Columns: true, predicted (0..9), images, share (of the true class's images), confidence (mean, in the
+    error).
+    """
+    wrong = table[~table["correct"]]
+    pairs = wrong.groupby(["label", "predicted"], as_index=False).agg(
+        images=("index", "size"), confidence=("confidence", "mean")
+    )
+    totals = np.bincount(table["label"], minlength=NUM_CLASSES)
+    pairs.insert(3, "share", pairs["images"] / totals[pairs["label"]])
+    return (
+        pairs.rename(columns={"label": "true"})
+        .sort_values(["images", "true", "predicted"], ascending=[False, True, True])
+        .reset_index(drop=True)
+    )
+
+
+def worst_classes(table: pd.DataFrame) -> pd.DataFrame:
+    """Classes that were tested, the one with the greatest share of wrong images first.
+
+    Columns: true (0..9), images, wrong, share (wrong of its images).
+    """
+    grouped = table.groupby("label", as_index=False).agg(images=("index", "size"), right=("correct", "sum"))
+    grouped["wrong"] = grouped["images"] - grouped["right"]
+    grouped["share"] = grouped["wrong"] / grouped["images"]
+    grouped = grouped.rename(columns={"label": "true"}).drop(columns="right")
+    return grouped.sort_values(["share", "true"], ascending=[False, True]).reset_index(drop=True)
+
+
+def confidence_histogram(table: pd.DataFrame, bins: int = HISTOGRAM_BINS) -> pd.DataFrame:
+    """How many right and wrong images fall into each of the equally wide bins of confidence.
+
+    Columns: low, high (low <= confidence < high; the last bin includes 1), right, wrong.
+    """
+    import pandas as pd
+
+    edges = np.linspace(0, 1, bins + 1)
+    right = table["correct"].to_numpy()
+    confidence = np.clip(table["confidence"].to_numpy(), 0, 1)
+    of = {
+        name: np.histogram(confidence[mask], edges)[0] for name, mask in (("right", right), ("wrong", ~right))
+    }
+    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], **of})
+
+
+def fixed_and_broken(run_a: pd.DataFrame, run_b: pd.DataFrame) -> pd.DataFrame:
+    """What became of each test image from run A to run B.
+
+    Columns: index, label, predicted_a, confidence_a, predicted_b, confidence_b, change: "fixed" (A wrong, B
+    right), "broken" (A right, B wrong), "both wrong" or "both right". In order of `index`.
+
+    Args:
+        run_a: the table of `mistakes` of run A.
+        run_b: that of run B.
+
+    Raises:
+        ConfigError: they are not about the same images with the same true classes.
+    """
+    a, b = (table.sort_values("index").reset_index(drop=True) for table in (run_a, run_b))
+    if not (a["index"].equals(b["index"]) and a["label"].equals(b["label"])):
+        raise ConfigError(
+            "The two runs were tested on different images, so nothing can be said to be fixed or broken. "
+            "Choose two runs of the same dataset and test images."
+        )
+    merged = a[["index", "label"]].copy()
+    for name, table in (("a", a), ("b", b)):
+        merged[f"predicted_{name}"] = table["predicted"]
+        merged[f"confidence_{name}"] = table["confidence"]
+    right_a, right_b = a["correct"].to_numpy(), b["correct"].to_numpy()
+    merged["change"] = np.select([~right_a & right_b, right_a & ~right_b, ~right_a], CHANGES[:3], CHANGES[3])
+    return merged
+
+
+def changed_pairs(changes: pd.DataFrame) -> pd.DataFrame:
+    """For each class and the class it was mistaken for: what B fixed of A's mistakes, what it broke.
+
+    Columns: true, mistaken_for (0..9), fixed, broken, net (fixed less broken); most images first. An image
+    fixed counts under what A took it for, an image broken under what B takes it for.
+
+    Args:
+        changes: of `fixed_and_broken`.
+    """
+    import pandas as pd
+
+    tables = {}
+    for change, side in (("fixed", "predicted_a"), ("broken", "predicted_b")):
+        rows = changes[changes["change"] == change]
+        tables[change] = confusion_matrix(rows["label"].to_numpy(), rows[side].to_numpy())
+    true, mistaken_for = np.nonzero(tables["fixed"] + tables["broken"])
+    fixed, broken = (tables[change][true, mistaken_for] for change in ("fixed", "broken"))
+    pairs = pd.DataFrame(
+        {"true": true, "mistaken_for": mistaken_for, "fixed": fixed, "broken": broken, "net": fixed - broken}
+    )
+    order = np.lexsort((mistaken_for, true, -(fixed + broken)))
+    return pairs.iloc[order].reset_index(drop=True)

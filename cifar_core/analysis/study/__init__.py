@@ -1,0 +1,1 @@
+"""The published study: its figures, and our own runs of its settings."""

@@ -1,0 +1,1 @@
+"""What every other room builds on: setting fields, paths, small files, processes and devices."""

@@ -1,0 +1,100 @@
+"""What worker processes augment: the study's five transforms, each way by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+from cifar_core.cli.bench.fits import Measured, generator, pictures
+from cifar_core.cli.bench.subjects import RUN_EPOCHS, STUDY_AUGMENTATION
+from cifar_core.settings.config import TrainConfig
+from cifar_core.training.batches import training_batches
+from cifar_core.training.batches.batch import steps_per_epoch
+
+AHEAD = 24
+"""Batches taken before those that count: more than a pipeline prepares while nobody takes any."""
+
+
+def old_generator(images: int, batch_size: int) -> Callable[[], Measured]:
+    """Keras's ImageDataGenerator, which the study used; it works in the thread that asks."""
+    x, _ = pictures(images)
+    flow = generator().flow(x.astype("float32"), batch_size=batch_size)
+
+    def epoch() -> Measured:
+        return _timed(images, lambda: [flow[index] for index in range(len(flow))])
+
+    return epoch
+
+
+def stacked_layers(images: int, batch_size: int) -> Callable[[], Measured]:
+    """Keras's own layers, one after the other, in a graph as they are inside a network."""
+    x, _ = pictures(images)
+    own = STUDY_AUGMENTATION
+    around = {"fill_mode": own["fill"]}
+    stack = keras.Sequential(
+        [
+            keras.layers.RandomRotation(own["rotation"] / 360, **around),
+            keras.layers.RandomTranslation(own["shift"], own["shift"], **around),
+            keras.layers.RandomZoom((-own["zoom"], own["zoom"]), (-own["zoom"], own["zoom"]), **around),
+            keras.layers.RandomFlip("horizontal"),
+        ]
+    )
+
+    augmented = _in_a_graph(lambda batch: stack(batch, training=True))
+
+    def all_batches() -> None:
+        for start in range(0, images, batch_size):
+            batch = x[start : start + batch_size].astype("float32")
+            keras.ops.convert_to_numpy(augmented(batch))
+
+    return lambda: _timed(images, all_batches)
+
+
+def ours(images: int, batch_size: int) -> Callable[[], Measured]:
+    """The pipeline that feeds our training, without the training."""
+    x, y = pictures(images)
+    config = TrainConfig(batch_size=batch_size, epochs=RUN_EPOCHS, **STUDY_AUGMENTATION)
+    batches = _endless(config, x, y)
+
+    def take(number: int) -> None:
+        for _ in range(number):
+            keras.ops.convert_to_numpy(next(batches)[0])
+
+    def epoch() -> Measured:
+        take(AHEAD)
+        return _timed(images, lambda: take(steps_per_epoch(images, batch_size)))
+
+    return epoch
+
+
+def _in_a_graph(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """On TensorFlow; elsewhere as it stands, since these layers keep a state that JAX would not compile."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    compiled: Callable[[Any], Any] = tf.function(function, reduce_retracing=True)
+    return compiled
+
+
+def _endless(config: TrainConfig, x: Any, y: Any) -> Iterator[Any]:
+    while True:
+        batches = training_batches(config, x, y, epochs=config.epochs)
+        if hasattr(batches, "__getitem__"):  # not tf.data: batches on their device, by number
+            yield from (batches[number] for number in range(len(batches)))
+        else:
+            yield from batches
+
+
+def _timed(images: int, action: Callable[[], Any]) -> Measured:
+    began, cpu_began = time.perf_counter(), time.process_time()
+    action()
+    return {
+        "seconds": time.perf_counter() - began,
+        "cpu_seconds": time.process_time() - cpu_began,
+        "images": images,
+        "backend": keras.backend.backend(),
+    }

@@ -1,0 +1,134 @@
+"""Stores with many runs in them, and what reading and writing costs there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import insert, select
+
+from cifar_core.cli.bench.parts import Asked
+from cifar_core.cli.bench.rows import Row, row, with_ratios
+from cifar_core.cli.bench.turns import Measured, in_turns
+from cifar_core.settings.config import TrainConfig
+from cifar_core.store import RunStore, schema
+
+EPOCHS = 50
+DATASET = {"name": "cifar10", "fingerprint": "f00d"}
+AT_ONCE = 500
+REPEATS = 5
+"""Calls in a round: some take less than a clock can tell from nothing."""
+
+
+def fill(store: RunStore, number: int) -> str:
+    """Put so many finished runs of 50 epochs, ten seeds of each setting, into an empty store.
+
+    One is written by the store's own calls; the others are its copies with accuracies of their own.
+
+    Returns:
+        The id of one of them.
+    """
+    template = _one(store)
+    chance = np.random.default_rng(0)
+
+    def copy(connection: Any, revision: int) -> None:
+        run = dict(connection.execute(select(schema.runs)).mappings().one())
+        history = [dict(one) for one in connection.execute(select(schema.epochs)).mappings()]
+        for start in range(1, number, AT_ONCE):
+            ids = {f"base_cnn-{place:06x}": place for place in range(start, min(start + AT_ONCE, number))}
+            runs = [
+                {
+                    **run,
+                    "id": run_id,
+                    "revision": revision,
+                    "accuracy": float(chance.uniform(0.5, 0.95)),
+                    "settings_key": f"{place // 10:016x}",
+                }
+                for run_id, place in ids.items()
+            ]
+            epochs = [{**one, "run_id": run_id, "revision": revision} for run_id in ids for one in history]
+            connection.execute(insert(schema.runs), runs)
+            connection.execute(insert(schema.epochs), epochs)
+
+    store._db.write(copy)
+    return template
+
+
+def _one(store: RunStore) -> str:
+    run_id = store.create_run(TrainConfig(model="base_cnn", epochs=EPOCHS), claim_for=os.getpid())
+    store.begin(run_id, environment={}, dataset=DATASET, parameters=1)
+    for epoch in range(1, EPOCHS + 1):
+        store.record_epoch(run_id, epoch, {"val_accuracy": epoch / 100, "seconds": 1.0})
+    store.finish(run_id, metrics={"accuracy": 0.5, "loss": 1.0, "ece": 0.1})
+    return run_id
+
+
+def store_costs(asked: Asked) -> list[Row]:
+    """Reading and writing in stores of several sizes, and their size on disk."""
+    with ExitStack() as cleanup:
+        folders = [
+            Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cifar-lab-bench-")))
+            for _ in asked.runs
+        ]
+        stores = {}
+        for number, folder in zip(asked.runs, folders, strict=True):
+            asked.tell(f"store: filling one with {number:,} runs")
+            stores[number] = cleanup.enter_context(RunStore(folder))
+            fill(stores[number], number)
+        sizes = [_size_row(number, stores[number]) for number in asked.runs]
+        variants = {
+            (name, number): action
+            for number, store in stores.items()
+            for name, action in _actions(store).items()
+        }
+        named = {f"{name}, {number:,} runs": _timed(action) for (name, number), action in variants.items()}
+        found = in_turns(named, asked.rounds, tell=asked.tell)
+    times = dict(zip(variants, found.values(), strict=True))
+    subjects = dict.fromkeys(name for name, _ in times)
+    return with_ratios(
+        [_time_row(name, number, times[name, number]) for name in subjects for number in asked.runs] + sizes
+    )
+
+
+def _actions(store: RunStore) -> dict[str, Callable[[], Any]]:
+    """What pages and trainings ask of a store. The run that records is a new one."""
+    finished = str(store.runs(limit=1)["id"].iloc[0])
+    running = store.create_run(TrainConfig(model="base_cnn", epochs=1000), claim_for=os.getpid())
+    store.begin(running, environment={}, dataset=DATASET, parameters=1)
+    epochs = iter(range(1, 1_000_000))
+    return {
+        "leaderboard by variant": store.leaderboard,
+        "leaderboard by settings": lambda: store.leaderboard(by="settings"),
+        "list of all runs": store.runs,
+        "history of one run": lambda: store.history(finished),
+        "record an epoch": lambda: store.record_epoch(
+            running, next(epochs), {"val_accuracy": 0.5, "seconds": 1.0}
+        ),
+    }
+
+
+def _timed(action: Callable[[], Any]) -> Callable[[], Measured]:
+    def measure() -> Measured:
+        began = time.perf_counter()
+        for _ in range(REPEATS):
+            action()
+        return {"seconds": (time.perf_counter() - began) / REPEATS}
+
+    return measure
+
+
+def _time_row(name: str, number: int, found: list[Measured]) -> Row:
+    return row("store", name, f"{number:,} runs", "ms", [1000 * one["seconds"] for one in found], runs=number)
+
+
+def _size_row(number: int, store: RunStore) -> Row:
+    store.close()  # the last connection writes the log of changes into the database
+    folder = Path(store.location).parent
+    megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+    return row("store", "size on disk", f"{number:,} runs", "MB", [megabytes], runs=number)

@@ -1,0 +1,234 @@
+"""What worker processes train: bare Keras, the study's pipeline, ours, and ours at any batch size.
+
+Each maker prepares a network and gives a function that trains one epoch and says what that took. Only
+steps after the first few count: a `fit` begins with making its pipeline, which a run does once. Batches
+are prepared ahead during those steps as they are before any other, and where ours ends there are more to
+come, so nothing that counts was prepared while nobody measured.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from cifar_core.base.devices import onednn_in_use
+from cifar_core.cli.bench.subjects import STUDY_AUGMENTATION
+from cifar_core.settings.compute import prepare
+from cifar_core.settings.config import TrainConfig
+from cifar_core.store import RunStore
+from cifar_core.store.checkpoint import Progressed
+from cifar_core.training.batches import steps_per_epoch, training_batches, validation_batches
+from cifar_core.training.callbacks import Session, controllers
+from cifar_core.training.recorder import Progress, Recorder
+from cifar_core.training.run import EVALUATION_BATCH, build_model
+
+Measured = dict[str, Any]
+VALIDATED = 64
+"""Images to validate on after the epoch, alike for all: its time does not count, but ours asks for some."""
+LEAD_SHARE = 8
+"""One step in so many of an epoch goes before those that count."""
+
+
+def pictures(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noise: what an image shows does not change what a step costs."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count)
+
+
+class Clock(keras.callbacks.Callback):
+    """Times the steps of one epoch of n images, after the first few."""
+
+    def __init__(self, images: int, batch_size: int) -> None:
+        super().__init__()
+        self.steps = steps_per_epoch(images, batch_size)
+        self.lead = max(1, self.steps // LEAD_SHARE) if self.steps > 1 else 0
+        self.images = images - self.lead * batch_size
+        self.own: CountedSession | None = None
+        self._began = self._cpu_began = 0.0
+        self.ended = self.cpu_ended = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        self._began, self._cpu_began = time.perf_counter(), time.process_time()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if batch + 1 not in (self.lead, self.steps):
+            return
+        float((logs or {}).get("loss", 0.0))  # waits for a device that computes on its own
+        now = time.perf_counter(), time.process_time()
+        if batch + 1 == self.steps:
+            self.ended, self.cpu_ended = now
+        else:
+            self._began, self._cpu_began = now
+
+    def measured(self, done: float) -> Measured:
+        """What the epoch came to, where `fit` was done at `done`."""
+        counted = (self.steps - self.lead) / self.steps
+        return {
+            "seconds": self.ended - self._began,
+            "own_seconds": None if self.own is None else counted * self.own.seconds,
+            "cpu_seconds": self.cpu_ended - self._cpu_began,
+            "images": self.images,
+            "epoch_end_seconds": done - self.ended,
+            "onednn": onednn_in_use(),
+            "backend": keras.backend.backend(),
+        }
+
+
+class CountedSession(Session):
+    """Keeps count of the seconds that it takes itself after the steps, in which nothing is trained.
+
+    Where a device computes on its own, waiting for it counts too."""
+
+    seconds = 0.0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        began = time.perf_counter()
+        super().on_train_batch_end(batch, logs)
+        self.seconds += time.perf_counter() - began
+
+
+def bare(settings: dict[str, Any], images: int) -> Callable[[], Measured]:
+    """`keras.Model.fit` on float32 arrays, as the first lines of every tutorial have it."""
+    config = TrainConfig(**settings)
+    x, y = _arrays(images)
+    network = _network(config, steps_per_epoch(images, config.batch_size))
+
+    def fit(clock: Clock) -> None:
+        network.fit(
+            x,
+            y,
+            batch_size=config.batch_size,
+            validation_data=(x[:VALIDATED], y[:VALIDATED]),
+            callbacks=[clock],
+            verbose=0,
+        )
+
+    return _timed(fit, images, config.batch_size)
+
+
+def study(settings: dict[str, Any], images: int) -> Callable[[], Measured]:
+    """As published: arrays, and Keras's old generator where the study augmented."""
+    config = TrainConfig(**settings)
+    if not config.rotation:
+        return bare(settings, images)
+    x, y = _arrays(images)
+    network = _network(config, steps_per_epoch(images, config.batch_size))
+    flow = generator().flow(x, y, batch_size=config.batch_size)
+    validation = x[:VALIDATED], y[:VALIDATED]
+
+    def fit(clock: Clock) -> None:
+        network.fit(flow, validation_data=validation, callbacks=[clock], verbose=0)
+
+    return _timed(fit, images, config.batch_size)
+
+
+def generator() -> Any:
+    """The study's ImageDataGenerator."""
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    own = STUDY_AUGMENTATION
+    return ImageDataGenerator(
+        rotation_range=own["rotation"],
+        width_shift_range=own["shift"],
+        height_shift_range=own["shift"],
+        zoom_range=own["zoom"],
+        horizontal_flip=own["flip"],
+        fill_mode=own["fill"],
+    )
+
+
+def ours(settings: dict[str, Any], images: int, store: str | None = None) -> Callable[[], Measured]:
+    """Our pipeline as a run has it, with live progress; recorded where `store` names a folder for one."""
+    config = TrainConfig(**settings)
+    return _ours(config, _network(config, steps_per_epoch(images, config.batch_size)), images, store)
+
+
+def at_any_batch(settings: dict[str, Any], images: int) -> Callable[..., Measured]:
+    """Ours, told the batch size in each round. One network serves all sizes: nothing in it knows them."""
+    config = TrainConfig(**settings)
+    network = _network(config, 1)
+    by_size: dict[int, Callable[[], Measured]] = {}
+
+    def epoch(batch_size: int) -> Measured:
+        if batch_size not in by_size:
+            by_size[batch_size] = _ours(config.replace(batch_size=batch_size), network, images, None)
+        return by_size[batch_size]()
+
+    return epoch
+
+
+def first_step(settings: dict[str, Any]) -> None:
+    """From nothing to one step of training done, as a run begins."""
+    config = TrainConfig(**settings)
+    prepare(config)
+    x, y = pictures(config.batch_size)
+    batches = training_batches(config, x, y, epochs=config.epochs)
+    _network(config, 1).fit(batches, steps_per_epoch=1, shuffle=False, verbose=0)
+
+
+# --- Parts --------------------------------------------------------------------------------------
+
+
+def _arrays(count: int) -> tuple[np.ndarray, np.ndarray]:
+    x, y = pictures(count)
+    return x.astype("float32"), keras.utils.to_categorical(y, 10)
+
+
+def _network(config: TrainConfig, steps: int) -> keras.Model:
+    """On JAX what is not compiled is not worth measuring, so there it always is."""
+    compiled = config.jit == "on" or keras.backend.backend() == "jax"
+    return build_model(config, steps, precision=config.precision, jit=compiled)
+
+
+def _timed(fit: Callable[[Clock], None], images: int, batch_size: int) -> Callable[[], Measured]:
+    def epoch() -> Measured:
+        clock = Clock(images, batch_size)
+        fit(clock)
+        return clock.measured(time.perf_counter())
+
+    return epoch
+
+
+def _ours(
+    config: TrainConfig, network: keras.Model, images: int, store: str | None
+) -> Callable[[], Measured]:
+    x, y = pictures(images)
+    steps = steps_per_epoch(images, config.batch_size)
+    batches = training_batches(config, x, y, epochs=config.epochs)
+    validation = validation_batches(x[:VALIDATED], y[:VALIDATED], EVALUATION_BATCH)
+    progressed = Progressed()
+    kept = RunStore(store) if store else None
+    run_id = _begun(kept, config, network) if kept else None
+    reports: list[Progress] = []
+
+    def fit(clock: Clock) -> None:
+        reports.clear()
+        with Recorder(kept, run_id, reports.append, None) as recorder:
+            done, steered = progressed.epochs_done, controllers(config)
+            session = clock.own = CountedSession(
+                config, recorder, steered, steps=steps, images=images, progressed=progressed
+            )
+            network.fit(
+                batches,
+                validation_data=validation,
+                initial_epoch=done,
+                epochs=done + 1,
+                steps_per_epoch=steps,
+                shuffle=False,
+                callbacks=[*steered.values(), session, clock],
+                verbose=0,
+            )
+
+    return _timed(fit, images, config.batch_size)
+
+
+def _begun(store: RunStore, config: TrainConfig, network: keras.Model) -> str:
+    run_id = store.create_run(config, claim_for=os.getpid())
+    dataset = {"name": "synthetic", "source": "synthetic", "fingerprint": "noise"}
+    store.begin(run_id, environment={}, dataset=dataset, parameters=network.count_params())
+    return run_id

@@ -1,0 +1,103 @@
+"""`bench`: what this machine does a second, and what "auto" is to take."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from cifar_core.cli.app import command, json_option
+from cifar_core.cli.output import print_json, print_pairs, print_rows
+from cifar_core.errors import ConfigError
+
+
+@command("bench")
+@click.argument(
+    "part",
+    default="all",
+    metavar="[all|startup|augmentation|training|overhead|exports|store|settings]",
+)
+@click.option(
+    "--models", default="base_cnn", metavar="NAME,NAME,...", help="Architectures to train and export."
+)
+@click.option("--images", type=int, default=2560, help="How many images one measurement covers.")
+@click.option("--rounds", type=int, default=3, help="How often the variants take turns.")
+@click.option(
+    "--runs", default="10,100,1000,10000", metavar="N,N,...", help="Sizes of the stores that 'store' fills."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the JSON and HTML files, instead of 'bench' in the lab's home.",
+)
+@click.option("--files/--no-files", default=True, help="Write the result to files too.")
+@json_option()
+def bench(
+    part: str,
+    models: str,
+    images: int,
+    rounds: int,
+    runs: str,
+    out: Path | None,
+    files: bool,
+    as_json: bool,
+) -> None:
+    """Measure speed on this machine: the study's pipeline, bare Keras and ours, side by side.
+
+    'all' is every part but 'settings', which tries the ways to compute a model and keeps what was
+    fastest: what "auto" takes from then on.
+    """
+    from cifar_core.cli.bench import run_bench, write_files
+
+    if out is not None and not files:
+        raise ConfigError("--out says where the files go: leave out --no-files.")
+    with _terminable():
+        result = run_bench(
+            part,
+            models=tuple(models.split(",")),
+            images=images,
+            rounds=rounds,
+            runs=_numbers(runs),
+            progress=lambda text: click.echo(text, err=True),
+        )
+    if as_json:
+        print_json(result)
+    else:
+        _print(result)
+    for file in write_files(result, out) if files else ():
+        click.echo(f"wrote {file}", err=as_json)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise ConfigError(f"runs must be whole numbers with commas, as 10,100,1000; got {text!r}.") from None
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a measurement as Ctrl-C does: with its processes and its folders cleared away."""
+
+    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _print(result: dict[str, Any]) -> None:
+    from cifar_core.cli.bench.files import HEADINGS, by_part, circumstances, columns
+
+    print_pairs(dict(circumstances(result)))
+    for part, rows in by_part(result["rows"]):
+        click.echo(f"\n{HEADINGS[part]}")
+        print_rows(rows, columns(rows))

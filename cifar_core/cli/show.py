@@ -1,0 +1,207 @@
+"""`show`: one run or search, whole."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cifar_core.analysis.diagnosis import remarks
+from cifar_core.cli.app import command, json_option, run_argument
+from cifar_core.cli.output import (
+    duration,
+    moment,
+    percent,
+    print_json,
+    print_pairs,
+    print_rows,
+    printable,
+    records,
+)
+from cifar_core.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from cifar_core.store import RunRecord, RunStore
+    from cifar_core.store.records import SearchRecord
+
+_TRIALS = ("trial_id", "number", "state", "score", "epochs", "epochs_done", "duration_s", "settings")
+_EXPORTS = (
+    "format", "quantize", "bytes", "agreement", "accuracy", "reference_accuracy", "latency_ms",
+    "reference_latency_ms", "images", "verified_on",
+)  # fmt: skip
+_CURVES = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds")
+
+
+@command("show")
+@run_argument
+@json_option()
+def show(run: str, as_json: bool) -> None:
+    """One run or search: its settings, its figures, its circumstances.
+
+    RUN is its id, or enough of the id's beginning.
+    """
+    from cifar_core.store import RunStore
+    from cifar_core.store.lifecycle import SEARCH_PREFIX
+
+    store = RunStore()
+    store.reap()
+    job_id = store.resolve(run)
+    if job_id.startswith(SEARCH_PREFIX):
+        _show_search(store, store.get_search(job_id), as_json)
+    elif as_json:
+        print_json(_document(store, store.get(job_id)))
+    else:
+        _show_run(store, store.get(job_id))
+
+
+def _show_run(store: RunStore, record: RunRecord) -> None:
+    _show_head(record)
+    _show_changes(record)
+    _show_figures(record)
+    _show_exports(store, record)
+    _show_history(store, record)
+    _show_circumstances(store, record)
+
+
+def _show_search(store: RunStore, record: SearchRecord, as_json: bool) -> None:
+    trials = records(store.trials(record.id))
+    if as_json:
+        print_json({**_fields(record), "trials": trials, "events": records(store.events(record.id))})
+        return
+    reason = f" ({printable(record.reason)})" if record.reason else ""
+    click.echo(f"search {record.id}: {record.state}{reason}")
+    print_pairs(record.settings)
+    click.echo("")
+    print_pairs(
+        {
+            "trials": f"{record.trials_done} of {record.trials_planned or '?'}",
+            "best trial": record.best_trial,
+            "best validation accuracy": record.best_score,
+            "best run": record.best_run,
+            "ETA": duration(record.eta_s),
+        }
+    )
+    if trials:
+        click.echo("")
+        print_rows(trials, _TRIALS)
+
+
+def _fields(record: RunRecord | SearchRecord) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in fields(record)}
+
+
+def _document(store: RunStore, record: RunRecord) -> dict[str, Any]:
+    history = records(store.history(record.id))
+    return {
+        **_fields(record),
+        "differs_from_preset": _changes(record),
+        "history": history,
+        "remarks": remarks(history),
+        "exports": records(store.exports(record.id)),
+        "events": records(store.events(record.id)),
+        "artifacts": store.artifacts(record.id),
+        "folder": store.artifact_dir(record.id),
+    }
+
+
+def _changes(record: RunRecord) -> dict[str, Any] | None:
+    """Settings that differ from the run's preset or, without one, from the model's defaults.
+
+    As {name: (there, here)}; None where this release does not know the preset or the settings.
+    """
+    from cifar_core.settings.config import TrainConfig
+    from cifar_core.settings.presets import preset
+
+    try:
+        start = preset(record.preset) if record.preset else TrainConfig(model=record.model)
+        return record.config.changes_from(start)
+    except ConfigError:
+        return None
+
+
+def _show_head(record: RunRecord) -> None:
+    click.echo(
+        f"run {record.id}: {record.state}" + (f" ({printable(record.reason)})" if record.reason else "")
+    )
+    pairs = {
+        "name": record.name,
+        "model": record.model,
+        "variant": record.variant,
+        "preset": record.preset,
+        "protocol": record.protocol,
+        "seed": record.seed,
+        "epochs": f"{record.epochs_done} of {record.epochs}",
+        "created": moment(record.created_at.isoformat()),
+        "training time": duration(record.training_s),
+        "images per second": record.images_per_second,
+        "parameters": record.parameters,
+    }
+    print_pairs({name: value for name, value in pairs.items() if value not in (None, "")})
+
+
+def _show_changes(record: RunRecord) -> None:
+    origin = record.preset or f"{record.model}'s defaults"
+    changes = _changes(record)
+    if changes is None:
+        click.echo(f"\nsettings: this release knows no {origin} to compare with")
+        return
+    changes = {name: pair for name, pair in changes.items() if name not in ("preset", "name", "variant")}
+    click.echo(f"\nsettings that differ from {origin}" + ("" if changes else ": none"))
+    if changes:
+        print_rows(
+            [{"setting": name, "there": there, "here": here} for name, (there, here) in changes.items()]
+        )
+
+
+def _show_figures(record: RunRecord) -> None:
+    if not record.metrics:
+        click.echo("\nnot tested" + (", since it is not finished" if record.state != "finished" else ""))
+        return
+    figures = record.metrics
+    click.echo(f"\ntest: {figures.get('n', 0):,} images, accuracy {percent(figures.get('accuracy'))}")
+    names = ("loss", "top2_accuracy", "ece", "best_epoch", "best_val_accuracy", "latency_ms")
+    print_pairs({name: figures[name] for name in names if figures.get(name) is not None})
+    if figures.get("per_class"):
+        click.echo("")
+        print_rows(figures["per_class"], ("class_name", "precision", "recall", "f1", "support"))
+
+
+def _show_exports(store: RunStore, record: RunRecord) -> None:
+    rows = records(store.exports(record.id))
+    if rows:
+        click.echo("\nexported, each file verified beside the network")
+        print_rows([{**row, "agreement": percent(row["agreement"])} for row in rows], _EXPORTS)
+
+
+def _show_history(store: RunStore, record: RunRecord) -> None:
+    rows = records(store.history(record.id))
+    if rows:
+        click.echo("")
+        print_rows(rows, _CURVES)
+    for remark in remarks(rows):
+        click.echo(f"\n{remark}")
+
+
+def _show_circumstances(store: RunStore, record: RunRecord) -> None:
+    if record.dataset:
+        click.echo("\ndataset")
+        print_pairs(record.dataset)
+    if record.environment:
+        click.echo("\nenvironment")
+        print_pairs(_flat(record.environment))
+    try:
+        artifacts = store.artifacts(record.id)
+    except StoreError as error:
+        click.echo(f"\nfiles: {error}")
+        return
+    click.echo(f"\nfiles in {store.artifact_dir(record.id)}")
+    print_pairs({artifact.name: f"{artifact.size:,} bytes" for artifact in artifacts})
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a b": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name} ") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

@@ -1,0 +1,250 @@
+"""`tune`: a search for good settings."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cifar_core.base.fields import Setting, describe
+from cifar_core.cli.app import PROGRAM, GroupedOption, command, json_option
+from cifar_core.cli.framework import load_framework
+from cifar_core.cli.options import model_options, read_value, read_values, setting_options
+from cifar_core.cli.output import percent, print_json, print_pairs, records
+from cifar_core.cli.progress import reporting, search_reporter
+from cifar_core.cli.signals import stopping
+from cifar_core.cli.train import run_document, summary
+from cifar_core.errors import ConfigError
+from cifar_core.settings.config import SearchConfig, TrainConfig, train_settings
+
+if TYPE_CHECKING:
+    from cifar_core.data import Dataset
+    from cifar_core.store import RunStore
+    from cifar_core.tuning import SearchResult
+    from cifar_core.tuning.search import Guests
+
+TOKEN = "CIFAR_LAB_TOKEN"
+_SEARCH = describe(SearchConfig)
+_SHARED = {name: s for name, s in describe(TrainConfig).items() if name not in _SEARCH and name != "variant"}
+
+
+@command("tune")
+@click.option(
+    "--space",
+    "spaces",
+    metavar="NAME=LOW:HIGH or NAME=A,B,...",
+    multiple=True,
+    cls=GroupedOption,
+    heading="Search",
+    help="What to explore, once for each setting; where none is named, all that have a range for it.",
+)
+@click.option("--store/--no-store", default=True, help="Record the search and its trials.")
+@click.option(
+    "--isolation",
+    type=click.Choice(("none", "process")),
+    help="process: train trials in worker processes, so that memory stays flat over many of them; so it is "
+    "with several workers anyway.",
+)
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    help="Let workers of other machines join (tune-worker), here; a port alone: of this machine only.",
+)
+@click.option("--token", envvar=TOKEN, help=f"What they must know; {TOKEN} too. Without one it is made up.")
+@click.option(
+    "--local", type=click.IntRange(min=0), help="With --listen: so many of the workers run on this machine."
+)
+@json_option("Print one JSON document at the end; progress goes to stderr.")
+def tune(spaces: Sequence[str], store: bool, isolation: Any, as_json: bool, **given: Any) -> int:
+    """Search for good settings of a model, and train the winner in full.
+
+    Flags that are not about the search itself fix a setting for all trials.
+    """
+    from cifar_core.data import load_dataset
+    from cifar_core.store import RunStore
+    from cifar_core.tuning import check_search
+    from cifar_core.tuning.space import trial_config
+
+    guests = _guests(*(given.pop(name) for name in ("listen", "token", "local")))
+    config = search_config(spaces, given)
+    check_search(config)
+    shared = trial_config(config)
+    return run_search(
+        config,
+        store=RunStore() if store else None,
+        dataset=load_dataset(shared.dataset),
+        isolation=isolation,
+        guests=guests,
+        as_json=as_json,
+    )
+
+
+tune.params += [
+    *setting_options(_SEARCH.values()),
+    *setting_options(_SHARED.values()),
+    *model_options([*_SEARCH, *_SHARED]),
+]
+
+
+def _guests(listen: str | None, token: str | None, local: int | None) -> Guests | None:
+    """
+    Raises:
+        ConfigError: an address of another form, or --local without one.
+    """
+    from cifar_core.tuning.remote import read_address
+    from cifar_core.tuning.search import Guests
+
+    if listen is None:
+        if local is not None:
+            raise ConfigError(
+                "--local says how many workers run here beside those that join: give --listen too."
+            )
+        return None
+    host, port = read_address(listen)
+    if token is None:
+        token = secrets.token_urlsafe(16)
+        click.echo(
+            f"{PROGRAM}: workers join with {TOKEN}={token} {PROGRAM} tune-worker --chief HOST:{port}",
+            err=True,
+        )
+    return Guests(f"{host}:{port}", token, local)
+
+
+@command("tune-worker")
+@click.option("--chief", metavar="HOST:PORT", required=True, help="Where the search listens.")
+@click.option("--token", envvar=TOKEN, required=True, help=f"The search's secret; better given as {TOKEN}.")
+def tune_worker(chief: str, token: str) -> int:
+    """Train trials for a search that was begun with 'tune --listen', until it ends.
+
+    It needs no dataset and no store: images and settings come from the search, and checkpoints go back
+    to it. Ctrl-C gives the trial back, and another worker goes on with it. One for each GPU: choose
+    with CUDA_VISIBLE_DEVICES.
+    """
+    from cifar_core.tuning.remote import read_address, work_for
+
+    def say(text: str) -> None:
+        click.echo(f"{PROGRAM}: {text}")
+
+    with stopping() as stop:
+        done = work_for(read_address(chief), token, should_stop=stop.requested, say=say)
+    say(f"{done} {'trial' if done == 1 else 'trials'} trained")
+    return stop.exit_status if stop.requested() else 0
+
+
+def search_config(spaces: Sequence[str], given: dict[str, Any]) -> SearchConfig:
+    """The search that the command line asks for; --preset may name a search or a training preset.
+
+    Raises:
+        ConfigError: anything about it that is not allowed.
+    """
+    from cifar_core.tuning import SEARCH_PRESETS, search_preset
+
+    own = {name: read_value(_SEARCH[name], text) for name, text in given.items() if name in _SEARCH}
+    own = {name: value for name, value in own.items() if value is not None}
+    others = {name: text for name, text in given.items() if name not in _SEARCH}
+    named = SEARCH_PRESETS.get(own.get("preset", ""))
+    model = own.get("model") or _model_of(own.get("preset"))
+    parts: dict[str, Any] = {"base": read_values(model, others)}
+    parts |= {"space": read_space(model, spaces)} if spaces else {}
+    if named is None:
+        return SearchConfig(**{**own, "model": model, **parts})
+    if model != named.values["model"]:
+        raise ConfigError(f"{named.name} is a search of {named.values['model']}, not of {model}.")
+    return search_preset(own.pop("preset"), **own, **parts)
+
+
+def _model_of(preset: str | None) -> str:
+    """The model that a search or training preset is for; the default one where there is none."""
+    from cifar_core.settings.presets import find_preset
+    from cifar_core.tuning import SEARCH_PRESETS
+
+    if preset in SEARCH_PRESETS:
+        return str(SEARCH_PRESETS[preset].values["model"])
+    return find_preset(preset).model if preset else _SEARCH["model"].default
+
+
+def read_space(model: str, spaces: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """ "dropout=0:0.5" and "batch_size=64,128" as {"dropout": (0.0, 0.5), "batch_size": (64, 128)}.
+
+    Raises:
+        ConfigError: another form, an unknown setting, or values that it does not take.
+    """
+    known = train_settings(model)
+    return dict(_dimension(model, known, text) for text in spaces)
+
+
+def _dimension(model: str, known: dict[str, Setting], text: str) -> tuple[str, tuple[Any, ...]]:
+    name, equals, values = text.partition("=")
+    name = name.strip().replace("-", "_")
+    if not equals or not values:
+        raise ConfigError(f"--space must be NAME=LOW:HIGH or NAME=A,B,...; got {text!r}.")
+    if name not in known:
+        raise ConfigError(f"Unknown setting {name!r} for {model}; known are: {', '.join(sorted(known))}.")
+    parts = values.split(":") if ":" in values else values.split(",")
+    if ":" in values and (len(parts) != 2 or known[name].kind not in ("int", "float")):
+        raise ConfigError(f"LOW:HIGH is for numbers; {name} must be {known[name].allowed()}; got {values!r}.")
+    return name, tuple(read_value(known[name], part.strip()) for part in parts)
+
+
+def run_search(
+    config: SearchConfig | None,
+    search_id: str | None = None,
+    *,
+    store: RunStore | None,
+    dataset: Dataset | None,
+    isolation: Any,
+    as_json: bool,
+    guests: Guests | None = None,
+) -> int:
+    """Begin a search, or go on with one; print what came of it. The exit status."""
+    from cifar_core.store import RunState
+    from cifar_core.tuning import tune as carry_out
+    from cifar_core.tuning.space import trial_config
+
+    known = config if config is not None or store is None else store.get_search(str(search_id)).config
+    with stopping() as stop, reporting(as_json=as_json) as progress:
+        load_framework(trial_config(known) if known is not None else None)
+        result = carry_out(
+            config,
+            search_id=search_id,
+            store=store,
+            dataset=dataset,
+            isolation=isolation,
+            guests=guests,
+            progress=search_reporter(progress),
+            should_stop=stop.requested,
+        )
+    if as_json:
+        print_json(_document(result))
+    else:
+        _print(result)
+    if result.state is RunState.FINISHED:
+        return 0
+    hint = f"; go on with: {PROGRAM} resume {result.id}" if result.id else ""
+    click.echo(f"{PROGRAM}: stopped{hint}", err=True)
+    return stop.exit_status if stop.requested() else 1
+
+
+def _document(result: SearchResult) -> dict[str, Any]:
+    return {
+        "search": result.id,
+        "state": result.state,
+        "best_trial": result.best_trial,
+        "best_score": result.best_score,
+        "best_settings": result.best_config.flat() if result.best_config else None,
+        "run": run_document(result.run) if result.run else None,
+        "trials": records(result.trials),
+    }
+
+
+def _print(result: SearchResult) -> None:
+    name = f"search {result.id}" if result.id else "search (not stored)"
+    best = "" if result.best_score is None else f", best validation accuracy {percent(result.best_score)}"
+    click.echo(f"{name} {result.state}: {len(result.trials)} trials{best}")
+    if result.best_trial is not None:
+        trials = {row["trial_id"]: row for row in records(result.trials)}
+        print_pairs(trials[result.best_trial]["settings"])
+    if result.run is not None:
+        click.echo(summary(result.run))

@@ -1,0 +1,404 @@
+"""What a network is made of and what it costs: parameters, arithmetic, memory, layer by layer.
+
+`describe_architecture` builds the network with Keras and counts. `architecture` answers the same
+question from a file in the home folder, and asks a fresh process where the file is not there yet: so
+a page can show a network without ever importing Keras.
+
+How things are counted, for one image going forward:
+
+- a multiply-add is one multiplication and one addition; only convolutions, dense layers and attention
+  have them. Published "FLOPs" of networks are usually these, under another name.
+- FLOPs are two per multiply-add, one per added bias, and for the rest the operations per value of the
+  output as `ELEMENTWISE` and the pooling rules below say. A step of training costs about three times
+  as much: forward, and backward by values and by weights.
+- parameter memory is four bytes for each (float32, also under mixed precision, where the computation
+  alone is in 16 bits).
+- activation memory is what one image leaves behind in training for the way back: the outputs of all
+  layers that make new values, and of attention its inner ones, four bytes each (two under mixed
+  precision). A backend may keep somewhat more or less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from cifar_core.base import child, paths
+from cifar_core.errors import CifarLabError, ConfigError
+from cifar_core.models import model_config
+from cifar_core.models.base import ModelConfig
+
+if TYPE_CHECKING:
+    import keras
+
+BYTES_PER_VALUE = 4
+SUBPROCESS_SECONDS = 180
+
+# Operations per value of the output. Normalisation: a multiplication and an addition once its averages
+# are folded in (batch), and about five where they are taken from the input (layer).
+ELEMENTWISE = {
+    "Rescaling": 2,
+    "BatchNormalization": 2,
+    "LayerNormalization": 5,
+    "ReLU": 1,
+    "Activation": 1,
+    "Softmax": 1,
+    "Add": 1,
+    "Multiply": 1,
+}
+# Words in the names of hyperparameters that are a share of values dropped.
+RATES = ("dropout", "stochastic_depth")
+# Hyperparameters that no layer's existence or size depends on.
+WITHOUT_LAYERS = ("l2", "bn_momentum")
+# Layers that at inference hand their input on.
+FREE = ("InputLayer", "Flatten", "Reshape", "Dropout", "ZeroPadding2D")
+# Those whose output is the input itself, so that training keeps nothing more.
+SAME_VALUES = ("InputLayer", "Flatten", "Reshape")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: `output_shape` is without the batch; `connected_to` names where its input comes from."""
+
+    name: str
+    type: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+    flops: int
+    activations: int
+    connected_to: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network in numbers; the module's text says how each is counted."""
+
+    model: str
+    hyperparameters: dict[str, Any]
+    parameters: int
+    trainable_parameters: int
+    multiply_adds: int
+    flops: int
+    parameter_bytes: int
+    activation_bytes: int
+    layers: tuple[Layer, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The reverse of `to_dict`, also after a way through JSON.
+
+        Raises:
+            TypeError, KeyError: the values are not those of an Architecture.
+        """
+        layers = (
+            Layer(
+                **{
+                    **layer,
+                    "output_shape": tuple(layer["output_shape"]),
+                    "connected_to": tuple(layer["connected_to"]),
+                }
+            )
+            for layer in values["layers"]
+        )
+        return cls(**{**values, "layers": tuple(layers)})
+
+
+def describe_architecture(name: str, **hyperparameters: Any) -> Architecture:
+    """Build the network and count. Imports Keras, which takes seconds: pages call `architecture`.
+
+    Raises:
+        ConfigError: unknown model or hyperparameter, or a value out of range.
+    """
+    config = model_config(name)(**hyperparameters)
+    return count(name, config, config.build())
+
+
+def count(name: str, config: ModelConfig, network: keras.Model) -> Architecture:
+    """Count a network that is built already."""
+    layers = tuple(_layer(layer) for layer in network.layers)
+    parameters = network.count_params()
+    return Architecture(
+        model=name,
+        hyperparameters=config.model_dump(mode="json"),
+        parameters=parameters,
+        trainable_parameters=sum(math.prod(weight.shape) for weight in network.trainable_variables),
+        multiply_adds=sum(layer.multiply_adds for layer in layers),
+        flops=sum(layer.flops for layer in layers),
+        parameter_bytes=parameters * BYTES_PER_VALUE,
+        activation_bytes=sum(layer.activations for layer in layers) * BYTES_PER_VALUE,
+        layers=layers,
+    )
+
+
+def _layer(layer: keras.Layer) -> Layer:
+    kind = type(layer).__name__
+    shape = tuple(layer.output.shape[1:])
+    multiply_adds, others = _cost(layer, kind, math.prod(shape))
+    return Layer(
+        name=layer.name,
+        type=kind,
+        output_shape=shape,
+        parameters=layer.count_params(),
+        multiply_adds=multiply_adds,
+        flops=2 * multiply_adds + others,
+        activations=_activations(layer, kind, math.prod(shape)),
+        connected_to=_connections(layer),
+    )
+
+
+def _connections(layer: keras.Layer) -> tuple[str, ...]:
+    """Names of the layers whose outputs this one takes, each once, in order."""
+    import keras
+
+    if isinstance(layer, keras.layers.InputLayer):
+        return ()
+    sources = (tensor._keras_history.operation.name for tensor in keras.tree.flatten(layer.input))
+    return tuple(dict.fromkeys(sources))
+
+
+def _cost(layer: keras.Layer, kind: str, outputs: int) -> tuple[int, int]:
+    """(multiply-adds, other operations) of one image on its way through a layer."""
+    if kind in FREE:
+        return 0, 0
+    if kind in ELEMENTWISE:
+        return 0, ELEMENTWISE[kind] * outputs
+    if kind not in _COSTS:
+        raise CifarLabError(
+            f"The layer {layer.name!r} is of the type {kind}, whose operations nobody has said how to count: "
+            "add it to ELEMENTWISE, FREE or _COSTS in cifar_core/models/cost.py."
+        )
+    multiply_adds, others = _COSTS[kind](layer, outputs)
+    return multiply_adds, others + _bias_and_activation(layer, outputs)
+
+
+def _bias_and_activation(layer: keras.Layer, outputs: int) -> int:
+    """One operation per value for a bias, and one for an activation inside the layer."""
+    import keras
+
+    biased = getattr(layer, "use_bias", False) and not isinstance(layer, keras.layers.MultiHeadAttention)
+    activation = getattr(layer, "activation", None)
+    active = activation is not None and activation is not keras.activations.linear
+    return outputs * (int(biased) + int(active))
+
+
+def _convolution(layer: keras.layers.Conv2D, outputs: int) -> tuple[int, int]:
+    """Each output value takes a kernel's height x width x input channels (of its group)."""
+    per_value = math.prod(layer.kernel.shape[:-1])
+    return outputs * per_value, 0
+
+
+def _depthwise_convolution(layer: keras.layers.DepthwiseConv2D, outputs: int) -> tuple[int, int]:
+    """Each output value takes a kernel's height x width, of one channel."""
+    return outputs * math.prod(layer.kernel_size), 0
+
+
+def _dense(layer: keras.layers.Dense, outputs: int) -> tuple[int, int]:
+    return outputs * layer.kernel.shape[0], 0
+
+
+def _pooling(layer: keras.Layer, outputs: int) -> tuple[int, int]:
+    """A comparison or an addition for each value of the window."""
+    return 0, outputs * math.prod(layer.pool_size)
+
+
+def _global_pooling(layer: keras.Layer, outputs: int) -> tuple[int, int]:  # noqa: ARG001 - as the others
+    return 0, math.prod(layer.input.shape[1:])
+
+
+def _attention(layer: keras.layers.MultiHeadAttention, outputs: int) -> tuple[int, int]:
+    """Four projections; queries by keys and weights by values; softmax at three per weight."""
+    tokens, weights = layer.output.shape[1], _attention_weights(layer)
+    inner = layer.num_heads * layer.key_dim
+    projections = 4 * outputs * inner
+    products = 2 * weights * layer.key_dim
+    biases = tokens * 3 * inner + outputs if layer.use_bias else 0
+    return projections + products, 3 * weights + biases
+
+
+def _attention_weights(layer: keras.layers.MultiHeadAttention) -> int:
+    tokens = layer.output.shape[1]
+    return layer.num_heads * tokens * tokens
+
+
+_COSTS: dict[str, Callable[[Any, int], tuple[int, int]]] = {
+    "Conv2D": _convolution,
+    "DepthwiseConv2D": _depthwise_convolution,
+    "Dense": _dense,
+    "MultiHeadAttention": _attention,
+    "MaxPooling2D": _pooling,
+    "AveragePooling2D": _pooling,
+    "GlobalAveragePooling1D": _global_pooling,
+    "GlobalAveragePooling2D": _global_pooling,
+    "GlobalMaxPooling2D": _global_pooling,
+}
+
+
+def _activations(layer: keras.Layer, kind: str, outputs: int) -> int:
+    """Values of one image that training keeps for the way back."""
+    if kind in SAME_VALUES:
+        return 0
+    if kind == "MultiHeadAttention":
+        queries_keys_values_and_mix = 4 * layer.output.shape[1] * layer.num_heads * layer.key_dim
+        return outputs + queries_keys_values_and_mix + _attention_weights(layer)
+    return outputs
+
+
+def architecture(name: str, **hyperparameters: Any) -> Architecture:
+    """As `describe_architecture`, without importing Keras here: milliseconds where it was asked before.
+
+    The first question takes a process of its own and some ten seconds. Answers stand under
+    `cache/architectures` in the home folder, one file each, keyed by model, hyperparameters and the
+    sources that build and count, so that a new release asks anew.
+
+    Raises:
+        ConfigError: unknown model or hyperparameter, or a value out of range.
+        CifarLabError: the process could not build the network (too little memory, say).
+    """
+    config = model_config(name)(**hyperparameters)
+    file = _cache_file(name, config)
+    known = _read(file)
+    if known is not None:
+        return known
+    answer = _ask_process(name, config)
+    _remember(file, answer)
+    return answer
+
+
+def known_architecture(name: str, **hyperparameters: Any) -> Architecture | None:
+    """As `architecture` where it was asked before; None where it would have to start a process.
+
+    Raises:
+        ConfigError: unknown model or hyperparameter, or a value out of range.
+    """
+    return _read(_cache_file(name, model_config(name)(**hyperparameters)))
+
+
+def sizes_only(name: str, **hyperparameters: Any) -> dict[str, Any]:
+    """The hyperparameters with those that change no layer's size set to a common value.
+
+    Networks that differ in nothing but these have the same layers, so that one answer of
+    `architecture` serves them all. A rate of 0 stays 0: it leaves the layer out.
+    """
+    values = model_config(name)(**hyperparameters).model_dump()
+    declared = model_config(name).model_fields
+    for field, value in values.items():
+        if any(word in field for word in RATES) and value:
+            values[field] = 0.5
+        elif field in WITHOUT_LAYERS:
+            values[field] = declared[field].default
+    return values
+
+
+def _cache_file(name: str, config: ModelConfig) -> Path:
+    question = json.dumps([_sources_digest(), name, config.model_dump(mode="json")], sort_keys=True)
+    key = hashlib.sha256(question.encode()).hexdigest()[:16]
+    return paths.home() / "cache" / "architectures" / f"{name}-{key}.json"
+
+
+@functools.cache
+def _sources_digest() -> str:
+    here = Path(__file__)
+    sources = sorted(here.parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+
+
+def _read(file: Path) -> Architecture | None:
+    """What a cache file says, or None where there is none or it is damaged (it will be written anew)."""
+    try:
+        return Architecture.from_dict(json.loads(file.read_text("utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logging.getLogger(__name__).warning("Ignoring the damaged cache file %s: %s", file, error)
+        return None
+
+
+def _remember(file: Path, answer: Architecture) -> None:
+    """Write the cache file; where that fails (a read-only home), the answer still stands."""
+    try:
+        _write_atomically(file, json.dumps(answer.to_dict()))
+    except OSError as error:
+        logging.getLogger(__name__).warning("Cannot keep %s: %s", file, error)
+
+
+def _write_atomically(file: Path, text: str) -> None:
+    """Readers see the old file or the whole new one, and several writers do no harm to each other."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as part:
+        try:
+            part.write(text)
+            part.close()
+            os.replace(part.name, file)
+        except BaseException:
+            Path(part.name).unlink(missing_ok=True)
+            raise
+
+
+def _ask_process(name: str, config: ModelConfig) -> Architecture:
+    command = [sys.executable, "-m", "cifar_core.models.cost", name]
+    command += ["--hyperparameters", config.model_dump_json()]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env=_environment(),
+            timeout=SUBPROCESS_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CifarLabError(f"Building {name} took more than {SUBPROCESS_SECONDS} s; try again.") from None
+    if done.returncode:
+        last_words = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise CifarLabError(f"{name} could not be built (exit status {done.returncode}): {last_words}")
+    return Architecture.from_dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _environment() -> dict[str, str]:
+    """The process needs no GPU, few words, and this very package on its path."""
+    quiet = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return {**child.package_environment(), **quiet}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the description of one network as one line of JSON."""
+    parser = argparse.ArgumentParser(prog="python -m cifar_core.models.cost", description=main.__doc__)
+    parser.add_argument("model", help="name in the registry")
+    parser.add_argument("--hyperparameters", default="{}", help="JSON object; default: %(default)s")
+    options = parser.parse_args(arguments)
+    try:
+        described = describe_architecture(options.model, **_json_object(options.hyperparameters))
+    except CifarLabError as error:
+        parser.exit(error.exit_status, f"{error}\n")
+    print(json.dumps(described.to_dict()))
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"--hyperparameters must be a JSON object; got {text!r} ({error}).") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f'--hyperparameters must be a JSON object, such as {{"l2": 0.001}}; got {text!r}.')
+    return values
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""One colour per model, one dash per variant, on every page and plot.
+
+The colours were searched for, not picked: each has a contrast of 3:1 or more (WCAG 2.1, for
+graphics) on the light and on the dark background, and any two stay apart for people with normal
+colour vision, protanopia and deuteranopia (simulated by G. Machado et al., 2009). A new model gets
+a colour from its name, readable on both backgrounds, until somebody gives it one here.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import functools
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from cifar_core.base.labels import NUM_CLASSES
+
+LIGHT_BACKGROUND = "#ffffff"
+DARK_BACKGROUND = "#0e1117"
+
+MODEL_COLOURS: dict[str, str] = {
+    "base_cnn": "#56675f",
+    "alexnet": "#ff5603",
+    "resnet18": "#0095ff",
+    "mobilenet": "#1ea569",
+    "resnet9": "#4147fa",
+    "wrn28_10": "#c60f00",
+    "efficientnet_b0": "#9e2eaf",
+    "vit": "#907db2",
+}
+VARIANT_DASHES: dict[str, str] = {"baseline": "dash", "tuned": "solid", "custom": "dot"}
+VARIANT_SYMBOLS: dict[str, str] = {"baseline": "circle-open", "tuned": "circle", "custom": "diamond"}
+REFERENCE_DASH = "longdashdot"
+
+CLASS_COLOURS: tuple[str, ...] = (
+    "#7788d3",
+    "#c90d1e",
+    "#719668",
+    "#d27015",
+    "#837184",
+    "#6b42dd",
+    "#347047",
+    "#fc0faf",
+    "#9b64fd",
+    "#ad1aa5",
+)
+"""In the order of the classes; always with a name or a symbol beside it, since ten are many."""
+
+NEUTRAL = "#808080"
+"""Grey for grids, zero lines and captions: 3.9:1 on white, 4.8:1 on the dark background."""
+GOOD, BAD = "#0095ff", "#ff5603"
+"""For gains and losses: blue and orange, which colour-blind people tell apart; never green and red."""
+
+_FALLBACK_LUMINANCE = 0.19  # the same contrast on both backgrounds, about 4.3:1
+
+
+def model_colour(model: str) -> str:
+    """Colour of a model as #rrggbb, the same in every process and session."""
+    return MODEL_COLOURS.get(model) or _colour_of_name(model)
+
+
+def class_colour(label: int) -> str:
+    """Colour of a class by its label 0..9."""
+    return CLASS_COLOURS[label % NUM_CLASSES]
+
+
+def variant_dash(variant: str) -> str:
+    """Plotly dash of a variant: baseline dashed, tuned solid, anything else dotted."""
+    return VARIANT_DASHES.get(variant, VARIANT_DASHES["custom"])
+
+
+def variant_symbol(variant: str) -> str:
+    """Plotly marker of a variant."""
+    return VARIANT_SYMBOLS.get(variant, VARIANT_SYMBOLS["custom"])
+
+
+def faded(colour: str, opacity: float) -> str:
+    """#rrggbb with an opacity in 0..1, as Plotly and CSS take it: rgba(...)."""
+    red, green, blue = _bytes(colour)
+    return f"rgba({red}, {green}, {blue}, {opacity:g})"
+
+
+def contrast(first: str, second: str) -> float:
+    """Contrast ratio of two colours, 1 to 21 (WCAG 2.1)."""
+    bright, dark = sorted((_luminance(first), _luminance(second)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+@functools.cache
+def _colour_of_name(model: str) -> str:
+    """A hue from the name's checksum, at the lightness that gives the wanted luminance."""
+    hue = (zlib.crc32(model.encode()) % 360) / 360
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        if _luminance(_hex(colorsys.hls_to_rgb(hue, middle, 0.65))) < _FALLBACK_LUMINANCE:
+            low = middle
+        else:
+            high = middle
+    return _hex(colorsys.hls_to_rgb(hue, high, 0.65))
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance, 0 to 1, of #rrggbb in sRGB (WCAG 2.1)."""
+    channel = np.array(_bytes(colour)) / 255
+    linear = np.where(channel <= 0.04045, channel / 12.92, ((channel + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+def _bytes(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def _hex(channels: Iterable[float]) -> str:
+    return "#" + "".join(f"{round(255 * channel):02x}" for channel in channels)

@@ -1,0 +1,1 @@
+"""A trained network at work: predictions, images from anywhere, export to other formats."""

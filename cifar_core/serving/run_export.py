@@ -1,0 +1,263 @@
+"""A run's network as a file for elsewhere, verified on the run's own images and written down.
+
+What a file for download is made for waits in a cache, `<home>/cache/exports`, and not among the run's
+files: it can be made again at any time, so no backup and no packed run needs to carry it. The cache is
+kept below `MOST_BYTES`; what was made longest ago goes first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, TextIO
+
+import numpy as np
+
+from cifar_core.analysis.neighbours import MODEL_FILE
+from cifar_core.base import paths
+from cifar_core.data import Dataset, load_dataset
+from cifar_core.data.dataset import stratified
+from cifar_core.errors import CifarLabError, ConfigError, DataError
+from cifar_core.serving.formats import DRAWN, ExportResult, check_format, default_name, export_model
+from cifar_core.settings.compute import prepare
+from cifar_core.settings.config import TrainConfig
+from cifar_core.store import RunRecord, RunStore
+from cifar_core.store.artifacts import whole_file
+
+TEST_IMAGES = 1000
+"""On how many test images a file is verified, if nobody says otherwise."""
+CALIBRATION_IMAGES = 200
+MOST_BYTES = 1_000_000_000
+"""Of the cache; ten of the study's largest network."""
+
+Tell = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What a file is verified on and, for int8, set up with. `images` None: there is no dataset."""
+
+    name: str = DRAWN
+    images: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    calibration: np.ndarray | None = None
+
+
+def export_run(
+    store: RunStore,
+    run_id: str,
+    format: str,  # noqa: A002 - the word of `export_model`
+    destination: str | os.PathLike[str],
+    *,
+    quantize: str | None = None,
+    test_images: int = TEST_IMAGES,
+    overwrite: bool = False,
+    tell: Tell = lambda _share, _text: None,
+) -> ExportResult:
+    """Export a run's network, verify the file on the run's test images, and record the figures.
+
+    The test images are those that the run was tested on, or a sample of them, drawn by the run's seed
+    with every class in proportion. int8 is set up with images of the run's training split alone. Where
+    the dataset is not on this machine the file is verified on drawn pictures; the record says so.
+
+    Args:
+        store: where the run is, and where the figures go (`RunStore.exports` reads them).
+        run_id: its id, or the beginning of it.
+        format: "keras", "saved_model", "tflite" or "onnx".
+        destination: as for `export_model`.
+        quantize: as for `export_model`.
+        test_images: how many; all of them where there are not more.
+        overwrite: replace what is at `destination`.
+        tell: told the share that is done (0..1) and what comes next.
+
+    Raises:
+        RunNotFoundError: no such run, or it has no trained network.
+        DataError: int8, and the dataset is not on this machine.
+        ConfigError, ExportError: as `export_model`; nothing was written or recorded.
+    """
+    check_format(format, quantize)
+    if test_images < 1:
+        raise ConfigError(f"test_images must be a whole number from 1; got {test_images!r}.")
+    record = store.get(run_id)
+    model = store.artifact(record.id, MODEL_FILE)
+    tell(0.0, "reading the test images")
+    evidence = _evidence(record, test_images, needed=quantize == "int8")
+    result = export_model(
+        model,
+        format,  # type: ignore[arg-type]
+        destination,
+        quantize=quantize,  # type: ignore[arg-type]
+        calibration=evidence.calibration,
+        images=evidence.images,
+        labels=evidence.labels,
+        images_name=evidence.name,
+        overwrite=overwrite,
+        tell=tell,
+    )
+    figures = asdict(result)
+    del figures["path"]
+    store.record_export(record.id, **figures)
+    return result
+
+
+def make_download(
+    store: RunStore,
+    run_id: str,
+    format: str,  # noqa: A002
+    quantize: str | None,
+    tell: Tell = lambda _share, _text: None,
+) -> Path:
+    """Export a run into the cache as one file (a SavedModel as a zip), and keep the cache small.
+
+    Raises:
+        As `export_run`; StoreError: the disk is full.
+    """
+    store.sweep(run_id)  # what an export that was cancelled has left
+    target = download_path(run_id, format, quantize)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with store.scratch(run_id) as folder:
+        made = folder / default_name(run_id, format, quantize)
+        export_run(store, run_id, format, made, quantize=quantize, tell=tell)
+        tell(0.98, "putting it in its place")
+        with whole_file(target) as stream:
+            _write_one_file(made, stream)
+    sweep_downloads(store, keep=target)
+    return target
+
+
+def download_path(run_id: str, format: str, quantize: str | None) -> Path:  # noqa: A002
+    """Where the cache has this file, whether it is there or not."""
+    name = default_name(run_id, format, quantize)
+    return _cache() / (f"{name}.zip" if format == "saved_model" else name)
+
+
+def settings_if_known(record: RunRecord) -> TrainConfig | None:
+    """None for settings of another release: a network can be exported without them."""
+    try:
+        return record.config
+    except ConfigError:
+        return None
+
+
+def sweep_downloads(store: RunStore, keep: Path | None = None) -> list[Path]:
+    """Remove from the cache what belongs to no run any more, and the oldest of what is too much.
+
+    Args:
+        keep: this one stays, however large.
+
+    Returns:
+        What was removed.
+    """
+    files = [file for file in _cache().glob("*") if file.is_file() and not file.name.startswith(".")]
+    files.sort(key=lambda file: (file == keep, file.stat().st_mtime), reverse=True)
+    known, swept, total = set(store.runs()["id"]), [], 0
+    for file in files:
+        total += file.stat().st_size
+        orphan = not any(file.name.startswith((f"{run_id}.", f"{run_id}-")) for run_id in known)
+        if file != keep and (orphan or total > MOST_BYTES):
+            total -= file.stat().st_size
+            file.unlink(missing_ok=True)
+            swept.append(file)
+    return swept
+
+
+def _cache() -> Path:
+    return paths.home() / "cache" / "exports"
+
+
+def _evidence(record: RunRecord, count: int, *, needed: bool) -> _Evidence:
+    """Of the run's own dataset; where that can't be had, nothing, unless it is `needed`."""
+    try:
+        config = record.config
+        whole = load_dataset(config.dataset)
+        data = whole.limited(config.train_limit, config.test_limit, config.seed)
+    except (DataError, ConfigError):
+        if needed:
+            raise
+        return _Evidence()
+    chosen: slice | np.ndarray = slice(None)
+    if count < len(data.y_test):
+        chosen = stratified(data.y_test, count, config.seed)
+    same = record.fingerprint in (None, whole.fingerprint)
+    return _Evidence(
+        f"{whole.name} test" + ("" if same else ", another copy than the run's"),
+        data.x_test[chosen],
+        data.y_test[chosen],
+        _calibration(record, data),
+    )
+
+
+def _calibration(record: RunRecord, data: Dataset) -> np.ndarray:
+    """Images that the run learned from: never any of its validation part."""
+    trained = np.arange(len(data.y_train))
+    if record.config.protocol != "test-selected":  # that one has no validation part
+        trained, _ = data.split(record.config.validation_fraction, record.config.seed)
+    count = min(CALIBRATION_IMAGES, len(trained))
+    return data.x_train[trained[stratified(data.y_train[trained], count, record.config.seed)]]
+
+
+def _write_one_file(made: Path, stream: IO[bytes]) -> None:
+    if made.is_file():
+        with made.open("rb") as source:
+            shutil.copyfileobj(source, stream)
+        return
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(made.rglob("*")):
+            archive.write(file, Path(made.name) / file.relative_to(made))
+
+
+@contextmanager
+def _only_ours() -> Iterator[TextIO]:
+    """The real stdout, while whatever else is printed (native code does) goes nowhere: who reads ours
+    expects JSON, and one line on stderr."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(place) for place in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for place in (1, 2):
+            os.dup2(nowhere, place)
+        with os.fdopen(os.dup(kept[0]), "w") as ours:
+            yield ours
+    finally:
+        for place, was in zip((1, 2), kept, strict=True):
+            os.dup2(was, place)
+        for handle in (*kept, nowhere):
+            os.close(handle)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Export a run of the home's store for download; each line on stdout is [share done, what comes next]."""
+    parser = argparse.ArgumentParser(prog="python -m cifar_core.serving.run_export", description=main.__doc__)
+    parser.add_argument("run")
+    parser.add_argument("format")
+    parser.add_argument("quantize", nargs="?")
+    chosen = parser.parse_args(arguments)
+    try:
+        check_format(chosen.format, chosen.quantize)
+        with RunStore() as store, _only_ours() as ours:
+            record = store.get(chosen.run)
+            config = settings_if_known(record)
+            if config is not None:
+                prepare(config)
+
+            def tell(share: float, text: str) -> None:
+                print(json.dumps([share, text]), file=ours, flush=True)
+
+            make_download(store, record.id, chosen.format, chosen.quantize, tell)
+    except CifarLabError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Runs on the move: packs of runs and backups of a whole store."""

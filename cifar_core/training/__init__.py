@@ -1,0 +1,1 @@
+"""Train a network: load, build, fit, test once, record."""

@@ -1,0 +1,157 @@
+"""Everything random about an epoch, drawn in NumPy before the epoch starts.
+
+The order of the images and the parameters of every transform depend on the seed and the number of
+the epoch alone: a resumed run, another backend and another precision see the same draws. Each
+transform has a stream of random numbers of its own, so that switching one on leaves the draws of
+the others as they were.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cifar_core.base.labels import IMAGE_SHAPE
+from cifar_core.settings.config import TrainConfig
+from cifar_core.training.augmentation import randaugment
+from cifar_core.training.augmentation.geometry import affine_matrices, scaling_and_rotation
+
+SIDE = IMAGE_SHAPE[0]
+Parameters = dict[str, np.ndarray]
+
+_PLAN = 0x0A06
+"""Keeps these streams apart from other uses of (seed, epoch)."""
+
+_STREAMS = ("affine", "flip", "crop", "cutout", "mix", "randaugment")
+
+
+def epoch_plan(config: TrainConfig, n: int, epoch: int) -> tuple[np.ndarray, Parameters]:
+    """Order and parameters of one epoch.
+
+    Args:
+        config: `seed`, `batch_size` and the augmentation settings are read.
+        n: number of training images.
+        epoch: counted from 0 over the whole run, whatever was resumed.
+
+    Returns:
+        order: int32 (n,), a permutation; batch i takes `order[i * batch_size:][:batch_size]`.
+        parameters: as `sample_parameters` gives them, in the order of the epoch.
+    """
+    order, parameters = np.random.default_rng((config.seed, epoch, _PLAN)).spawn(2)
+    return order.permutation(n).astype("int32"), sample_parameters(config, parameters, n, config.batch_size)
+
+
+def sample_parameters(
+    config: TrainConfig, rng: np.random.Generator, n: int, batch_size: int
+) -> dict[str, np.ndarray]:
+    """Parameters of n augmented images, seen in batches of `batch_size` (the last may be smaller).
+
+    Only what the settings switch on is there; every array has leading dimension n:
+
+    - affine: float32 (n, 6), row-major 2x3 matrix from output (column, row) to input pixels
+    - flip: bool (n,), where no affine transform is on (else the matrix mirrors)
+    - crop: int32 (n, 2), window's offset (rows, columns) from the middle, -padding..padding
+    - colour_op, colour_amount: int32 and float32 (n, randaugment_ops), see `randaugment`
+    - cutout: int32 (n, 2), top row and left column of the square, may be outside the image
+    - partner: int32 (n,), place of the other image in the same batch
+    - blend: float32 (n,), mixup's share of the image itself; 1 in a batch that cutmix takes
+    - box: int32 (n, 4), cutmix's top, bottom, left, right; empty in a batch that mixup takes
+    - share: float32 (n,), share of the image's own label
+    """
+    streams = dict(zip(_STREAMS, rng.spawn(len(_STREAMS)), strict=True))
+    return {
+        **_geometry(config, streams, n),
+        **_crop(config, streams["crop"], n),
+        **_cutout(config, streams["cutout"], n),
+        **_mix(config, streams["mix"], n, batch_size),
+    }
+
+
+def geometric_draws(config: TrainConfig, rng: np.random.Generator, n: int) -> Parameters:
+    """The study's rotation, shifts and zoom as ImageDataGenerator draws them; float64 (n,) each.
+
+    theta in degrees, tx and ty in pixels, zx and zy factors on output coordinates (below 1
+    enlarges the picture), all uniform and independent.
+    """
+
+    def uniform(middle: float, reach: float) -> np.ndarray:
+        return rng.uniform(middle - reach, middle + reach, n)
+
+    return {
+        "theta": uniform(0, config.rotation),
+        "tx": uniform(0, config.shift * SIDE),
+        "ty": uniform(0, config.shift * SIDE),
+        "zx": uniform(1, config.zoom),
+        "zy": uniform(1, config.zoom),
+    }
+
+
+def _geometry(config: TrainConfig, streams: dict[str, np.random.Generator], n: int) -> Parameters:
+    flip = streams["flip"].random(n) < 0.5 if config.flip else None
+    study = bool(config.rotation or config.shift or config.zoom)
+    if not study and not config.randaugment_ops:
+        return {} if flip is None else {"flip": flip}
+    matrices, colours = [], {}
+    if study:
+        matrices.append(scaling_and_rotation(**geometric_draws(config, streams["affine"], n)))
+    if config.randaugment_ops:
+        moves, colours = randaugment.sample(
+            streams["randaugment"], n, config.randaugment_ops, config.randaugment_magnitude
+        )
+        matrices += moves
+    return {"affine": affine_matrices(matrices, flip), **colours}
+
+
+def _crop(config: TrainConfig, rng: np.random.Generator, n: int) -> Parameters:
+    reach = config.crop_padding
+    return {"crop": rng.integers(-reach, reach, (n, 2), "int32", endpoint=True)} if reach else {}
+
+
+def _cutout(config: TrainConfig, rng: np.random.Generator, n: int) -> Parameters:
+    if not config.cutout:
+        return {}
+    centre = rng.integers(0, SIDE, (n, 2), "int32")
+    return {"cutout": centre - np.int32(config.cutout // 2)}
+
+
+def _mix(config: TrainConfig, rng: np.random.Generator, n: int, batch_size: int) -> Parameters:
+    if not (config.mixup or config.cutmix):
+        return {}
+    batches = -(-n // batch_size)
+    chooser, blender, boxer, partner = rng.spawn(4)
+    by_box = chooser.random(batches) < 0.5 if config.mixup and config.cutmix else bool(config.cutmix)
+    by_box = np.broadcast_to(by_box, batches)
+    parameters = {"partner": _partners(partner, n, batch_size)}
+    share = np.ones(batches)
+    if config.mixup:
+        share = np.where(by_box, 1, blender.beta(config.mixup, config.mixup, batches))
+        parameters["blend"] = _per_image(share.astype("float32"), n, batch_size)
+    if config.cutmix:
+        box = np.where(by_box[:, None], _boxes(boxer, config.cutmix, batches), 0).astype("int32")
+        parameters["box"] = _per_image(box, n, batch_size)
+        area = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2])
+        share = np.where(by_box, 1 - area / SIDE**2, share)
+    parameters["share"] = _per_image(share.astype("float32"), n, batch_size)
+    return parameters
+
+
+def _boxes(rng: np.random.Generator, alpha: float, batches: int) -> np.ndarray:
+    """Cutmix's rectangles, (batches, 4): area 1 - Beta(alpha, alpha) of the image, then clipped."""
+    side = SIDE * np.sqrt(1 - rng.beta(alpha, alpha, batches))
+    centre = rng.integers(0, SIDE, (batches, 2))
+    low = np.clip(centre - side[:, None].astype(int) // 2, 0, SIDE)
+    high = np.clip(centre + side[:, None].astype(int) // 2, 0, SIDE)
+    return np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=1)
+
+
+def _partners(rng: np.random.Generator, n: int, batch_size: int) -> np.ndarray:
+    """For each image a place in its own batch: one random permutation per batch."""
+    keys = np.full(
+        -(-n // batch_size) * batch_size, 2.0
+    )  # above all draws: places that are not there sort last
+    keys[:n] = rng.random(n)
+    return np.argsort(keys.reshape(-1, batch_size), axis=1).astype("int32").ravel()[:n]
+
+
+def _per_image(values: np.ndarray, n: int, batch_size: int) -> np.ndarray:
+    """Repeat what was drawn per batch for each image of it."""
+    return np.repeat(values, batch_size, axis=0)[:n]

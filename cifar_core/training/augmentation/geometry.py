@@ -1,0 +1,138 @@
+"""Moving pixels: every rotation, shift, zoom, shear and mirroring of an image in one resampling.
+
+Matrices act on homogeneous (column, row, 1) coordinates whose origin is the middle of the image,
+and lead from a pixel of the output to the place in the input where it is read.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cifar_core.base.labels import IMAGE_SHAPE
+from cifar_core.training.augmentation.arrays import NUMPY, Array
+
+SIDE = IMAGE_SHAPE[0]
+CENTRE = (SIDE - 1) / 2
+
+
+def scaling_and_rotation(
+    theta: np.ndarray, tx: np.ndarray, ty: np.ndarray, zx: np.ndarray, zy: np.ndarray
+) -> np.ndarray:
+    """The matrix of `ImageDataGenerator.apply_transform`: rotation · shift · zoom. (n, 3, 3).
+
+    Args (each (n,)): theta in degrees, tx and ty in pixels, zx and zy factors.
+    """
+    cos, sin = np.cos(np.deg2rad(theta)), np.sin(np.deg2rad(theta))
+    return matrix(zx * cos, -zy * sin, tx * cos - ty * sin, zx * sin, zy * cos, tx * sin + ty * cos)
+
+
+def matrix(*elements: np.ndarray | float) -> np.ndarray:
+    """(n, 3, 3) from the six elements of its upper two rows, each (n,) or a number."""
+    rows = np.stack(np.broadcast_arrays(*elements), axis=-1).reshape(-1, 2, 3)
+    last = np.broadcast_to([0.0, 0.0, 1.0], (len(rows), 1, 3))
+    return np.concatenate([rows, last], axis=1)
+
+
+def affine_matrices(matrices: list[np.ndarray], flip: np.ndarray | None) -> np.ndarray:
+    """Compose what is done first, second, ... and a final mirroring: float32 (n, 6) in pixels.
+
+    Args:
+        matrices: at least one, (n, 3, 3) each, about the middle of the image.
+        flip: bool (n,), or None.
+    """
+    whole = matrices[0]
+    for each in matrices[1:]:
+        whole = whole @ each
+    if flip is not None:
+        whole = whole * np.where(flip[:, None, None], [-1.0, 1.0, 1.0], 1.0)
+    from_middle = matrix(1, 0, CENTRE, 0, 1, CENTRE)
+    to_middle = matrix(1, 0, -CENTRE, 0, 1, -CENTRE)
+    return (from_middle @ whole @ to_middle)[:, :2].reshape(-1, 6).astype("float32")
+
+
+def has_native_kernel(ops: Array) -> bool:
+    """Whether TensorFlow, not compiling, runs: then `resample_natively` is quickest."""
+    if ops is NUMPY:
+        return False
+    import keras
+
+    return keras.backend.backend() == "tensorflow"
+
+
+def resample_natively(images: Array, affine: Array, fill: str, ops: Array) -> Array:
+    """`resample_by_take` in one kernel of TensorFlow's, which XLA does not know."""
+    transform = ops.concatenate([affine, ops.zeros_like(affine[:, :2])], axis=1)
+    return ops.image.affine_transform(images, transform, "bilinear", fill, 0.0)
+
+
+def resample_by_take(images: Array, affine: Array, fill: str, ops: Array) -> Array:
+    """Read each image through its matrix, bilinearly.
+
+    Args:
+        images: float32 (B, 32, 32, 3).
+        affine: float32 (B, 6).
+        fill: beyond the border "nearest" repeats the edge, "reflect" mirrors (d c b a | a b c d),
+            "constant" is black.
+        ops: `keras.ops` or NUMPY.
+
+    Returns:
+        float32 (B, 32, 32, 3).
+    """
+    line = ops.arange(SIDE, dtype="float32")
+    a = [affine[:, i, None, None] for i in range(6)]
+    column = a[0] * line[None, None, :] + a[1] * line[None, :, None] + a[2]
+    row = a[3] * line[None, None, :] + a[4] * line[None, :, None] + a[5]
+    columns, rows = _taps(column, fill, ops), _taps(row, fill, ops)
+    pixels = ops.reshape(images, (-1, 3))
+    first = ops.arange(ops.shape(images)[0], dtype="int32")[:, None, None] * SIDE**2
+    total = 0.0
+    for r, r_weight in rows:
+        for c, c_weight in columns:
+            total = total + ops.take(pixels, first + r * SIDE + c, axis=0) * (r_weight * c_weight)[..., None]
+    return total
+
+
+def _taps(at: Array, fill: str, ops: Array) -> list[tuple[Array, Array]]:
+    """The two (index int32, weight float32) that a coordinate lies between, along one axis."""
+    if fill == "reflect":
+        at = ops.abs(ops.mod(at + 0.5 + SIDE, 2.0 * SIDE) - SIDE) - 0.5
+    if fill != "constant":
+        at = ops.clip(at, 0.0, SIDE - 1.0)
+    low = ops.floor(at)
+    part = at - low
+    return [_tap(low, 1.0 - part, fill, ops), _tap(low + 1.0, part, fill, ops)]
+
+
+def _tap(index: Array, weight: Array, fill: str, ops: Array) -> tuple[Array, Array]:
+    inside = ops.clip(index, 0.0, SIDE - 1.0)
+    if fill == "constant":
+        weight = weight * ops.cast(index == inside, "float32")
+    return ops.cast(inside, "int32"), weight
+
+
+def mirror(images: Array, flip: Array, ops: Array) -> Array:
+    """Mirror left and right where flip (B,) is true."""
+    return ops.where(flip[:, None, None, None], images[:, :, ::-1, :], images)
+
+
+def window(images: Array, crop: Array, flip: Array | None, ops: Array) -> Array:
+    """Mirror, pad by mirroring (d c b a | a b c d) and cut a window: one gather, type kept.
+
+    Args:
+        images: (B, 32, 32, 3).
+        crop: int32 (B, 2), offset (rows, columns) of the window from the middle, at most 32.
+        flip: bool (B,), or None.
+    """
+    line = ops.arange(SIDE, dtype="int32")[None, :]
+    rows = _reflected(line + crop[:, :1], ops)
+    columns = _reflected(line + crop[:, 1:], ops)
+    if flip is not None:
+        columns = ops.where(flip[:, None], SIDE - 1 - columns, columns)
+    first = ops.arange(ops.shape(images)[0], dtype="int32")[:, None, None] * SIDE**2
+    place = first + rows[:, :, None] * SIDE + columns[:, None, :]
+    return ops.take(ops.reshape(images, (-1, 3)), place, axis=0)
+
+
+def _reflected(index: Array, ops: Array) -> Array:
+    index = ops.where(index < 0, -1 - index, index)
+    return ops.where(index >= SIDE, 2 * SIDE - 1 - index, index)

@@ -1,0 +1,183 @@
+"""RandAugment (E. D. Cubuk, B. Zoph, J. Shlens, Q. V. Le, "RandAugment: Practical automated data
+augmentation with a reduced search space", 2020, https://arxiv.org/abs/1909.13719): each image gets
+a number of operations, drawn uniformly with replacement out of fourteen, all at one strength.
+
+Ranges are AutoAugment's for CIFAR-10, at magnitude 1. What differs from the paper: operations that
+move pixels are folded into the one affine resampling and so come before those that change colours
+and fill by the `fill` setting instead of grey; they interpolate; nothing is rounded to whole grey
+levels in between, except where the operation itself is one on whole levels (posterize, equalize).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cifar_core.training.augmentation.arrays import Array
+from cifar_core.training.augmentation.geometry import SIDE, matrix
+
+GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+COLOURS = (
+    "brightness",
+    "color",
+    "contrast",
+    "sharpness",
+    "posterize",
+    "solarize",
+    "autocontrast",
+    "equalize",
+)
+OPERATIONS = ("identity", *COLOURS, *GEOMETRIC)
+"""In the order of their numbers; `colour_op` is 0 where an image's colours are left alone."""
+
+_GREATEST = {"rotate": 30.0, "shear_x": 0.3, "shear_y": 0.3, "translate_x": 10.0, "translate_y": 10.0}
+"""Degrees; columns per row and rows per column; pixels."""
+
+_GREY = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in a pixel's lightness (ITU-R 601-2, as Pillow)."""
+
+
+def sample(
+    rng: np.random.Generator, n: int, count: int, magnitude: float
+) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """Operations of n images.
+
+    Returns:
+        moves: `count` arrays (n, 3, 3), the identity where the operation moves nothing.
+        colours: colour_op int32 (n, count), numbers of OPERATIONS; colour_amount float32
+            (n, count), what `recolour` needs: a factor, bits, a threshold or nothing.
+    """
+    operation = rng.integers(0, len(OPERATIONS), (n, count))
+    sign = rng.choice([-1.0, 1.0], (n, count))
+    moves = [_move(operation[:, i], sign[:, i] * magnitude) for i in range(count)]
+    colour = np.where(operation <= len(COLOURS), operation, 0)
+    amount = _amount(colour, sign, magnitude)
+    return moves, {"colour_op": colour.astype("int32"), "colour_amount": amount.astype("float32")}
+
+
+def _move(operation: np.ndarray, strength: np.ndarray) -> np.ndarray:
+    at = {
+        name: np.where(operation == OPERATIONS.index(name), strength * _GREATEST[name], 0.0)
+        for name in GEOMETRIC
+    }
+    cos, sin = np.cos(np.deg2rad(at["rotate"])), np.sin(np.deg2rad(at["rotate"]))
+    # An image has one of the operations at a time: the sum holds whichever it is.
+    return matrix(cos, at["shear_x"] - sin, at["translate_x"], at["shear_y"] + sin, cos, at["translate_y"])
+
+
+def _amount(colour: np.ndarray, sign: np.ndarray, magnitude: float) -> np.ndarray:
+    amounts = {
+        "posterize": 8 - np.round(4 * magnitude),
+        "solarize": 256 * (1 - magnitude),
+    }
+    factor = 1 + 0.9 * magnitude * sign
+    names = ("identity", *COLOURS)
+    return np.select(
+        [colour == names.index(name) for name in amounts],
+        [np.full(colour.shape, value) for value in amounts.values()],
+        factor,
+    )
+
+
+def recolour(images: Array, colour_op: Array, colour_amount: Array, ops: Array) -> Array:
+    """Apply the operations that change colours, one after another.
+
+    Args:
+        images: float32 (B, 32, 32, 3) in 0..255.
+        colour_op: (B, count) as `sample` gives it: which operation.
+        colour_amount: (B, count), how much of it.
+
+    Returns:
+        float32 (B, 32, 32, 3) in 0..255.
+    """
+    for i in range(colour_op.shape[1]):
+        images = _one(images, colour_op[:, i, None, None, None], colour_amount[:, i, None, None, None], ops)
+    return images
+
+
+def _one(images: Array, operation: Array, amount: Array, ops: Array) -> Array:
+    changed = images
+    for number, name in enumerate(COLOURS, start=1):
+        changed = ops.where(operation == number, _FUNCTIONS[name](images, amount, ops), changed)
+    return ops.clip(changed, 0.0, 255.0)
+
+
+def brightness(images: Array, factor: Array, _: Array) -> Array:
+    return images * factor
+
+
+def color(images: Array, factor: Array, _: Array) -> Array:
+    grey = _lightness(images)
+    return grey + (images - grey) * factor
+
+
+def contrast(images: Array, factor: Array, ops: Array) -> Array:
+    mean = ops.mean(_lightness(images), axis=(1, 2), keepdims=True)
+    return mean + (images - mean) * factor
+
+
+def sharpness(images: Array, factor: Array, ops: Array) -> Array:
+    """Away from or towards a smoothed image, Pillow's 3x3 (1 1 1, 1 5 1, 1 1 1) / 13; border kept."""
+    inner = images[:, 1:-1, 1:-1]
+    rows = images[:, :-2] + images[:, 1:-1] + images[:, 2:]
+    around = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
+    smooth = (around + 4.0 * inner) / 13.0
+    sharpened = ops.pad(smooth - inner, [[0, 0], [1, 1], [1, 1], [0, 0]])
+    return images + sharpened * (1.0 - factor)
+
+
+def posterize(images: Array, bits: Array, ops: Array) -> Array:
+    """Keep the upper bits of each whole grey level."""
+    step = ops.power(2.0, 8.0 - ops.clip(bits, 0.0, 8.0))  # other operations' amounts pass here too
+    return ops.floor(images / step) * step
+
+
+def solarize(images: Array, threshold: Array, ops: Array) -> Array:
+    return ops.where(images >= threshold, 255.0 - images, images)
+
+
+def autocontrast(images: Array, _: Array, ops: Array) -> Array:
+    """Stretch each channel to 0..255; a channel of one level stays."""
+    low = ops.min(images, axis=(1, 2), keepdims=True)
+    high = ops.max(images, axis=(1, 2), keepdims=True)
+    reach = high - low
+    stretched = (images - low) * (255.0 / ops.maximum(reach, 1e-3))
+    return ops.where(reach > 0.5, stretched, images)
+
+
+def equalize(images: Array, _: Array, ops: Array) -> Array:
+    """Spread each channel's grey levels evenly, as Pillow's `ImageOps.equalize`."""
+    level = ops.cast(ops.clip(ops.round(images), 0.0, 255.0), "int32")
+    channels = ops.shape(images)[0] * 3
+    channel = ops.reshape(ops.arange(channels, dtype="int32"), (-1, 1, 1, 3))
+    place = ops.reshape(channel * 256 + level, (-1,))
+    counts = ops.segment_sum(ops.ones_like(place), place, channels * 256)
+    lookup = ops.reshape(_equalizing(ops.reshape(counts, (-1, 256)), ops), (-1,))
+    return ops.cast(ops.reshape(ops.take(lookup, place, axis=0), (-1, SIDE, SIDE, 3)), "float32")
+
+
+def _equalizing(counts: Array, ops: Array) -> Array:
+    """New level of each level: int32 (channels, 256) from histograms of that shape."""
+    until = ops.cumsum(counts, axis=1)
+    before = until - counts
+    # All pixels but those of the brightest level there is, which everything is counted up to.
+    rest = ops.max(ops.where(counts > 0, before, 0), axis=1, keepdims=True)
+    step = rest // 255
+    spread = (step // 2 + before) // ops.maximum(step, 1)
+    return ops.where(step > 0, ops.clip(spread, 0, 255), ops.arange(256, dtype="int32")[None, :])
+
+
+def _lightness(images: Array) -> Array:
+    red, green, blue = _GREY
+    return images[..., :1] * red + images[..., 1:2] * green + images[..., 2:] * blue
+
+
+_FUNCTIONS = {
+    "brightness": brightness,
+    "color": color,
+    "contrast": contrast,
+    "sharpness": sharpness,
+    "posterize": posterize,
+    "solarize": solarize,
+    "autocontrast": autocontrast,
+    "equalize": equalize,
+}

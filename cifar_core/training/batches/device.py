@@ -1,0 +1,142 @@
+"""Batches on JAX and other backends: gathered and augmented on the device, from its own memory.
+
+The images are on the device once, an epoch's draws are sent there in one go, and a batch is one
+compiled call.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from cifar_core.base.labels import NUM_CLASSES
+from cifar_core.errors import TrainingError
+from cifar_core.settings.config import TrainConfig
+from cifar_core.training.augmentation.arrays import Array
+from cifar_core.training.batches.batch import Plan, images_per_epoch, padded_plan, prepare, steps_per_epoch
+
+
+def training(
+    config: TrainConfig, images: np.ndarray, labels: np.ndarray, first_epoch: int, epochs: int
+) -> keras.utils.PyDataset:
+    """See `cifar_core.training.batches.training_batches`."""
+    return _TrainingBatches(config, images, labels, first_epoch, epochs)
+
+
+def validation(images: np.ndarray, labels: np.ndarray, batch_size: int) -> keras.utils.PyDataset:
+    """See `cifar_core.training.batches.validation_batches`."""
+    return _ValidationBatches(images, labels, batch_size)
+
+
+class _TrainingBatches(keras.utils.PyDataset):
+    """Batch i belongs to epoch first_epoch + i // steps.
+
+    Raises:
+        TrainingError: on reading out of order, as `fit` does unless told `shuffle=False`.
+    """
+
+    def __init__(
+        self, config: TrainConfig, images: np.ndarray, labels: np.ndarray, first_epoch: int, epochs: int
+    ) -> None:
+        super().__init__()
+        self._config, self._first, self._epochs = config, first_epoch, epochs
+        self._n = images_per_epoch(config, len(images))
+        self._steps = steps_per_epoch(self._n, config.batch_size)
+        self._images, self._labels = _on_device(images), _on_device(labels.astype("int32"))
+        self._batch = _compiled(functools.partial(_part, config=config))
+        self._plans = _Plans(lambda epoch: padded_plan(config, len(images), epoch), epochs)
+        self._epoch, self._plan = -1, None
+        self._last = -1
+
+    def __len__(self) -> int:
+        return (self._epochs - self._first) * self._steps
+
+    def __getitem__(self, index: int) -> tuple[Array, Array]:
+        self._check_order(index)
+        epoch, step = divmod(index, self._steps)
+        self._go_to(self._first + epoch)
+        start = step * self._config.batch_size
+        batch, targets = self._batch(self._images, self._labels, self._plan, start)
+        length = self._n - start
+        return (batch, targets) if length >= len(batch) else (batch[:length], targets[:length])
+
+    def _check_order(self, index: int) -> None:
+        if index not in (0, self._last + 1):
+            raise TrainingError(
+                f"Batch {index} was asked for after batch {self._last}; batches come in the order of "
+                "their epoch's draws: pass shuffle=False to fit."
+            )
+        self._last = index
+
+    def _go_to(self, epoch: int) -> None:
+        if epoch != self._epoch:
+            order, parameters = self._plans.of(epoch)
+            self._plan = _on_device(order), {name: _on_device(x) for name, x in parameters.items()}
+            self._epoch = epoch
+
+
+class _Plans:
+    """Draws an epoch's plan in a thread while the one before is being trained on."""
+
+    def __init__(self, draw: Callable[[int], Plan], epochs: int) -> None:
+        self._draw, self._epochs = draw, epochs
+        self._thread = ThreadPoolExecutor(1, "epoch-plan")
+        self._next: tuple[int, Future[Plan]] | None = None
+
+    def of(self, epoch: int) -> Plan:
+        ready = self._next is not None and self._next[0] == epoch
+        plan = self._next[1].result() if ready else self._draw(epoch)  # type: ignore[index]
+        if epoch + 1 < self._epochs:
+            self._next = epoch + 1, self._thread.submit(self._draw, epoch + 1)
+        return plan
+
+
+class _ValidationBatches(keras.utils.PyDataset):
+    def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int) -> None:
+        super().__init__()
+        self._images, self._size = images, batch_size
+        self._targets = np.eye(NUM_CLASSES, dtype="float32")[labels]
+
+    def __len__(self) -> int:
+        return steps_per_epoch(len(self._images), self._size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        here = slice(index * self._size, (index + 1) * self._size)
+        return self._images[here], self._targets[here]
+
+
+def _part(
+    images: Array,
+    labels: Array,
+    plan: tuple[Array, dict[str, Array]],
+    start: Array,
+    *,
+    config: TrainConfig,
+) -> tuple[Array, Array]:
+    """The batch whose draws stand from `start` on in the epoch's plan."""
+
+    def cut(x: Array) -> Array:
+        return ops.slice(x, [start] + [0] * (len(x.shape) - 1), (config.batch_size, *x.shape[1:]))
+
+    order, parameters = plan
+    here = {name: cut(x) for name, x in parameters.items()}
+    return prepare(images, labels, cut(order), here, config, compiled=keras.backend.backend() == "jax")
+
+
+def _on_device(array: np.ndarray) -> Array:
+    return ops.convert_to_tensor(array)
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled under JAX; called as it stands elsewhere."""
+    if keras.backend.backend() != "jax":
+        return function
+    import jax
+
+    return jax.jit(function)

@@ -1,0 +1,100 @@
+"""Batches on TensorFlow: one tf.data pipeline over all epochs, running beside the training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from cifar_core.base.labels import NUM_CLASSES
+from cifar_core.settings.config import TrainConfig
+from cifar_core.training.augmentation import augments
+from cifar_core.training.batches.batch import images_per_epoch, padded_plan, prepare, steps_per_epoch
+
+Plan = tuple[tf.Tensor, dict[str, tf.Tensor]]
+
+CALLS = max(2, (os.cpu_count() or 2) // 2)
+"""Batches prepared at a time: two on a small machine, whose cores training wants; more beside a GPU."""
+
+WORTH_COMPILING = 20_000
+"""Augmented images over a whole run (as planned, so that a resumed run decides alike) from which
+compiling with XLA pays: it takes half a second to two, and an image then costs a half to a third."""
+
+
+def training(
+    config: TrainConfig, images: np.ndarray, labels: np.ndarray, first_epoch: int, epochs: int
+) -> tf.data.Dataset:
+    """See `cifar_core.training.batches.training_batches`. Its length is unknown to tf.data, on purpose:
+    Keras starts the iterator of a dataset of known length again after the last epoch."""
+    n, size = len(images), config.batch_size
+    used = images_per_epoch(config, n)
+    prepared = _prepare_function(config, images, labels, n * epochs)
+
+    def parts(order: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.data.Dataset:
+        def part(step: tf.Tensor) -> tuple[tf.Tensor, Plan]:
+            start = step * size
+            here = tf.nest.map_structure(
+                lambda x: tf.ensure_shape(x[start : start + size], (size, *x.shape[1:])), (order, parameters)
+            )
+            return tf.minimum(used - start, size), here
+
+        return tf.data.Dataset.range(steps_per_epoch(used, size)).map(part)
+
+    def batch(length: tf.Tensor, plan: Plan) -> tuple[tf.Tensor, tf.Tensor]:
+        batch, targets = prepared(*plan)
+        return batch[:length], targets[:length]
+
+    # The prefetch draws an epoch's plan while the one before is being trained on.
+    plans = tf.data.Dataset.range(first_epoch, epochs).map(_plan_function(config, n)).prefetch(1)
+    return plans.flat_map(parts).map(batch, num_parallel_calls=CALLS, deterministic=True).prefetch(2)
+
+
+def _prepare_function(
+    config: TrainConfig, images: np.ndarray, labels: np.ndarray, total: int
+) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+    pixels, classes = _on_host(images, labels)
+    compiled = augments(config) and total >= WORTH_COMPILING
+
+    def prepared(order: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        return prepare(pixels, classes, order, parameters, config, compiled=compiled)
+
+    return tf.function(prepared, jit_compile=True, autograph=False) if compiled else prepared
+
+
+def validation(images: np.ndarray, labels: np.ndarray, batch_size: int) -> tf.data.Dataset:
+    """See `cifar_core.training.batches.validation_batches`."""
+    pixels, classes = _on_host(images, labels)
+
+    def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        here = slice(step * batch_size, (step + 1) * batch_size)
+        return pixels[here], tf.one_hot(classes[here], NUM_CLASSES)
+
+    return tf.data.Dataset.range(steps_per_epoch(len(images), batch_size)).map(batch).prefetch(2)
+
+
+def _plan_function(config: TrainConfig, n: int) -> Callable[[tf.Tensor], Plan]:
+    """`padded_plan` as one call out of the graph per epoch."""
+    order, parameters = padded_plan(config, n, 0)
+    names = list(parameters)
+    specs = [tf.TensorSpec(x.shape, x.dtype) for x in (order, *parameters.values())]
+
+    def draw(epoch: np.ndarray) -> list[np.ndarray]:
+        order, parameters = padded_plan(config, n, int(epoch))
+        return [order, *(parameters[name] for name in names)]
+
+    def plan(epoch: tf.Tensor) -> Any:
+        arrays = tf.numpy_function(draw, [epoch], [spec.dtype for spec in specs])
+        for array, spec in zip(arrays, specs, strict=True):
+            array.set_shape(spec.shape)
+        return arrays[0], dict(zip(names, arrays[1:], strict=True))
+
+    return plan
+
+
+def _on_host(images: np.ndarray, labels: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
+    """Tensors in the host's memory, where tf.data works, also on a machine with a GPU."""
+    with tf.device("CPU:0"):
+        return tf.constant(images), tf.constant(labels, tf.int32)

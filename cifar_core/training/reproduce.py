@@ -1,0 +1,338 @@
+"""The study's seven runs again: their settings, their training, and published figure beside ours.
+
+A difference is only given a verdict where our run is the study's whole recipe on all the images;
+a scaled-down run says what it was instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cifar_core.analysis.statistics import Spread, spread
+from cifar_core.analysis.study.paper import paper_results
+from cifar_core.errors import CifarLabError, ConfigError
+from cifar_core.settings.config import DatasetName, TrainConfig
+from cifar_core.settings.presets import SAME_RUN, find_preset, preset, presets
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cifar_core.data import Dataset
+    from cifar_core.store import RunRecord, RunStore
+    from cifar_core.training.recorder import Progress, StopCallback
+    from cifar_core.training.run import Run
+
+SIZES: dict[str, tuple[int, int]] = {"cifar10": (50_000, 10_000), "synthetic": (10_000, 2_000)}
+"""Train and test images of each dataset, whole."""
+
+SMALLEST_TRAIN, SMALLEST_TEST = 200, 100
+"""Twenty training and ten test images of each class: below that no figure means anything."""
+
+COLUMNS = (
+    "preset",
+    "model",
+    "variant",
+    "protocol",
+    "published",
+    "ours",
+    "sd",
+    "difference",
+    "verdict",
+    "seeds",
+    "epochs",
+    "train_images",
+    "test_images",
+    "minutes",
+    "runs",
+    "note",
+)
+
+_DTYPES = {
+    **dict.fromkeys(("ours", "sd", "difference", "minutes"), "float64"),
+    **dict.fromkeys(("epochs", "train_images", "test_images"), "Int64"),
+}
+_SCALED = {"train_limit", "test_limit", "epochs", "dataset"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one run: `accuracy` is a share of the test images, None where `problem` says why."""
+
+    config: TrainConfig
+    accuracy: float | None = None
+    seconds: float | None = None
+    id: str | None = None
+    problem: str | None = None
+
+
+Watcher = Callable[[int, int, TrainConfig, "Progress | None"], None]
+"""Called with the run's number from 1, how many there are, its settings, and what it reports (None
+as it starts)."""
+
+
+def paper_runs(
+    only: str | Iterable[str] | None = None,
+    scale: float = 1.0,
+    *,
+    dataset: DatasetName = "cifar10",
+    seeds: Sequence[int] = (0,),
+) -> list[TrainConfig]:
+    """Settings of the study's seven runs, in its order.
+
+    Args:
+        only: presets ("alexnet/paper-tuned"), models ("alexnet") or variants ("tuned"); None takes all.
+        scale: share, above 0 to 1, of the images and of the epochs: 0.1 costs a hundredth. At least
+            one epoch, 200 training and 100 test images; images are drawn stratified.
+        dataset: "synthetic" where there is no CIFAR-10; its figures compare with nothing.
+        seeds: each run once per seed.
+
+    Raises:
+        ConfigError: a name that is none of the study's runs, or a scale out of range.
+    """
+    if not isinstance(scale, int | float) or not 0 < scale <= 1:
+        raise ConfigError(f"scale must be a number above 0 and to 1 (1: the whole study); got {scale!r}.")
+    if dataset not in SIZES:
+        raise ConfigError(f"Unknown dataset {dataset!r}; known are: {', '.join(SIZES)}.")
+    return [
+        preset(name, dataset=dataset, seed=seed, **_scaled(preset(name).epochs, scale, dataset))
+        for name in _chosen(only)
+        for seed in seeds
+    ]
+
+
+def reproduce(
+    runs: Sequence[TrainConfig] | None = None,
+    *,
+    store: RunStore | None = None,
+    dataset: Dataset | None = None,
+    scale: float = 1.0,
+    progress: Watcher | None = None,
+    should_stop: StopCallback | None = None,
+) -> pd.DataFrame:
+    """Train the study's runs one after the other and set our figures beside the published ones.
+
+    A run that fails does not end the others: its row says why. Where `should_stop` says so, the run
+    going on ends and no other begins; the table then holds what there is.
+
+    Args:
+        runs: settings, as `paper_runs` gives them; None takes all seven at `scale`.
+        store: where each run is recorded; None records nothing.
+        dataset: images; loaded where None.
+
+    Raises:
+        ConfigError: a setting that is not from one of the study's presets.
+    """
+    from cifar_core.training.run import train
+
+    runs = paper_runs(scale=scale) if runs is None else list(runs)
+    chosen = _chosen([str(config.preset) for config in runs])
+    outcomes = []
+    for number, config in enumerate(runs, start=1):
+        if should_stop is not None and should_stop():
+            break
+        report = _watched(progress, number, len(runs), config)
+        report(None)
+        try:
+            run = train(config, dataset=dataset, store=store, progress=report, should_stop=should_stop)
+        except CifarLabError as error:
+            outcomes.append(Outcome(config, problem=f"failed: {error}"))
+        else:
+            # The outcome keeps numbers only: seven models at once would be half a gigabyte.
+            outcomes.append(_outcome(run))
+    return reproduction_table(outcomes, only=chosen)
+
+
+def reproduction_table(
+    runs: RunStore | Iterable[RunRecord | Run | Outcome], *, only: str | Iterable[str] | None = None
+) -> pd.DataFrame:
+    """One row for each of the study's runs, in its order, whether we ran it or not.
+
+    Of the runs of a preset those nearest to the study count: the whole recipe on all images of
+    CIFAR-10 before scaled ones, and of these the largest. Runs with anything else changed are
+    another recipe and are left out. Of several with the same seed the last one counts.
+
+    Columns: preset, model, variant, protocol; published, ours (mean over seeds), sd (over seeds, NaN
+    for one), difference (ours - published): shares; verdict; seeds (how many), epochs,
+    train_images, test_images, minutes (mean training time), runs (their ids), note (the study's).
+
+    The verdict of a whole run is "reproduced" where the difference is within what two draws of
+    10,000 images (and the spread over seeds, where known) allow in 95 of 100 cases, else "higher
+    than published" or "lower than published"; of a scaled one "not comparable" and in what it
+    differs; of one without a figure its state ("running", "failed: ..."), or "not run".
+    """
+    import pandas as pd
+
+    by_preset: dict[str, list[Outcome]] = {}
+    for outcome in _outcomes(runs):
+        by_preset.setdefault(outcome.config.preset or "", []).append(outcome)
+    chosen = _chosen(only)
+    rows = [
+        _row(published, by_preset.get(published["preset"], []))
+        for published in paper_results().to_dict(orient="records")
+        if published["preset"] in chosen
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(_DTYPES)
+
+
+def _chosen(only: str | Iterable[str] | None) -> list[str]:
+    """Names of the study's presets that `only` takes, in the study's order."""
+    published = list(paper_results()["preset"])
+    if only is None:
+        return published
+    wanted = [only] if isinstance(only, str) else list(only)
+    taken = {word: [name for name in published if word in _handles(name)] for word in wanted}
+    unknown = [word for word, names in taken.items() if not names]
+    if unknown or not wanted:
+        raise ConfigError(
+            f"Not a run of the study: {', '.join(map(repr, unknown)) or 'nothing given'}. Name presets "
+            f"({', '.join(published)}), models or variants (baseline, tuned)."
+        )
+    return [name for name in published if any(name in names for names in taken.values())]
+
+
+def _handles(name: str) -> tuple[str, str, str]:
+    found = find_preset(name)
+    return name, found.model, found.variant
+
+
+def _scaled(epochs: int, scale: float, dataset: DatasetName) -> dict[str, Any]:
+    if scale == 1:
+        return {}
+    train, test = SIZES[dataset]
+    return {
+        "train_limit": _images(train, scale, SMALLEST_TRAIN),
+        "test_limit": _images(test, scale, SMALLEST_TEST),
+        "epochs": max(1, round(epochs * scale)),
+    }
+
+
+def _images(total: int, scale: float, smallest: int) -> int:
+    """So many images that each class has the same number."""
+    return min(total, max(smallest, 10 * round(total * scale / 10)))
+
+
+def _watched(
+    progress: Watcher | None, number: int, total: int, config: TrainConfig
+) -> Callable[[Progress | None], None]:
+    def report(event: Progress | None) -> None:
+        if progress is not None:
+            progress(number, total, config, event)
+
+    return report
+
+
+def _outcomes(runs: RunStore | Iterable[RunRecord | Run | Outcome]) -> list[Outcome]:
+    """Oldest first."""
+    if not hasattr(runs, "runs"):
+        return [_outcome(run) for run in runs]
+    frame = runs.runs()
+    ids = frame.loc[frame["preset"].isin(_chosen(None)), "id"]
+    return [_outcome(record) for record in map(runs.get, ids[::-1]) if _is_readable(record)]
+
+
+def _is_readable(record: RunRecord) -> bool:
+    """Settings that this release refuses, kept from another one, are no run of the study's recipe."""
+    try:
+        return record.config is not None
+    except ConfigError:
+        return False
+
+
+def _outcome(run: RunRecord | Run | Outcome) -> Outcome:
+    if isinstance(run, Outcome):
+        return run
+    if run.metrics is None or run.metrics.get("accuracy") is None:
+        reason = getattr(run, "reason", None)
+        return Outcome(run.config, id=run.id, problem=f"{run.state}: {reason}" if reason else str(run.state))
+    return Outcome(run.config, float(run.metrics["accuracy"]), run.metrics.get("train_seconds"), run.id)
+
+
+def _row(published: dict[str, Any], outcomes: list[Outcome]) -> dict[str, Any]:
+    row = {name: published.get(name) for name in ("preset", "model", "variant", "protocol", "note")}
+    row |= {"published": published["test_accuracy"], "seeds": 0, "runs": ""}
+    outcomes = [item for item in outcomes if _changes(item.config) <= _SCALED]
+    tested = _nearest([item for item in outcomes if item.accuracy is not None])
+    if not tested:
+        problems = [item.problem for item in outcomes if item.problem]
+        return {**row, "verdict": problems[-1] if problems else "not run"}
+    ours = spread(item.accuracy for item in tested if item.accuracy is not None)
+    seconds = [item.seconds for item in tested if item.seconds is not None]
+    config = tested[0].config
+    train, test = _sizes(config)
+    return {
+        **row,
+        "ours": ours.mean,
+        "sd": ours.sd,
+        "difference": ours.mean - published["test_accuracy"],
+        "verdict": _verdict(published, config, ours),
+        "seeds": ours.n,
+        "epochs": config.epochs,
+        "train_images": train,
+        "test_images": test,
+        "minutes": sum(seconds) / len(seconds) / 60 if seconds else math.nan,
+        "runs": " ".join(item.id for item in tested if item.id),
+    }
+
+
+def _nearest(outcomes: list[Outcome]) -> list[Outcome]:
+    """Those of the largest scale, one per seed."""
+    groups: dict[tuple[Any, ...], dict[int, Outcome]] = {}
+    for item in outcomes:
+        groups.setdefault(_size_key(item.config), {})[item.config.seed] = item
+    return list(groups[max(groups)].values()) if groups else []
+
+
+def _changes(config: TrainConfig) -> set[str]:
+    """Settings in which a run differs from its preset, but for those that leave it the same run."""
+    if config.preset not in presets():
+        return {"preset"}
+    return set(config.changes_from(preset(str(config.preset)))) - SAME_RUN
+
+
+def _size_key(config: TrainConfig) -> tuple[Any, ...]:
+    train, test = _sizes(config)
+    return config.dataset == "cifar10", train * config.epochs, train, test
+
+
+def _sizes(config: TrainConfig) -> tuple[int, int]:
+    """Images to train with, validation among them, and to test on."""
+    train, test = SIZES[config.dataset]
+    return config.train_limit or train, config.test_limit or test
+
+
+def _verdict(published: dict[str, Any], config: TrainConfig, ours: Spread) -> str:
+    lacking = _scale_words(config)
+    if lacking:
+        return f"not comparable: {', '.join(lacking)}"
+    difference = ours.mean - published["test_accuracy"]
+    margin = _margin(published["test_accuracy"], ours, SIZES["cifar10"][1])
+    if abs(difference) <= margin:
+        return "reproduced"
+    return "higher than published" if difference > 0 else "lower than published"
+
+
+def _margin(published: float, ours: Spread, images: int) -> float:
+    """How far two runs of the same recipe may lie apart: 1.96 standard errors of the difference.
+
+    Binomial for the test images, as if they were not the same ones (we cannot know which ones the
+    study got right), and the spread over seeds, which the study's single run has too.
+    """
+    sampling = (published * (1 - published) + ours.mean * (1 - ours.mean)) / images
+    seeds = ours.sd**2 * (1 + 1 / ours.n) if ours.n > 1 else 0.0
+    return 1.96 * math.sqrt(sampling + seeds)
+
+
+def _scale_words(config: TrainConfig) -> list[str]:
+    """In what a run is less than the study's: [] where it is whole."""
+    if config.dataset != "cifar10":
+        return ["drawn images, not CIFAR-10"]
+    train, test = (given / whole for given, whole in zip(_sizes(config), SIZES["cifar10"], strict=True))
+    shares = {"data": train} if train == test else {"training images": train, "test images": test}
+    words = [f"{100 * share:.3g} % of the {what}" for what, share in shares.items() if share < 1]
+    epochs = preset(str(config.preset)).epochs
+    if config.epochs != epochs:
+        words.append(f"{config.epochs} of {epochs} epochs")
+    return words

@@ -1,0 +1,1 @@
+"""Who carries out queued runs: the supervisor in the app and the worker processes."""

@@ -1,0 +1,34 @@
+"""The dataset: where it comes from, what is in it, and what augmentation makes of it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.dataset import augmentation, colour, likeness, samples, source
+from pages.shared.waiting import images_or_wait
+
+TABS = {
+    "Images": samples.images,
+    "Classes": samples.classes,
+    "Light and colour": colour.show,
+    "Map": likeness.projection,
+    "Duplicates": likeness.duplicates,
+    "Augmentation": augmentation.show,
+}
+
+
+def page() -> None:
+    st.title("Dataset", anchor=False)
+    name = source.choose()
+    if not source.show(name):
+        return
+    dataset = images_or_wait(name)
+    source.facts(dataset)
+    tabs = st.tabs(list(TABS), key="tab", bind="query-params")
+    for tab, show in zip(tabs, TABS.values(), strict=True):
+        if tab.open:
+            with tab:
+                show(dataset)
+
+
+page()

@@ -1,0 +1,215 @@
+"""A list of test images: one of them large with its tags and what is known of it, the others as a wall.
+
+The address names the image (`?image=57`); its page is the one on which it stands, so nothing else has to be
+remembered. Without pictures the same list is shown as numbers.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import streamlit as st
+
+from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.plots.palette import BAD, GOOD, NEUTRAL
+from pages.mistakes import image, tags
+from pages.mistakes.data import Answered, pictures, unknown
+from pages.mistakes.tags import Tagged
+from pages.mistakes.wall import wall
+from pages.shared.images import data_url, png
+from pages.shared.table import STYLE as TABLE_STYLE
+from pages.shared.table import table_html
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from streamlit.delta_generator import DeltaGenerator
+
+TIMES = {"Small": 2, "Medium": 3, "Large": 4}
+PER_PAGE = {"Small": 200, "Medium": 60, "Large": 40}
+One = Callable[["pd.Series", "np.ndarray | None"], None]
+Captions = Callable[["pd.DataFrame"], list[str]]
+STYLE = """<style>
+.lab-one { display: flex; flex-wrap: wrap; gap: 14px 22px; align-items: flex-start; }
+.lab-one > img { width: 192px; height: 192px; border-radius: 6px; image-rendering: pixelated; flex: none; }
+.lab-one > div { flex: 1 1 200px; min-width: 0; max-width: 420px; }
+.lab-one p { margin: 0 0 6px !important; font-size: 0.9rem; font-weight: 600; overflow-wrap: anywhere; }
+.lab-bars { display: grid; grid-template-columns: max-content 1fr 3.6em; gap: 2px 8px; font-size: 0.84rem;
+  align-items: center; line-height: 1.3; }
+.lab-bars i { display: block; height: 0.72em; border-radius: 2px; min-width: 1px; }
+.lab-bars em { font-style: normal; text-align: right; font-variant-numeric: tabular-nums; }
+</style>"""
+
+
+def gallery(
+    rows: pd.DataFrame,
+    tagged: Tagged,
+    *,
+    key: str,
+    one: One,
+    captions: Captions,
+    asked: Sequence[Answered],
+    finished: pd.DataFrame,
+    place: DeltaGenerator | None = None,
+    empty: str = "No image meets all of these filters.",
+) -> None:
+    """The list: steps through it, one image large with its tags, what is known of it, and all as a wall.
+
+    Args:
+        rows: test images in order, at least `index` and `label` of each.
+        tagged: a run that was tested on them, and the tags of its images.
+        key: unique on the page.
+        one: shows the image of a row; its picture is None where it is not here.
+        captions: lines below the pictures of rows.
+        asked: the runs whose networks may be asked about the image.
+        finished: all finished runs.
+        place: where the large image goes; at the end of the page otherwise.
+        empty: what is said where there are no rows.
+    """
+    about = tagged.about
+    place = place or st.container()
+    with place:
+        if rows.empty:
+            st.info(empty)
+            return
+        dataset = pictures(about)
+        images = None if dataset is None else dataset.x_test
+        at = position(rows, about.table["index"])
+        row = rows.iloc[at]
+        index = int(row["index"])
+        steps(rows, at, key)
+        one(row, None if images is None else np.asarray(images[index]))
+        tags.row(tagged, index, key)
+    image.show(index, about, asked, finished, dataset)
+    listing(
+        rows,
+        at,
+        images,
+        lambda shown: tags.marked(captions(shown), shown["index"].tolist(), tagged),
+        content="" if dataset is None else dataset.fingerprint,
+        key=key,
+    )
+
+
+def position(rows: pd.DataFrame, known: pd.Series) -> int:
+    """Where the image of the address stands in `rows`; 0 where it is not among them.
+
+    Args:
+        rows: the list, in order, not empty.
+        known: the test indices of the whole run, to tell a filtered image from one that is not there.
+    """
+    asked = st.query_params.get("image", "").strip()
+    number = int(asked) if asked.isdecimal() and asked.isascii() and len(asked) < 10 else -1
+    if asked and not (known == number).any():
+        unknown(f"There is no test image {asked!r} in this run")
+    at = np.flatnonzero(rows["index"].to_numpy() == number)
+    return int(at[0]) if len(at) else 0
+
+
+def steps(rows: pd.DataFrame, at: int, key: str) -> None:
+    """Previous and next, and where one is."""
+    ids = rows["index"].tolist()
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        _step("Previous", ":material/chevron_left:", ids, at - 1, f"{key}_previous", "p")
+        _step("Next", ":material/chevron_right:", ids, at + 1, f"{key}_next", "n")
+        st.markdown(f"**{at + 1:,}** of {len(ids):,} · test image {ids[at]}", width="content")
+
+
+def _step(label: str, icon: str, ids: Sequence[int], to: int, key: str, shortcut: str | None = None) -> None:
+    there = 0 <= to < len(ids)
+    st.button(
+        label,
+        icon=icon,
+        key=key,
+        disabled=not there,
+        shortcut=shortcut,
+        on_click=_open,
+        args=(ids[to] if there else 0,),
+    )
+
+
+def _open(index: int) -> None:
+    st.query_params["image"] = str(index)
+
+
+def large(
+    picture: np.ndarray | None, label: int, said: Sequence[tuple[str, np.ndarray]], *, words: str
+) -> None:
+    """One image, and the ten probabilities of one run or several.
+
+    Args:
+        picture: uint8 (32, 32, 3), or None where it is not here.
+        label: the true class.
+        said: (heading, float (10,)) for each run.
+        words: what the picture is, read aloud.
+    """
+    image = "" if picture is None else f'<img src="{data_url(png(picture))}" alt="{html.escape(words)}">'
+    columns = "".join(f"<div><p>{html.escape(head)}</p>{bars_html(row, label)}</div>" for head, row in said)
+    st.html(f'{STYLE}<div class="lab-one">{image}{columns}</div>')
+
+
+def bars_html(probabilities: np.ndarray, label: int) -> str:
+    """Ten bars in order of the classes; the true class blue, a wrong answer orange, both named in words."""
+    answer = int(probabilities.argmax())
+    lines = []
+    for place, name in enumerate(CLASS_NAMES):
+        colour = GOOD if place == label else BAD if place == answer else NEUTRAL
+        note = " (true)" if place == label else " (said)" if place == answer else ""
+        share = 100 * float(probabilities[place])
+        text = f"<b>{name}{note}</b>" if note else name
+        bar = f'<i style="width: {min(share, 100):.1f}%; background: {colour}"></i>'
+        lines.append(f"<span>{text}</span>{bar}<em>{share:.1f} %</em>")
+    return f'<div class="lab-bars">{"".join(lines)}</div>'
+
+
+def listing(
+    rows: pd.DataFrame,
+    at: int,
+    images: np.ndarray | None,
+    captions: Captions,
+    *,
+    content: str,
+    key: str,
+) -> None:
+    """The page of the list on which row `at` stands, as pictures or as numbers."""
+    ids = rows["index"].tolist()
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        size = "Medium"
+        if images is not None:
+            size = st.segmented_control(
+                "Size", list(TIMES), default=size, required=True, key="size", bind="query-params"
+            )
+        per_page = PER_PAGE[size]
+        page, pages = at // per_page, -(-len(ids) // per_page)
+        first = page * per_page
+        shown = rows.iloc[first : first + per_page]
+        if pages > 1:
+            _step("Page back", ":material/keyboard_double_arrow_left:", ids, first - per_page, f"{key}_back")
+            _step("Page on", ":material/keyboard_double_arrow_right:", ids, first + per_page, f"{key}_on")
+        st.markdown(f"Page {page + 1:,} of {pages:,}", width="content")
+    if images is None:
+        _numbers(shown, captions(shown))
+        return
+    wall(
+        images[shown["index"].to_numpy()],
+        shown["index"].tolist(),
+        captions(shown),
+        content=content,
+        chosen=ids[at],
+        before=ids[first - 1] if first else None,
+        after=ids[first + per_page] if first + per_page < len(ids) else None,
+        times=TIMES[size],
+        key=f"{key}_wall",
+        label="Test images; the arrow keys walk through them",
+        on_pick=_open,
+    )
+
+
+def _numbers(shown: pd.DataFrame, captions: list[str]) -> None:
+    lines = [
+        (str(index), CLASS_NAMES[label], caption.replace("\n", " · "))
+        for index, label, caption in zip(shown["index"], shown["label"], captions, strict=True)
+    ]
+    st.html(TABLE_STYLE + table_html(("Test image", "True class", "Answer"), lines))

@@ -1,0 +1,218 @@
+"""Whether the label is wrong and not the model: doubtful labels, copies of training images, people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import streamlit as st
+
+from cifar_core.analysis import doubts
+from cifar_core.base.csv_text import csv_of
+from cifar_core.base.labels import CLASS_NAMES
+from pages.mistakes import browse as browse
+from pages.mistakes import people
+from pages.mistakes import tags as tags
+from pages.mistakes.data import Answered, pictures, say_unknown
+from pages.mistakes.one_run import CLASSES, EVERY, named
+from pages.shared import figure, resources
+from pages.shared.images import grid
+from pages.shared.table import STYLE, table_html
+from pages.shared.tasks import Task, in_process, measuring, tasks
+from pages.shared.waiting import wait_for
+from pages.shared.words import count, percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cifar_core.data.eda import Opened
+
+QUALITY, COPIES, PEOPLE = KINDS = ("Label quality", "Near-duplicates", "People")
+OPTIONS = {"doubt": KINDS, "class": CLASSES, "size": tuple(browse.TIMES)}
+ABOUT_QUALITY = (
+    "Cleanlab's score of each label, from probabilities that the run gave to images it never learned from "
+    "(C. Northcutt et al., Confident Learning, 2021): how far the label's probability lies behind the "
+    "greatest other one, from 0 (the run is sure of another class) to 1. Low ones are worth a look; a weak "
+    "network doubts many labels that are right. Tag what you find."
+)
+ABOUT_COPIES = (
+    "Test images that are nearly the same as a training image. A network that has learned its training "
+    "images by heart gets them right without having understood anything; the table says what the accuracy "
+    "is without them. Where the two labels differ, one of them deserves a look."
+)
+
+
+def show(about: Answered, finished: pd.DataFrame) -> None:
+    """One kind of doubt about the test images of a run."""
+    say_unknown(OPTIONS)
+    kind = st.segmented_control(
+        "Doubt", list(KINDS), default=QUALITY, required=True, key="doubt", bind="query-params"
+    )
+    if kind == QUALITY:
+        _quality(about, finished)
+    elif kind == COPIES:
+        _copies(about, finished)
+    else:
+        people.show(about, finished)
+
+
+# --- Label quality --------------------------------------------------------------------------------
+
+
+def _quality(about: Answered, finished: pd.DataFrame) -> None:
+    table = doubts.kept_quality(resources.store(), about.id)
+    if table is None:
+        key = f"quality {' '.join(about.key)}"
+        wait_for(key, lambda: tasks().start(key, _scoring(about.id)), "Scoring the labels, once")
+        return
+    figure.heading(
+        "The most doubtful labels",
+        ABOUT_QUALITY,
+        table=lambda: csv_of(named(table)),
+        name=f"{about.id}.label-quality.csv",
+    )
+    st.fragment(_doubtful)(about, table, finished)
+
+
+def _scoring(run_id: str) -> Callable[[Task], None]:
+    """In a process, since Cleanlab would stay in the server with 100 MB."""
+    score = in_process("cifar_core.analysis.doubts", run_id)
+
+    def work(task: Task) -> None:
+        task.report(0.3, "asking Cleanlab")
+        score(task)
+
+    return work
+
+
+def _doubtful(about: Answered, table: pd.DataFrame, finished: pd.DataFrame) -> None:
+    tagged = tags.read(about)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        true = st.selectbox("Label", CLASSES, key="class", bind="query-params", width=150)
+        tag = tags.choice(tagged)
+        tags.download(tagged, "quality")
+    rows = table[table["predicted"] != table["label"]]
+    if true != EVERY:
+        rows = rows[rows["label"] == CLASS_NAMES.index(true)]
+    rows = tags.narrowed(rows, tagged, tag)
+    st.caption(
+        f"{count(len(rows))} images that the run puts into another class, the most doubtful label first."
+    )
+    browse.gallery(
+        rows,
+        tagged,
+        key="quality",
+        one=lambda row, picture: _large(about, row, picture),
+        captions=lambda shown: [
+            f"{CLASS_NAMES[row.label]} → {CLASS_NAMES[row.predicted]}\nquality {row.quality:.3f}"
+            for row in shown.itertuples()
+        ],
+        asked=[about],
+        finished=finished,
+    )
+
+
+def _large(about: Answered, row: pd.Series, picture: np.ndarray | None) -> None:
+    label, index = int(row["label"]), int(row["index"])
+    said = CLASS_NAMES[int(row["predicted"])]
+    head = f"Label {CLASS_NAMES[label]}, quality {row['quality']:.3f}, rank {int(row['rank']):,}"
+    browse.large(
+        picture,
+        label,
+        [(head, about.probabilities[about.place(index)])],
+        words=f"Test image {index}: labelled {CLASS_NAMES[label]}, taken for {said}",
+    )
+
+
+# --- Near-duplicates ------------------------------------------------------------------------------
+
+
+def _copies(about: Answered, finished: pd.DataFrame) -> None:
+    dataset = pictures(about)
+    if dataset is None:
+        return
+    found = dataset.answer("duplicates")
+    if found is None:
+        _look_for_copies(dataset)
+        return
+    effect = doubts.effect_of_duplicates(about.table, found)
+    figure.heading(
+        "Accuracy without near-duplicates",
+        ABOUT_COPIES,
+        table=lambda: csv_of(effect),
+        name=f"{about.id}.without-duplicates.csv",
+    )
+    lines = [
+        (
+            f"{row.likeness:.2f}",
+            count(row.duplicates),
+            percent(row.on_duplicates, 1) if row.duplicates else "–",
+            percent(row.accuracy_without),
+            f"{100 * row.change:+.2f} points",
+        )
+        for row in effect.itertuples()
+    ]
+    header = ("As alike as", "Test images", "Accuracy on them", "Accuracy without", "Difference")
+    st.html(STYLE + table_html(header, lines, right=(1, 2, 3, 4)))
+    twins = doubts.twins(about.table, found, dataset.y_train).drop_duplicates("index").reset_index(drop=True)
+    st.fragment(_twins)(about, twins, dataset, finished)
+
+
+def _look_for_copies(dataset: Opened) -> None:
+    key = f"duplicates {dataset.name}"
+
+    def start() -> Task:
+        return tasks().start(key, measuring("duplicates", dataset.name))
+
+    if tasks().get(key) is not None:
+        wait_for(key, start, "Comparing the images")
+        return
+    st.markdown(ABOUT_COPIES)
+    st.button(
+        "Look for near-duplicates",
+        type="primary",
+        key="gallery_duplicates",
+        on_click=start,
+    )
+    sizes = f"{count(len(dataset.y_test))} test with {count(len(dataset.y_train))} training images"
+    st.caption(f"Compares {sizes}: about ten seconds, once.")
+
+
+def _twins(about: Answered, twins: pd.DataFrame, dataset: Opened, finished: pd.DataFrame) -> None:
+    tagged = tags.read(about)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        st.toggle("Only where the labels differ", key="differ", bind="query-params")
+        tag = tags.choice(tagged)
+    rows = twins[~twins["same_label"]] if st.session_state["differ"] else twins
+    rows = tags.narrowed(rows, tagged, tag)
+    st.caption(f"{count(len(rows))} test images, the most alike first.")
+    browse.gallery(
+        rows,
+        tagged,
+        key="twins",
+        one=lambda row, _: _pair(row, dataset),
+        captions=lambda shown: [
+            f"{CLASS_NAMES[row.label]} / {CLASS_NAMES[row.train_label]}\n{row.likeness:.3f}"
+            f"{'' if row.correct else chr(10) + 'said ' + CLASS_NAMES[row.predicted]}"
+            for row in shown.itertuples()
+        ],
+        asked=[about],
+        finished=finished,
+        empty="There is no such image.",
+    )
+
+
+def _pair(row: pd.Series, dataset: Opened) -> None:
+    mine, other = int(row["index"]), int(row["train_index"])
+    alike = f"{row['likeness']:.3f} alike{', mirrored' if row['mirrored'] else ''}"
+    said = "right" if row["correct"] else f"said {CLASS_NAMES[int(row['predicted'])]}"
+    with st.container(width=420):
+        grid(
+            np.stack([dataset.x_test[mine], dataset.x_train[other]]),
+            [
+                f"test {mine}: {CLASS_NAMES[int(row['label'])]} ({said})",
+                f"train {other}: {CLASS_NAMES[int(row['train_label'])]}\n{alike}",
+            ],
+            side=150,
+        )

@@ -1,0 +1,75 @@
+"""The gallery of mistakes: `?run=base_cnn-8f3a1c`. What one run, two and all get wrong, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from cifar_core.errors import StoreError
+from pages.mistakes import doubts, hard, one_run, summary, two_runs
+from pages.mistakes.data import answered, choose, finished_runs, has_answers, unknown
+from pages.shared import navigation
+from pages.shared.words import message
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ONE, TWO, HARDEST, DOUBTS, SUMMARY = VIEWS = ("One run", "Two runs", "Hardest", "Doubts", "Summary")
+
+
+def page() -> None:
+    st.title("Mistakes", anchor=False)
+    try:
+        runs = finished_runs()
+    except StoreError as error:
+        st.error(message(error))
+        return
+    if runs.empty:
+        _empty()
+        return
+    asked = st.query_params.get("view")
+    if asked is not None and asked not in VIEWS:
+        unknown(f"There is no view {asked!r}")
+        del st.query_params["view"]
+    tabs = st.tabs(list(VIEWS), key="view", bind="query-params")
+    for view, tab in zip(VIEWS, tabs, strict=True):
+        if tab.open:
+            with tab:
+                _show(view, runs)
+
+
+def _empty() -> None:
+    st.info(
+        "There is no finished run yet. When one is finished, every test image that it got wrong stands here. "
+        "The base CNN takes a few minutes to train."
+    )
+    if st.button("Train the base CNN", type="primary", key="gallery_train"):
+        navigation.go("train", preset="base_cnn/recommended")
+
+
+def _show(view: str, runs: pd.DataFrame) -> None:
+    if view == TWO:
+        two_runs.show(runs)
+        return
+    if view == HARDEST:
+        hard.show(runs)
+        return
+    run_id = choose(runs, "run", "Run", _newest(runs))
+    answers = answered(runs, run_id)
+    if answers is None:
+        return
+    if view == ONE:
+        one_run.show(answers, runs)
+    elif view == DOUBTS:
+        doubts.show(answers, runs)
+    else:
+        summary.show(answers)
+
+
+def _newest(runs: pd.DataFrame) -> str:
+    """The newest run that keeps its answers; the newest of all where none does."""
+    return str(next((run_id for run_id in runs["id"] if has_answers(run_id)), runs["id"].iloc[0]))
+
+
+page()

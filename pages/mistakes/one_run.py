@@ -1,0 +1,252 @@
+"""One run: its mistakes by class, confidence and order; a click on the matrix chooses both classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import streamlit as st
+
+from cifar_core.analysis.mistakes import Kind, Order, counts, narrowed, ordered
+from cifar_core.base.labels import CLASS_NAMES
+from pages.mistakes import browse as browse
+from pages.mistakes import tags as tags
+from pages.mistakes.data import Answered, People, people, say_unknown, unknown
+from pages.shared import figure
+from pages.shared.files import csv_button
+from pages.shared.words import percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EVERY = "every class"
+CLASSES = (EVERY, *CLASS_NAMES)
+KINDS: dict[str, Kind] = {"wrong": "wrong", "right": "right", "all": "all"}
+SORTS: dict[str, Order] = {
+    "surest first": "surest",
+    "least sure first": "unsure",
+    "margin": "margin",
+    "loss": "loss",
+    "test index": "index",
+}
+BY_PEOPLE = "human agreement"
+"""Offered where people's votes are there."""
+FILTERS = {"true": EVERY, "said": EVERY, "show": "wrong", "sort": "surest first", tags.PARAMETER: tags.EVERY}
+"""The first choice of each field. It is set by a page's own hand too, so the fields have no default."""
+SURE = "gallery_sure"
+OPTIONS = {
+    "true": CLASSES,
+    "said": CLASSES,
+    "show": tuple(KINDS),
+    "sort": (*SORTS, BY_PEOPLE),
+    "size": tuple(browse.TIMES),
+}
+SORT_HELP = (
+    "Surest first: the most confident answers. Margin: the probability of the true class less that of the "
+    "strongest other one, so the most clearly wrong come first. Loss: the true class least probable first. "
+    "Human agreement, once people's votes are here (view “Doubts”): the images first whose label the fewest "
+    "people give."
+)
+ABOUT_MATRIX = (
+    "How many images of each true class (row) were taken for each other class (column). Click a cell to see "
+    "exactly these images. The diagonal, what was recognised, is left out."
+)
+SCALE = [[0, "#eef4fa"], [0.25, "#a6cbee"], [0.5, "#4a94d8"], [0.75, "#155a9c"], [1, "#062c55"]]
+
+
+@st.fragment
+def show(answers: Answered, finished: pd.DataFrame) -> None:
+    """The gallery of one run. A filter or another image redraws this alone, not the frame around it."""
+    say_unknown(OPTIONS)
+    known = people(answers)
+    tagged = tags.read(answers)
+    left, right = st.columns([4, 5], gap="large")
+    with left:
+        _matrix(answers)
+    with right:
+        rows = _filtered(answers, known, tagged)
+        _count(answers, rows, tagged)
+        place = st.container()
+    browse.gallery(
+        rows,
+        tagged,
+        key="one",
+        one=lambda row, picture: _large(answers, row, picture),
+        captions=lambda shown: captions(shown, _verdicts(answers, known, shown)),
+        asked=[answers],
+        finished=finished,
+        place=place,
+    )
+
+
+# --- The matrix ---------------------------------------------------------------------------------
+
+
+def _matrix(answers: Answered) -> None:
+    table = counts(answers.table)
+    clicked = figure.show(
+        "Mistakes by class",
+        ABOUT_MATRIX,
+        _heat(table),
+        key="cells",
+        alt=f"Mistakes by true and predicted class, {int((~answers.table['correct']).sum()):,} in all.",
+        header=("true class", *CLASS_NAMES),
+        rows=lambda: [[name, *row] for name, row in zip(CLASS_NAMES, table.tolist(), strict=True)],
+        height=440,
+        revision=answers.run["id"],
+        click=True,
+    )
+    if clicked and clicked.get("y") in CLASS_NAMES and clicked.get("x") in CLASS_NAMES:
+        st.session_state["true"], st.session_state["said"] = clicked["y"], clicked["x"]
+        st.session_state["show"] = "wrong"
+
+
+def _heat(table: np.ndarray) -> dict[str, Any]:
+    cells = [
+        [None if row == column else int(table[row, column]) for column in range(len(table))]
+        for row in range(len(table))
+    ]
+    heat = {
+        "type": "heatmap",
+        "z": cells,
+        "x": list(CLASS_NAMES),
+        "y": list(CLASS_NAMES),
+        "colorscale": SCALE,
+        "zmin": 0,
+        "showscale": False,
+        "texttemplate": "%{z}",
+        "textfont": {"size": 11},
+        "hoverongaps": False,
+        "hovertemplate": "%{y} taken for %{x}: %{z} images<extra></extra>",
+        "xgap": 1,
+        "ygap": 1,
+    }
+    layout = {
+        "xaxis": {"title": {"text": "Predicted class"}, "tickangle": -45, "showgrid": False},
+        "yaxis": {"title": {"text": "True class"}, "autorange": "reversed", "showgrid": False},
+    }
+    return {"data": [heat], "layout": layout}
+
+
+# --- The list -----------------------------------------------------------------------------------
+
+
+def _filtered(answers: Answered, known: People | None, tagged: tags.Tagged) -> pd.DataFrame:
+    sorts = [*SORTS, *([BY_PEOPLE] if known else [])]
+    if st.session_state.get("sort") not in (None, *sorts):
+        st.session_state["sort"] = sorts[0]
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        kind = st.selectbox("Images", list(KINDS), key="show", bind="query-params", width=105)
+        true = st.selectbox("True class", CLASSES, key="true", bind="query-params", width=145)
+        said = st.selectbox("Predicted class", CLASSES, key="said", bind="query-params", width=145)
+        sort = st.selectbox("Sort by", sorts, key="sort", bind="query-params", width=165, help=SORT_HELP)
+        tag = tags.choice(tagged)
+        low, high = _confidence()
+    kept = narrowed(
+        answers.table,
+        kind=KINDS[kind],
+        true=_label(true),
+        predicted=_label(said),
+        confidence=(low / 100, high / 100 if high < 100 else np.inf),
+    )
+    kept = tags.narrowed(kept, tagged, tag)
+    if known is None or sort != BY_PEOPLE:
+        return ordered(kept, SORTS.get(sort, "surest"))
+    return by_people(kept, known)
+
+
+def by_people(rows: pd.DataFrame, known: People) -> pd.DataFrame:
+    """The images first whose label the fewest people give."""
+    order = np.lexsort((rows["index"].to_numpy(), known.agreement[rows.index.to_numpy()]))
+    return rows.iloc[order]
+
+
+def _confidence() -> tuple[int, int]:
+    """Least and greatest in percent. The address is the truth (`?sure=20-80`); the slider changes it."""
+    st.session_state[SURE] = _asked_confidence()
+    return st.slider("Confidence (%)", 0, 100, key=SURE, width=220, on_change=_write_confidence)
+
+
+def _asked_confidence() -> tuple[int, int]:
+    asked = st.query_params.get("sure")
+    if asked is None:
+        return 0, 100
+    found = re.fullmatch(r"([0-9]{1,3})-([0-9]{1,3})", asked)
+    if found is None or not int(found[1]) <= int(found[2]) <= 100:
+        unknown(f"{asked!r} is no range of confidence such as 20-80")
+        del st.query_params["sure"]
+        return 0, 100
+    return int(found[1]), int(found[2])
+
+
+def _write_confidence() -> None:
+    low, high = st.session_state[SURE]
+    if (low, high) == (0, 100):
+        st.query_params.pop("sure", None)
+    else:
+        st.query_params["sure"] = f"{low}-{high}"
+
+
+def _label(name: str) -> int | None:
+    return None if name == EVERY else CLASS_NAMES.index(name)
+
+
+def _count(answers: Answered, rows: pd.DataFrame, tagged: tags.Tagged) -> None:
+    wrong = int((~answers.table["correct"]).sum())
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(
+            f"**{len(rows):,} images** · {wrong:,} of {len(answers.table):,} are wrong",
+            width="content",
+        )
+        st.button("All mistakes", key="gallery_reset", type="tertiary", on_click=_reset)
+        csv_button(lambda: named(rows), f"{answers.run['id']}.mistakes.csv", key="gallery_csv")
+        tags.download(tagged, "one")
+
+
+def _reset() -> None:
+    for name, value in FILTERS.items():
+        st.session_state[name] = value
+    st.query_params.pop("sure", None)
+
+
+def named(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the names of the classes beside their numbers, for the file."""
+    names = np.array(CLASS_NAMES, dtype=object)
+    file = rows.copy()
+    for column in [name for name in rows if name == "label" or name.startswith("predicted")]:
+        place = file.columns.get_loc(column) + 1
+        file.insert(place, f"{column}_name", names[rows[column].to_numpy()])
+    return file
+
+
+def captions(rows: pd.DataFrame, verdicts: Sequence[str] | None = None) -> list[str]:
+    """What was true, what was said, how surely; and whose fault it is, where people have voted."""
+    lines = [
+        f"{CLASS_NAMES[label]} → {CLASS_NAMES[predicted]}\n{percent(confidence, 1)}"
+        for label, predicted, confidence in zip(
+            rows["label"], rows["predicted"], rows["confidence"], strict=True
+        )
+    ]
+    if verdicts is None:
+        return lines
+    return [f"{line}\n{verdict}" for line, verdict in zip(lines, verdicts, strict=True)]
+
+
+def _verdicts(answers: Answered, known: People | None, rows: pd.DataFrame) -> list[str] | None:
+    if known is None:
+        return None
+    return known.verdict[answers.table.index.get_indexer(rows.index)].tolist()
+
+
+def _large(answers: Answered, row: pd.Series, picture: np.ndarray | None) -> None:
+    place = answers.table.index.get_loc(row.name)
+    true, said = CLASS_NAMES[row["label"]], CLASS_NAMES[row["predicted"]]
+    browse.large(
+        picture,
+        int(row["label"]),
+        [(f"{true} → {said}, {percent(row['confidence'], 1)}", answers.probabilities[place])],
+        words=f"Test image {row['index']}: {true}, taken for {said}",
+    )
+    st.caption(f"Margin {100 * row['margin']:+.1f} points, loss {row['loss']:.3f} nats")

@@ -1,0 +1,118 @@
+"""What a run's mistakes have in common: pairs, classes, confidence, calibration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from cifar_core.analysis.metrics import expected_calibration_error, reliability_bins
+from cifar_core.analysis.mistakes import confidence_histogram, confused_pairs, worst_classes
+from cifar_core.base.labels import CLASS_NAMES
+from pages.mistakes.data import Answered
+from pages.shared import figure
+from pages.shared.words import percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ABOUT_PAIRS = "Which class was most often taken for which, in images. Pairs are counted in each direction."
+ABOUT_CLASSES = "Of each class, the share of its test images that the run got wrong."
+ABOUT_CONFIDENCE = (
+    "How sure the run was of its right and of its wrong answers, each as a share of its own kind. The "
+    "further apart the two, the more its confidence tells; wrong answers at the right edge are sure errors."
+)
+ABOUT_CALIBRATION = (
+    "Test images sorted by how sure the network was. A bar that ends on the dashed line is well calibrated. "
+    "The expected calibration error is the mean gap, each image counted once."
+)
+
+
+def show(answers: Answered) -> None:
+    """Four figures of one run."""
+    table = answers.table
+    if table["correct"].all():
+        st.info("This run has no image wrong.")
+    else:
+        left, right = st.columns(2, gap="large")
+        with left:
+            _pairs(table)
+        with right:
+            _classes(table)
+    left, right = st.columns(2, gap="large")
+    with left:
+        _confidence(table)
+    with right:
+        _calibration(answers)
+
+
+def _pairs(table: pd.DataFrame) -> None:
+    from cifar_core.plots.mistakes import confused_pairs_bars
+
+    pairs = confused_pairs(table)
+    first = pairs.iloc[0]
+    named = f"{CLASS_NAMES[int(first['true'])]} → {CLASS_NAMES[int(first['predicted'])]}"
+    figure.show(
+        "Most confused pairs",
+        ABOUT_PAIRS,
+        confused_pairs_bars(pairs).update_layout(title=None),
+        key="confused_pairs",
+        alt=f"The most confused pairs of classes; first {named} with {int(first['images'])} images.",
+        header=("true", "predicted", "images", "share", "mean confidence"),
+        rows=lambda: [
+            (CLASS_NAMES[pair.true], CLASS_NAMES[pair.predicted], pair.images, pair.share, pair.confidence)
+            for pair in pairs.itertuples()
+        ],
+        height=400,
+    )
+
+
+def _classes(table: pd.DataFrame) -> None:
+    from cifar_core.plots.mistakes import worst_classes_bars
+
+    classes = worst_classes(table)
+    names = [CLASS_NAMES[true] for true in classes["true"]]
+    figure.show(
+        "Worst classes",
+        ABOUT_CLASSES,
+        worst_classes_bars(classes).update_layout(title=None),
+        key="worst_classes",
+        alt=f"Wrong images by class; worst is {names[0]} with {percent(classes['share'].iloc[0], 1)}.",
+        header=("class", "images", "wrong", "share"),
+        rows=lambda: [(name, *row[1:]) for name, row in zip(names, classes.to_numpy().tolist(), strict=True)],
+        height=400,
+    )
+
+
+def _confidence(table: pd.DataFrame) -> None:
+    from cifar_core.plots.mistakes import confidence_bars
+
+    bins = confidence_histogram(table)
+    figure.show(
+        "Confidence of right and wrong",
+        ABOUT_CONFIDENCE,
+        confidence_bars(bins).update_layout(title=None),
+        key="confidence_right_wrong",
+        alt="Histogram of the confidence of right and of wrong answers.",
+        header=tuple(bins.columns),
+        rows=lambda: bins.to_numpy().tolist(),
+        height=440,
+    )
+
+
+def _calibration(answers: Answered) -> None:
+    from cifar_core.plots import reliability_diagram
+
+    table = answers.table
+    bins = reliability_bins(table["confidence"].to_numpy(), table["correct"].to_numpy())
+    error = expected_calibration_error(bins)
+    figure.show(
+        f"Calibration: error {percent(error)}",
+        ABOUT_CALIBRATION,
+        reliability_diagram(bins, error, model=answers.run["model"]).update_layout(title=None),
+        key="gallery_calibration",
+        alt=f"Accuracy by confidence; expected calibration error {percent(error)}.",
+        header=tuple(bins.columns),
+        rows=lambda: bins.to_numpy().tolist(),
+        height=440,
+    )

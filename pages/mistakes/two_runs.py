@@ -1,0 +1,179 @@
+"""Two runs: what the second got right that the first had wrong, what it broke, what both get wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from cifar_core.analysis.mistakes import changed_pairs
+from cifar_core.base.csv_text import csv_text
+from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.errors import ConfigError
+from pages.mistakes import browse as browse
+from pages.mistakes import tags as tags
+from pages.mistakes.data import Answered, answered, changes, choose, has_answers, say_unknown
+from pages.mistakes.one_run import CLASSES, EVERY, named
+from pages.shared import figure
+from pages.shared.files import csv_button
+from pages.shared.table import STYLE, facts_html, table_html
+from pages.shared.words import message, percent
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+GROUPS = ("fixed", "broken", "both wrong")
+SHOWN_PAIRS = 12
+OPTIONS = {"group": GROUPS, "class": CLASSES, "for": CLASSES, "size": tuple(browse.TIMES)}
+FOR_HELP = "What A took it for where that is fixed, else what B takes it for."
+ABOUT_PAIRS = (
+    "For each class and the class it was mistaken for: how many of A's mistakes of that kind B gets right, "
+    "and how many B makes where A was right. Net is the one less the other."
+)
+
+
+def show(runs: pd.DataFrame) -> None:
+    """Two runs of the store against each other."""
+    if len(runs) < 2:
+        st.info("There is one finished run. With a second one, what it fixes and what it breaks stands here.")
+        return
+    say_unknown(OPTIONS)
+    first, second = default_pair(runs)
+    with st.container(horizontal=True, gap="small"):
+        a_id = choose(runs, "a", "Run A", first)
+        b_id = choose(runs, "b", "Run B", second)
+    if a_id == b_id:
+        st.info("A and B are the same run: choose another for one of them.")
+        return
+    a, b = answered(runs, a_id), answered(runs, b_id)
+    if a is None or b is None:
+        return
+    try:
+        table = changes(a, b)
+    except ConfigError as error:
+        st.info(message(error))
+        return
+    _facts(a, b, table)
+    st.fragment(_gallery)(a, b, table, runs)
+    _pairs(table)
+
+
+def default_pair(runs: pd.DataFrame) -> tuple[str, str]:
+    """The newest tuned run after the newest baseline of its model; else the two newest that were tested
+    on the same images; else the two newest."""
+    there = runs[[has_answers(run_id) for run_id in runs["id"]]].fillna({"fingerprint": ""})
+    baseline = there["variant"] == "baseline"
+    for tuned in there[there["variant"] == "tuned"].to_dict("records"):
+        others = there[_alike(there, tuned) & baseline & (there["model"] == tuned["model"])]
+        if len(others):
+            return str(others["id"].iloc[0]), str(tuned["id"])
+    for newer in there.to_dict("records"):
+        others = there[_alike(there, newer) & (there["id"] != newer["id"])]
+        if len(others):
+            return str(others["id"].iloc[0]), str(newer["id"])
+    return str(runs["id"].iloc[1]), str(runs["id"].iloc[0])
+
+
+def _alike(runs: pd.DataFrame, run: dict[str, Any]) -> pd.Series:
+    return (runs["dataset"] == run["dataset"]) & (runs["fingerprint"] == run["fingerprint"])
+
+
+def _facts(a: Answered, b: Answered, table: pd.DataFrame) -> None:
+    counted = table["change"].value_counts()
+    accuracies = [float(one.table["correct"].mean()) for one in (a, b)]
+    points = 100 * (accuracies[1] - accuracies[0])
+    facts = [
+        (name.capitalize(), f"{counted.get(name, 0):,}", percent(counted.get(name, 0) / len(table), 1))
+        for name in (*GROUPS, "both right")
+    ]
+    facts.append(("Accuracy of A", percent(accuracies[0]), ""))
+    facts.append(("Accuracy of B", percent(accuracies[1]), f"{points:+.2f} points"))
+    st.html(STYLE + facts_html(facts))
+
+
+def _gallery(a: Answered, b: Answered, table: pd.DataFrame, finished: pd.DataFrame) -> None:
+    tagged = tags.read(a)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        group = st.segmented_control(
+            "Images", list(GROUPS), default=GROUPS[0], required=True, key="group", bind="query-params"
+        )
+        true = st.selectbox("True class", CLASSES, key="class", bind="query-params", width=150)
+        mistaken = st.selectbox(
+            "Mistaken for", CLASSES, key="for", bind="query-params", width=165, help=FOR_HELP
+        )
+        tag = tags.choice(tagged)
+        rows = tags.narrowed(_group(table, group, true, mistaken), tagged, tag)
+        csv_button(
+            lambda: named(rows),
+            f"{a.run['id']}-{b.run['id']}.{group.replace(' ', '-')}.csv",
+            key="gallery_two_csv",
+        )
+        tags.download(tagged, "two")
+    browse.gallery(
+        rows,
+        tagged,
+        key="two",
+        one=lambda row, picture: _large(a, b, row, picture),
+        captions=captions,
+        asked=[a, b],
+        finished=finished,
+        empty="There is no such image.",
+    )
+
+
+def _group(table: pd.DataFrame, group: str, true: str, mistaken: str) -> pd.DataFrame:
+    """The images of one kind, those first of which B is surest."""
+    keep = table["change"] == group
+    if true != EVERY:
+        keep &= table["label"] == CLASS_NAMES.index(true)
+    if mistaken != EVERY:
+        side = "predicted_a" if group == "fixed" else "predicted_b"
+        keep &= table[side] == CLASS_NAMES.index(mistaken)
+    return table[keep].sort_values(["confidence_b", "index"], ascending=[False, True], kind="stable")
+
+
+def captions(rows: pd.DataFrame) -> list[str]:
+    """The truth, what A said, what B said."""
+    return [
+        f"{CLASS_NAMES[label]}\nA: {CLASS_NAMES[said_a]}\nB: {CLASS_NAMES[said_b]}"
+        for label, said_a, said_b in zip(rows["label"], rows["predicted_a"], rows["predicted_b"], strict=True)
+    ]
+
+
+def _large(a: Answered, b: Answered, row: pd.Series, picture: np.ndarray | None) -> None:
+    said = []
+    for letter, one in (("A", a), ("B", b)):
+        place = one.place(row["index"])
+        said.append(
+            (f"{letter}: {CLASS_NAMES[one.table['predicted'].iloc[place]]}", one.probabilities[place])
+        )
+    true = CLASS_NAMES[row["label"]]
+    browse.large(
+        picture,
+        int(row["label"]),
+        said,
+        words=f"Test image {row['index']}: {true}. {said[0][0]}, {said[1][0]}",
+    )
+
+
+def _pairs(table: pd.DataFrame) -> None:
+    pairs = changed_pairs(table)
+    names = [
+        (CLASS_NAMES[pair.true], CLASS_NAMES[pair.mistaken_for], pair.fixed, pair.broken, pair.net)
+        for pair in pairs.itertuples()
+    ]
+    header = ("True class", "Mistaken for", "Fixed", "Broken", "Net")
+    figure.heading(
+        "By pair of classes",
+        ABOUT_PAIRS,
+        table=lambda: csv_text(header, names),
+        name="changed_pairs.csv",
+    )
+    lines = [
+        (true, other, str(fixed), str(broken), f"{net:+d}")
+        for true, other, fixed, broken, net in names[:SHOWN_PAIRS]
+    ]
+    st.html(STYLE + table_html(header, lines, right=(2, 3, 4)))
+    if len(names) > SHOWN_PAIRS:
+        st.caption(f"The {SHOWN_PAIRS} with most images of {len(names)}; the file has all.")

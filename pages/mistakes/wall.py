@@ -1,0 +1,89 @@
+"""The wall of pictures: click one, or walk with the arrow keys, over the ends of the page too."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+
+from cifar_core.data import eda
+
+HERE = Path(__file__).parent
+COLUMNS = 10
+KEPT_SHEETS = 32
+"""Of 80 to 330 kB."""
+
+_mount = st.components.v2.component(
+    "cifar_lab.wall",
+    html='<div class="lab-wall" role="group"></div>',
+    css=(HERE / "wall.css").read_text(encoding="utf-8"),
+    js=(HERE / "wall.js").read_text(encoding="utf-8"),
+)
+
+
+def wall(
+    images: np.ndarray,
+    ids: Sequence[int],
+    captions: Sequence[str],
+    *,
+    content: str,
+    chosen: int,
+    before: int | None,
+    after: int | None,
+    times: int,
+    key: str,
+    label: str,
+    on_pick: Callable[[int], None],
+) -> None:
+    """Show pictures, each pixel as a square of `times` pixels.
+
+    Args:
+        images: uint8 (n, 32, 32, 3), at least one.
+        ids: n test indices, by which a picture is called.
+        captions: n texts of one line or several.
+        content: names what the ids count, such as a dataset's fingerprint.
+        chosen: the id that is marked.
+        before, after: the ids that stand before the first and after the last, for the arrow keys; None at
+            the ends.
+        label: what the wall is, read aloud.
+        on_pick: called with an id before the page runs again.
+    """
+    columns = min(COLUMNS, len(ids))
+    data = {
+        "sheet": base64.b64encode(_sheet(content, tuple(ids), images, columns)).decode(),
+        "columns": columns,
+        "rows": -(-len(ids) // columns),
+        "side": 32 * times,
+        "ids": list(ids),
+        "captions": list(captions),
+        "chosen": chosen,
+        "before": before,
+        "after": after,
+        "label": label,
+    }
+
+    def picked() -> None:
+        found = st.session_state[key].get("picked")
+        if isinstance(found, int | float):
+            on_pick(int(found))
+
+    _mount(key=key, data=data, height="content", on_picked_change=picked)
+
+
+@st.cache_resource(max_entries=KEPT_SHEETS, show_spinner=False)
+def _sheet(content: str, ids: tuple[int, ...], _images: np.ndarray, columns: int) -> bytes:  # noqa: ARG001
+    """Kept, since each step to another image shows the same page of the list again."""
+    return webp(eda.sheet(_images, columns))
+
+
+def webp(picture: np.ndarray) -> bytes:
+    """A uint8 picture (H, W, 3) as WebP without loss: a third smaller than PNG, and as quick."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="WEBP", lossless=True, quality=20, method=2)
+    return buffer.getvalue()

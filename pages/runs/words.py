@@ -1,0 +1,153 @@
+"""What a run is and does, in words and as small pieces of HTML. Everything from outside is escaped."""
+
+from __future__ import annotations
+
+import html
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from cifar_core.plots.palette import model_colour
+from cifar_core.store.states import RunState
+from pages.shared.table import Fact
+from pages.shared.words import NOTHING, clock, count, duration, number, percent, shortened
+
+if TYPE_CHECKING:
+    from pages.runs.watch import Watched
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The truth about a run in one line."""
+
+    title: str
+    detail: str = ""
+
+
+def headline(run: Watched, place: tuple[int, int] | None = None) -> Headline:
+    """State in words.
+
+    Args:
+        run: as last read.
+        place: of a queued run, (its place in the queue from 1, how many wait).
+    """
+    row, state = run.row, run.state
+    if state is RunState.QUEUED:
+        return Headline("Queued", _queued(row, place))
+    if state is RunState.STOPPING:
+        return Headline("Stopping…", "it ends after the step it is in; completed epochs are kept")
+    if state is RunState.RUNNING:
+        return _running(run)
+    reason = shortened(str(row.get("reason") or ""))
+    if state is RunState.FINISHED:
+        accuracy = row.get("accuracy")
+        tested = "no test accuracy was recorded" if accuracy is None else f"test accuracy {percent(accuracy)}"
+        return Headline("Finished", f"{tested}; {reason}" if reason else tested)
+    return Headline(state.capitalize(), reason or "no reason was recorded")
+
+
+def _queued(row: dict[str, Any], place: tuple[int, int] | None) -> str:
+    number, waiting = place or (1, 1)
+    where = "next in line" if number == 1 else f"number {number} of {waiting} in the queue"
+    done = row.get("epochs_done") or 0
+    return f"{where}; it goes on after epoch {done}" if done else where
+
+
+def _running(run: Watched) -> Headline:
+    row = run.row
+    stage = str(row.get("stage") or "starting")
+    if not stage.startswith("epoch"):
+        title = "Testing" if stage == "testing" else "Starting"
+        words = "on the test images, once" if stage == "testing" else stage
+        return Headline(title, f"{words}, for {duration(time.monotonic() - run.stage_since)}")
+    epoch = min(current_epoch(run), row["epochs"])
+    step = f"step {count(row['step'])} of {count(row['steps'])}" if row["step"] and row["steps"] else "begins"
+    if row["step"] and row["step"] == row["steps"] and epoch in run.epochs:
+        step = "complete"
+    return Headline(f"Running, epoch {epoch} of {row['epochs']}", step)
+
+
+def current_epoch(run: Watched) -> int:
+    """The epoch that runs, from 1: that of its last step, or what its stage says."""
+    words = str(run.row.get("stage") or "").split()
+    said = int(words[1]) if len(words) > 1 and words[0] == "epoch" and words[1].isdigit() else 0
+    return max(said, run.row.get("epoch") or 0, 1)
+
+
+def share_done(run: Watched) -> float:
+    """Part of the planned epochs that is done, 0..1, steps of the running one included."""
+    row = run.row
+    within = 0.0
+    if run.steps:
+        epoch, step = max(run.steps)
+        within = min(step / max(row.get("steps") or step, 1), 1.0) if epoch > len(run.epochs) else 0.0
+    return min((len(run.epochs) + within) / max(row.get("epochs") or 1, 1), 1.0)
+
+
+def facts(run: Watched) -> list[Fact]:
+    """What there is to know of a run in numbers, by its state."""
+    row = run.row
+    best: Fact = ("Best validation accuracy", percent(row.get("best_val_accuracy")), "")
+    if run.state is RunState.FINISHED:
+        return [
+            ("Test accuracy", percent(row.get("accuracy")), ""),
+            ("Test loss", number(row.get("loss")), ""),
+            best,
+            ("Epochs", f"{len(run.epochs)} of {row.get('epochs')}", ""),
+            ("Images per second", count(row.get("images_per_second")), "in the mean"),
+            ("Time per epoch", duration(_mean_seconds(run)), "in the mean"),
+        ]
+    told = [
+        ("Epochs done", f"{len(run.epochs)} of {row.get('epochs', NOTHING)}", ""),
+        ("Step", _step(run), "of the running epoch"),
+        ("Images per second", count(row.get("images_per_second")), ""),
+        ("Time per epoch", *_seconds_per_epoch(run)),
+        ("Done at", *_end(run)),
+        ("Learning rate", number(run.latest("learning_rate")), ""),
+        ("Validation accuracy", percent(run.last.get("val_accuracy")), "of the last epoch"),
+        best,
+    ]
+    return told if run.state.is_active() else [fact for fact in told if fact[1] != NOTHING]
+
+
+def _step(run: Watched) -> str:
+    if not run.state.is_active() or not run.steps:
+        return NOTHING
+    return f"{count(max(run.steps)[1])} of {count(run.row.get('steps'))}"
+
+
+def _seconds_per_epoch(run: Watched) -> tuple[str, str]:
+    seconds = run.last.get("seconds")
+    if seconds is not None:
+        return duration(seconds), "the last one"
+    eta, left = run.row.get("eta_s"), (run.row.get("epochs") or 1) * (1 - share_done(run))
+    if eta is None or not run.steps or left <= 0:
+        return NOTHING, ""
+    return duration(eta / left), "estimated"
+
+
+def _mean_seconds(run: Watched) -> float | None:
+    known = [row["seconds"] for row in run.epochs.values() if row.get("seconds") is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _end(run: Watched) -> tuple[str, str]:
+    if not run.state.is_active() or run.ends_at is None:
+        return NOTHING, ""
+    left = (run.ends_at - datetime.now(UTC)).total_seconds()
+    return clock(run.ends_at), f"in {duration(left)}" if left > 0 else "any moment"
+
+
+def facts_of_speed(run: Watched) -> tuple[str, str]:
+    """(images per second, when it is done) for a line of a table."""
+    return count(run.row.get("images_per_second")), _end(run)[0]
+
+
+# --- HTML ---------------------------------------------------------------------------------------
+
+
+def state_html(run: Watched, said: Headline) -> str:
+    dot = f'<i class="lab-dot" style="background: {model_colour(run.about["model"])}"></i>'
+    detail = f"<span>{html.escape(said.detail)}</span>" if said.detail else ""
+    return f'<div class="lab-state" role="status">{dot}<b>{html.escape(said.title)}</b>{detail}</div>'

@@ -1,0 +1,83 @@
+"""What `prepare` leaves on disk, and when it is made anew."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cifar_core.data import eda
+from cifar_core.errors import DataError, DataNotFoundError
+
+
+@pytest.fixture
+def prepared(tiny):
+    eda.keep_images(tiny, eda.cache_folder("synthetic"))
+    return eda.prepare("synthetic")
+
+
+@pytest.mark.usefixtures("prepared")
+def test_opened_gives_the_images_back_without_loading_them(tiny):
+    again = eda.opened("synthetic")
+    assert isinstance(again.x_train, np.memmap)
+    assert not again.x_train.flags.writeable
+    np.testing.assert_array_equal(again.x_test, tiny.x_test)
+    assert (again.name, again.source, again.fingerprint) == (tiny.name, tiny.source, tiny.fingerprint)
+
+
+def test_numbers_are_those_of_the_functions(prepared, tiny):
+    numbers = prepared.numbers
+    np.testing.assert_array_equal(numbers["counts_test"], eda.class_counts(tiny.y_test))
+    np.testing.assert_array_equal(numbers["mean_images_train"], eda.mean_images(tiny.x_train, tiny.y_train))
+    assert len(numbers["pca"]) == len(numbers["sample"]) == len(tiny.y_test)
+    assert prepared.sprite()[8:12] == b"WEBP"
+
+
+def test_nothing_is_opened_before_it_is_prepared():
+    assert eda.opened("synthetic") is None
+
+
+def test_cifar_10_that_is_nowhere_is_an_error_in_words():
+    with pytest.raises(DataNotFoundError, match="Dataset page"):
+        eda.opened("cifar10")
+
+
+def test_other_files_are_another_cache(real_files):
+    before = eda.cache_folder("cifar10")
+    batch = next(real_files.glob("*batch_1"))
+    batch.write_bytes(batch.read_bytes() + b" ")
+    assert eda.cache_folder("cifar10") != before
+
+
+@pytest.fixture
+def real_files(tmp_path, monkeypatch):
+    """A folder that looks like CIFAR-10 by its names; nobody reads it."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in ("batches.meta", "test_batch", *(f"data_batch_{number}" for number in range(1, 6))):
+        (folder / name).write_bytes(b"x")
+    monkeypatch.setenv("CIFAR_LAB_DATA", str(folder))
+    return folder
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_in_words(home, tiny, monkeypatch):
+    home.mkdir()
+    (home / "cache").write_text("a file where a folder should be")
+    monkeypatch.setattr("cifar_core.data.load_dataset", lambda _: tiny)
+    with pytest.raises(DataError, match="Cannot write"):
+        eda.prepare("synthetic")
+
+
+def test_the_process_of_its_own_tells_progress_and_leaves_its_answer(prepared):
+    command = [sys.executable, "-m", "cifar_core.data.eda", "duplicates", "synthetic"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == '[1.0, "50 of 50 test images"]'
+    assert set(prepared.answer("duplicates")) == {"test", "train", "likeness", "mirrored"}
+
+
+def test_the_process_of_its_own_says_in_one_line_what_is_wrong():
+    command = [sys.executable, "-m", "cifar_core.data.eda", "prepare", "cifar10"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "CIFAR-10" in done.stderr

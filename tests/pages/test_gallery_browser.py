@@ -1,0 +1,120 @@
+"""The gallery in a real browser, on a run that was really trained: from a cell to a tagged image and back."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from cifar_core.analysis.mistakes import counts, mistakes, narrowed, ordered
+from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.settings.config import TrainConfig
+from cifar_core.store import RunStore
+from cifar_core.training.run import train
+
+pytestmark = pytest.mark.browser
+TILES = ".lab-wall button"
+CELLS = "[...document.querySelectorAll('.lab-plot-figure')].find((one) => one.data?.[0]?.type === 'heatmap')"
+
+
+@pytest.fixture(scope="module")
+def trained_home(prepared_home, tiny, tmp_path_factory):
+    """A home with the prepared scenes and a base CNN trained on them for two epochs, answers recorded."""
+    folder = tmp_path_factory.mktemp("trained") / "home"
+    shutil.copytree(prepared_home, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CIFAR_LAB_HOME", str(folder))
+        config = TrainConfig(
+            model="base_cnn", dataset="synthetic", epochs=2, batch_size=50, record_answers=True
+        )
+        with RunStore() as store:
+            run_id = train(config, dataset=tiny, store=store).id
+            table = mistakes(store.predictions(run_id))
+    return folder, run_id, table
+
+
+@pytest.fixture
+def gallery(trained_home, home, serve):
+    """(a server on a home of the test's own, the run, its answers)."""
+    folder, run_id, table = trained_home
+    shutil.copytree(folder, home, dirs_exist_ok=True)
+    with serve() as server:
+        yield server, run_id, table
+
+
+def shown(page):
+    """Test indices on the wall, in order."""
+    return [int(one) for one in page.locator(TILES).evaluate_all("(all) => all.map((one) => one.dataset.id)")]
+
+
+def wait_for_wall(page, expected):
+    page.wait_for_function(
+        "(expected) => JSON.stringify([...document.querySelectorAll('*')].flatMap((one) => one.shadowRoot ?"
+        " [...one.shadowRoot.querySelectorAll('.lab-wall button')].map((tile) => Number(tile.dataset.id)) :"
+        " [])) === expected",
+        arg=json.dumps(expected, separators=(",", ":")),
+    )
+
+
+def click_cell(page, true, predicted):
+    """A click on the middle of a cell of the confusion matrix."""
+    page.wait_for_function(f"() => {CELLS}?._fullLayout?.xaxis?.d2p")
+    place = page.evaluate(
+        "([x, y]) => {"
+        f" const plot = {CELLS}; const {{ xaxis, yaxis }} = plot._fullLayout;"
+        " const box = plot.getBoundingClientRect();"
+        " return [box.x + xaxis._offset + xaxis.d2p(x), box.y + yaxis._offset + yaxis.d2p(y)]; }",
+        [CLASS_NAMES[predicted], CLASS_NAMES[true]],
+    )
+    page.mouse.move(place[0] - 3, place[1] - 3)
+    page.mouse.move(*place)
+    page.mouse.click(*place)
+
+
+def test_from_a_cell_of_the_matrix_to_a_tagged_image_and_back(gallery, visit):
+    server, run_id, table = gallery
+    cells = counts(table)
+    np.fill_diagonal(cells, 0)
+    true, predicted = (int(one) for one in np.unravel_index(cells.argmax(), cells.shape))
+    assert cells[true, predicted] >= 2, "a network of two epochs confuses some pair twice"
+    expected = ordered(narrowed(table, true=true, predicted=predicted))["index"].tolist()
+
+    page = visit(f"{server.url}/gallery?run={run_id}")
+    page.locator(TILES).first.wait_for()
+    assert shown(page) == ordered(narrowed(table))["index"].tolist()[:60]
+    click_cell(page, true, predicted)
+    wait_for_wall(page, expected)
+    page.wait_for_url(re.compile(f"true={CLASS_NAMES[true]}.*said={CLASS_NAMES[predicted]}"))
+
+    page.locator(TILES).first.click()
+    page.wait_for_url(re.compile(f"image={expected[0]}(&|$)"))
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url(re.compile(f"image={expected[1]}(&|$)"))
+    page.get_by_text(f"test image {expected[1]}").wait_for()
+    page.get_by_role("button", name="ambiguous").click()
+    page.locator(TILES, has_text="# ambiguous").wait_for()
+
+    fresh = visit(f"{server.url}/gallery?run={run_id}&tag=ambiguous")
+    wait_for_wall(fresh, [expected[1]])
+    address = page.url
+    again = visit(address)
+    wait_for_wall(again, expected)
+    again.get_by_text(f"test image {expected[1]}").wait_for()
+    assert again.locator(f"{TILES}[aria-pressed=true]").get_attribute("data-id") == str(expected[1])
+
+
+def test_one_image_to_its_maps_neighbours_and_epochs(gallery, visit):
+    server, run_id, table = gallery
+    index = int(ordered(narrowed(table))["index"].iloc[0])
+    more = "&".join(f"more={part}" for part in ("Where+it+looked", "Nearest+training+images", "By+epoch"))
+    page = visit(f"{server.url}/gallery?run={run_id}&image={index}&{more}")
+    page.set_default_timeout(60_000)
+    page.locator(".lab-maps figure").nth(3).wait_for()
+    page.get_by_text("of the 8 nearest have the image's own label").wait_for()
+    assert page.locator(".lab-grid figure").count() == 8
+    page.locator(".lab-epochs i").nth(1).wait_for()
+    assert page.locator(".lab-epochs i").count() == 2
+    page.keyboard.press("n")
+    page.wait_for_url(re.compile(rf"image=(?!{index}(&|$))[0-9]+"))
+    page.locator(".lab-maps figure").nth(3).wait_for()

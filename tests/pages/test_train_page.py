@@ -1,0 +1,405 @@
+"""The Train page: every model, every preset, what is refused, what is kept, what a click starts."""
+
+import dataclasses
+
+import pytest
+
+from cifar_core.base.devices import device_summary
+from cifar_core.models import MODELS
+from cifar_core.settings.config import TrainConfig, train_settings
+from cifar_core.settings.presets import PRESETS, SCENES_EPOCHS, begin_with, preset
+from pages.shared import network_summary, resources
+from pages.train import draft
+from pages.train import launch as launch_panel
+from tests.pages.conftest import network
+
+PAGE = "pages/train/train.py"
+pytestmark = pytest.mark.usefixtures("quiet")
+
+
+@pytest.fixture
+def train(open_page):
+    """The page on drawn scenes, which are always there."""
+
+    def opened(**parameters):
+        test = open_page()
+        test.session_state["chosen_dataset"] = "synthetic"
+        for name, value in parameters.items():
+            test.query_params[name] = value
+        from pages.shared import navigation
+
+        test.switch_page(str(navigation.ROOT / PAGE)).run()
+        assert not test.exception
+        return test
+
+    return opened
+
+
+def launch(test):
+    return next(button for button in test.button if (button.key or "").startswith("train_launch_"))
+
+
+def settings(test):
+    return test.session_state["train_settings"]
+
+
+def widgets(test):
+    """The settings' widgets by the setting's name; a setting that may be nothing by its switch."""
+    prefix = f"train_{test.session_state['_train_generation']}_"
+    keyed = [item for item in test.main if (getattr(item, "key", None) or "").startswith(prefix)]
+    return {item.key.removeprefix(prefix).removesuffix("_set"): item for item in keyed}
+
+
+def widget(test, name):
+    return widgets(test)[name]
+
+
+def open_group(test, group):
+    return test.pills("train_group").set_value(group).run()
+
+
+def captions(test):
+    return "\n".join(element.value for element in test.caption)
+
+
+def html(test):
+    return "".join(element.proto.body for element in test.main.get("html"))
+
+
+def all_runs():
+    return resources.store().runs()
+
+
+def test_without_the_images_it_says_what_to_do(open_page):
+    test = open_page(PAGE)
+    assert not test.exception
+    assert "not on this machine yet" in test.warning[0].value
+    assert launch(test).disabled
+    test.button("train_synthetic").click().run()
+    assert not test.exception
+    assert not test.warning
+    assert not launch(test).disabled
+    assert settings(test)["dataset"] == "synthetic"
+
+
+def test_a_first_try_on_drawn_scenes_is_short_and_the_preset_is_back_on_the_photographs(open_page):
+    test = open_page(PAGE)
+    whole = preset("base_cnn/recommended")
+    assert settings(test)["epochs"] == whole.epochs
+    test.button("train_synthetic").click().run()
+    assert draft.config(settings(test)) == preset(
+        "base_cnn/recommended", dataset="synthetic", epochs=SCENES_EPOCHS
+    )
+    assert f"{SCENES_EPOCHS} epochs are enough" in captions(test)
+    assert test.button("back_epochs")
+    test.button("train_other_dataset").click().run()
+    assert not test.exception
+    assert draft.config(settings(test)) == whole
+
+
+def test_epochs_that_somebody_has_set_stay_when_the_dataset_changes(open_page):
+    test = open_page(PAGE)
+    settings(test)["epochs"] = 30
+    test.run()
+    test.button("train_synthetic").click().run()
+    assert settings(test)["epochs"] == 30
+    test.button("train_other_dataset").click().run()
+    assert settings(test)["epochs"] == 30
+
+
+def test_the_first_visit_begins_with_the_base_cnn_as_recommended(train):
+    test = train()
+    assert test.query_params["model"] == "base_cnn"
+    assert test.query_params["preset"] == "base_cnn/recommended"
+    assert "Per epoch" in html(test)
+    assert "Memory" in html(test)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_each_model_shows_its_settings(train, model):
+    test = train(model=model)
+    assert test.pills("train_model").value == model
+    assert test.subheader[0].value == MODELS[model].title
+    assert settings(test)["model"] == model
+    assert set(MODELS[model].model_fields) == set(widgets(test))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_each_preset_is_taken_whole(train, name):
+    test = train(preset=name)
+    chosen = settings(test)
+    assert draft.config(chosen) == begin_with(name, "synthetic")
+    whole = begin_with(name, "synthetic") == preset(name, dataset="synthetic")
+    assert ("Exactly the preset" in captions(test)) == whole
+    assert not launch(test).disabled
+
+
+@pytest.mark.parametrize("group", [group for group in draft.groups("base_cnn") if group != "Model"])
+def test_each_group_has_a_widget_for_each_setting(train, group):
+    test = open_group(train(), group)
+    assert not test.exception
+    assert set(draft.groups("base_cnn")[group]) == set(widgets(test))
+
+
+def test_groups_hold_every_setting_that_people_choose_here():
+    chosen = {name for names in draft.groups("vit").values() for name in names}
+    assert set(train_settings("vit")) - chosen == {"model", "variant", "preset", "dataset", "devices"}
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_how_many_devices_share_a_training_is_asked_where_there_are_several(train, monkeypatch, gpus):
+    here = dataclasses.replace(device_summary(), gpus=gpus)
+    monkeypatch.setattr(draft, "device_summary", lambda: here)
+    assert ("devices" in widgets(open_group(train(), "Device"))) == (gpus == 2)
+
+
+def test_more_devices_than_there_are_can_be_seen_and_set_right(train):
+    test = train()
+    settings(test)["devices"] = 2
+    open_group(test, "Device")
+    assert "this machine's GPUs are 0: set devices to 1" in test.error[0].value.replace("\\", "")
+    assert launch(test).disabled
+    widget(test, "devices").set_value(1).run()
+    assert not test.error
+
+
+def test_a_change_is_shown_and_can_be_put_back(train):
+    test = open_group(train(), "Budget")
+    widget(test, "epochs").set_value(70).run()
+    assert not test.exception
+    back = test.button("back_epochs")
+    assert "50" in back.label
+    assert "70" in back.label
+    assert settings(test)["variant"] == "custom"
+    back.click().run()
+    assert settings(test)["epochs"] == 50
+    assert widget(test, "epochs").value == 50
+    test.button("back_warmup_epochs").click().run()  # a first try on drawn scenes warms up for less
+    assert "Exactly the preset" in captions(test)
+
+
+def test_a_first_try_s_epochs_are_put_back_with_their_warm_up(train):
+    test = train()
+    test.button("back_epochs").click().run()
+    assert "Exactly the preset" in captions(test)
+
+
+def test_put_all_back_takes_the_limits_too_and_leaves_the_seed(train):
+    test = train()
+    settings(test).update(train_limit=500, learning_rate=0.5, seed=7)
+    test.run()
+    test.button("train_reset").click().run()
+    assert (settings(test)["train_limit"], settings(test)["seed"]) == (None, 7)
+    assert settings(test)["learning_rate"] == preset("base_cnn/recommended").learning_rate
+
+
+def test_a_contradiction_is_said_beside_the_button_and_nothing_is_lost(train):
+    test = open_group(train(), "Budget")
+    settings(test)["warmup_epochs"] = 2.0
+    widget(test, "epochs").set_value(2).run()
+    assert "warmup" in test.error[0].value
+    assert launch(test).disabled
+    assert settings(test)["epochs"] == 2
+    open_group(test, "Schedule")
+    widget(test, "warmup_epochs").set_value(0.0).run()
+    assert not test.error
+    assert not launch(test).disabled
+
+
+def test_hyperparameters_that_make_no_network_are_said(train):
+    test = train(model="vit")
+    widget(test, "heads").set_value(3).run()
+    assert not test.exception
+    assert launch(test).disabled
+    assert "heads" in test.error[0].value
+
+
+def test_a_limit_above_what_there_is_is_refused(train):
+    test = train()
+    settings(test)["train_limit"] = 20_000
+    test.run()
+    assert "has 10,000 such images" in test.error[0].value.replace("\\", "")
+
+
+def test_launching_queues_exactly_one_run_and_shows_it(train, quiet):
+    test = train()
+    launch(test).click().run()
+    assert not test.exception
+    runs = all_runs()
+    assert runs["state"].tolist() == ["queued"]
+    assert quiet
+    assert resources.store().get(runs["id"][0]).config == begin_with("base_cnn/recommended", "synthetic")
+    assert test.title[0].value == "Runs"
+    assert test.query_params["runs"] == runs["id"][0]
+
+
+def test_a_second_click_on_the_same_button_starts_nothing_more(train, monkeypatch):
+    monkeypatch.setattr(
+        launch_panel.navigation, "known", lambda path: path != "runs"
+    )  # so that the page stays
+    test = train()
+    launch(test).click().run()
+    launch(test).click().run()
+    assert len(all_runs()) == 1
+    assert "In the queue" in test.success[0].value
+
+
+def test_a_click_on_what_has_just_become_wrong_is_forgotten(train):
+    test = open_group(train(), "Budget")
+    settings(test)["warmup_epochs"] = 2.0
+    test.run()
+    widget(test, "epochs").set_value(2)
+    launch(test).click().run()
+    assert not test.exception
+    assert all_runs().empty
+    widget(test, "epochs").set_value(20).run()
+    assert all_runs().empty
+    assert not launch(test).disabled
+
+
+def test_a_page_opened_anew_may_launch_again(train):
+    test = train()
+    launch(test).click().run()
+    from pages.shared import navigation
+
+    test.switch_page(str(navigation.ROOT / PAGE)).run()
+    launch(test).click().run()
+    assert not test.exception
+    assert len(all_runs()) == 2
+
+
+def test_several_seeds_are_several_runs(train):
+    test = train()
+    settings(test)["seed"] = 5
+    test.run()
+    test.number_input("train_seeds").set_value(3).run()
+    assert launch(test).label == "Launch 3 runs"
+    launch(test).click().run()
+    assert sorted(all_runs()["seed"]) == [5, 6, 7]
+    assert all_runs()["settings_key"].nunique() == 1
+
+
+def test_seeds_that_run_out_queue_nothing():
+    with pytest.raises(ValueError, match="seed must be"):
+        launch_panel.create_runs(TrainConfig(seed=2**31 - 1), [2**31 - 1, 2**31])
+    assert all_runs().empty
+
+
+def test_settings_survive_other_pages(train):
+    from pages.shared import navigation
+
+    test = open_group(train(model="resnet18"), "Optimizer")
+    widget(test, "learning_rate").set_value(0.05).run()
+    test.switch_page(str(navigation.ROOT / "pages/home/home.py")).run()
+    test.switch_page(str(navigation.ROOT / PAGE)).run()
+    assert not test.exception
+    assert settings(test)["learning_rate"] == 0.05
+    assert test.query_params["preset"] == "resnet18/recommended"
+    assert test.button("back_learning_rate")
+
+
+def test_the_overview_s_button_opens_its_preset(train):
+    from pages.shared import navigation
+
+    test = train(model="vit")
+    test.switch_page(str(navigation.ROOT / "pages/home/home.py")).run()
+    test.button("go_train").click().run()
+    assert not test.exception
+    assert settings(test)["preset"] == "base_cnn/recommended"
+
+
+def test_a_cloned_run_brings_its_settings_its_dataset_and_its_variant(open_page):
+    from pages.shared import navigation
+
+    test = open_page()
+    config = preset("alexnet/paper-tuned", dataset="synthetic", seed=9, epochs=3, variant="tuned")
+    test.session_state["train_settings"] = config.flat()
+    test.switch_page(str(navigation.ROOT / PAGE)).run()
+    assert not test.exception
+    assert test.session_state["chosen_dataset"] == "synthetic"
+    assert draft.config(settings(test)) == config
+    assert test.button("back_epochs")
+
+
+def test_a_change_of_recipe_makes_a_baseline_custom_and_a_seed_does_not():
+    baseline = preset("alexnet/paper-baseline", seed=3, train_limit=500).flat()
+    assert draft.config(baseline).variant == "baseline"
+    changed = {**baseline, "learning_rate": 0.01, "variant": "custom"}
+    assert draft.config(changed).variant == "custom"
+
+
+def test_another_preset_keeps_seed_note_and_limits(train):
+    test = train()
+    settings(test).update(seed=4, name="mine", train_limit=900)
+    test.run()
+    test.pills("train_start").set_value("base_cnn/paper-baseline").run()
+    assert not test.exception
+    chosen = settings(test)
+    assert (chosen["seed"], chosen["name"], chosen["train_limit"]) == (4, "mine", 900)
+    assert draft.config(chosen).variant == "baseline"
+    assert test.query_params["preset"] == "base_cnn/paper-baseline"
+
+
+def test_plain_defaults_have_an_address_too(train):
+    test = train(model="vit", preset="none")
+    assert draft.config(settings(test)) == TrainConfig(model="vit", dataset="synthetic")
+    assert test.query_params["preset"] == "none"
+
+
+def test_another_model_is_chosen_with_a_click(train):
+    test = train()
+    test.pills("train_model").set_value("resnet9").run()
+    assert not test.exception
+    assert settings(test)["preset"] == "resnet9/recommended"
+    assert test.query_params["model"] == "resnet9"
+
+
+@pytest.mark.parametrize("parameters", [{"preset": "base_cnn/recomended"}, {"model": "unicorn"}])
+def test_nonsense_in_the_address_is_said_and_passed_over(train, parameters):
+    test = train(**parameters)
+    assert "nknown" in test.info[0].value
+    assert settings(test)["model"] == "base_cnn"
+
+
+def test_the_queue_has_places_and_a_way_out(train):
+    store = resources.store()
+    first, second = (store.create_run(TrainConfig(seed=seed)) for seed in (0, 1))
+    test = train()
+    told = "\n".join(element.value for element in test.main.markdown).replace("\\", "")
+    assert f"1. {first}" in told
+    assert f"2. {second}" in told
+    test.button(f"queue_cancel_{first}").click().run()
+    assert not test.exception
+    assert store.get(first).state == "stopped"
+    told = "\n".join(element.value for element in test.main.markdown).replace("\\", "")
+    assert f"1. {second}" in told
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "1 s"),
+        (41.7, "42 s"),
+        (89, "89 s"),
+        (200, "3.3 min"),
+        (758, "13 min"),
+        (27_400, "7.6 h"),
+        (260_000, "3.0 days"),
+    ],
+)
+def test_estimates_have_no_more_digits_than_they_are_worth(seconds, words):
+    assert launch_panel.roughly(seconds) == words
+
+
+def test_the_drawing_shows_maps_by_size_and_channels():
+    strip = network_summary.strip(network("base_cnn"))
+    assert "height: 96px" in strip
+    assert f"height: {network_summary.LOWEST_PX}px" in strip
+    assert "conv: convolution, gives 32 × 32 × 8, 224 parameters" in strip
+    assert "images" not in strip.partition("aria-label")[2].partition(">")[2]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_sources_become_links_and_nothing_else(model):
+    linked = network_summary.linked(MODELS[model].source)
+    assert linked.count("](http") == MODELS[model].source.count("http")

@@ -1,0 +1,281 @@
+"""`export_model`: every format is written, runs, agrees; and nothing is half-written when it does not."""
+
+import errno
+
+import numpy as np
+import pytest
+
+from cifar_core.errors import ConfigError, ExportError
+from cifar_core.models import create_model
+from cifar_core.serving import formats
+from cifar_core.serving.formats import default_name, export_model, in_float32, run_exported
+from tests.conftest import needs_tensorflow
+
+pytestmark = needs_tensorflow("the other formats are made by its tools.")
+
+NEEDED = {"tflite": ["ai_edge_litert"], "onnx": ["onnx", "onnxruntime", "tf2onnx"]}
+EVERY = [(form, None) for form in formats.FORMATS] + [("tflite", how) for how in formats.QUANTIZATIONS]
+
+
+def need(form: str) -> None:
+    for package in NEEDED.get(form, []):
+        pytest.importorskip(package, reason=f"exporting to {form} needs it")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return formats._drawn()
+
+
+def trained(name: str, policy: str = "float32", **hyperparameters):
+    """A network that gives decided answers: its last layer is scaled up, its statistics are its own."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        keras.utils.set_random_seed(1)
+        model = create_model(name, **hyperparameters)
+    finally:
+        keras.config.set_dtype_policy(before)
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel * 5, bias])
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return trained("base_cnn", batch_norm=True, dropout=0.3)
+
+
+@pytest.mark.parametrize(("form", "quantize"), EVERY)
+def test_the_file_does_what_the_model_does(tmp_path, model, images, form, quantize):
+    need(form)
+    target = tmp_path / default_name("net", form, quantize)
+    result = export_model(model, form, target, quantize=quantize, calibration=images, images=images)
+    assert (result.path, result.format, result.quantize, result.images) == (target, form, quantize, 64)
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+    files = [target] if target.is_file() else [path for path in target.rglob("*") if path.is_file()]
+    assert result.bytes == sum(path.stat().st_size for path in files)
+
+    expected = np.asarray(model.predict_on_batch(images.astype(np.float32)))
+    found = run_exported(target, form, images)
+    assert result.max_difference == pytest.approx(float(np.abs(expected - found).max()), abs=1e-6)
+    assert result.agreement == (expected.argmax(1) == found.argmax(1)).mean()
+    if quantize is None:
+        assert result.agreement == 1
+        assert result.max_difference < 1e-5
+    else:
+        assert result.agreement > 0.9
+        assert 0 < result.max_difference < 0.1
+
+
+def test_the_optimizer_of_a_compiled_network_is_left_out(tmp_path):
+    network = trained("base_cnn")
+    plain = export_model(network, "keras", tmp_path / "plain.keras").bytes
+    network.compile("adam", "categorical_crossentropy")
+    network.optimizer.build(network.trainable_variables)
+    assert export_model(network, "keras", tmp_path / "compiled.keras").bytes == plain
+    assert network.compiled
+
+
+def test_quantized_files_are_smaller(tmp_path, model, images):
+    need("tflite")
+    sizes = [
+        export_model(model, "tflite", tmp_path / f"{how}.tflite", quantize=how, calibration=images).bytes
+        for how in (None, "float16", "int8")
+    ]
+    assert sizes[0] > 1.9 * sizes[1] > 3.4 * sizes[2]
+
+
+def test_from_a_file_and_with_any_number_of_images(tmp_path, model, images):
+    model.save(tmp_path / "model.keras")
+    export_model(tmp_path / "model.keras", "saved_model", tmp_path / "out")
+    expected = np.asarray(model.predict_on_batch(images[:3].astype(np.float32)))
+    for count in (1, 3):
+        found = run_exported(tmp_path / "out", "saved_model", images[:count])
+        np.testing.assert_allclose(found, expected[:count], atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_is_exported_in_float32(tmp_path, images, policy):
+    mixed = trained("base_cnn", policy, batch_norm=True)
+    twin = in_float32(mixed)
+    assert {layer.dtype_policy.name for layer in twin.layers} == {"float32"}
+    assert policy in {layer.dtype_policy.name for layer in mixed.layers}
+    for ours, theirs in zip(twin.get_weights(), mixed.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    result = export_model(mixed, "saved_model", tmp_path / "out", images=images)
+    assert result.max_difference < 1e-5
+    kept = export_model(mixed, "keras", tmp_path / "out.keras", images=images)
+    assert kept.max_difference == 0
+
+
+def test_a_float32_model_is_left_alone(model):
+    assert in_float32(model) is model
+
+
+def test_gelu_in_onnx(tmp_path, images):
+    need("onnx")
+    small = trained("vit", dim=32, depth=1, heads=2)
+    before = [layer.activation for layer in small.layers if hasattr(layer, "activation")]
+    result = export_model(small, "onnx", tmp_path / "vit.onnx", images=images)
+    assert result.agreement == 1
+    assert [layer.activation for layer in small.layers if hasattr(layer, "activation")] == before
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "options", "said"),
+    [
+        ("pickle", "x.pkl", {}, "Unknown format 'pickle'; known are: keras, saved_model, tflite, onnx"),
+        ("tflite", "x.tflite", {"quantize": "int4"}, "Unknown quantization 'int4'"),
+        ("onnx", "x.onnx", {"quantize": "float16"}, "Only tflite can be quantized"),
+        ("tflite", "x.tflite", {"quantize": "int8"}, "needs calibration"),
+        ("onnx", "x.tflite", {}, "must end with .onnx"),
+        ("keras", "nowhere/x.keras", {}, "no folder"),
+        ("keras", "there.keras", {}, "exists already"),
+        ("saved_model", "folder", {"overwrite": True}, "something else"),
+        ("keras", "folder.keras", {"overwrite": True}, "something else"),
+    ],
+)
+def test_bad_requests(tmp_path, form, name, options, said):
+    (tmp_path / "there.keras").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").write_text("mine")
+    (tmp_path / "folder.keras").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match=said):
+        export_model("no model is loaded for this", form, tmp_path / name, **options)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("form", ["keras", "saved_model"])
+def test_overwrite_replaces_an_earlier_export(tmp_path, model, form):
+    target = tmp_path / default_name("net", form)
+    export_model(model, form, target)
+    mark = target if target.is_file() else target / "saved_model.pb"
+    mark.write_bytes(b"old")
+    result = export_model(model, form, target, overwrite=True)
+    assert mark.stat().st_size > 1000
+    assert result.path == target
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+def answering(value):
+    """Stands for a file that gives every class of every image the same number."""
+    return lambda images: np.full((len(images), 10), value, np.float32)
+
+
+def test_a_file_that_does_not_agree_is_thrown_away(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(formats, "_open_saved_model", lambda _: answering(0.1))
+    with pytest.raises(ExportError, match="does not agree"):
+        export_model(model, "saved_model", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_gives_no_numbers_is_thrown_away(tmp_path, model, images, monkeypatch):
+    monkeypatch.setattr(formats, "_open_saved_model", lambda _: answering(np.nan))
+    with pytest.raises(ExportError, match="finite"):
+        export_model(model, "saved_model", tmp_path / "out", images=images)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_quantized_file_that_mostly_disagrees_is_thrown_away(tmp_path, model, images, monkeypatch):
+    need("tflite")
+    opened = formats._open_tflite
+
+    def shifted(path):
+        run = opened(path)
+        return lambda images: np.roll(run(images), 1, axis=1)
+
+    monkeypatch.setattr(formats, "_open_tflite", shifted)
+    with pytest.raises(ExportError, match=r"float16 tflite file does not agree .* 0% of 64 images"):
+        export_model(model, "tflite", tmp_path / "x.tflite", quantize="float16", images=images)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", formats.FORMATS)
+def test_a_damaged_file_is_thrown_away(tmp_path, model, form, monkeypatch):
+    need(form)
+    write = formats._write
+
+    def damaged(model, form, path, *rest):
+        write(model, form, path, *rest)
+        file = path / "saved_model.pb" if path.is_dir() else path
+        file.write_bytes(file.read_bytes()[:1000])
+
+    monkeypatch.setattr(formats, "_write", damaged)
+    with pytest.raises(ExportError, match=r"cannot be (run|loaded)"):
+        export_model(model, form, tmp_path / default_name("net", form))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_with_labels_both_accuracies_are_measured(tmp_path, model, images):
+    expected = np.asarray(model.predict_on_batch(images.astype(np.float32))).argmax(1)
+    labels = np.where(np.arange(len(images)) < 48, expected, (expected + 1) % 10)
+    result = export_model(model, "keras", tmp_path / "a.keras", images=images, labels=labels)
+    assert (result.accuracy, result.reference_accuracy) == (0.75, 0.75)
+    assert result.verified_on == "pictures given by the caller"
+    unlabelled = export_model(model, "keras", tmp_path / "b.keras")
+    assert (unlabelled.accuracy, unlabelled.reference_accuracy) == (None, None)
+    assert unlabelled.verified_on == "drawn pictures"
+    with pytest.raises(ConfigError, match="64 images and 63 labels"):
+        export_model(model, "keras", tmp_path / "c.keras", images=images, labels=labels[1:])
+
+
+def test_latency_is_the_median_of_single_images_after_the_first(monkeypatch):
+    seconds = iter(float(moment) for call in range(26) for moment in (0, 100 if call == 0 else call))
+    monkeypatch.setattr(formats.time, "perf_counter", lambda: next(seconds))
+    shapes = []
+    assert formats._latencies(lambda images: shapes.append(images.shape)) == [13_000.0]
+    assert shapes == [(1, 32, 32, 3)] * 26
+
+
+def test_a_converter_that_fails_leaves_nothing_and_says_why(tmp_path, model, monkeypatch):
+    def broken(*_args, **_kwargs):
+        raise RuntimeError("no such operation")
+
+    monkeypatch.setattr(type(model), "export", broken)
+    with pytest.raises(ExportError, match="to saved_model failed: RuntimeError: no such operation"):
+        export_model(model, "saved_model", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("form", "package"), [("tflite", "ai-edge-litert"), ("onnx", "onnxruntime")])
+def test_a_package_that_lacks_is_named(tmp_path, model, monkeypatch, form, package):
+    def lacking(*_args, **_kwargs):
+        raise ImportError("No module named 'x'")
+
+    monkeypatch.setattr(type(model), "export", lacking)
+    with pytest.raises(ExportError, match=rf"pip install .*{package}"):
+        export_model(model, form, tmp_path / default_name("net", form))
+
+
+def test_models_that_cannot_be_loaded(tmp_path):
+    with pytest.raises(ExportError, match="no model at"):
+        export_model(tmp_path / "none.keras", "keras", tmp_path / "out.keras")
+    (tmp_path / "bad.keras").write_bytes(b"PK not a zip")
+    with pytest.raises(ExportError, match="cannot be loaded"):
+        export_model(tmp_path / "bad.keras", "keras", tmp_path / "out.keras")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, model, monkeypatch):
+    def refused(*_args, **_kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refused)
+    with pytest.raises(ExportError, match=r"Cannot write in .*: Permission denied"):
+        export_model(model, "keras", tmp_path / "out.keras")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("run-1", "keras"), "run-1.keras"),
+        (("run-1", "saved_model"), "run-1-saved_model"),
+        (("run-1", "tflite", "int8"), "run-1-int8.tflite"),
+        (("run-1", "onnx"), "run-1.onnx"),
+    ],
+)
+def test_default_names(arguments, name):
+    assert default_name(*arguments) == name

@@ -1,0 +1,304 @@
+"""`read_image`: every format, every mode, every kind of damage."""
+
+import contextlib
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cifar_core.errors import ImageError
+from cifar_core.serving import images
+from cifar_core.serving.images import read_image
+
+RNG = np.random.default_rng(5)
+SMOOTH = np.asarray(
+    Image.fromarray(RNG.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize(
+        (48, 48), Image.Resampling.BICUBIC
+    )
+)
+
+
+def encode(image: Image.Image, how: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, how, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("how", "options"),
+    [
+        ("PNG", {}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("WEBP", {"lossless": True}),
+    ],
+)
+def test_a_32x32_picture_keeps_its_exact_pixels(how, options):
+    pixels = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    result = read_image(encode(Image.fromarray(pixels), how, **options))
+    assert result.dtype == np.uint8
+    np.testing.assert_array_equal(result, pixels)
+
+
+@pytest.mark.parametrize("how", images.FORMATS)
+def test_every_named_format_is_read(how):
+    result = read_image(encode(Image.fromarray(SMOOTH), how))
+    expected = read_image(encode(Image.fromarray(SMOOTH)))
+    assert np.abs(result.astype(int) - expected).mean() < 12
+
+
+def test_other_formats_are_refused_by_name():
+    with pytest.raises(ImageError, match="PNG, JPEG, GIF, BMP, WEBP, TIFF"):
+        read_image(encode(Image.fromarray(SMOOTH), "PPM"))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])
+def test_every_mode_gives_three_channels_that_resemble_the_picture(mode):
+    grey = Image.fromarray(SMOOTH).convert("L")
+    if mode in ("I;16", "I"):
+        image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+        image = image if mode == "I;16" else image.convert("I")
+    elif mode == "F":
+        image = Image.fromarray(np.asarray(grey).astype(np.float32) / 255)
+    else:
+        image = Image.fromarray(SMOOTH).convert(mode)
+    how = "PNG" if mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "TIFF"
+    result = read_image(encode(image, how))
+    truth = np.asarray(grey.resize((32, 32), Image.Resampling.LANCZOS), dtype=int)
+    assert result.shape == (32, 32, 3)
+    luminance = np.asarray(Image.fromarray(result).convert("L"), dtype=int)
+    assert np.abs(luminance - truth).mean() < {"1": 60, "P": 12}.get(mode, 6)
+
+
+def test_palette_with_alpha():
+    image = Image.new("PA", (40, 40))
+    image.putpalette([0, 0, 0] * 256)
+    with io.BytesIO() as buffer:
+        image.convert("RGBA").save(buffer, "PNG")
+        assert (read_image(buffer.getvalue()) == 255).all()  # wholly transparent
+    assert (np.asarray(images._flat(image)) == 255).all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_laid_on_white(mode):
+    image = Image.new(mode, (64, 64), (0,) * len(mode))
+    assert (read_image(encode(image)) == 255).all()
+
+
+def test_a_transparent_colour_of_a_palette_is_laid_on_white():
+    image = Image.new("P", (32, 32), 0)
+    image.putpalette([10, 20, 30] * 256)
+    assert (read_image(encode(image, transparency=0)) == 255).all()
+    assert (read_image(encode(image)) == (10, 20, 30)).all()
+
+
+def upright_scene() -> np.ndarray:
+    scene = np.zeros((64, 96, 3), dtype=np.uint8)
+    scene[:32, 16:48] = (255, 0, 0)  # top left of the middle square
+    scene[32:, 48:80] = (0, 0, 255)  # bottom right
+    return scene
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_sets_the_picture_upright(orientation):
+    scene = Image.fromarray(upright_scene())
+    stored = {
+        1: scene,
+        2: scene.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: scene.transpose(Image.Transpose.ROTATE_180),
+        4: scene.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: scene.transpose(Image.Transpose.TRANSPOSE),
+        6: scene.transpose(Image.Transpose.ROTATE_90),
+        7: scene.transpose(Image.Transpose.TRANSVERSE),
+        8: scene.transpose(Image.Transpose.ROTATE_270),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    result = read_image(encode(stored, exif=exif))
+    assert tuple(result[8, 8]) == (255, 0, 0)
+    assert tuple(result[24, 24]) == (0, 0, 255)
+    assert tuple(result[8, 24]) == (0, 0, 0)
+
+
+def test_a_damaged_exif_does_not_cost_the_pixels():
+    pixels = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    data = encode(Image.fromarray(pixels), exif=b"Exif\0\0MM\0*\xff\xff\xff\xff garbage")
+    np.testing.assert_array_equal(read_image(data), pixels)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (2, 3), (31, 31), (33, 32), (4000, 3)])
+def test_small_and_thin_pictures(size):
+    result = read_image(encode(Image.new("RGB", size, (9, 99, 199))))
+    assert result.shape == (32, 32, 3)
+    assert (result == (9, 99, 199)).all()
+
+
+def test_only_the_middle_square_is_kept():
+    wide = np.zeros((32, 96, 3), dtype=np.uint8)
+    wide[:, 32:64] = 200
+    assert (read_image(encode(Image.fromarray(wide))) == 200).all()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds nothing."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 10)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("size", [(6325, 6325), (10_000, 10_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])
+def test_too_many_pixels_are_refused_before_decoding(size, monkeypatch):
+    def decode(*_args, **_kwargs):
+        raise AssertionError("decoded before the size was checked")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
+    with pytest.raises(ImageError, match="40 megapixels"):
+        read_image(png_header(*size))
+
+
+def test_no_pixels():
+    with pytest.raises(ImageError):
+        read_image(png_header(0, 5))
+
+
+def test_first_frame_of_several():
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert (read_image(data) == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize("how", ["PNG", "WEBP", "TIFF"])
+def test_first_frame_of_animations_and_pages(how):
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ((200, 0, 0), (0, 0, 200), (0, 200, 0))]
+    options = {"lossless": True} if how == "WEBP" else {}
+    data = encode(frames[0], how, save_all=True, append_images=frames[1:], **options)
+    assert Image.open(io.BytesIO(data)).n_frames == 3
+    assert (read_image(data) == (200, 0, 0)).all()
+
+
+def test_a_cmyk_jpeg_keeps_its_colours():
+    """As print shops send them; Adobe's inverted inks are the decoder's affair."""
+    result = read_image(encode(Image.new("RGB", (40, 40), (200, 60, 30)).convert("CMYK"), "JPEG", quality=95))
+    assert np.abs(result.astype(int) - (200, 60, 30)).max() < 8
+
+
+def test_a_png_with_16_bits_a_colour_is_read():
+    values = np.full((32, 32, 3), (51400, 25700, 257), ">u2")  # 200, 100 and 1 times 257
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", 32, 32, 16, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows))
+    result = read_image(data + chunk(b"IEND", b""))
+    assert np.abs(result.astype(int) - (200, 100, 1)).max() <= 1
+
+
+def test_a_file_of_no_bytes(tmp_path):
+    (tmp_path / "nothing.png").touch()
+    with pytest.raises(ImageError, match=r"nothing\.png is empty"):
+        read_image(tmp_path / "nothing.png")
+
+
+def test_a_picture_of_many_megapixels_that_is_allowed():
+    result = read_image(encode(Image.new("L", (6000, 6000), 77), "PNG", compress_level=1))
+    assert (result == 77).all()
+
+
+@pytest.mark.parametrize("how", images.FORMATS)
+def test_cut_short(how):
+    data = encode(Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)), how)
+    for share in (0.02, 0.3, 0.6):
+        with pytest.raises(ImageError, match=r"damaged or cut short|not a picture"):
+            read_image(data[: max(1, int(len(data) * share))])
+
+
+def test_sources_and_their_names_in_messages(tmp_path):
+    path = tmp_path / "cat.png"
+    path.write_bytes(encode(Image.fromarray(SMOOTH)))
+    expected = read_image(path)
+    with path.open("rb") as file:
+        file.read(100)
+        np.testing.assert_array_equal(read_image(file), expected)
+    np.testing.assert_array_equal(read_image(str(path)), expected)
+    for wrong, words in ((tmp_path / "dog.png", "no file"), (tmp_path, "directory"), (b"", "empty")):
+        with pytest.raises(ImageError, match=words):
+            read_image(wrong)
+    (tmp_path / "x.png").write_bytes(b"not a picture")
+    with pytest.raises(ImageError, match=r"x\.png is not a picture"):
+        read_image(tmp_path / "x.png")
+
+
+def test_a_null_in_a_path_is_an_image_error():
+    with pytest.raises(ImageError, match="cannot be read"):
+        read_image("a\0b.png")
+
+
+def test_a_file_over_the_limit(monkeypatch):
+    monkeypatch.setattr(images, "MAX_BYTES", 1_000_000)
+    with pytest.raises(ImageError, match="larger than 1 MB"):
+        read_image(b"x" * 1_000_001)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 0.5, 1.0], [0, 128, 255]),
+        ([0.0, 100.0, 255.0], [0, 100, 255]),
+        ([0.0, 257.0, 65535.0], [0, 1, 255]),
+        ([-1.0, 0.0, 1.0], [0, 128, 255]),
+        ([7.0, float("nan"), float("inf")], [7, 7, 7]),
+        ([float("nan")] * 3, [0, 0, 0]),
+        ([-5.0, -5.0, -5.0], [128, 128, 128]),
+        ([0.0, 1e30, 1e30], [0, 255, 255]),
+    ],
+)
+def test_scaling_of_grey_numbers(values, expected):
+    grey = images._grey(np.array([values], dtype=np.float32), sixteen_bit=False)
+    np.testing.assert_array_equal(grey[0], expected)
+
+
+QUICK = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+
+
+@QUICK
+@given(
+    st.integers(1, 70), st.integers(1, 70), st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA"]), st.data()
+)
+def test_any_size_and_mode(width, height, mode, data):
+    how = data.draw(st.sampled_from(["PNG", "TIFF"] + ["GIF"] * (mode in "1LP")))
+    pixels = np.random.default_rng(width * height).integers(0, 256, (height, width, 4), dtype=np.uint8)
+    result = read_image(encode(Image.fromarray(pixels).convert(mode), how))
+    assert result.shape == (32, 32, 3)
+    assert result.dtype == np.uint8
+
+
+@QUICK
+@given(
+    st.binary(min_size=1, max_size=400),
+    st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"BM"]),
+)
+def test_any_bytes_give_an_image_or_an_image_error(junk, start):
+    with contextlib.suppress(ImageError):
+        assert read_image(start + junk).shape == (32, 32, 3)
+
+
+@QUICK
+@given(st.sampled_from(images.FORMATS), st.integers(0, 10**6), st.binary(min_size=1, max_size=8))
+def test_overwritten_bytes_give_an_image_or_an_image_error(how, place, junk):
+    data = bytearray(encode(Image.fromarray(SMOOTH), how))
+    place %= len(data)
+    data[place : place + len(junk)] = junk
+    with contextlib.suppress(ImageError):
+        assert read_image(bytes(data)).shape == (32, 32, 3)
