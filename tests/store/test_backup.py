@@ -227,14 +227,14 @@ def test_a_run_deleted_meanwhile_is_left_out_whole(filled, file, tmp_path, monke
 RESTORE = """
 import os, sys, time
 from cifar_core.store.archive import backup
-from cifar_core.store import moving
+from cifar_core.store import archive_rows
 step = sys.argv[3]
 def die(*_, **__):
     os.kill(os.getpid(), 9)
 if step == "staging":
     backup._stage = die
 elif step == "shelving":
-    moving._settle = die
+    archive_rows._settle = die
 elif step == "naming":
     real, count = os.replace, [0]
     def replace(source, target):
