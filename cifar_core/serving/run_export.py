@@ -23,6 +23,7 @@ import numpy as np
 
 from cifar_core.analysis.neighbours import MODEL_FILE
 from cifar_core.base import paths
+from cifar_core.base.files import whole_file
 from cifar_core.data import Dataset, load_dataset
 from cifar_core.data.dataset import stratified
 from cifar_core.errors import CifarLabError, ConfigError, DataError
@@ -30,7 +31,7 @@ from cifar_core.serving.formats import DRAWN, ExportResult, check_format, defaul
 from cifar_core.settings.compute import prepare
 from cifar_core.settings.config import TrainConfig
 from cifar_core.store import RunRecord, RunStore
-from cifar_core.store.artifacts import whole_file
+from cifar_core.store.artifacts import store_errors
 
 TEST_IMAGES = 1000
 """On how many test images a file is verified, if nobody says otherwise."""
@@ -127,7 +128,7 @@ def make_download(
         made = folder / default_name(run_id, format, quantize)
         export_run(store, run_id, format, made, quantize=quantize, tell=tell)
         tell(0.98, "putting it in its place")
-        with whole_file(target) as stream:
+        with store_errors(target), whole_file(target) as stream:
             _write_one_file(made, stream)
     sweep_downloads(store, keep=target)
     return target
