@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from cifar_core.errors import CifarLabError
     from cifar_core.models import create_model
     from cifar_core.serving.inference import Inference
-    from cifar_core.settings.config import SearchConfig, TrainConfig
     from cifar_core.settings.presets import preset, presets
+    from cifar_core.settings.search_config import SearchConfig
+    from cifar_core.settings.train_config import TrainConfig
     from cifar_core.store import RunState, RunStore
     from cifar_core.training.run import Run, resume, train
     from cifar_core.tuning import tune
@@ -44,8 +45,8 @@ _HOMES = {
     "Run": "training.run",
     "RunState": "store",
     "RunStore": "store",
-    "SearchConfig": "settings.config",
-    "TrainConfig": "settings.config",
+    "SearchConfig": "settings.search_config",
+    "TrainConfig": "settings.train_config",
     "create_model": "models",
     "evaluate": "analysis.evaluation",
     "load_dataset": "data",

@@ -73,7 +73,7 @@ def test_pages_load_nothing_from_elsewhere(site):
 def test_settings_stand_in_the_pages_as_they_are_declared(site):
     from cifar_core.base.fields import describe
     from cifar_core.models import MODELS
-    from cifar_core.settings.config import TrainConfig
+    from cifar_core.settings.train_config import TrainConfig
 
     text = (site / "api" / "training" / "index.html").read_text()
     for cls in (TrainConfig, *MODELS.values()):
@@ -295,7 +295,7 @@ def dotted(node, names):
 def refused(name, call):
     """Why the call can't be bound to what it calls, or None. A TrainConfig takes the settings of its model
     beside its own."""
-    from cifar_core.settings.config import train_settings
+    from cifar_core.settings.train_config import train_settings
 
     if any(isinstance(argument, ast.Starred) for argument in call.args):
         return None
@@ -314,7 +314,8 @@ def refused(name, call):
 
 def test_the_model_of_the_guide_joins_the_registry(monkeypatch):
     from cifar_core.models import MODELS, create_model
-    from cifar_core.settings.config import SearchConfig, TrainConfig
+    from cifar_core.settings.search_config import SearchConfig
+    from cifar_core.settings.train_config import TrainConfig
 
     [block] = blocks(CHECKOUT / "docs" / "adding-a-model.md")[:1]
     scope = {"__name__": "mynet"}

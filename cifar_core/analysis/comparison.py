@@ -27,7 +27,7 @@ from cifar_core.errors import RunNotFoundError, StoreError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cifar_core.settings.config import TrainConfig
+    from cifar_core.settings.train_config import TrainConfig
     from cifar_core.store import RunStore
 
 FINISHED = "finished"
@@ -419,7 +419,7 @@ def fair_config(baseline: TrainConfig, tuned: TrainConfig) -> TrainConfig:
         ConfigError: the two together contradict each other.
     """
     from cifar_core.base.fields import describe
-    from cifar_core.settings.config import TrainConfig
+    from cifar_core.settings.train_config import TrainConfig
 
     augmentation = [name for name, item in describe(TrainConfig).items() if item.group == "Augmentation"]
     given = {name: getattr(tuned, name) for name in (*EQUAL_BUDGET, *augmentation)}

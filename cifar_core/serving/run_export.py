@@ -29,7 +29,7 @@ from cifar_core.data.dataset import stratified
 from cifar_core.errors import CifarLabError, ConfigError, DataError
 from cifar_core.serving.formats import DRAWN, ExportResult, check_format, default_name, export_model
 from cifar_core.settings.compute import prepare
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunRecord, RunStore
 from cifar_core.store.artifacts import store_errors
 

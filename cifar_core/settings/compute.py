@@ -32,7 +32,7 @@ from cifar_core.base.devices import (
 )
 from cifar_core.base.fields import shown
 from cifar_core.errors import ConfigError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from cifar_core.analysis.evaluation import predict_probabilities
 from cifar_core.errors import DivergedError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store.checkpoint import (
     CHECKPOINT_FILE,
     Progressed,

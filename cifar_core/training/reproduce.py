@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from cifar_core.analysis.statistics import Spread, spread
 from cifar_core.analysis.study.paper import paper_results
 from cifar_core.errors import CifarLabError, ConfigError
-from cifar_core.settings.config import DatasetName, TrainConfig
 from cifar_core.settings.presets import SAME_RUN, find_preset, preset, presets
+from cifar_core.settings.train_config import DatasetName, TrainConfig
 
 if TYPE_CHECKING:
     import pandas as pd

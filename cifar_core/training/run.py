@@ -35,7 +35,7 @@ from cifar_core.errors import (
 )
 from cifar_core.models.cost import count
 from cifar_core.settings.compute import prepare, resolve_jit, resolve_precision
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunRecord, RunState, RunStore
 from cifar_core.training.batches import images_per_epoch, steps_per_epoch
 from cifar_core.training.parallel import alone, building, check_devices, fitting

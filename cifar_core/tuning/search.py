@@ -27,7 +27,8 @@ from cifar_core.errors import (
     TrainingError,
 )
 from cifar_core.settings.compute import prepare, resolve_jit, resolve_precision
-from cifar_core.settings.config import SearchConfig, TrainConfig
+from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore, SearchRecord
 from cifar_core.training.recorder import Progress, Recorder, StopCallback
 from cifar_core.tuning.plan import ENDED, Plan, SearchStatus, make_plan, status

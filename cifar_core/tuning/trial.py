@@ -21,7 +21,8 @@ import numpy as np
 from cifar_core.data import Dataset
 from cifar_core.errors import ConfigError, ResumeError
 from cifar_core.settings.compute import resolve_jit, resolve_precision
-from cifar_core.settings.config import SearchConfig, TrainConfig
+from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.batches import steps_per_epoch
 from cifar_core.training.recorder import Progress
 from cifar_core.tuning.space import trial_config

@@ -263,7 +263,7 @@ def _comparison(comparison: reports.Comparison) -> None:
 
 def _by_group(values: dict[str, Any], model: str) -> dict[str, list[tuple[str, str]]]:
     """(label, value) of every setting under its declared heading."""
-    from cifar_core.settings.config import train_settings
+    from cifar_core.settings.train_config import train_settings
 
     declared: dict[str, Setting] = train_settings(model)
     groups: dict[str, list[tuple[str, str]]] = {}

@@ -11,7 +11,7 @@ from cifar_core.errors import ConfigError
 from cifar_core.models.cost import Architecture
 from cifar_core.settings import presets
 from cifar_core.settings.compute import suggestion
-from cifar_core.settings.config import TrainConfig, train_settings
+from cifar_core.settings.train_config import TrainConfig, train_settings
 from cifar_core.training.estimate import Estimate, estimate, split_sizes
 from pages.shared import navigation, resources
 from pages.shared.once import Once

@@ -7,8 +7,8 @@ import streamlit as st
 from cifar_core.errors import ConfigError, StoreError
 from cifar_core.models import MODELS
 from cifar_core.models.cost import Architecture
-from cifar_core.settings.config import train_settings
 from cifar_core.settings.presets import presets
+from cifar_core.settings.train_config import train_settings
 from pages.shared import network_summary
 from pages.shared.widgets import choose_group, setting_widget
 from pages.shared.words import message, plain

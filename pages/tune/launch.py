@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from cifar_core.errors import ConfigError
-from cifar_core.settings.config import SearchConfig
+from cifar_core.settings.search_config import SearchConfig
 from cifar_core.training.estimate import IMAGES, split_sizes
 from cifar_core.tuning import Plan, check_search, middle, search_cost
 from cifar_core.tuning.space import full_epochs, trial_config

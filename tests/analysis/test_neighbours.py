@@ -7,7 +7,7 @@ from cifar_core.analysis import neighbours as n
 from cifar_core.errors import CifarLabError, ConfigError, DataError, RunNotFoundError, StoreError
 from cifar_core.models import MODELS, create_model
 from cifar_core.serving.inference import Answerer, Inference
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
 from cifar_core.training.run import _parts, train
 from tests.analysis.small_models import SMALL

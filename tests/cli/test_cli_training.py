@@ -14,7 +14,7 @@ import cifar_core.cli.tune
 from cifar_core.analysis.metrics import report
 from cifar_core.cli.signals import stopping
 from cifar_core.errors import DivergedError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.training import run
 from cifar_core.training.recorder import Progress

@@ -296,7 +296,7 @@ def test_whatever_reads_a_model_refuses_it_in_words(plain, tmp_path, home):  # n
     from cifar_core.cli.model import _load_model
     from cifar_core.serving.formats import export_model
     from cifar_core.serving.inference import Answerer
-    from cifar_core.settings.config import TrainConfig
+    from cifar_core.settings.train_config import TrainConfig
 
     trace = tmp_path / "trace"
     bad = tmp_path / "bad.keras"

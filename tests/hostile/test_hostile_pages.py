@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from pages.shared.navigation import PAGES
 from pages.shared.words import plain
 from tests.hostile.hostile import LONG, TEXTS, examples, fed, in_words

@@ -9,7 +9,8 @@ import tomllib
 import pytest
 
 from cifar_core.plots import palette
-from cifar_core.settings.config import SearchConfig, TrainConfig
+from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import TrainConfig
 from pages.shared import navigation, resources
 from pages.shared.words import message, plain
 

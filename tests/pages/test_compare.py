@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from pages.shared import resources
 from tests.pages.board_runs import finished
 

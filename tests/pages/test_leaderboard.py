@@ -11,8 +11,8 @@ import pytest
 
 from cifar_core.base.csv_text import csv_of
 from cifar_core.errors import StoreError
-from cifar_core.settings.config import SearchConfig
 from cifar_core.settings.presets import preset
+from cifar_core.settings.search_config import SearchConfig
 from pages.leaderboard import ranking
 from pages.shared import files, resources, results, run_table
 from tests.pages.board_runs import IMAGES, LABELS, finished

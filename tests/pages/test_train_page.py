@@ -6,8 +6,8 @@ import pytest
 
 from cifar_core.base.devices import device_summary
 from cifar_core.models import MODELS
-from cifar_core.settings.config import TrainConfig, train_settings
 from cifar_core.settings.presets import PRESETS, SCENES_EPOCHS, begin_with, preset
+from cifar_core.settings.train_config import TrainConfig, train_settings
 from pages.shared import network_summary, resources
 from pages.train import draft
 from pages.train import launch as launch_panel

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cifar_core.serving.inference import PREDICTED, Answer, InferenceError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from pages.shared import asking, images, resources
 from pages.try_it import answers as answers_module
 

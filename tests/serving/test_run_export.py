@@ -13,7 +13,7 @@ from cifar_core.serving import formats, run_export
 from cifar_core.serving.formats import default_name, digest, run_exported
 from cifar_core.serving.model_file import load_model
 from cifar_core.serving.run_export import download_path, export_run, main, make_download, sweep_downloads
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
 from tests.conftest import needs_tensorflow
 

@@ -11,8 +11,8 @@ from cifar_core.base import devices
 from cifar_core.base.devices import ONEDNN_VARIABLE, DeviceSummary
 from cifar_core.errors import ConfigError
 from cifar_core.settings import compute
-from cifar_core.settings.config import TrainConfig
 from cifar_core.settings.presets import preset
+from cifar_core.settings.train_config import TrainConfig
 
 OLD_CPU = DeviceSummary("cpu", "an old one", 16.0, 2, "float32")
 AMX_CPU = DeviceSummary("cpu", "a new one", 16.0, 2, "mixed_bfloat16")
@@ -192,7 +192,7 @@ def test_what_is_worth_measuring(on, device, config, ways):
 _PROGRAM = """
 import os, sys
 from cifar_core.settings import compute
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 compute._onednn = lambda config: True
 if "loaded" in sys.argv:
     sys.modules["tensorflow"] = sys

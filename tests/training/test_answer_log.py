@@ -7,8 +7,8 @@ import pytest
 
 from cifar_core.analysis.answers_by_epoch import ANSWERS_FILE, answers_by_epoch, last_right
 from cifar_core.errors import RunNotFoundError, StoreError
-from cifar_core.settings.config import TrainConfig
 from cifar_core.settings.presets import preset
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.store.runs import settings_key
 from cifar_core.training import callbacks

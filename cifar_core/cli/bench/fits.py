@@ -19,7 +19,7 @@ import numpy as np
 from cifar_core.base.devices import onednn_in_use
 from cifar_core.cli.bench.subjects import STUDY_AUGMENTATION
 from cifar_core.settings.compute import prepare
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
 from cifar_core.store.checkpoint import Progressed
 from cifar_core.training.batches import steps_per_epoch, training_batches, validation_batches
