@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from cifar_core.settings.search_config import SearchConfig
     from cifar_core.settings.train_config import TrainConfig
     from cifar_core.store import RunState, RunStore
-    from cifar_core.training.run import Run, resume, train
+    from cifar_core.training.result import Run
+    from cifar_core.training.run import resume, train
     from cifar_core.tuning import tune
 
 _HOMES = {
@@ -42,7 +43,7 @@ _HOMES = {
     "Inference": "serving.inference",
     "PAPER_RESULTS": "analysis.study.paper",
     "Report": "analysis.metrics",
-    "Run": "training.run",
+    "Run": "training.result",
     "RunState": "store",
     "RunStore": "store",
     "SearchConfig": "settings.search_config",

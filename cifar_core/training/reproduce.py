@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cifar_core.data import Dataset
     from cifar_core.store import RunRecord, RunStore
     from cifar_core.training.recorder import Progress, StopCallback
-    from cifar_core.training.run import Run
+    from cifar_core.training.result import Run
 
 SIZES: dict[str, tuple[int, int]] = {"cifar10": (50_000, 10_000), "synthetic": (10_000, 2_000)}
 """Train and test images of each dataset, whole."""

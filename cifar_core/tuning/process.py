@@ -223,7 +223,7 @@ def _listen(orders: IO[str], waiting: queue.Queue[Order | None], ended: threadin
 
 def _carried_out(trainer: Trainer, order: Order, answers: IO[str], ended: threading.Event) -> dict[str, Any]:
     from cifar_core.training.callbacks import StopRequested
-    from cifar_core.training.run import explained
+    from cifar_core.training.failures import explained
 
     try:
         outcome = trainer.train(

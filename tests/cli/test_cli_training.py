@@ -18,7 +18,7 @@ from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.training import run
 from cifar_core.training.recorder import Progress
-from cifar_core.training.run import Run
+from cifar_core.training.result import Run
 
 EPOCH = {
     "epoch": 1,

@@ -23,9 +23,10 @@ from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
 from cifar_core.store.checkpoint import Progressed
 from cifar_core.training.batches import steps_per_epoch, training_batches, validation_batches
-from cifar_core.training.callbacks import Session, controllers
+from cifar_core.training.callbacks import RunCallback, controllers
+from cifar_core.training.fitting import EVALUATION_BATCH
+from cifar_core.training.network import build_model
 from cifar_core.training.recorder import Progress, Recorder
-from cifar_core.training.run import EVALUATION_BATCH, build_model
 
 Measured = dict[str, Any]
 VALIDATED = 64
@@ -79,7 +80,7 @@ class Clock(keras.callbacks.Callback):
         }
 
 
-class CountedSession(Session):
+class CountedSession(RunCallback):
     """Keeps count of the seconds that it takes itself after the steps, in which nothing is trained.
 
     Where a device computes on its own, waiting for it counts too."""
