@@ -69,7 +69,7 @@ def advisories(pip_audit: str) -> None:
     if bad := [package for package in known if package["vulns"]]:
         sys.exit("\n".join(f"{one['name']} {one['version']}: {one['vulns']}" for one in bad))
     if known:
-        print(f"{len(known)} packages have no known vulnerability, {len(packages) - len(known)} are not known")
+        print(f"{len(known)} packages without known vulnerability; {len(packages) - len(known)} unknown")
     else:
         print("the advisories cannot be reached from here: only the hashes were compared")
 

@@ -188,7 +188,7 @@ COMMANDS = sorted({line for file in documents() for line in command_lines(file)}
 @pytest.mark.parametrize("line", COMMANDS)
 def test_commands_are_understood(line, monkeypatch):
     """Each is parsed as it would be if somebody typed it; nothing is carried out."""
-    from cifar_core.cli.root import root
+    from cifar_core.cli.app import root
 
     monkeypatch.setenv("CIFAR_LAB_TOKEN", "the one that the chief printed")
     words = [word for word in shlex.split(line)[1:] if word != "COMMAND"]
@@ -228,8 +228,8 @@ def test_named_flags_exist(file):
 
 @functools.cache
 def flags():
-    from cifar_core.cli.root import COMMANDS as ROOT_COMMANDS
-    from cifar_core.cli.root import root
+    from cifar_core.cli.app import COMMANDS as ROOT_COMMANDS
+    from cifar_core.cli.app import root
 
     context = click.Context(root)
     commands = [root.get_command(context, name) for name in ROOT_COMMANDS]

@@ -1,26 +1,93 @@
-"""What every command shares: its class, `--debug`, `--json`, and help in groups."""
+"""Foundation of the command line: `main`, the table of commands, and what commands share.
+
+Exit statuses: 0 success, 1 failure, 2 wrong arguments, 128 + N ended by signal N (130 for Ctrl-C, 143 for
+SIGTERM), 141 when the reader of the output closed the pipe.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+import errno
+import importlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from cifar_core.base.version import __version__
+from cifar_core.errors import CifarLabError
+
+if TYPE_CHECKING:
+    from cifar_core.settings.train_config import TrainConfig
+
 PROGRAM = "cifar-lab"
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
+FAILED, BAD_ARGUMENTS = 1, 2
+INTERRUPTED = 128 + signal.SIGINT
+BROKEN_PIPE = 128 + 13  # SIGPIPE, which Windows does not have
+
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Data": {"data": ("data:data", "Find, download or import the images.")},
+    "Training": {
+        "train": ("train:train", "Train a model, test it once, record the run."),
+        "tune": ("tune:tune", "Search for good settings of a model."),
+        "tune-worker": ("tune:tune_worker", "Train trials for a search on another machine."),
+        "reproduce": ("reproduce:reproduce", "Train the study's seven runs and compare the results."),
+        "resume": ("train:resume", "Continue a stopped run or search."),
+        "stop": ("runs:stop", "Ask a run or search to stop; it keeps its progress."),
+        "worker": ("train:worker", "Train queued runs."),
+    },
+    "Results": {
+        "leaderboard": ("runs:leaderboard", "Finished runs, best first."),
+        "runs": ("runs:runs", "All runs and their states."),
+        "reference": ("reproduce:reference", "The runs that come with this release, beside the study's."),
+        "searches": ("runs:searches", "All searches and their states."),
+        "show": ("show:show", "One run or search: settings, results, environment."),
+        "delete": ("runs:delete", "Remove runs or searches, with their files."),
+    },
+    "Backup and transfer": {
+        "backup": ("archive:backup", "Write the whole store to one file."),
+        "restore": ("archive:restore", "Restore a backup into a new or empty store."),
+        "pack": ("archive:pack", "Write runs or searches to one file, for another store."),
+        "unpack": ("archive:unpack", "Add what 'pack' wrote to a store."),
+    },
+    "Use a trained model": {
+        "evaluate": ("model:evaluate", "Test a stored model again and compare with its record."),
+        "predict": ("model:predict", "Classify image files."),
+        "export": ("model:export", "Write a model as Keras, SavedModel, TFLite or ONNX."),
+    },
+    "Reference": {
+        "models": ("catalogue:models", "The architectures."),
+        "presets": ("catalogue:presets", "The named settings."),
+        "describe": ("catalogue:describe", "One architecture: source, hyperparameters and their ranges."),
+        "bench": ("benchmark:bench", "Measure speed on this machine."),
+    },
+}
+COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
+"""By name: "module:attribute", imported when the command is used, and the short help."""
+
+
+# --- Building commands ----------------------------------------------------------------------------
 
 
 @dataclass
 class State:
-    """What the whole invocation knows; the way out reads it after an error too."""
+    """Options of the whole invocation, known to the error handler too."""
 
     debug: bool = False
 
 
 class GroupedOption(click.Option):
-    """An option that `--help` shows under a heading of its own."""
+    """An option listed by `--help` under its own heading."""
 
     def __init__(self, *args: Any, heading: str = "Options", **options: Any) -> None:
         self.heading = heading
@@ -28,7 +95,7 @@ class GroupedOption(click.Option):
 
 
 class Command(click.Command):
-    """A command that takes `--debug` and shows its options by heading."""
+    """A command with `--debug`, whose help groups options by heading."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -50,7 +117,7 @@ class Command(click.Command):
 
 
 def command(name: str) -> Callable[[Callable[..., Any]], Command]:
-    """Declare a command; the first paragraph of its docstring is its help."""
+    """Decorator for a command, whose help is the function's docstring."""
     return click.command(name, cls=Command, context_settings=CONTEXT)
 
 
@@ -71,12 +138,17 @@ def _remember_debug(ctx: click.Context, parameter: click.Parameter, value: bool)
         ctx.obj.debug = True
 
 
+def switch(*names: str, help: str) -> Callable[[Any], Any]:  # noqa: A002
+    """Decorator that adds an option without a value, off by default."""
+    return click.option(*names, is_flag=True, show_default=False, help=help)
+
+
 def json_option(help: str = "Print one JSON document.") -> Callable[[Any], Any]:  # noqa: A002
-    return click.option("--json", "as_json", is_flag=True, show_default=False, help=help)
+    return switch("--json", "as_json", help=help)
 
 
 def format_options(function: Any) -> Any:
-    """`--format table|csv|json` as `form`; `--json` is short for the last."""
+    """Decorator that adds `--format table|csv|json` as `form`, with `--json` as a short form."""
     chosen = click.option(
         "--format",
         "form",
@@ -91,3 +163,199 @@ def format_options(function: Any) -> Any:
 
 
 run_argument = click.argument("run", metavar="RUN")
+
+
+# --- All commands ---------------------------------------------------------------------------------
+
+
+class Root(click.Group):
+    """The group of all commands, which imports only the one that is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        found: click.Command = getattr(importlib.import_module(f"cifar_core.cli.{module}"), attribute)
+        return found
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            near = difflib.get_close_matches(args[0], COMMANDS, n=3)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            ctx.fail(f"Unknown command {args[0]!r}.{hint} Known commands: {', '.join(COMMANDS)}.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        for heading, entries in SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, text) for name, (_, text) in entries.items()], col_max=14)
+
+
+@click.group(cls=Root, context_settings=CONTEXT)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def root() -> None:
+    """Explore CIFAR-10, train and tune models on it, and study their mistakes.
+
+    Everything is stored in one folder, ~/.cifar-lab or CIFAR_LAB_HOME. CIFAR_LAB_DATA may name a folder
+    or archive with the images. 'cifar-lab COMMAND --help' explains a command.
+    """
+
+
+root.params.append(debug_option())
+
+
+# --- Entry point ----------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; errors are printed, never raised."""
+    # Keeps TensorFlow from printing its build and devices above the command's own output.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _never_fail_to_encode()
+    state = State()
+    try:
+        status = _run(sys.argv[1:] if arguments is None else list(arguments), state)
+        sys.stdout.flush()
+    except BaseException as error:
+        return _report(error, debug=state.debug)
+    return status if isinstance(status, int) else 0
+
+
+def _run(arguments: list[str], state: State) -> object:
+    """The command's return value. Unlike `root.main`, this lets a broken pipe through."""
+    try:
+        if not arguments:
+            click.echo(root.get_help(click.Context(root, info_name=PROGRAM)), err=True)
+            return BAD_ARGUMENTS
+        with root.make_context(PROGRAM, arguments, obj=state) as context:
+            return root.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+
+
+def _never_fail_to_encode() -> None:
+    """Print "?" for characters that the terminal lacks, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _report(error: BaseException, *, debug: bool) -> int:
+    """Print the error on stderr; returns the exit status."""
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        _drop_output()
+        return BROKEN_PIPE
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else FAILED
+    if debug:
+        traceback.print_exception(error)
+    text, status = _explain(error)
+    click.echo(f"{PROGRAM}: {' '.join(text.split())}", err=True)
+    return status
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """(one line of text, exit status) for any exception."""
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        return "interrupted", INTERRUPTED
+    if isinstance(error, click.UsageError):
+        return f"error: {_usage(error)}", BAD_ARGUMENTS
+    if isinstance(error, click.ClickException):
+        return f"error: {error.format_message()}", error.exit_code
+    if isinstance(error, CifarLabError):
+        return f"error: {error}", error.exit_status
+    if isinstance(error, OSError) and error.strerror:
+        return f"error: {error.strerror}" + (f": {error.filename}" if error.filename else ""), FAILED
+    kind = type(error).__name__
+    return f"error: unexpected {kind}: {error} (this is a bug; --debug shows the traceback)", FAILED
+
+
+def _usage(error: click.UsageError) -> str:
+    message = error.format_message()
+    message += "" if message.endswith((".", "?")) else "."
+    path = error.ctx.command_path if error.ctx is not None else PROGRAM
+    return f"{message} See '{path} --help'."
+
+
+def _drop_output() -> None:
+    """Send stdout to nowhere, since Python flushes it once more at exit and would complain."""
+    if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+
+
+# --- Signals and the framework --------------------------------------------------------------------
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOPPING = b"\nStopping after this step; progress is kept (once more: end at once) ...\n"
+
+
+class Stop:
+    """Whether a signal asked this process to stop, and which."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def requested(self) -> bool:
+        """Whether a signal has arrived; cheap enough to call after every step."""
+        return self.signal is not None
+
+    @property
+    def exit_status(self) -> int:
+        """128 + the signal's number, as in shells."""
+        return 128 + (self.signal or 0)
+
+
+@contextmanager
+def stopping() -> Iterator[Stop]:
+    """Within the block, the first SIGINT or SIGTERM only sets a flag; a second one interrupts at once."""
+    stop = Stop()
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if stop.requested():
+            raise KeyboardInterrupt
+        stop.signal = number
+        os.write(2, _STOPPING)  # a handler may run inside print, which is not reentrant
+
+    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def load_framework(config: TrainConfig | None = None) -> None:
+    """Import Keras and its backend with the compute settings of `config`, printing only what goes wrong."""
+    if config is not None:
+        from cifar_core.settings.compute import prepare
+
+        prepare(config)
+    if "keras" not in sys.modules:
+        with quiet():
+            import keras  # noqa: F401
+    # TensorFlow warns of "retracing" when one process trains several models.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back stderr within the block, and show it only if an exception ends the block.
+
+    TensorFlow and its converters write to file descriptor 2 themselves, before log levels apply.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cifar_core.cli.app import command, json_option
+from cifar_core.cli.app import command, json_option, switch
 from cifar_core.cli.output import print_json
 
 if TYPE_CHECKING:
     from cifar_core.store import RunStore
 
 _file_argument = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
-_force_option = click.option("--force", is_flag=True, show_default=False, help="Replace FILE if it is there.")
-_check_option = click.option(
-    "--check", is_flag=True, show_default=False, help="Only check FILE, every byte of it; change nothing."
-)
+_force_option = switch("--force", help="Replace FILE if it is there.")
+_check_option = switch("--check", help="Only verify FILE; change nothing.")
 
 
 def _store_option(which: str) -> Callable[[Any], Any]:
@@ -26,7 +24,7 @@ def _store_option(which: str) -> Callable[[Any], Any]:
         "--store",
         "location",
         metavar="PLACE",
-        help=f"{which} store, if not the home folder's: a folder, an SQLite file, or the URL of a database "
+        help=f"{which} store, by default the home folder's: a folder, an SQLite file or a database URL "
         "(postgresql+psycopg://user:password@host/name).",
     )
 
@@ -39,7 +37,7 @@ def _store_option(which: str) -> Callable[[Any], Any]:
 def backup(file: Path, location: str | None, force: bool, as_json: bool) -> None:
     """Write the whole store to one file: all runs and searches with their files, all notes.
 
-    It may be in use meanwhile. The file is an ordinary zip with a checksum for everything in it.
+    The store may be in use meanwhile. The file is an ordinary zip with a checksum for every member.
     """
     from cifar_core.store.archive.backup import backup as write
 
@@ -54,19 +52,14 @@ def backup(file: Path, location: str | None, force: bool, as_json: bool) -> None
 @command("restore")
 @_file_argument
 @_store_option("The new")
-@click.option(
-    "--replace",
-    is_flag=True,
-    show_default=False,
-    help="Where there is a store already, move it aside (into a folder beside it) first. SQLite only.",
-)
+@switch("--replace", help="Move an existing store aside (into a folder beside it) first. SQLite only.")
 @_check_option
 @json_option()
 def restore(file: Path, location: str | None, replace: bool, check: bool, as_json: bool) -> None:
-    """Put a backup into an empty or new store, all of it or nothing.
+    """Restore a backup into a new or empty store, all of it or nothing.
 
-    The backup may come from another kind of database. What was running or waiting when it was made
-    is stopped afterwards; 'cifar-lab resume' goes on.
+    The backup may come from another kind of database. Runs that were running or queued when it was made
+    are stopped afterwards; 'cifar-lab resume' continues them.
     """
     from cifar_core.store.archive.backup import check_backup, open_backup
     from cifar_core.store.archive.backup import restore as put_back
@@ -74,7 +67,7 @@ def restore(file: Path, location: str | None, replace: bool, check: bool, as_jso
     if check:
         with open_backup(file) as bundle:
             counts = check_backup(bundle)
-        _say_checked(file, bundle.manifest, _counted(counts["runs"], counts["searches"]), as_json)
+        _print_checked(file, bundle.manifest, _counted(counts["runs"], counts["searches"]), as_json)
         return
     done = put_back(file, location, replace=replace)
     if as_json:
@@ -82,7 +75,7 @@ def restore(file: Path, location: str | None, replace: bool, check: bool, as_jso
         return
     click.echo(f"{done.location}: {_counted(done.runs, done.searches)}")
     if done.kept is not None:
-        click.echo(f"what was there before stands in {done.kept}")
+        click.echo(f"the previous store is in {done.kept}")
 
 
 @command("pack")
@@ -92,10 +85,10 @@ def restore(file: Path, location: str | None, replace: bool, check: bool, as_jso
 @_force_option
 @json_option()
 def pack(runs: Sequence[str], file: Path, location: str | None, force: bool, as_json: bool) -> None:
-    """Write runs or searches to one file, with all that belongs to them, for 'unpack' elsewhere.
+    """Write runs or searches with all their files to one file, for 'unpack' elsewhere.
 
-    RUN is an id, or enough of its beginning. A search takes its trials along, and not the run that it
-    ended in: name that too.
+    RUN is an id, or a unique prefix of it. A search includes its trials, but not its final run: name that
+    too.
     """
     from cifar_core.store.archive.pack import pack as write
 
@@ -110,18 +103,13 @@ def pack(runs: Sequence[str], file: Path, location: str | None, force: bool, as_
 @command("unpack")
 @_file_argument
 @_store_option("The")
-@click.option(
-    "--as-new",
-    is_flag=True,
-    show_default=False,
-    help="Where another run has the id already, take it in under a new one.",
-)
+@switch("--as-new", help="Add a run under a new id where another run has its id.")
 @_check_option
 @json_option()
 def unpack(file: Path, location: str | None, as_new: bool, check: bool, as_json: bool) -> None:
-    """Take in what 'pack' wrote, all of it or nothing.
+    """Add what 'pack' wrote to a store, all of it or nothing.
 
-    Everything is checked first. What is here already with the same content stays as it is.
+    Everything is verified first. Runs that are here already with the same content stay unchanged.
     """
     from cifar_core.store.archive.pack import check_packed, open_packed
     from cifar_core.store.archive.pack import unpack as take_in
@@ -129,7 +117,7 @@ def unpack(file: Path, location: str | None, as_new: bool, check: bool, as_json:
     if check:
         with open_packed(file) as bundle:
             jobs, _ = check_packed(bundle)
-        _say_checked(file, bundle.manifest, ", ".join(jobs), as_json)
+        _print_checked(file, bundle.manifest, ", ".join(jobs), as_json)
         return
     with _opened(location) as store:
         done = take_in(store, file, existing="new" if as_new else "refuse")
@@ -151,7 +139,7 @@ def _counted(runs: int, searches: int) -> str:
     return f"{runs:,} run{'' if runs == 1 else 's'}, {searches:,} search{'' if searches == 1 else 'es'}"
 
 
-def _say_checked(file: Path, manifest: dict[str, Any], content: str, as_json: bool) -> None:
+def _print_checked(file: Path, manifest: dict[str, Any], content: str, as_json: bool) -> None:
     about = {name: manifest[name] for name in ("kind", "version", "package", "created_at")}
     if as_json:
         print_json({"file": file, "whole": True, "content": content, **about})

@@ -1,4 +1,4 @@
-"""`bench`: what this machine does a second, and what "auto" is to take."""
+"""`bench`: measure speed on this machine, and the compute settings that "auto" chooses."""
 
 from __future__ import annotations
 
@@ -18,44 +18,33 @@ from cifar_core.errors import ConfigError
 
 @command("bench")
 @click.argument(
-    "part",
-    default="all",
-    metavar="[all|startup|augmentation|training|overhead|exports|store|settings]",
+    "part", default="all", metavar="[all|startup|augmentation|training|overhead|exports|store|settings]"
 )
-@click.option(
-    "--models", default="base_cnn", metavar="NAME,NAME,...", help="Architectures to train and export."
-)
-@click.option("--images", type=int, default=2560, help="How many images one measurement covers.")
-@click.option("--rounds", type=int, default=3, help="How often the variants take turns.")
+@click.option("--models", default="base_cnn", metavar="NAME,NAME,...", help="Models to train and export.")
+@click.option("--images", type=int, default=2560, help="Images per measurement.")
+@click.option("--rounds", type=int, default=3, help="How often each variant has its turn.")
 @click.option(
     "--runs", default="10,100,1000,10000", metavar="N,N,...", help="Sizes of the stores that 'store' fills."
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the JSON and HTML files, instead of 'bench' in the lab's home.",
+    help="Folder for the JSON and HTML files, by default 'bench' in the lab's home.",
 )
 @click.option("--files/--no-files", default=True, help="Write the result to files too.")
 @json_option()
 def bench(
-    part: str,
-    models: str,
-    images: int,
-    rounds: int,
-    runs: str,
-    out: Path | None,
-    files: bool,
-    as_json: bool,
+    part: str, models: str, images: int, rounds: int, runs: str, out: Path | None, files: bool, as_json: bool
 ) -> None:
-    """Measure speed on this machine: the study's pipeline, bare Keras and ours, side by side.
+    """Compare the speed of the study's pipeline, bare Keras and this project on this machine.
 
-    'all' is every part but 'settings', which tries the ways to compute a model and keeps what was
-    fastest: what "auto" takes from then on.
+    'all' is every part but 'settings', which measures the compute settings of a model; "auto" chooses the
+    fastest from then on.
     """
     from cifar_core.cli.bench import run_bench, write_files
 
     if out is not None and not files:
-        raise ConfigError("--out says where the files go: leave out --no-files.")
+        raise ConfigError("--out names the folder for the files: leave out --no-files.")
     with _terminable():
         result = run_bench(
             part,
@@ -77,12 +66,14 @@ def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
-        raise ConfigError(f"runs must be whole numbers with commas, as 10,100,1000; got {text!r}.") from None
+        raise ConfigError(
+            f"runs must be whole numbers separated by commas, such as 10,100,1000; got {text!r}."
+        ) from None
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends a measurement as Ctrl-C does: with its processes and its folders cleared away."""
+    """SIGTERM ends the block like Ctrl-C, so that processes and temporary folders are removed."""
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         raise SystemExit(128 + number)
@@ -95,7 +86,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _print(result: dict[str, Any]) -> None:
-    from cifar_core.cli.bench.files import HEADINGS, by_part, circumstances, columns
+    from cifar_core.cli.bench.result import HEADINGS, by_part, circumstances, columns
 
     print_pairs(dict(circumstances(result)))
     for part, rows in by_part(result["rows"]):

@@ -1,4 +1,4 @@
-"""`models`, `presets` and `describe`: what there is to choose from."""
+"""`models`, `presets` and `describe`: the available models and presets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cifar_core.models import MODELS, model_config
 @command("models")
 @json_option()
 def models(as_json: bool) -> None:
-    """The architectures by name."""
+    """The available models."""
     rows = [{"model": name, "title": cls.title, "summary": cls.summary} for name, cls in MODELS.items()]
     if as_json:
         print_json(rows)
@@ -27,32 +27,32 @@ def models(as_json: bool) -> None:
 
 
 @command("presets")
-@click.option("--model", help="Only those of this architecture.")
+@click.option("--model", help="Only presets of this model.")
 @json_option()
 def presets(model: str | None, as_json: bool) -> None:
-    """The named settings, for 'cifar-lab train --preset NAME'."""
+    """The presets, for 'cifar-lab train --preset NAME'."""
     from cifar_core.settings.presets import find_preset, preset
     from cifar_core.settings.presets import presets as names
 
     if model is not None:
         model_config(model)
     found = [find_preset(name) for name in names(model)]
-    if as_json:
-        print_json(
-            [
-                {"name": p.name, "variant": p.variant, "why": p.why, "settings": preset(p.name).flat()}
-                for p in found
-            ]
-        )
-    else:
+    if not as_json:
         print_rows([{"preset": p.name, "variant": p.variant, "what": p.why} for p in found])
+        return
+    print_json(
+        [
+            {"name": p.name, "variant": p.variant, "why": p.why, "settings": preset(p.name).flat()}
+            for p in found
+        ]
+    )
 
 
 @command("describe")
 @click.argument("model")
 @json_option()
 def describe(model: str, as_json: bool) -> None:
-    """One architecture: what it is, its source, its hyperparameters and their ranges."""
+    """One model: summary, source, hyperparameters and their ranges."""
     cls = model_config(model)
     settings = settings_of(cls)
     if as_json:
@@ -75,14 +75,5 @@ def describe(model: str, as_json: bool) -> None:
 
 
 def _document(declared: Setting) -> dict[str, Any]:
-    return {
-        "name": declared.name,
-        "kind": declared.kind,
-        "default": declared.default,
-        "allowed": declared.allowed(),
-        "low": declared.low,
-        "high": declared.high,
-        "choices": declared.choices,
-        "unit": declared.unit,
-        "help": declared.help,
-    }
+    names = ("name", "kind", "default", "allowed", "low", "high", "choices", "unit", "help")
+    return {**{name: getattr(declared, name) for name in names}, "allowed": declared.allowed()}

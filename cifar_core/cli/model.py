@@ -1,4 +1,4 @@
-"""`evaluate`, `predict` and `export`: a trained model put to use."""
+"""`evaluate`, `predict` and `export`: use of a trained model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import click
 import numpy as np
 
 from cifar_core.base.labels import CLASS_NAMES
-from cifar_core.cli.app import command, json_option, run_argument
-from cifar_core.cli.framework import load_framework, quiet
+from cifar_core.cli.app import command, json_option, load_framework, quiet, run_argument, switch
 from cifar_core.cli.output import percent, print_json, print_pairs, print_rows, printable
 from cifar_core.errors import RunStateError, StoreError
 from cifar_core.serving.model_file import load_model
@@ -32,9 +31,9 @@ _LOSS_TOLERANCE = 1e-3
 @run_argument
 @json_option()
 def evaluate(run: str, as_json: bool) -> None:
-    """Test a run's stored model again on its dataset, and compare with what was recorded.
+    """Test a run's stored model again on its dataset, and compare with the recorded result.
 
-    RUN is its id, or enough of the id's beginning.
+    RUN is its id, or a unique prefix of it.
     """
     from cifar_core.analysis.evaluation import evaluate as measure
 
@@ -67,30 +66,27 @@ def evaluate(run: str, as_json: bool) -> None:
 @command("predict")
 @run_argument
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--top", type=click.IntRange(1, len(CLASS_NAMES)), default=3, help="How many classes to name.")
+@click.option("--top", type=click.IntRange(1, len(CLASS_NAMES)), default=3, help="Classes to print.")
 @json_option()
 def predict(run: str, images: Sequence[Path], top: int, as_json: bool) -> None:
-    """What a run's model sees in pictures.
+    """Classify image files with a run's model.
 
-    Any PNG, JPEG, GIF, BMP, WebP or TIFF: its middle square is taken and scaled to 32x32.
+    Reads PNG, JPEG, GIF, BMP, WebP and TIFF; the central square is scaled to 32x32.
     """
     from cifar_core.analysis.evaluation import predict_probabilities
     from cifar_core.serving.images import read_image
 
     record, path = stored_model(run)
-    pixels = np.stack([read_image(image) for image in images])  # all of them, before the slow part
+    pixels = np.stack([read_image(image) for image in images])  # all images, before the slow part
     model = _load_model(path, record.config)
     probabilities = predict_probabilities(model, pixels, test_flip=record.config.test_flip)
-    found = [
-        {"image": str(image), "classes": _top(row, top)}
-        for image, row in zip(images, probabilities, strict=True)
-    ]
+    found = [(str(image), _top(row, top)) for image, row in zip(images, probabilities, strict=True)]
     if as_json:
-        print_json({"run": record.id, "images": found})
+        print_json({"run": record.id, "images": [{"image": name, "classes": best} for name, best in found]})
         return
-    for entry in found:
-        words = [f"{one['class']} {percent(one['probability'])}" for one in entry["classes"]]
-        click.echo(f"{printable(entry['image'])}: {', '.join(words)}")
+    for name, best in found:
+        words = ", ".join(f"{one['class']} {percent(one['probability'])}" for one in best)
+        click.echo(f"{printable(name)}: {words}")
 
 
 @command("export")
@@ -100,26 +96,24 @@ def predict(run: str, images: Sequence[Path], top: int, as_json: bool) -> None:
     "form",
     required=True,
     metavar="[keras|saved_model|tflite|onnx]",
-    help="What to write. saved_model is a folder.",
+    help="File format; saved_model is a folder.",
 )
 @click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Where to write it; else RUN with the format's suffix.",
+    "--output", type=click.Path(path_type=Path), help="Target, by default RUN with the format's suffix."
 )
 @click.option(
     "--quantize",
     metavar="[float16|int8]",
-    help="For tflite: float16 halves the file, int8 makes it a quarter, set up with training images.",
+    help="For tflite: float16 halves the file size, int8 (calibrated with training images) quarters it.",
 )
 @click.option(
     "--test-images",
     type=click.IntRange(min=1),
     default=1000,
     metavar="N",
-    help="On how many test images the file is verified; all of them where there are not more.",
+    help="Number of test images on which the file is verified, at most all.",
 )
-@click.option("--force", is_flag=True, show_default=False, help="Replace what is there.")
+@switch("--force", help="Replace an existing file.")
 @json_option()
 def export(
     run: str,
@@ -130,10 +124,10 @@ def export(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write a run's model as Keras, SavedModel, TFLite or ONNX file.
+    """Write a run's model as a Keras, SavedModel, TFLite or ONNX file.
 
-    The written file is run on the run's test images before it counts, and compared with the model; the
-    figures are kept with the run, and `show` prints them.
+    The file is verified against the model on the run's test images; the results are recorded with the run
+    and printed by 'show'.
     """
     from cifar_core.serving.formats import check_format, check_request, default_name
     from cifar_core.serving.run_export import export_run, settings_if_known
@@ -146,13 +140,7 @@ def export(
     load_framework(settings_if_known(record))
     with quiet():
         result = export_run(
-            RunStore(),
-            record.id,
-            form,
-            target,
-            quantize=quantize,
-            test_images=test_images,
-            overwrite=force,
+            RunStore(), record.id, form, target, quantize=quantize, test_images=test_images, overwrite=force
         )
     if as_json:
         print_json({"run": record.id, **vars(result)})
@@ -175,11 +163,11 @@ def _print_export(result: ExportResult) -> None:
 
 
 def stored_model(run: str) -> tuple[RunRecord, Path]:
-    """A run and the file of its trained model.
+    """The record of a run and the path of its trained model.
 
     Raises:
         RunNotFoundError: no such run.
-        RunStateError: it has no model yet.
+        RunStateError: the run is not finished, so it has no model.
     """
     from cifar_core.store import RunStore
     from cifar_core.training.run import MODEL_FILE

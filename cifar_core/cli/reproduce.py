@@ -1,4 +1,4 @@
-"""`reproduce`: the study's seven runs, its figures beside ours."""
+"""`reproduce`: the study's seven runs; `reference`: the runs that come with the release."""
 
 from __future__ import annotations
 
@@ -7,46 +7,35 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cifar_core.base.fields import describe
-from cifar_core.cli.app import PROGRAM, command, format_options
-from cifar_core.cli.framework import load_framework
+from cifar_core.cli.app import PROGRAM, command, format_options, load_framework, stopping, switch
 from cifar_core.cli.options import read_seeds
 from cifar_core.cli.output import print_as, records
 from cifar_core.cli.progress import Reporter, reporting
-from cifar_core.cli.signals import stopping
 from cifar_core.cli.train import queue_all
 from cifar_core.errors import ConfigError
 from cifar_core.settings.train_config import TrainConfig
 
 if TYPE_CHECKING:
+    from cifar_core.analysis.study.reference_runs import ReferenceRun
     from cifar_core.training.recorder import Progress
     from cifar_core.training.reproduce import Watcher
 
-_TABLE = (
-    "preset",
-    "protocol",
-    "published",
-    "ours",
-    "difference",
-    "epochs",
-    "train_images",
-    "minutes",
-    "verdict",
-)
+_STUDY = ("preset", "protocol", "published", "ours", "difference", "epochs", "train_images", "minutes",
+          "verdict")  # fmt: skip
+_REFERENCE = ["preset", "epochs", "accuracy", "latency_ms", "minutes", "seed", "changes", "data", "hardware"]
 _DATASET = describe(TrainConfig)["dataset"]
 
 
 @command("reproduce")
 @click.option(
-    "--runs", "only", metavar="NAME,NAME,...", help="Presets, models or variants; all seven where not said."
+    "--runs", "only", metavar="NAME,NAME,...", help="Presets, models or variants; by default all seven runs."
 )
 @click.option("--scale", metavar="FLOAT", default="1", help="Share of images and epochs, above 0 to 1.")
 @click.option("--dataset", metavar=f"[{'|'.join(_DATASET.choices)}]", default="cifar10", help=_DATASET.help)
 @click.option("--seeds", metavar="N,N,...", default="0", help="Each run once for each of these seeds.")
 @click.option("--store/--no-store", default=True, help="Record the runs.")
-@click.option("--queue", is_flag=True, show_default=False, help="Only queue them, for a worker or the app.")
-@click.option(
-    "--table", "table_only", is_flag=True, show_default=False, help="Train nothing: only compare stored runs."
-)
+@switch("--queue", help="Only queue the runs, for a worker or the app.")
+@switch("--table", "table_only", help="Train nothing; only compare stored runs.")
 @format_options
 def reproduce(
     only: str | None,
@@ -58,10 +47,10 @@ def reproduce(
     table_only: bool,
     form: str,
 ) -> int:
-    """Train the study's seven runs and set our test accuracy beside its own.
+    """Train the study's seven runs and compare their test accuracy with the published one.
 
-    The whole takes days on a few cores; --scale 0.02 takes minutes, and the table then says that
-    its figures do not compare.
+    All of it takes days on a few cores. --scale 0.02 takes minutes; the table then says that its numbers
+    are not comparable.
     """
     from cifar_core.data import load_dataset
     from cifar_core.store import RunStore
@@ -72,29 +61,23 @@ def reproduce(
     configs = paper_runs(names, _scale(scale), dataset=dataset, seeds=read_seeds(seeds))
     if (queue or table_only) and not store:
         raise ConfigError("--queue and --table are about stored runs: leave out --no-store.")
-    record = RunStore() if store else None
     if table_only:
-        print_as(form, records(reproduction_table(record, only=names)), _TABLE)
+        print_as(form, records(reproduction_table(RunStore(), only=names)), _STUDY)
         return 0
     if queue:
-        return queue_all(record, configs, as_json=form == "json")
-    images = load_dataset(dataset)
+        return queue_all(RunStore(), configs, as_json=form == "json")
+    record, images = RunStore() if store else None, load_dataset(dataset)
     with stopping() as stop, reporting(as_json=form != "table") as progress:
         load_framework(configs[0])
-        table = carry_out(
-            configs,
-            store=record,
-            dataset=images,
-            progress=_watcher(progress),
-            should_stop=stop.requested,
-        )
-    print_as(form, records(table), _TABLE)
+        watch, asked = _watcher(progress), stop.requested
+        table = carry_out(configs, store=record, dataset=images, progress=watch, should_stop=asked)
+    print_as(form, records(table), _STUDY)
     if stop.requested():
         click.echo(f"{PROGRAM}: stopped before all runs were done", err=True)
         return stop.exit_status
     failed = int(table["ours"].isna().sum())
     if failed:
-        click.echo(f"{PROGRAM}: {failed} of {len(table)} runs came to no figure (see verdict)", err=True)
+        click.echo(f"{PROGRAM}: {failed} of {len(table)} runs have no result (see verdict)", err=True)
     return 1 if failed else 0
 
 
@@ -102,19 +85,58 @@ def _scale(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ConfigError(
-            f"scale must be a number above 0 and to 1 (1: the whole study); got {text!r}."
-        ) from None
+        raise ConfigError(f"scale must be a number above 0 and at most 1 (all); got {text!r}.") from None
 
 
 def _watcher(progress: Reporter) -> Watcher:
-    """Says which run begins; the rest is the reporter's."""
+    """Progress callback that prints a line when a run begins and passes other events to the reporter."""
 
     def watch(number: int, total: int, config: TrainConfig, event: Progress | None) -> None:
         if event is not None:
             progress(event)
         else:
-            of = f"{config.preset}, seed {config.seed}, {config.epochs} epochs"
-            progress.say(f"[{number}/{total}] {of}")
+            progress.say(f"[{number}/{total}] {config.preset}, seed {config.seed}, {config.epochs} epochs")
 
     return watch
+
+
+@command("reference")
+@switch("--markdown", help="Print the table and the evidence as in README.")
+@click.option("--keep", metavar="RUN", help="Save this run of your store as a reference run of the package.")
+@click.option("--data", metavar="TEXT", help="With --keep: description of its images.")
+@format_options
+def reference(markdown: bool, keep: str | None, data: str | None, form: str) -> int:
+    """Runs that come with this release, with their results, data and hardware.
+
+    Each can be trained again from its preset and the listed changes: cifar-lab train --preset NAME.
+    """
+    from cifar_core.analysis.study import reference_runs
+
+    if data is not None and keep is None:
+        raise ConfigError("--data describes the images of a kept run: give --keep RUN too.")
+    if keep is not None:
+        from cifar_core.store import RunStore
+
+        store = RunStore()
+        click.echo(reference_runs.keep(store, store.resolve(keep), data or ""))
+    elif markdown:
+        click.echo(reference_runs.markdown())
+    else:
+        print_as(form, [_row(run) for run in reference_runs.reference_runs()], _REFERENCE)
+    return 0
+
+
+def _row(run: ReferenceRun) -> dict[str, Any]:
+    changes = run.changes(run.config.preset).items() if run.config.preset else ()
+    return {
+        "id": run.id,
+        "preset": run.config.preset,
+        "changes": ", ".join(f"{name}={value}" for name, value in changes),
+        "seed": run.config.seed,
+        "epochs": run.epochs,
+        "accuracy": run.accuracy,
+        "latency_ms": run.metrics.get("latency_ms"),
+        "minutes": run.minutes,
+        "data": run.data,
+        "hardware": run.hardware,
+    }

@@ -1,4 +1,4 @@
-"""`leaderboard`, `runs`, `searches`, `stop` and `delete`: what the store holds."""
+"""`leaderboard`, `runs`, `searches`, `stop` and `delete`: the contents of the store."""
 
 from __future__ import annotations
 
@@ -8,42 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cifar_core.cli.app import command, format_options, json_option, run_argument
+from cifar_core.cli.app import command, format_options, json_option, run_argument, switch
 from cifar_core.cli.output import moment, print_as, print_json, records
 from cifar_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from cifar_core.store import RunStore
 
-_BOARD = (
-    "rank",
-    "model",
-    "variant",
-    "preset",
-    "dataset",
-    "protocol",
-    "subset",
-    "runs",
-    "accuracy",
-    "sd",
-    "best_run",
-)
-_SEARCHES = (
-    *("id", "state", "model", "tuner", "trials_done", "trials_planned"),
-    *("best_score", "best_run", "created_at"),
-)
-_RUNS = (
-    "id",
-    "state",
-    "model",
-    "variant",
-    "preset",
-    "dataset",
-    "epochs_done",
-    "epochs",
-    "accuracy",
-    "created_at",
-)
+_BOARD = ("rank", "model", "variant", "preset", "dataset", "protocol", "subset", "runs", "accuracy", "sd",
+          "best_run")  # fmt: skip
+_RUNS = ("id", "state", "model", "variant", "preset", "dataset", "epochs_done", "epochs", "accuracy",
+         "created_at")  # fmt: skip
+_SEARCHES = ("id", "state", "model", "tuner", "trials_done", "trials_planned", "best_score", "best_run",
+             "created_at")  # fmt: skip
 
 
 @command("leaderboard")
@@ -51,75 +28,66 @@ _RUNS = (
 @click.option(
     "--by", type=click.Choice(("variant", "settings")), default="variant", help="What makes one row."
 )
-@click.option("--model", help="Only this architecture.")
+@click.option("--model", help="Only this model.")
 @click.option("--dataset", help="Only this dataset: cifar10 or synthetic.")
 @click.option("--protocol", help="Only this protocol: held-out or test-selected.")
-def leaderboard(form: str, by: Any, **only: str | None) -> None:
+def leaderboard(form: str, by: Any, model: str | None, dataset: str | None, protocol: str | None) -> None:
     """Finished runs, best mean test accuracy first.
 
-    Ranks count within one board: the same images, the same protocol, whole runs apart from those
-    on a part of the images.
+    Ranks compare runs with the same dataset and protocol; runs on a subset of the images rank separately.
     """
-    _check_known(**only)
-    rows = records(_store().leaderboard(by=by, **only))
+    _check_known(model, dataset=dataset, protocol=protocol)
+    rows = records(_current_store().leaderboard(by=by, model=model, dataset=dataset, protocol=protocol))
     print_as(form, rows, _BOARD, "No finished run. Train one: cifar-lab train --preset base_cnn/recommended")
 
 
 @command("runs")
 @click.option("--state", help="Only runs in this state: queued, running, finished, stopped ...")
-@click.option("--model", help="Only this architecture.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the newest so many.")
+@click.option("--model", help="Only this model.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only this many, the newest.")
 @format_options
 def runs(state: str | None, model: str | None, limit: int | None, form: str) -> None:
     """All runs, newest first. A run whose process has died is shown as crashed."""
-    _check_known(model=model, state=state)
-    store = _store()
-    store.reap()
+    _check_known(model, state=state)
+    store = _current_store()
     rows = records(store.runs(state=state, model=model, limit=limit))
-    if form == "table":
-        rows = [{**row, "created_at": moment(row["created_at"])} for row in rows]
-    print_as(form, rows, _RUNS, "No such run." if state or model else "No run yet.")
+    _print_dated(form, rows, _RUNS, "No such run." if state or model else "No run yet.")
 
 
 @command("searches")
 @format_options
 def searches(form: str) -> None:
     """All searches, newest first."""
-    store = _store()
-    store.reap()
-    rows = records(store.searches())
-    if form == "table":
-        rows = [{**row, "created_at": moment(row["created_at"])} for row in rows]
-    print_as(form, rows, _SEARCHES, "No search yet.")
+    _print_dated(form, records(_current_store().searches()), _SEARCHES, "No search yet.")
 
 
 @command("stop")
 @run_argument
 @json_option()
 def stop(run: str, as_json: bool) -> None:
-    """Ask a run to stop.
+    """Ask a run or search to stop.
 
-    A queued run is stopped at once, a running one within a step; it keeps its best weights and its
-    history, and 'cifar-lab resume' goes on from there.
+    A queued run stops at once, a running one after its current step. It keeps its best weights and its
+    history, and 'cifar-lab resume' continues from there.
     """
-    store = _store()
-    store.reap()
+    store = _current_store()
     run_id = store.resolve(run)
     state = store.request_stop(run_id)
     if as_json:
         print_json({"run": run_id, "state": state})
     else:
-        click.echo(f"{run_id} is {state}" + (" (it ends within a step)" if state == "stopping" else ""))
+        click.echo(
+            f"{run_id} is {state}" + (" (it ends after its current step)" if state == "stopping" else "")
+        )
 
 
 @command("delete")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
-@click.option("--yes", is_flag=True, show_default=False, help="Do not ask.")
+@switch("--yes", help="Delete without asking.")
 @json_option()
 def delete(runs: Sequence[str], yes: bool, as_json: bool) -> int:
-    """Remove runs or searches for good, with their files."""
-    store = _store()
-    store.reap()
+    """Delete runs or searches permanently, with their files."""
+    store = _current_store()
     ids = list(dict.fromkeys(store.resolve(run) for run in runs))
     if not yes and not _agreed(ids):
         click.echo("Nothing was deleted.", err=True)
@@ -133,23 +101,26 @@ def delete(runs: Sequence[str], yes: bool, as_json: bool) -> int:
     return 0
 
 
-def _store() -> RunStore:
+def _current_store() -> RunStore:
+    """The store, in which runs whose process has died are marked as crashed."""
     from cifar_core.store import RunStore
 
-    return RunStore()
+    store = RunStore()
+    store.reap()
+    return store
 
 
-def _check_known(
-    *,
-    model: str | None = None,
-    dataset: str | None = None,
-    protocol: str | None = None,
-    state: str | None = None,
-) -> None:
-    """A misspelt filter is a mistake, and no empty list.
+def _print_dated(form: str, rows: list[dict[str, Any]], columns: Sequence[str], empty: str) -> None:
+    if form == "table":
+        rows = [{**row, "created_at": moment(row["created_at"])} for row in rows]
+    print_as(form, rows, columns, empty)
+
+
+def _check_known(model: str | None, **filters: str | None) -> None:
+    """Refuse a misspelt filter, which would otherwise find nothing.
 
     Raises:
-        ConfigError: it names what there is.
+        ConfigError: unknown model, dataset, protocol or state; the message lists the known ones.
     """
     from cifar_core.base.fields import describe
     from cifar_core.models import model_config
@@ -158,22 +129,18 @@ def _check_known(
 
     if model is not None:
         model_config(model)
-    declared = describe(TrainConfig)
-    choices = {
-        "dataset": (dataset, declared["dataset"].choices),
-        "protocol": (protocol, declared["protocol"].choices),
-        "state": (state, tuple(map(str, RunState))),
-    }
-    for name, (given, known) in choices.items():
+    for name, given in filters.items():
+        known = tuple(map(str, RunState)) if name == "state" else describe(TrainConfig)[name].choices
         if given is not None and given not in known:
             raise ConfigError(f"--{name} must be one of {', '.join(known)}; got {given!r}.")
 
 
 def _agreed(ids: Sequence[str]) -> bool:
-    """
+    """Whether the user confirms.
+
     Raises:
-        ConfigError: there is nobody to ask.
+        ConfigError: the input is not a terminal.
     """
     if not sys.stdin.isatty():
-        raise ConfigError("Deleting cannot be undone: say --yes.")
+        raise ConfigError("Deleting cannot be undone: confirm with --yes.")
     return click.confirm(f"Delete {', '.join(ids)} with all files?", default=False)

@@ -1,4 +1,4 @@
-"""`show`: one run or search, whole."""
+"""`show`: everything about one run or search."""
 
 from __future__ import annotations
 
@@ -25,21 +25,19 @@ if TYPE_CHECKING:
     from cifar_core.store import RunRecord, RunStore
     from cifar_core.store.records import SearchRecord
 
-_TRIALS = ("trial_id", "number", "state", "score", "epochs", "epochs_done", "duration_s", "settings")
-_EXPORTS = (
-    "format", "quantize", "bytes", "agreement", "accuracy", "reference_accuracy", "latency_ms",
-    "reference_latency_ms", "images", "verified_on",
-)  # fmt: skip
-_CURVES = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds")
+_TRIALS = ["trial_id", "number", "state", "score", "epochs", "epochs_done", "duration_s", "settings"]
+_EXPORTS = ("format", "quantize", "bytes", "agreement", "accuracy", "reference_accuracy", "latency_ms",
+            "reference_latency_ms", "images", "verified_on")  # fmt: skip
+_CURVES = ["epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds"]
 
 
 @command("show")
 @run_argument
 @json_option()
 def show(run: str, as_json: bool) -> None:
-    """One run or search: its settings, its figures, its circumstances.
+    """One run or search: settings, results, history, environment.
 
-    RUN is its id, or enough of the id's beginning.
+    RUN is its id, or a unique prefix of it.
     """
     from cifar_core.store import RunStore
     from cifar_core.store.lifecycle import SEARCH_PREFIX
@@ -58,10 +56,10 @@ def show(run: str, as_json: bool) -> None:
 def _show_run(store: RunStore, record: RunRecord) -> None:
     _show_head(record)
     _show_changes(record)
-    _show_figures(record)
+    _show_result(record)
     _show_exports(store, record)
     _show_history(store, record)
-    _show_circumstances(store, record)
+    _show_environment(store, record)
 
 
 def _show_search(store: RunStore, record: SearchRecord, as_json: bool) -> None:
@@ -69,8 +67,7 @@ def _show_search(store: RunStore, record: SearchRecord, as_json: bool) -> None:
     if as_json:
         print_json({**_fields(record), "trials": trials, "events": records(store.events(record.id))})
         return
-    reason = f" ({printable(record.reason)})" if record.reason else ""
-    click.echo(f"search {record.id}: {record.state}{reason}")
+    _show_state("search", record)
     print_pairs(record.settings)
     click.echo("")
     print_pairs(
@@ -85,6 +82,11 @@ def _show_search(store: RunStore, record: SearchRecord, as_json: bool) -> None:
     if trials:
         click.echo("")
         print_rows(trials, _TRIALS)
+
+
+def _show_state(kind: str, record: RunRecord | SearchRecord) -> None:
+    reason = f" ({printable(record.reason)})" if record.reason else ""
+    click.echo(f"{kind} {record.id}: {record.state}{reason}")
 
 
 def _fields(record: RunRecord | SearchRecord) -> dict[str, Any]:
@@ -106,9 +108,9 @@ def _document(store: RunStore, record: RunRecord) -> dict[str, Any]:
 
 
 def _changes(record: RunRecord) -> dict[str, Any] | None:
-    """Settings that differ from the run's preset or, without one, from the model's defaults.
+    """Differences from the run's preset or, without one, the model's defaults, as {name: (there, here)}.
 
-    As {name: (there, here)}; None where this release does not know the preset or the settings.
+    None where this release does not know the preset or the settings.
     """
     from cifar_core.settings.presets import preset
     from cifar_core.settings.train_config import TrainConfig
@@ -121,9 +123,7 @@ def _changes(record: RunRecord) -> dict[str, Any] | None:
 
 
 def _show_head(record: RunRecord) -> None:
-    click.echo(
-        f"run {record.id}: {record.state}" + (f" ({printable(record.reason)})" if record.reason else "")
-    )
+    _show_state("run", record)
     pairs = {
         "name": record.name,
         "model": record.model,
@@ -144,7 +144,7 @@ def _show_changes(record: RunRecord) -> None:
     origin = record.preset or f"{record.model}'s defaults"
     changes = _changes(record)
     if changes is None:
-        click.echo(f"\nsettings: this release knows no {origin} to compare with")
+        click.echo(f"\nsettings: this release has no {origin} to compare with")
         return
     changes = {name: pair for name, pair in changes.items() if name not in ("preset", "name", "variant")}
     click.echo(f"\nsettings that differ from {origin}" + ("" if changes else ": none"))
@@ -154,13 +154,13 @@ def _show_changes(record: RunRecord) -> None:
         )
 
 
-def _show_figures(record: RunRecord) -> None:
+def _show_result(record: RunRecord) -> None:
     if not record.metrics:
         click.echo("\nnot tested" + (", since it is not finished" if record.state != "finished" else ""))
         return
     figures = record.metrics
     click.echo(f"\ntest: {figures.get('n', 0):,} images, accuracy {percent(figures.get('accuracy'))}")
-    names = ("loss", "top2_accuracy", "ece", "best_epoch", "best_val_accuracy", "latency_ms")
+    names = ["loss", "top2_accuracy", "ece", "best_epoch", "best_val_accuracy", "latency_ms"]
     print_pairs({name: figures[name] for name in names if figures.get(name) is not None})
     if figures.get("per_class"):
         click.echo("")
@@ -170,7 +170,7 @@ def _show_figures(record: RunRecord) -> None:
 def _show_exports(store: RunStore, record: RunRecord) -> None:
     rows = records(store.exports(record.id))
     if rows:
-        click.echo("\nexported, each file verified beside the network")
+        click.echo("\nexported files, each verified against the model")
         print_rows([{**row, "agreement": percent(row["agreement"])} for row in rows], _EXPORTS)
 
 
@@ -183,7 +183,7 @@ def _show_history(store: RunStore, record: RunRecord) -> None:
         click.echo(f"\n{remark}")
 
 
-def _show_circumstances(store: RunStore, record: RunRecord) -> None:
+def _show_environment(store: RunStore, record: RunRecord) -> None:
     if record.dataset:
         click.echo("\ndataset")
         print_pairs(record.dataset)

@@ -1,4 +1,4 @@
-"""`train`, and how runs are reported."""
+"""`train`, `resume` and `worker`, and the report of runs that ended."""
 
 from __future__ import annotations
 
@@ -12,38 +12,46 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cifar_core.base.fields import describe
-from cifar_core.cli.app import PROGRAM, GroupedOption, command, json_option
-from cifar_core.cli.framework import load_framework
+from cifar_core.cli.app import (
+    FAILED,
+    PROGRAM,
+    GroupedOption,
+    Stop,
+    command,
+    json_option,
+    load_framework,
+    run_argument,
+    stopping,
+    switch,
+)
 from cifar_core.cli.options import model_options, read_seeds, read_values, setting_options
 from cifar_core.cli.output import duration, percent, print_json
 from cifar_core.cli.progress import reporting
-from cifar_core.cli.signals import Stop, stopping
-from cifar_core.errors import ConfigError
+from cifar_core.errors import ConfigError, RunStateError
 from cifar_core.models import model_config
 from cifar_core.settings.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from cifar_core.data import Dataset
-    from cifar_core.store import RunStore
-    from cifar_core.training.result import Run
+    from cifar_core.store import RunState, RunStore
+    from cifar_core.training.run import Run
 
-FAILED = 1
-_MOST_BYTES = 1_000_000
+_MAX_BYTES = 1_000_000
 
 _start = partial(click.option, cls=GroupedOption, heading="Start from")
 
 
 @command("train")
-@_start("--preset", help="Named setting to start from ('cifar-lab presets' lists them).")
+@_start("--preset", help="Preset to start from ('cifar-lab presets' lists them).")
 @_start(
     "--config",
     "config_file",
     type=click.Path(path_type=Path),
-    help="JSON file of settings to start from, as 'cifar-lab show RUN --json' has them under settings.",
+    help="JSON file of settings to start from, like 'settings' in 'cifar-lab show RUN --json'.",
 )
 @_start("--seeds", metavar="N,N,...", help="Train once for each of these seeds, one after the other.")
-@click.option("--store/--no-store", default=True, help="Record the run; else nothing is written.")
-@click.option("--queue", is_flag=True, show_default=False, help="Only queue it, for a worker or the app.")
+@click.option("--store/--no-store", default=True, help="Record the run, or write nothing.")
+@switch("--queue", help="Only queue the run, for a worker or the app.")
 @json_option("Print one JSON document at the end; progress goes to stderr.")
 def train(
     preset: str | None,
@@ -54,16 +62,18 @@ def train(
     as_json: bool,
     **given: Any,
 ) -> int:
-    """Train one setting, test it once, record it.
+    """Train a model, test it once, record the run.
 
-    Start from a preset, a file or a model's defaults; flags change single settings.
+    Start from a preset, a file or a model's defaults; options change single settings.
 
-    Ctrl-C stops within a step and keeps what there is; 'cifar-lab resume' goes on from there.
+    Ctrl-C stops after the current step and keeps the progress; 'cifar-lab resume' continues from there.
     """
     configs = seeded(requested(preset, config_file, given), seeds)
     if queue and not store:
-        raise ConfigError("--queue keeps the run in the store: leave out --no-store.")
-    record = _open_store() if store else None
+        raise ConfigError("--queue records the run in the store: leave out --no-store.")
+    from cifar_core.store import RunStore
+
+    record = RunStore() if store else None
     if queue and record is not None:
         return queue_all(record, configs, as_json=as_json)
     return _train_all(configs, record, as_json)
@@ -76,10 +86,10 @@ train.params += [
 
 
 def requested(preset: str | None, config_file: Path | None, given: Mapping[str, Any]) -> TrainConfig:
-    """The setting that the command line asks for.
+    """The settings given on the command line, on top of a preset, a file or the model's defaults.
 
     Raises:
-        ConfigError: anything about it that is not allowed.
+        ConfigError: a value or a combination that is not allowed.
     """
     if preset is not None and config_file is not None:
         raise ConfigError("Start from --preset or from --config, not from both.")
@@ -91,7 +101,7 @@ def requested(preset: str | None, config_file: Path | None, given: Mapping[str, 
     values = {} if config_file is None else _file_values(config_file)
     model = given.get("model") or values.get("model") or describe(TrainConfig)["model"].default
     if values and model != values.get("model", model):
-        model_config(values["model"])  # is there such a one at all?
+        model_config(values["model"])  # raises if there is no such model
         raise ConfigError(
             f"{config_file} is a setting of {values['model']}; it cannot be changed to {model}."
         )
@@ -99,7 +109,7 @@ def requested(preset: str | None, config_file: Path | None, given: Mapping[str, 
 
 
 def seeded(config: TrainConfig, seeds: str | None) -> list[TrainConfig]:
-    """One setting for each seed in "0,1,2"; the setting alone where None."""
+    """The settings once for each seed in "0,1,2"; unchanged if `seeds` is None."""
     if seeds is None:
         return [config]
     return [config.replace(seed=seed) for seed in read_seeds(seeds)]
@@ -108,9 +118,9 @@ def seeded(config: TrainConfig, seeds: str | None) -> list[TrainConfig]:
 def _file_values(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
-            raise ValueError(f"it has more than {_MOST_BYTES:,} bytes; settings have about 2,000")
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise ValueError(f"it has more than {_MAX_BYTES:,} bytes; settings have about 2,000")
         values = json.loads(content.decode("utf-8"))
     except RecursionError:
         raise ConfigError(f"{path} cannot be read as JSON: it is nested too deeply.") from None
@@ -126,14 +136,8 @@ def _file_values(path: Path) -> dict[str, Any]:
     return values
 
 
-def _open_store() -> RunStore:
-    from cifar_core.store import RunStore
-
-    return RunStore()
-
-
 def queue_all(store: RunStore, configs: Sequence[TrainConfig], *, as_json: bool) -> int:
-    """Leave the settings to a worker; prints the runs' ids."""
+    """Queue a run for each of the settings and print the ids; returns the exit status."""
     ids = [store.create_run(config) for config in configs]
     if as_json:
         print_json({"queued": ids})
@@ -147,7 +151,7 @@ def _train_all(configs: Sequence[TrainConfig], store: RunStore | None, as_json: 
     from cifar_core.store import RunState
     from cifar_core.training import run
 
-    dataset = load_images(configs[0])  # before the framework, so that missing images are told at once
+    dataset = load_images(configs[0])  # before the framework, so that missing images are reported at once
     runs: list[Run] = []
     with stopping() as stop, reporting(as_json=as_json) as progress:
         load_framework(configs[0])
@@ -157,21 +161,108 @@ def _train_all(configs: Sequence[TrainConfig], store: RunStore | None, as_json: 
             runs.append(
                 run.train(config, dataset=dataset, store=store, progress=progress, should_stop=stop.requested)
             )
-            runs[-1].model = None  # one network in memory is enough
+            runs[-1].model = None  # frees the memory
             if runs[-1].state is not RunState.FINISHED:
                 break
     return report_runs(runs, stop, as_json=as_json, planned=len(configs))
 
 
 def load_images(config: TrainConfig) -> Dataset:
-    """The images that a setting names."""
+    """The dataset named by the settings."""
     from cifar_core.data import load_dataset
 
     return load_dataset(config.dataset)
 
 
+@command("resume")
+@run_argument
+@json_option("Print one JSON document at the end; progress goes to stderr.")
+def resume(run: str, as_json: bool) -> int:
+    """Continue a stopped, failed or crashed run or search.
+
+    RUN is its id, or a unique prefix of it. A run continues after its last completed epoch; a search
+    repeats only the trial that was interrupted.
+    """
+    from cifar_core.store import RunStore
+    from cifar_core.store.lifecycle import SEARCH_PREFIX
+
+    store = RunStore()
+    store.reap()
+    job_id = store.resolve(run)
+    if job_id.startswith(SEARCH_PREFIX):
+        return _resume_search(store, job_id, as_json)
+    return _resume_run(store, job_id, as_json)
+
+
+def _resume_run(store: RunStore, run_id: str, as_json: bool) -> int:
+    from cifar_core.training import run
+
+    record = store.get(run_id)
+    _check_state(run_id, record.state)
+    dataset = load_images(record.config)
+    with stopping() as stop, reporting(as_json=as_json) as progress:
+        load_framework(record.config)
+        done = run.resume(run_id, store=store, dataset=dataset, progress=progress, should_stop=stop.requested)
+    return report_runs([done], stop, as_json=as_json, planned=1)
+
+
+def _resume_search(store: RunStore, search_id: str, as_json: bool) -> int:
+    from cifar_core.cli.tune import run_search
+    from cifar_core.tuning.space import trial_config
+
+    record = store.get_search(search_id)
+    _check_state(search_id, record.state)
+    dataset = load_images(trial_config(record.config))
+    return run_search(None, search_id, store=store, dataset=dataset, isolation=None, as_json=as_json)
+
+
+def _check_state(job_id: str, state: RunState) -> None:
+    """
+    Raises:
+        RunStateError: it is finished, or a process is working on it.
+    """
+    if not state.is_resumable() and state != "queued":
+        raise RunStateError(
+            f"{job_id} is {state}; only stopped, failed or crashed runs and searches can be resumed."
+        )
+
+
+@command("worker")
+@click.option("--run", help="Train only this queued run, then end.")
+@click.option(
+    "--device", default="local", help="Name of the device; one run at a time is trained for each name."
+)
+@switch("--once", help="End after one run.")
+@click.option(
+    "--idle-exit",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="End after this long without a queued run.",
+)
+@json_option()
+def worker(run: str | None, device: str, once: bool, idle_exit: float | None, as_json: bool) -> int:
+    """Train queued runs, one after another, until stopped.
+
+    Ctrl-C or SIGTERM stops the current run after its step; it can be resumed.
+    """
+    from cifar_core.store import RunStore
+    from cifar_core.workers.worker import run_worker
+
+    store = RunStore()
+    store.reap()
+    with stopping() as stop:
+        done = run_worker(
+            store, run, device=device, once=once, idle_exit=idle_exit, should_stop=stop.requested
+        )
+    if as_json:
+        print_json({"runs": done})
+    else:
+        click.echo(f"carried out {done} run{'' if done == 1 else 's'}")
+    return stop.exit_status if stop.requested() else 0
+
+
 def report_runs(runs: Sequence[Run], stop: Stop, *, as_json: bool, planned: int) -> int:
-    """Print what came of it; the exit status."""
+    """Print the results of the runs; returns the exit status."""
     if as_json:
         print_json(run_document(runs[0]) if planned == 1 else _runs_document(runs))
     else:
@@ -181,12 +272,12 @@ def report_runs(runs: Sequence[Run], stop: Stop, *, as_json: bool, planned: int)
             click.echo(_spread_line(runs))
     if all(run.metrics is not None for run in runs) and len(runs) == planned:
         return 0
-    click.echo(_how_to_go_on(runs[-1]), err=True)
+    click.echo(_hint(runs[-1]), err=True)
     return stop.exit_status if stop.requested() else FAILED
 
 
 def summary(run: Run) -> str:
-    """One run in a line or two."""
+    """Result of a run in one or two lines of text."""
     name = f"run {run.id}" if run.id else f"{run.config.model} (not stored)"
     epochs = f"{run.epochs_done} of {run.config.epochs} epochs"
     if run.metrics is None:
@@ -200,7 +291,7 @@ def summary(run: Run) -> str:
 
 
 def run_document(run: Run) -> dict[str, Any]:
-    """One run for a script."""
+    """Result of a run for JSON output."""
     return {
         "run": run.id,
         "state": run.state,
@@ -235,9 +326,9 @@ def _spread_line(runs: Sequence[Run]) -> str:
     return f"test accuracy {100 * mean:.2f} ± {100 * spread:.2f} % (mean and sd of {len(accuracies)} seeds)"
 
 
-def _how_to_go_on(run: Run) -> str:
+def _hint(run: Run) -> str:
     if run.metrics is not None:
         return f"{PROGRAM}: stopped before the remaining seeds"
     if run.id is None:
         return f"{PROGRAM}: stopped; nothing was stored, so it cannot be resumed"
-    return f"{PROGRAM}: stopped; go on with: {PROGRAM} resume {run.id}"
+    return f"{PROGRAM}: stopped; continue with: {PROGRAM} resume {run.id}"

@@ -1,4 +1,4 @@
-"""`tune`: a search for good settings."""
+"""`tune`: a search for good settings; `tune-worker`: training its trials on another machine."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cifar_core.base.fields import Setting, describe
-from cifar_core.cli.app import PROGRAM, GroupedOption, command, json_option
-from cifar_core.cli.framework import load_framework
+from cifar_core.cli.app import FAILED, PROGRAM, GroupedOption, command, json_option, load_framework, stopping
 from cifar_core.cli.options import model_options, read_value, read_values, setting_options
 from cifar_core.cli.output import percent, print_json, print_pairs, records
 from cifar_core.cli.progress import reporting, search_reporter
-from cifar_core.cli.signals import stopping
 from cifar_core.cli.train import run_document, summary
 from cifar_core.errors import ConfigError
 from cifar_core.settings.search_config import SearchConfig
@@ -39,29 +37,27 @@ _SHARED = {name: s for name, s in describe(TrainConfig).items() if name not in _
     multiple=True,
     cls=GroupedOption,
     heading="Search",
-    help="What to explore, once for each setting; where none is named, all that have a range for it.",
+    help="Values to search, once per setting; by default all settings with a search range.",
 )
 @click.option("--store/--no-store", default=True, help="Record the search and its trials.")
 @click.option(
     "--isolation",
     type=click.Choice(("none", "process")),
-    help="process: train trials in worker processes, so that memory stays flat over many of them; so it is "
-    "with several workers anyway.",
+    help="process: train trials in worker processes, so that memory use stays constant; always so with "
+    "several workers.",
 )
 @click.option(
     "--listen",
     metavar="HOST:PORT",
-    help="Let workers of other machines join (tune-worker), here; a port alone: of this machine only.",
+    help="Address at which workers of other machines may join (tune-worker); a port alone is local only.",
 )
-@click.option("--token", envvar=TOKEN, help=f"What they must know; {TOKEN} too. Without one it is made up.")
-@click.option(
-    "--local", type=click.IntRange(min=0), help="With --listen: so many of the workers run on this machine."
-)
+@click.option("--token", envvar=TOKEN, help=f"Secret that they need, or {TOKEN}; by default a random one.")
+@click.option("--local", type=click.IntRange(min=0), help="With --listen: number of workers on this machine.")
 @json_option("Print one JSON document at the end; progress goes to stderr.")
 def tune(spaces: Sequence[str], store: bool, isolation: Any, as_json: bool, **given: Any) -> int:
-    """Search for good settings of a model, and train the winner in full.
+    """Search for good settings of a model, and train the best one in full.
 
-    Flags that are not about the search itself fix a setting for all trials.
+    Options that are not about the search itself fix a setting for all trials.
     """
     from cifar_core.data import load_dataset
     from cifar_core.store import RunStore
@@ -92,35 +88,31 @@ tune.params += [
 def _guests(listen: str | None, token: str | None, local: int | None) -> Guests | None:
     """
     Raises:
-        ConfigError: an address of another form, or --local without one.
+        ConfigError: a malformed address, or --local without --listen.
     """
     from cifar_core.tuning.remote import read_address
     from cifar_core.tuning.search import Guests
 
     if listen is None:
         if local is not None:
-            raise ConfigError(
-                "--local says how many workers run here beside those that join: give --listen too."
-            )
+            raise ConfigError("--local is the number of workers here beside those that join: add --listen.")
         return None
     host, port = read_address(listen)
     if token is None:
         token = secrets.token_urlsafe(16)
-        click.echo(
-            f"{PROGRAM}: workers join with {TOKEN}={token} {PROGRAM} tune-worker --chief HOST:{port}",
-            err=True,
-        )
+        join = f"{TOKEN}={token} {PROGRAM} tune-worker --chief HOST:{port}"
+        click.echo(f"{PROGRAM}: workers join with {join}", err=True)
     return Guests(f"{host}:{port}", token, local)
 
 
 @command("tune-worker")
-@click.option("--chief", metavar="HOST:PORT", required=True, help="Where the search listens.")
-@click.option("--token", envvar=TOKEN, required=True, help=f"The search's secret; better given as {TOKEN}.")
+@click.option("--chief", metavar="HOST:PORT", required=True, help="Address of the search.")
+@click.option("--token", envvar=TOKEN, required=True, help=f"Secret of the search; safer as {TOKEN}.")
 def tune_worker(chief: str, token: str) -> int:
-    """Train trials for a search that was begun with 'tune --listen', until it ends.
+    """Train trials for a search started with 'tune --listen', until it ends.
 
-    It needs no dataset and no store: images and settings come from the search, and checkpoints go back
-    to it. Ctrl-C gives the trial back, and another worker goes on with it. One for each GPU: choose
+    A worker needs no dataset and no store: images and settings come from the search, and checkpoints go
+    back to it. Ctrl-C returns the trial, and another worker continues it. Start one worker per GPU, chosen
     with CUDA_VISIBLE_DEVICES.
     """
     from cifar_core.tuning.remote import read_address, work_for
@@ -135,10 +127,10 @@ def tune_worker(chief: str, token: str) -> int:
 
 
 def search_config(spaces: Sequence[str], given: dict[str, Any]) -> SearchConfig:
-    """The search that the command line asks for; --preset may name a search or a training preset.
+    """The search given on the command line; --preset may name a search preset or a training preset.
 
     Raises:
-        ConfigError: anything about it that is not allowed.
+        ConfigError: a value or a combination that is not allowed.
     """
     from cifar_core.tuning import SEARCH_PRESETS, search_preset
 
@@ -157,7 +149,7 @@ def search_config(spaces: Sequence[str], given: dict[str, Any]) -> SearchConfig:
 
 
 def _model_of(preset: str | None) -> str:
-    """The model that a search or training preset is for; the default one where there is none."""
+    """The model of a search preset or training preset; the default model without a preset."""
     from cifar_core.settings.presets import find_preset
     from cifar_core.tuning import SEARCH_PRESETS
 
@@ -170,7 +162,7 @@ def read_space(model: str, spaces: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     """ "dropout=0:0.5" and "batch_size=64,128" as {"dropout": (0.0, 0.5), "batch_size": (64, 128)}.
 
     Raises:
-        ConfigError: another form, an unknown setting, or values that it does not take.
+        ConfigError: malformed text, an unknown setting, or values that it does not allow.
     """
     known = train_settings(model)
     return dict(_dimension(model, known, text) for text in spaces)
@@ -199,7 +191,7 @@ def run_search(
     as_json: bool,
     guests: Guests | None = None,
 ) -> int:
-    """Begin a search, or go on with one; print what came of it. The exit status."""
+    """Start a search or resume one, and print its result; returns the exit status."""
     from cifar_core.store import RunState
     from cifar_core.tuning import tune as carry_out
     from cifar_core.tuning.space import trial_config
@@ -223,9 +215,9 @@ def run_search(
         _print(result)
     if result.state is RunState.FINISHED:
         return 0
-    hint = f"; go on with: {PROGRAM} resume {result.id}" if result.id else ""
+    hint = f"; continue with: {PROGRAM} resume {result.id}" if result.id else ""
     click.echo(f"{PROGRAM}: stopped{hint}", err=True)
-    return stop.exit_status if stop.requested() else 1
+    return stop.exit_status if stop.requested() else FAILED
 
 
 def _document(result: SearchResult) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""One run as a single HTML file that needs no network, no server and no other file.
+"""HTML report of one run, and the comparisons and formatted values that the run's page shows too.
 
-Settings with what differs from their origin, curves, test result, calibration, environment, data and
-events: the evidence beside the number. Plotly's script is inside, so that the figures stay interactive.
+The report is one self-contained file: differences from the preset, curves, test result, calibration, data,
+environment and events.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from cifar_core.store import RunRecord, RunStore
 
 LABELS = frozenset({"name", "preset", "variant"})
-"""Settings that only say what a run is called."""
+"""Settings that name a run and change nothing about its training."""
 NOTHING = "–"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One setting of a run that is not as in what it is compared with."""
+    """A setting with its value in the preset (`theirs`) and in the run (`ours`)."""
 
     name: str
     theirs: Any
@@ -41,23 +41,23 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run's settings beside those of a preset. `differences` is empty where all are alike."""
+    """How a run's settings differ from a preset's."""
 
     preset: str
     differences: tuple[Difference, ...]
 
 
 def baseline_of(model: str) -> str | None:
-    """The preset that a model's runs are measured against: the study's baseline, else the recommended
-    one; None for a model without presets."""
-    return next(
-        (name for kind in ("paper-baseline", "recommended") if (name := f"{model}/{kind}") in PRESETS), None
-    )
+    """Name of the model's baseline preset: the study's, else the recommended one; None without presets."""
+    names = (f"{model}/paper-baseline", f"{model}/recommended")
+    return next((name for name in names if name in PRESETS), None)
 
 
 def comparisons(config: TrainConfig) -> list[Comparison]:
-    """What differs from the preset that the settings started from, and from the model's baseline; the
-    two are one where they are the same. Names and labels do not count."""
+    """Differences from the preset that the settings started from, and from the model's baseline preset.
+
+    One comparison where both are the same preset; settings in LABELS are left out.
+    """
     names = dict.fromkeys(name for name in (config.preset, baseline_of(config.model)) if name in PRESETS)
     return [
         Comparison(
@@ -73,7 +73,7 @@ def comparisons(config: TrainConfig) -> list[Comparison]:
 
 
 def shown(value: Any) -> str:
-    """A setting's value as people read it."""
+    """A setting's value as text for people: "yes", "0.001", "–" for nothing."""
     if value is None or value == "":
         return NOTHING
     if isinstance(value, bool):
@@ -82,7 +82,7 @@ def shown(value: Any) -> str:
 
 
 def flat_items(values: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
-    """Nested JSON as (path, text) pairs: `packages › keras`, "3.15.1"."""
+    """Nested JSON as (path, text) pairs, such as ("packages › keras", "3.15.1")."""
     pairs: list[tuple[str, str]] = []
     for name, value in values.items():
         path = f"{above} › {name}" if above else str(name)
@@ -96,10 +96,10 @@ def flat_items(values: Mapping[str, Any], above: str = "") -> list[tuple[str, st
 
 
 def result_of(record: RunRecord) -> Report | None:
-    """The run's result on test; None where it has none.
+    """The run's report on the test images; None where it has not been tested.
 
     Raises:
-        ConfigError: it has figures, but not a whole report (recorded by other means than a training).
+        ConfigError: the stored metrics are not a whole report (recorded by other means than a training).
     """
     from cifar_core.analysis.metrics import Report
 
@@ -107,7 +107,7 @@ def result_of(record: RunRecord) -> Report | None:
 
 
 def confusion_figure(report: Report, *, errors_only: bool = False) -> go.Figure:
-    """The confusion matrix with its scale above, so that on a phone the squares have the whole width."""
+    """The confusion matrix with its colour bar above, so that the cells use the whole width of a phone."""
     from cifar_core.plots import confusion_matrix
 
     bar = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "thickness": 10, "title": {"side": "top"}}
@@ -116,120 +116,100 @@ def confusion_figure(report: Report, *, errors_only: bool = False) -> go.Figure:
 
 
 def html_report(store: RunStore, run_id: str) -> str:
-    """The whole report of one run, in any state, as one HTML document of about 5 MB.
+    """The report of one run, in any state, as one HTML document of about 5 MB.
 
-    What a run does not have yet is said, with the reason, in its place.
+    A part that the run does not have yet is replaced by the reason.
 
     Raises:
         RunNotFoundError: no such run.
     """
     record = store.get(run_id)
-    parts = [
-        _head(record),
-        html.section("Settings", _settings(record)),
-        html.section("Learning curves", _curves(store, record)),
-        html.section("Result on the test images", _result(record)),
-        html.section("Data", html.pairs(flat_items(record.dataset), "It had not read the images yet.")),
-        html.section("Environment", html.pairs(flat_items(record.environment), "It had not begun yet.")),
-        html.section("Events", _events(store, record)),
-        html.section("All settings as JSON", f"<pre>{html.escaped(settings_json(record))}</pre>"),
-    ]
-    return html.page(f"{record.id} · CIFAR Lab", "".join(parts))
+    return html.render(
+        "report.html",
+        record=record,
+        lead=_lead(record),
+        **_settings(record),
+        **_curves(store, record),
+        **_result(record),
+        dataset=flat_items(record.dataset),
+        environment=flat_items(record.environment),
+        events=[
+            (row["at"][:19].replace("T", " "), row["kind"], row["message"])
+            for row in store.events(run_id).to_dict("records")
+        ],
+        settings=settings_json(record),
+    )
 
 
 def settings_json(record: RunRecord) -> str:
-    """A run's settings as `cifar-lab train --settings` reads them."""
+    """A run's settings as JSON that `cifar-lab train --config` reads."""
     return json.dumps(record.settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def _head(record: RunRecord) -> str:
+def _lead(record: RunRecord) -> list[str]:
     title = MODELS[record.model].title if record.model in MODELS else record.model
-    lines = [
+    lines = (
         f"{title}, {record.variant}, {record.preset or 'no preset'}, seed {record.seed}, {record.protocol}",
         f"{record.state.capitalize()}. {record.reason or ''}",
         f"{record.epochs_done} of {record.epochs} epochs; created {record.created_at:%Y-%m-%d %H:%M} UTC",
         record.name,
-    ]
-    leads = "".join(f'<p class="lead">{html.escaped(line)}</p>' for line in lines if line.strip())
-    return f"<h1>{html.escaped(record.id)}</h1>{leads}"
+    )
+    return [line for line in lines if line.strip()]
 
 
-def _settings(record: RunRecord) -> str:
+def _settings(record: RunRecord) -> dict[str, Any]:
     try:
         config = record.config
     except ConfigError as error:
-        return f"<p>{html.escaped(f'Stored by another release, and not readable by this one. {error}')}</p>"
-    return "".join(_comparison(comparison) for comparison in comparisons(config)) or (
-        "<p>There is no preset to compare these settings with.</p>"
-    )
+        return {"unreadable": str(error), "comparisons": []}
+    found = [
+        (one.preset, [(change.name, shown(change.theirs), shown(change.ours)) for change in one.differences])
+        for one in comparisons(config)
+    ]
+    return {"unreadable": "", "comparisons": found}
 
 
-def _comparison(comparison: Comparison) -> str:
-    if not comparison.differences:
-        return f"<p>As the preset {html.escaped(comparison.preset)}.</p>"
-    rows = [(change.name, shown(change.theirs), shown(change.ours)) for change in comparison.differences]
-    return f"<p>Beside the preset {html.escaped(comparison.preset)}:</p>" + html.table(
-        ("setting", "preset", "this run"), rows
-    )
-
-
-def _curves(store: RunStore, record: RunRecord) -> str:
+def _curves(store: RunStore, record: RunRecord) -> dict[str, Any]:
     from cifar_core.plots import Curve, learning_curves, reference_curve
     from cifar_core.store.schema import METRICS
 
     history = store.history(record.id)
-    if history.empty:
-        return "<p>No epoch was completed, so there is no curve.</p>"
-    curve = Curve("this run", history, record.model, record.variant)
+    curves = [Curve("this run", history, record.model, record.variant)]
     study = reference_curve(record.model, "tuned" if record.variant == "tuned" else "baseline")
-    curves = [curve, *([study] if study is not None and record.dataset_name == "cifar10" else [])]
-    figures = [learning_curves(curves, measure) for measure in ("accuracy", "loss")]
-    names, epochs = ("epoch", *METRICS), history.to_dict("records")
-    rows = [[shown(_none(row[name])) for name in names] for row in epochs]
-    table = html.table(names, rows, right=range(len(names)))
-    said = "".join(f"<p>{html.escaped(remark)}</p>" for remark in remarks(epochs))
-    return html.pair(figures) + said + f"<details><summary>Every epoch</summary>{table}</details>"
+    if study is not None and record.dataset_name == "cifar10":
+        curves.append(study)
+    columns = ("epoch", *METRICS)
+    known = history[list(columns)].astype(object).where(history.notna(), None)
+    return {
+        "curves": [learning_curves(curves, measure) for measure in ("accuracy", "loss")],
+        "epoch_columns": columns,
+        "epochs": [[shown(value) for value in row] for row in known.itertuples(index=False)],
+        "remarks": remarks(history.to_dict("records")),
+    }
 
 
-def _result(record: RunRecord) -> str:
+def _result(record: RunRecord) -> dict[str, Any]:
+    from cifar_core.plots import reliability_diagram
+
     try:
         report = result_of(record)
     except ConfigError as error:
-        return f"<p>{html.escaped(error)}</p>"
+        return {"result": None, "no_result": str(error)}
     if report is None:
-        return "<p>None: test is looked at once, when a run is finished, and this one is not.</p>"
-    from cifar_core.plots import reliability_diagram
-
-    head = [
+        reason = "None: test is looked at once, when a run is finished, and this one is not."
+        return {"result": None, "no_result": reason}
+    summary = [
         ("images", f"{report.n:,}"),
         ("accuracy", f"{100 * report.accuracy:.2f} %"),
         ("loss", f"{report.loss:.4f} nats"),
         ("true class among the two most probable", f"{100 * report.top2_accuracy:.2f} %"),
         ("expected calibration error", f"{100 * report.ece:.2f} %"),
     ]
-    rows = [
-        (
-            row["class_name"],
-            *(f"{100 * row[name]:.1f}" for name in ("precision", "recall", "f1")),
-            f"{row['support']:,}",
-        )
-        for row in report.per_class.to_dict("records")
-    ]
-    classes = html.table(("class", "precision %", "recall %", "F1 %", "images"), rows, right=range(1, 5))
-    figures = [
-        confusion_figure(report),
-        reliability_diagram(report.reliability, report.ece, model=record.model),
-    ]
-    return html.pairs(head, "") + html.pair(figures) + classes
-
-
-def _events(store: RunStore, record: RunRecord) -> str:
-    rows = [
-        (row["at"][:19].replace("T", " "), row["kind"], row["message"])
-        for row in store.events(record.id).to_dict("records")
-    ]
-    return html.table(("UTC", "what", "message"), rows)
-
-
-def _none(value: float) -> float | None:
-    return None if value != value else value
+    classes = [
+        (row.class_name, f"{100 * row.precision:.1f}", f"{100 * row.recall:.1f}", f"{100 * row.f1:.1f}",
+         f"{row.support:,}")
+        for row in report.per_class.itertuples()
+    ]  # fmt: skip
+    reliability = reliability_diagram(report.reliability, report.ece, model=record.model)
+    figures = [confusion_figure(report), reliability]
+    return {"result": {"summary": summary, "classes": classes, "figures": figures}}

@@ -1,6 +1,5 @@
 """The benchmark: turns, workers that fail, and a complete result; the times themselves are not tested."""
 
-import html
 import importlib
 import json
 import os
@@ -12,15 +11,15 @@ import time
 import psutil
 import pytest
 from click.testing import CliRunner
+from markupsafe import escape
 
 from cifar_core.base.devices import ONEDNN_VARIABLE
 from cifar_core.cli import bench
-from cifar_core.cli.bench import filled, parts, run_bench, write_files
-from cifar_core.cli.bench.files import HEADINGS, columns
-from cifar_core.cli.bench.rows import row, with_ratios
+from cifar_core.cli.app import root
+from cifar_core.cli.bench import parts, run_bench, variants_store, write_files
+from cifar_core.cli.bench.result import HEADINGS, columns, row, with_ratios
 from cifar_core.cli.bench.subjects import STUDY_AUGMENTATION, automatic, studied, subjects
 from cifar_core.cli.bench.turns import Task, in_processes, in_turns, workers
-from cifar_core.cli.root import root
 from cifar_core.errors import BenchError, ConfigError
 from cifar_core.settings import compute
 from cifar_core.settings.presets import preset
@@ -101,7 +100,7 @@ def test_processes_end_when_the_measurement_is_interrupted():
 
 
 _PARENT = """
-from cifar_core.bench.turns import Task, in_processes
+from cifar_core.cli.bench.turns import Task, in_processes
 in_processes({"slow": Task("tests.cli.bench_variants:sleeping")}, 1)
 """
 
@@ -211,7 +210,7 @@ def test_augmentation_is_measured_against_the_old_generator(monkeypatch):
         return in_turns({name: made(one) for name, one in tasks.items()}, rounds, warm_up=False)
 
     monkeypatch.setattr(parts, "in_processes", in_this_process)
-    monkeypatch.setattr("cifar_core.cli.bench.augmenting.RUN_EPOCHS", 10)  # too few to compile for
+    monkeypatch.setattr("cifar_core.cli.bench.variants_augmentation.RUN_EPOCHS", 10)  # too few to compile for
     rows = by_variant(run_bench("augmentation", images=96, rounds=1))
     names = ["ImageDataGenerator", "stacked Keras layers", "ours"]
     assert list(rows) == [("batch 64", name) for name in names]
@@ -253,7 +252,7 @@ def test_an_export_that_cannot_be_made_is_left_out_and_said(monkeypatch):
     good = {"ms": [2.0], "megabytes": 1.0, "agreement": 1.0, "max_difference": 0.0, "images": 64}
 
     def pretend(tasks, *_, **__):
-        return {name: [{"lacking": "pip install onnx"} if name == "onnx" else good] for name in tasks}
+        return {name: [{"missing": "pip install onnx"} if name == "onnx" else good] for name in tasks}
 
     monkeypatch.setattr(parts, "in_processes", pretend)
     rows = run_bench("exports", progress=told.append)["rows"]
@@ -294,11 +293,11 @@ def test_stores_are_filled_and_timed(tmp_path):
     assert {subject for subject, _ in rows} >= {"leaderboard by settings", "record an epoch", "size on disk"}
     assert rows["size on disk", "12 runs"]["unit"] == "MB"
     with RunStore(tmp_path) as store:
-        run_id = filled.fill(store, 12)
+        run_id = variants_store.fill(store, 12)
         assert len(store.runs()) == 12
         assert store.leaderboard()["runs"].sum() == 12
         assert len(store.leaderboard(by="settings")) == 3
-        assert all(len(store.history(one)) == filled.EPOCHS for one in store.runs()["id"])
+        assert all(len(store.history(one)) == variants_store.EPOCHS for one in store.runs()["id"])
         assert store.get(run_id).state == "finished"
 
 
@@ -310,7 +309,7 @@ def test_start_up_is_measured_in_fresh_processes(monkeypatch):
         return subprocess.CompletedProcess(command, 1 if "first_step" in command[2] else 0, "", "no memory")
 
     monkeypatch.setattr(parts.subprocess, "run", run)
-    with pytest.raises(BenchError, match=r"'first step of base_cnn'.*status 1\. Its last words: no memory"):
+    with pytest.raises(BenchError, match=r"'first step of base_cnn'.*status 1\. Its last output: no memory"):
         run_bench("startup", rounds=1)
     assert len(seen) == 3
 
@@ -318,7 +317,7 @@ def test_start_up_is_measured_in_fresh_processes(monkeypatch):
 @pytest.mark.slow
 def test_one_model_is_trained_recorded_and_begun_for_real():
     """The makers that the fakes above stand for, each in this one process."""
-    from cifar_core.cli.bench import fits
+    from cifar_core.cli.bench import variants_training as fits
 
     config = studied("base_cnn")[0].config.replace(precision="float32", batch_size=32, epochs=10)
     settings = config.model_dump(mode="json")
@@ -337,7 +336,7 @@ def test_one_model_is_trained_recorded_and_begun_for_real():
 
 
 def test_a_recorded_epoch_leaves_a_checkpoint_and_a_row(tmp_path):
-    from cifar_core.cli.bench import fits
+    from cifar_core.cli.bench import variants_training as fits
 
     config = studied("base_cnn")[0].config.replace(precision="float32", batch_size=32)
     epoch = fits.ours(config.model_dump(mode="json"), 64, store=str(tmp_path))
@@ -350,7 +349,7 @@ def test_a_recorded_epoch_leaves_a_checkpoint_and_a_row(tmp_path):
 
 
 def test_exports_are_written_timed_and_compared(tmp_path):
-    from cifar_core.cli.bench import exporting
+    from cifar_core.cli.bench import variants_export as exporting
 
     settings = studied("base_cnn")[0].config.model_dump(mode="json")
     measured = exporting.exported(settings, str(tmp_path))
@@ -393,7 +392,7 @@ def test_files_are_whole_and_replace_none(result, home, tmp_path):
     assert "Plotly.newPlot" in page
     assert not re.search(r"<script[^>]+src=|<link|@import", page), "it needs no network"
     for part in bench.PARTS:
-        assert f"<h2>{html.escape(HEADINGS[part])}</h2>" in page
+        assert f"<h2>{escape(HEADINGS[part])}</h2>" in page
     assert result["machine"]["cpu"] in page
     second = write_files(result)
     assert second[0].name == f"{first[0].stem}-2.json"
@@ -439,9 +438,9 @@ def test_the_command_prints_one_document_or_tables_and_says_where_the_files_are(
         ({"part": "coffee"}, "Unknown part 'coffee'"),
         ({"models": ("lenet",)}, "Unknown model 'lenet'"),
         ({"models": ("vit", "vit")}, "each model once"),
-        ({"images": 3}, "needs 64 images"),
-        ({"rounds": 0}, "1 round"),
-        ({"runs": (10, 0)}, "runs are numbers from 1"),
+        ({"images": 3}, "needs at least 64 images"),
+        ({"rounds": 0}, "1 round; got 2560 and 0"),
+        ({"runs": (10, 0)}, "runs must be numbers from 1"),
     ],
 )
 def test_a_senseless_measurement_is_refused(arguments, message):

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cifar_core.base.fields import describe
+from cifar_core.cli.app import COMMANDS
 from cifar_core.cli.options import flag, model_options, read_seeds, read_value, read_values, setting_options
-from cifar_core.cli.root import COMMANDS
 from cifar_core.cli.train import requested, seeded
 from cifar_core.cli.tune import read_space, search_config
 from cifar_core.errors import ConfigError

@@ -71,7 +71,7 @@ def test_train_stop_resume_delete():
         assert training.returncode == 143
     run_id = said.split()[-1]
     assert "Traceback" not in said
-    assert f"go on with: cifar-lab resume {run_id}" in said
+    assert f"continue with: cifar-lab resume {run_id}" in said
 
     record = json.loads(lab("show", run_id, "--json").stdout)
     assert record["state"] == "stopped"

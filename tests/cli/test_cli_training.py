@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 import cifar_core.cli.reproduce
-import cifar_core.cli.resuming
 import cifar_core.cli.train
 import cifar_core.cli.tune
 from cifar_core.analysis.metrics import report
-from cifar_core.cli.signals import stopping
+from cifar_core.cli.app import stopping
 from cifar_core.errors import DivergedError
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
@@ -58,7 +57,6 @@ def calls(monkeypatch, tiny):
     monkeypatch.setattr(run, "train", train)
     for module in (
         cifar_core.cli.train,
-        cifar_core.cli.resuming,
         cifar_core.cli.tune,
         cifar_core.cli.reproduce,
     ):
@@ -133,7 +131,7 @@ def test_a_signal_stops_and_tells_how_to_go_on(lab, calls, monkeypatch, number, 
     assert outcome.status == status
     assert len(calls) == 1  # a second seed is not begun
     last = outcome.err.splitlines()[-1]
-    expected = "nothing was stored" if "--no-store" in words else "go on with: cifar-lab resume made-up"
+    expected = "nothing was stored" if "--no-store" in words else "continue with: cifar-lab resume made-up"
     assert expected in last
     assert signal.getsignal(number) is before
     if "--json" in words:
@@ -145,7 +143,7 @@ def test_stopped_by_somebody_else_is_no_success(lab, calls, monkeypatch, tiny):
     monkeypatch.setattr(run, "train", lambda config, **_: made_up(config, tiny, RunState.STOPPED))
     outcome = lab("train")
     assert outcome.status == 1
-    assert "go on with: cifar-lab resume made-up" in outcome.err
+    assert "continue with: cifar-lab resume made-up" in outcome.err
     assert calls == []
 
 
@@ -166,7 +164,7 @@ def test_a_second_signal_interrupts_at_once():
             ZeroDivisionError("division by zero"),
             1,
             "cifar-lab: error: unexpected ZeroDivisionError: division by zero "
-            "(a fault of the program; --debug shows where)\n",
+            "(this is a bug; --debug shows the traceback)\n",
         ),
         (
             OSError(errno.ENOSPC, "No space left on device", "/x"),
@@ -213,7 +211,7 @@ def test_resume(lab, calls, monkeypatch, tiny):
         return made_up(TrainConfig(dataset="synthetic"), tiny, run_id=given)
 
     monkeypatch.setattr(run, "resume", resume)
-    monkeypatch.setattr(cifar_core.cli.resuming, "load_images", lambda _: tiny)
+    monkeypatch.setattr(cifar_core.cli.train, "load_images", lambda _: tiny)
     document = lab("resume", run_id[:-1], "--json").document
     assert asked == [(run_id, tiny)]
     assert document["run"] == run_id
@@ -247,7 +245,7 @@ def test_reproduce_with_a_failed_run_is_no_success(lab, monkeypatch, tiny):
     outcome = lab("reproduce", "--runs", "base_cnn", "--scale", "0.02", "--dataset", "synthetic")
     assert outcome.status == 1
     assert "failed: The loss is NaN." in outcome.out
-    assert "1 of 1 runs came to no figure" in outcome.err
+    assert "1 of 1 runs have no result" in outcome.err
 
 
 def test_tune_refuses_an_impossible_search_before_it_loads_anything(lab):

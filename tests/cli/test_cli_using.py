@@ -91,7 +91,7 @@ def test_export(lab, run_id, tmp_path, monkeypatch):
     assert "same class as the model  100.00 %" in again.out
     (kept,) = lab("show", run_id, "--json").document["exports"]
     assert (kept["format"], kept["images"], kept["agreement"]) == ("keras", 20, 1.0)
-    assert "exported, each file verified beside the network" in lab("show", run_id).out
+    assert "exported files, each verified against the model" in lab("show", run_id).out
 
 
 def test_a_damaged_model_is_an_error(lab, trained, run_id):

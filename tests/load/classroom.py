@@ -32,7 +32,7 @@ import websockets
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
-from cifar_core.cli.bench.filled import fill
+from cifar_core.cli.bench.variants_store import fill
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
 

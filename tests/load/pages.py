@@ -16,11 +16,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from cifar_core.cli.bench import Asked, result_of, write_files
-from cifar_core.cli.bench.files import circumstances, columns
-from cifar_core.cli.bench.filled import fill
-from cifar_core.cli.bench.rows import Row, row, with_ratios
+from cifar_core.cli.bench import Request, result_of, write_files
+from cifar_core.cli.bench.result import Row, circumstances, columns, row, with_ratios
 from cifar_core.cli.bench.turns import Measured, Task, in_processes
+from cifar_core.cli.bench.variants_store import fill
 from cifar_core.cli.output import print_pairs, print_rows
 from cifar_core.store import RunStore
 
@@ -45,36 +44,36 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--no-files", action="store_true")
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    result = measured(tuple(int(number) for number in asked.runs.split(",")), asked.rounds)
-    if asked.json:
+    request = parser.parse_args()
+    result = measured(tuple(int(number) for number in request.runs.split(",")), request.rounds)
+    if request.json:
         print(json.dumps(result, indent=2))
     else:
         print_pairs(dict(circumstances(result)))
         print_rows(result["rows"], columns(result["rows"]))
-    for file in () if asked.no_files else write_files(result, asked.out):
+    for file in () if request.no_files else write_files(result, request.out):
         print(f"wrote {file}")
 
 
 def measured(runs: tuple[int, ...], rounds: int) -> dict:
     """A result as `run_bench` gives it, whose rows are of the part "pages"."""
-    asked = Asked(models=(), images=0, rounds=rounds, runs=runs, tell=print)
-    return result_of("pages", lambda: _rows(asked), asked)
+    request = Request(models=(), images=0, rounds=rounds, runs=runs, tell=print)
+    return result_of("pages", lambda: _rows(request), request)
 
 
-def _rows(asked: Asked) -> list[Row]:
+def _rows(request: Request) -> list[Row]:
     with ExitStack() as cleanup:
         tasks = {}
-        for number in asked.runs:
+        for number in request.runs:
             home = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cifar-lab-pages-"))
             with RunStore(home) as store:
                 run_id = fill(store, number)
             tasks |= {
                 (page, what, number): _visit(home, run_id, page, what) for page in PAGES for what in ACTIONS
             }
-        found = in_processes({" ".join(map(str, key)): task for key, task in tasks.items()}, asked.rounds)
+        found = in_processes({" ".join(map(str, key)): task for key, task in tasks.items()}, request.rounds)
     times = dict(zip(tasks, found.values(), strict=True))
-    keys = [(page, what, number) for page in PAGES for what in ACTIONS for number in asked.runs]
+    keys = [(page, what, number) for page in PAGES for what in ACTIONS for number in request.runs]
     return with_ratios([_row(*key, times[key]) for key in keys])
 
 

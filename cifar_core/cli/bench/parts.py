@@ -1,4 +1,4 @@
-"""The parts that train, augment, start and export: what is compared, and the rows that come of it."""
+"""Parts of the benchmark that train, augment, start and export: variants to compare, and their rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cifar_core.cli.bench.rows import IMAGES_PER_SECOND, Row, row, with_ratios
+from cifar_core.cli.bench.result import IMAGES_PER_SECOND, Row, row, with_ratios
 from cifar_core.cli.bench.subjects import (
     STUDY_AUGMENTATION,
     STUDY_BATCH,
@@ -30,7 +30,7 @@ from cifar_core.settings import compute
 from cifar_core.settings.train_config import TrainConfig
 
 STUDY_IMAGES = 40_000
-"""Images in an epoch of the study's held-out runs: over so many the costs at an epoch's end are spread."""
+"""Images in an epoch of the study's held-out runs, over which the cost of an epoch's end is spread."""
 EXPORTS: dict[str, tuple[str, str | None]] = {
     "keras float32": ("keras", None),
     "saved_model": ("saved_model", None),
@@ -42,8 +42,8 @@ EXPORTS: dict[str, tuple[str, str | None]] = {
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the caller wants measured, and how often."""
+class Request:
+    """Arguments of `run_bench` that the parts use; `tell` receives progress messages."""
 
     models: tuple[str, ...]
     images: int
@@ -51,106 +51,107 @@ class Asked:
     runs: tuple[int, ...]
     tell: Tell
 
+    def measured(self, tasks: Mapping[str, Task]) -> dict[str, list[Measured]]:
+        """What each task measured in each round, in processes that take turns."""
+        return in_processes(tasks, self.rounds, tell=self.tell)
+
 
 # --- Training -----------------------------------------------------------------------------------
 
 
-def training(asked: Asked) -> list[Row]:
-    """Steps of training under the study's pipeline, bare Keras and ours, without and with augmentation."""
+def training(request: Request) -> list[Row]:
+    """Training speed of the study's pipeline, bare Keras and ours, without and with augmentation."""
     return [
         one
-        for model in asked.models
+        for model in request.models
         for subject in studied(model)
         for how, augmentation in (("plain", {}), ("augmented", STUDY_AUGMENTATION))
-        for one in _trained(subject, how, augmentation, asked)
+        for one in _trained(subject, how, augmentation, request)
     ]
 
 
-def _trained(subject: Subject, how: str, augmentation: Mapping[str, Any], asked: Asked) -> list[Row]:
+def _trained(subject: Subject, how: str, augmentation: Mapping[str, Any], request: Request) -> list[Row]:
     same = compared(subject.config.replace(**augmentation))
     auto, environment = automatic(subject.config.replace(**augmentation))
-    variants = {
-        "study's pipeline": (same, _fit("study", same, asked)),
-        # Without augmentation the study's pipeline is bare fit: how far the two differ is chance.
-        **({} if augmentation else {"bare fit": (same, _fit("bare", same, asked))}),
-        "ours": (same, _fit("ours", same, asked)),
-        "ours, auto": (auto, _fit("ours", auto, asked, environment)),
-    }
+    tasks = {"study's pipeline": _fit("study", same, request)}
+    if not augmentation:  # then the study's pipeline is bare fit: how far the two differ is chance
+        tasks["bare fit"] = _fit("bare", same, request)
+    tasks["ours"] = _fit("ours", same, request)
+    tasks["ours, auto"] = _fit("ours", auto, request, environment)
     title = f"{subject.title}, {how}"
-    asked.tell(f"training {title}")
-    found = in_processes({name: task for name, (_, task) in variants.items()}, asked.rounds, tell=asked.tell)
-    return with_ratios(
-        [_speed_row("training", title, name, found[name], variants[name][0]) for name in variants]
-    )
+    request.tell(f"training {title}")
+    found = request.measured(tasks)
+    configs = {**dict.fromkeys(tasks, same), "ours, auto": auto}
+    return with_ratios([_speed_row("training", title, name, found[name], configs[name]) for name in tasks])
 
 
 def _fit(
-    maker: str, config: TrainConfig, asked: Asked, environment: Mapping[str, str] | None = None, **more: Any
+    maker: str, config: TrainConfig, request: Request, env: Mapping[str, str] | None = None, **more: Any
 ) -> Task:
-    options = {"settings": config.model_dump(mode="json"), "images": asked.images, **more}
-    return Task(f"cifar_core.cli.bench.fits:{maker}", options, environment or {})
+    options = {"settings": config.model_dump(mode="json"), "images": request.images, **more}
+    return Task(f"cifar_core.cli.bench.variants_training:{maker}", options, env or {})
 
 
-def _speed_row(
-    part: str, subject: str, variant: str, found: Sequence[Measured], config: TrainConfig, **more: Any
-) -> Row:
-    values = [one["images"] / one["seconds"] for one in found]
-    said = {"onednn": found[-1]["onednn"], "backend": found[-1]["backend"]}
-    return row(part, subject, variant, IMAGES_PER_SECOND, values, **about(config), **said, **more)
+def _speed_row(part: str, subject: str, name: str, found: Sequence[Measured], config: TrainConfig) -> Row:
+    return row(part, subject, name, IMAGES_PER_SECOND, _speeds(found), **about(config), **_computed(found))
+
+
+def _speeds(found: Sequence[Measured]) -> list[float]:
+    return [one["images"] / one["seconds"] for one in found]
+
+
+def _computed(found: Sequence[Measured]) -> dict[str, Any]:
+    return {name: found[-1][name] for name in ("onednn", "backend")}
 
 
 # --- Augmentation -------------------------------------------------------------------------------
 
 
-def augmentation(asked: Asked) -> list[Row]:
-    """The study's five transforms alone: Keras's old generator, its stacked layers, and ours."""
-    asked.tell("augmentation: the study's five transforms")
-    makers = {
-        "ImageDataGenerator": "old_generator",
-        "stacked Keras layers": "stacked_layers",
-        "ours": "ours",
-    }
-    options = {"images": asked.images, "batch_size": STUDY_BATCH}
-    tasks = {
-        name: Task(f"cifar_core.cli.bench.augmenting:{maker}", options) for name, maker in makers.items()
-    }
-    found = in_processes(tasks, asked.rounds, tell=asked.tell)
-    return with_ratios([_augmentation_row(name, found[name]) for name in tasks])
+def augmentation(request: Request) -> list[Row]:
+    """Speed of the study's five transforms: Keras's old generator, its stacked layers, and ours."""
+    request.tell("augmentation: the study's five transforms")
+    makers = {"ImageDataGenerator": "old_generator", "stacked Keras layers": "stacked_layers", "ours": "ours"}
+    options = {"images": request.images, "batch_size": STUDY_BATCH}
+    module = "cifar_core.cli.bench.variants_augmentation"
+    found = request.measured({name: Task(f"{module}:{maker}", options) for name, maker in makers.items()})
+    return with_ratios([_augmentation_row(name, rounds) for name, rounds in found.items()])
 
 
 def _augmentation_row(name: str, found: Sequence[Measured]) -> Row:
-    values = [one["images"] / one["seconds"] for one in found]
     per_cpu = float(np.median([one["images"] / max(one["cpu_seconds"], 1e-9) for one in found]))
     more = {"images_per_cpu_second": per_cpu, "backend": found[-1]["backend"]}
-    return row("augmentation", f"batch {STUDY_BATCH}", name, IMAGES_PER_SECOND, values, **more)
+    return row("augmentation", f"batch {STUDY_BATCH}", name, IMAGES_PER_SECOND, _speeds(found), **more)
 
 
 # --- Overhead -----------------------------------------------------------------------------------
 
 
-def overhead(asked: Asked) -> list[Row]:
-    """What live progress and recording cost over bare `fit`, all else alike."""
-    return [one for model in asked.models for one in _overhead_of(studied(model)[0], asked)]
+def overhead(request: Request) -> list[Row]:
+    """Training speed with live progress and with recording, compared with bare `fit`."""
+    return [one for model in request.models for one in _overhead_of(studied(model)[0], request)]
 
 
-def _overhead_of(subject: Subject, asked: Asked) -> list[Row]:
+def _overhead_of(subject: Subject, request: Request) -> list[Row]:
     config = compared(subject.config)
-    asked.tell(f"overhead {subject.title}")
+    request.tell(f"overhead {subject.title}")
     with tempfile.TemporaryDirectory(prefix="cifar-lab-bench-") as folder:
         tasks = {
-            "bare fit": _fit("bare", config, asked),
-            "ours, progress": _fit("ours", config, asked),
-            "ours, progress and recording": _fit("ours", config, asked, store=folder),
+            "bare fit": _fit("bare", config, request),
+            "ours, progress": _fit("ours", config, request),
+            "ours, progress and recording": _fit("ours", config, request, store=folder),
         }
-        found = in_processes(tasks, asked.rounds, tell=asked.tell)
+        found = request.measured(tasks)
     return with_ratios([_overhead_row(subject, name, found[name], config) for name in tasks])
 
 
 def _overhead_row(subject: Subject, name: str, found: Sequence[Measured], config: TrainConfig) -> Row:
-    """Images a second over an epoch of the study's size: its steps at the speed that was measured, and once
-    what comes at its end (validating 64 images; recording, where that is on). `own_share` is the part of the
-    steps' time that passes in our own code after them: what no noise of the machine hides."""
-    steps = [one["images"] / one["seconds"] for one in found]
+    """The row of one variant, as images per second over an epoch of the study's size.
+
+    Its steps take the time that was measured; the end of the epoch (validation of 64 images, and recording
+    where that is on) counts once. `own_share` is the share of the steps' time that passes in the project's
+    own code after each step, which noise of the machine does not hide.
+    """
+    steps = _speeds(found)
     ends = [one["epoch_end_seconds"] for one in found]
     values = [STUDY_IMAGES / (STUDY_IMAGES / step + end) for step, end in zip(steps, ends, strict=True)]
     own = [one["own_seconds"] / one["seconds"] for one in found if one["own_seconds"] is not None]
@@ -158,8 +159,7 @@ def _overhead_row(subject: Subject, name: str, found: Sequence[Measured], config
         "own_share": float(np.median(own)) if own else None,
         "steps_images_per_second": float(np.median(steps)),
         "epoch_end_seconds": float(np.median(ends)),
-        "onednn": found[-1]["onednn"],
-        "backend": found[-1]["backend"],
+        **_computed(found),
     }
     title = f"{subject.title}, epochs of {STUDY_IMAGES:,} images"
     return row("overhead", title, name, IMAGES_PER_SECOND, values, **about(config), **more)
@@ -168,24 +168,22 @@ def _overhead_row(subject: Subject, name: str, found: Sequence[Measured], config
 # --- Start-up -----------------------------------------------------------------------------------
 
 
-def startup(asked: Asked) -> list[Row]:
-    """Fresh processes: importing the core, importing the framework too, and until a step is trained."""
-    config = compared(studied(asked.models[0])[0].config)
-    step = (
-        "import json, sys; from cifar_core.cli.bench.fits import first_step; "
-        "first_step(json.loads(sys.argv[1]))"
-    )
+def startup(request: Request) -> list[Row]:
+    """Seconds that fresh processes take to import the core, to import Keras, and to train one step."""
+    config = compared(studied(request.models[0])[0].config)
+    step = "import json, sys; from cifar_core.cli.bench.variants_training import first_step; "
+    step += "first_step(json.loads(sys.argv[1]))"
     programs = {
         "import cifar_core": ["import cifar_core"],
         "import the framework": ["import cifar_core.training.run, keras"],
         f"first step of {config.model}": [step, json.dumps(config.model_dump(mode="json"))],
     }
-    asked.tell("start-up: fresh processes")
+    request.tell("start-up: fresh processes")
     variants = {name: _fresh(name, program) for name, program in programs.items()}
-    found = in_turns(variants, asked.rounds, tell=asked.tell)
+    found = in_turns(variants, request.rounds, tell=request.tell)
     return [
-        row("startup", name, "fresh process", "s", [one["seconds"] for one in found[name]])
-        for name in variants
+        row("startup", name, "fresh process", "s", [one["seconds"] for one in rounds])
+        for name, rounds in found.items()
     ]
 
 
@@ -198,7 +196,7 @@ def _fresh(name: str, program: Sequence[str]) -> Callable[[], Measured]:
         if done.returncode:
             raise BenchError(
                 f"The variant {name!r} could not be measured: its process ended with status "
-                f"{done.returncode}. Its last words: {done.stderr[-500:].strip()}"
+                f"{done.returncode}. Its last output: {done.stderr[-500:].strip()}"
             )
         return {"seconds": time.perf_counter() - began}
 
@@ -208,32 +206,28 @@ def _fresh(name: str, program: Sequence[str]) -> Callable[[], Measured]:
 # --- Exports ------------------------------------------------------------------------------------
 
 
-def exports(asked: Asked) -> list[Row]:
-    """Each format's file: time to answer one image on one thread, size, and agreement with the network."""
-    return [one for model in asked.models for subject in studied(model) for one in _exported(subject, asked)]
+def exports(request: Request) -> list[Row]:
+    """Each export format: time for one image on one thread, file size, and agreement with the model."""
+    chosen = [subject for model in request.models for subject in studied(model)]
+    return [one for subject in chosen for one in _exported(subject, request)]
 
 
-def _exported(subject: Subject, asked: Asked) -> list[Row]:
-    asked.tell(f"exports of {subject.title}")
-    settings = subject.config.model_dump(mode="json")
+def _exported(subject: Subject, request: Request) -> list[Row]:
+    request.tell(f"exports of {subject.title}")
+    one_thread = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory(prefix="cifar-lab-bench-") as folder:
-        options = {"settings": settings, "folder": folder}
-        alone = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        options = {"settings": subject.config.model_dump(mode="json"), "folder": folder}
+        maker = "cifar_core.cli.bench.variants_export:exported"
         tasks = {
-            name: Task(
-                "cifar_core.cli.bench.exporting:exported",
-                options,
-                alone,
-                each={"format": form, "quantize": quantize},
-            )
+            name: Task(maker, options, one_thread, each={"format": form, "quantize": quantize})
             for name, (form, quantize) in EXPORTS.items()
         }
-        # Each is written, verified and timed over many images in its turn, so one round says it.
-        found = in_processes(tasks, 1, warm_up=False, tell=asked.tell)
+        # One round is enough: within it each file is timed over many images.
+        found = in_processes(tasks, 1, warm_up=False, tell=request.tell)
     rows = []
     for name, (measured,) in found.items():
-        if "lacking" in measured:
-            asked.tell(f"  {name} is left out: {measured['lacking']}")
+        if "missing" in measured:
+            request.tell(f"  {name} is left out: {measured['missing']}")
         else:
             rows.append(_export_row(subject, name, measured))
     return with_ratios(rows)
@@ -248,38 +242,39 @@ def _export_row(subject: Subject, name: str, found: Measured) -> Row:
 # --- Settings -----------------------------------------------------------------------------------
 
 
-def settings(asked: Asked) -> list[Row]:
-    """Every number format, kernel and batch size worth trying; "auto" takes from these from now on."""
-    return [one for model in asked.models for subject in subjects(model) for one in _tried(subject, asked)]
+def settings(request: Request) -> list[Row]:
+    """Training speed of every candidate compute setting; from now on "auto" chooses by these figures."""
+    chosen = [subject for model in request.models for subject in subjects(model)]
+    return [one for subject in chosen for one in _tried(subject, request)]
 
 
-def _tried(subject: Subject, asked: Asked) -> list[Row]:
-    candidates = {_named(one): one for one in compute.candidates(subject.config)}
-    images = max(asked.images, 2 * max(one.batch_size for one in candidates.values()))
-    asked.tell(f"settings of {subject.title}: {len(candidates)} to try")
-    configs = {name: _fixed(subject.config, one) for name, one in candidates.items()}
-    tasks = {name: _trial(subject.config, one, images) for name, one in candidates.items()}
-    found = in_processes(tasks, asked.rounds, tell=asked.tell)
+def _tried(subject: Subject, request: Request) -> list[Row]:
+    candidates = {_name(one): one for one in compute.candidates(subject.config)}
+    images = max(request.images, 2 * max(one.batch_size for one in candidates.values()))
+    request.tell(f"settings of {subject.title}: {len(candidates)} to try")
+    found = request.measured({name: _trial(subject.config, one, images) for name, one in candidates.items()})
     rows = with_ratios(
-        [_speed_row("settings", subject.title, name, found[name], configs[name]) for name in candidates]
+        [
+            _speed_row("settings", subject.title, name, found[name], _fixed(subject.config, one))
+            for name, one in candidates.items()
+        ]
     )
     design = subject.config.hyperparameters.model_dump()
     kept = [_kept(one, way) for one, way in zip(rows, candidates.values(), strict=True)]
     compute.remember(subject.config.model, design, kept)
-    asked.tell(f"  auto for {subject.title} is now: {chosen(subject.config)}")
+    request.tell(f"  auto for {subject.title} is now: {chosen(subject.config)}")
     return rows
 
 
 def chosen(config: TrainConfig) -> str:
-    """What "auto" takes for a setting, in words."""
-    auto, _ = automatic(config)
-    picked = compute.choice(auto)
+    """What "auto" chooses for a setting and why, as text."""
+    picked = compute.choice(automatic(config)[0])
     return (
-        f"{_named(picked)} (by {'rules' if picked.source == 'rules' else 'measurement on ' + picked.source})"
+        f"{_name(picked)} (by {'rules' if picked.source == 'rules' else f'measurement on {picked.source}'})"
     )
 
 
-def _named(one: compute.Choice) -> str:
+def _name(one: compute.Choice) -> str:
     kernels = {True: ", oneDNN on", False: ", oneDNN off", None: ""}[one.onednn]
     return f"{one.precision}{', XLA' if one.jit else ''}{kernels}, batch {one.batch_size}"
 
@@ -290,10 +285,10 @@ def _fixed(config: TrainConfig, one: compute.Choice) -> TrainConfig:
 
 
 def _trial(config: TrainConfig, one: compute.Choice, images: int) -> Task:
-    """A process for each way to compute, which takes all batch sizes: one for each would be dozens."""
+    """The task of one candidate; candidates that differ only in batch size share a process."""
     settings = _fixed(config, one).replace(batch_size=STUDY_BATCH).model_dump(mode="json")
     return Task(
-        "cifar_core.cli.bench.fits:at_any_batch",
+        "cifar_core.cli.bench.variants_training:at_any_batch",
         {"settings": settings, "images": images},
         one.environment,
         {"batch_size": one.batch_size},
@@ -301,10 +296,5 @@ def _trial(config: TrainConfig, one: compute.Choice, images: int) -> Task:
 
 
 def _kept(measured: Row, one: compute.Choice) -> dict[str, Any]:
-    return {
-        "precision": one.precision,
-        "jit": one.jit,
-        "onednn": one.onednn,
-        "batch_size": one.batch_size,
-        "images_per_second": measured["median"],
-    }
+    names = ("precision", "jit", "onednn", "batch_size")
+    return {**{name: getattr(one, name) for name in names}, "images_per_second": measured["median"]}

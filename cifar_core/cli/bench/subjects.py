@@ -1,4 +1,4 @@
-"""What is trained in a measurement: the study's networks in the study's design, and variants of settings."""
+"""Models that the benchmark trains, in the study's design, and the compute settings it trains them with."""
 
 from __future__ import annotations
 
@@ -12,61 +12,56 @@ from cifar_core.settings.train_config import TrainConfig
 
 STUDY_BATCH = 64
 RUN_EPOCHS = 1000
-"""Of how long a run an epoch is measured: what pays over a run only, a long one has."""
+"""Length of the run of which one epoch is measured: long, so that costs per run count as little as usual."""
 
 _TUNED = preset("resnet18/paper-tuned")
 STUDY_AUGMENTATION: dict[str, Any] = {
     name: getattr(_TUNED, name) for name in ("rotation", "shift", "zoom", "flip", "fill")
 }
-"""The study's five transforms, as its tuned runs have them."""
+"""The five transforms of the study's tuned runs."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network to train. `config` has its design, the study's optimizer, and nothing augmented."""
+    """A model to train: `config` has its design, the study's optimizer and no augmentation."""
 
     title: str
     config: TrainConfig
 
 
 def subjects(model: str) -> list[Subject]:
-    """The network as the study built it; then the other designs in which its presets train it.
-
-    A model that the study did not have is taken as its preset recommends it.
-    """
-    designs: list[TrainConfig] = []
+    """The model in the study's design (else in its recommended one), then in its presets' other designs."""
+    designs: dict[tuple[Any, ...], TrainConfig] = {}
     for name in sorted(presets(model), key=lambda name: not name.endswith("/paper-baseline")):
         config = _plain(preset(name))
-        if not any(_words(config) == _words(known) for known in designs):
-            designs.append(config)
-    first, *others = designs
+        designs.setdefault(tuple(_design(config).items()), config)
+    first, *others = designs.values()
     return [Subject(model, first), *(Subject(_title(model, first, one), one) for one in others)]
 
 
 def studied(model: str) -> list[Subject]:
-    """What the parts train: the study's design, and MobileNet beside it with a stem that suits 32x32."""
+    """Subjects of most parts: the study's design, for MobileNet also the one with a stem for 32x32 images."""
     return subjects(model)[: 2 if model == "mobilenet" else 1]
 
 
 def compared(config: TrainConfig) -> TrainConfig:
-    """A subject's setting as all trained with it in the study's time: float32, batches of 64, compiled as
-    Keras compiles where it is not told (with XLA on a GPU, without on a CPU)."""
+    """A subject's settings in float32, batches of 64 and Keras's default compilation: XLA on a GPU only."""
     jit = "on" if device_summary().kind == "gpu" else "off"
     return config.replace(precision="float32", batch_size=STUDY_BATCH, jit=jit)
 
 
 def automatic(config: TrainConfig) -> tuple[TrainConfig, dict[str, str]]:
-    """A subject's setting as "auto" chooses here, the suggested batch size too, with the variables that
-    its process needs."""
-    asked = config.replace(precision="auto", jit="auto", batch_size=STUDY_BATCH)
-    asked = asked.replace(batch_size=compute.choice(asked).batch_size)
-    chosen = compute.choice(asked)
-    fixed = asked.replace(precision=chosen.precision, jit="on" if chosen.jit else "off")
-    return fixed, compute.framework_environment(asked)
+    """A subject's settings as "auto" chooses them, with the suggested batch size, and the environment
+    variables that its process needs."""
+    auto = config.replace(precision="auto", jit="auto", batch_size=STUDY_BATCH)
+    auto = auto.replace(batch_size=compute.choice(auto).batch_size)
+    chosen = compute.choice(auto)
+    fixed = auto.replace(precision=chosen.precision, jit="on" if chosen.jit else "off")
+    return fixed, compute.framework_environment(auto)
 
 
 def about(config: TrainConfig) -> dict[str, Any]:
-    """What a row says of the setting that it measured."""
+    """Columns that describe the settings measured in a row."""
     return {
         "model": config.model,
         "precision": config.precision,
@@ -85,16 +80,16 @@ def _plain(config: TrainConfig) -> TrainConfig:
     )
 
 
-def _words(config: TrainConfig) -> dict[str, str]:
+def _design(config: TrainConfig) -> dict[str, str]:
     return compute.design_words(config.hyperparameters.model_dump())
 
 
 def _title(model: str, first: TrainConfig, config: TrainConfig) -> str:
-    """ "mobilenet (cifar stem)": by what differs from the first design."""
-    theirs = _words(first)
-    different = (f"{value} {name}" for name, value in _words(config).items() if theirs.get(name) != value)
+    """The model's name with what differs from its first design: "mobilenet (cifar stem)"."""
+    known = _design(first)
+    different = (f"{value} {name}" for name, value in _design(config).items() if known.get(name) != value)
     return f"{model} ({', '.join(different)})"
 
 
 KNOWN = tuple(dict.fromkeys(item.model for item in PRESETS.values()))
-"""Models that can be measured: those with a preset."""
+"""Models that can be benchmarked: those with a preset."""

@@ -1,4 +1,4 @@
-"""What a worker process exports: a network that learned a little, in one format a round."""
+"""Export variants: a model trained for a few steps, exported to one format per round."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.network import build_model, without_optimizer
 
 LEARNED = 640
-"""Drawn scenes to learn from first: the answers of a network that never learned are ties."""
+"""Synthetic images to train on first: an untrained model's predictions are ties."""
 COMPARED = 64
+"""Images on which each file is compared with the model."""
 
 
 def exported(settings: dict[str, Any], folder: str) -> Callable[..., dict[str, Any]]:
-    """Gives a function of format and quantization: writes, verifies and times that file, or says why it
-    cannot be written ("lacking"), as where a package is missing."""
+    """A function of format and quantization that writes, verifies and times that file.
+
+    It returns {"missing": reason} where the file cannot be written, as where a package is not installed.
+    """
     scenes = synthetic_dataset(0, LEARNED, COMPARED)
     config = TrainConfig(**settings)
     model = build_model(config, 1, precision="float32", jit=False)
     targets = keras.utils.to_categorical(scenes.y_train, NUM_CLASSES)
     model.fit(scenes.x_train, targets, batch_size=STUDY_BATCH, verbose=0)
-    bare = without_optimizer(config, model, "float32")  # as a run's own file
+    bare = without_optimizer(config, model, "float32")  # like the file of a run
 
     def measured(format: str, quantize: str | None) -> dict[str, Any]:  # noqa: A002 - the word of export_model
         destination = Path(folder) / default_name("model", format, quantize)
@@ -43,7 +46,7 @@ def exported(settings: dict[str, Any], folder: str) -> Callable[..., dict[str, A
                 images=scenes.x_test,
             )
         except ExportError as error:
-            return {"lacking": str(error)}
+            return {"missing": str(error)}
         return {
             "ms": [result.latency_ms],
             "megabytes": result.bytes / 1e6,

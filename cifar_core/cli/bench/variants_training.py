@@ -1,9 +1,9 @@
-"""What worker processes train: bare Keras, the study's pipeline, ours, and ours at any batch size.
+"""Training variants: bare Keras, the study's pipeline, this project's, and this project's at any batch size.
 
-Each maker prepares a network and gives a function that trains one epoch and says what that took. Only
-steps after the first few count: a `fit` begins with making its pipeline, which a run does once. Batches
-are prepared ahead during those steps as they are before any other, and where ours ends there are more to
-come, so nothing that counts was prepared while nobody measured.
+Each maker builds a model and returns a function that trains one epoch and returns its `Measured` times. The
+first steps do not count, since `fit` builds its input pipeline there, which a run does once. Batches are
+prefetched during those steps as during any others, and this project's pipeline has more batches after the
+epoch, so no batch that counts was prepared outside the measured time.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from cifar_core.training.recorder import Progress, Recorder
 
 Measured = dict[str, Any]
 VALIDATED = 64
-"""Images to validate on after the epoch, alike for all: its time does not count, but ours asks for some."""
+"""Images that every variant validates on after the epoch; the project's pipeline needs some."""
 LEAD_SHARE = 8
-"""One step in so many of an epoch goes before those that count."""
+"""One eighth of an epoch's steps passes before those that count."""
 
 
 def pictures(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise: what an image shows does not change what a step costs."""
+    """Random images uint8 (count, 32, 32, 3) and labels int64 (count,)."""
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count)
 
 
 class Clock(keras.callbacks.Callback):
-    """Times the steps of one epoch of n images, after the first few."""
+    """Measures the wall and CPU time of an epoch's steps after the first eighth."""
 
     def __init__(self, images: int, batch_size: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Clock(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if batch + 1 not in (self.lead, self.steps):
             return
-        float((logs or {}).get("loss", 0.0))  # waits for a device that computes on its own
+        float((logs or {}).get("loss", 0.0))  # waits until a GPU has finished the step
         now = time.perf_counter(), time.process_time()
         if batch + 1 == self.steps:
             self.ended, self.cpu_ended = now
@@ -67,7 +67,7 @@ class Clock(keras.callbacks.Callback):
             self._began, self._cpu_began = now
 
     def measured(self, done: float) -> Measured:
-        """What the epoch came to, where `fit` was done at `done`."""
+        """Times of the epoch, in seconds; `done` is when `fit` returned."""
         counted = (self.steps - self.lead) / self.steps
         return {
             "seconds": self.ended - self._began,
@@ -81,9 +81,7 @@ class Clock(keras.callbacks.Callback):
 
 
 class CountedSession(RunCallback):
-    """Keeps count of the seconds that it takes itself after the steps, in which nothing is trained.
-
-    Where a device computes on its own, waiting for it counts too."""
+    """A session that adds up the seconds it spends after each step, waiting for a GPU included."""
 
     seconds = 0.0
 
@@ -94,7 +92,7 @@ class CountedSession(RunCallback):
 
 
 def bare(settings: dict[str, Any], images: int) -> Callable[[], Measured]:
-    """`keras.Model.fit` on float32 arrays, as the first lines of every tutorial have it."""
+    """`keras.Model.fit` on float32 arrays, as in most tutorials."""
     config = TrainConfig(**settings)
     x, y = _arrays(images)
     network = _network(config, steps_per_epoch(images, config.batch_size))
@@ -113,7 +111,7 @@ def bare(settings: dict[str, Any], images: int) -> Callable[[], Measured]:
 
 
 def study(settings: dict[str, Any], images: int) -> Callable[[], Measured]:
-    """As published: arrays, and Keras's old generator where the study augmented."""
+    """The study's pipeline: float32 arrays, with Keras's old generator where images are augmented."""
     config = TrainConfig(**settings)
     if not config.rotation:
         return bare(settings, images)
@@ -144,13 +142,13 @@ def generator() -> Any:
 
 
 def ours(settings: dict[str, Any], images: int, store: str | None = None) -> Callable[[], Measured]:
-    """Our pipeline as a run has it, with live progress; recorded where `store` names a folder for one."""
+    """This project's pipeline with live progress, recorded into a store in the folder `store` if given."""
     config = TrainConfig(**settings)
     return _ours(config, _network(config, steps_per_epoch(images, config.batch_size)), images, store)
 
 
 def at_any_batch(settings: dict[str, Any], images: int) -> Callable[..., Measured]:
-    """Ours, told the batch size in each round. One network serves all sizes: nothing in it knows them."""
+    """This project's pipeline with one model for all batch sizes; each round names its own."""
     config = TrainConfig(**settings)
     network = _network(config, 1)
     by_size: dict[int, Callable[[], Measured]] = {}
@@ -164,7 +162,7 @@ def at_any_batch(settings: dict[str, Any], images: int) -> Callable[..., Measure
 
 
 def first_step(settings: dict[str, Any]) -> None:
-    """From nothing to one step of training done, as a run begins."""
+    """Prepare, build and train one step, as a run begins."""
     config = TrainConfig(**settings)
     prepare(config)
     x, y = pictures(config.batch_size)
@@ -181,7 +179,7 @@ def _arrays(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _network(config: TrainConfig, steps: int) -> keras.Model:
-    """On JAX what is not compiled is not worth measuring, so there it always is."""
+    """The model, ready to train; on JAX its step is always compiled, as in a run."""
     compiled = config.jit == "on" or keras.backend.backend() == "jax"
     return build_model(config, steps, precision=config.precision, jit=compiled)
 

@@ -1,4 +1,4 @@
-"""What worker processes augment: the study's five transforms, each way by itself."""
+"""Augmentation variants: the study's five transforms by Keras's generator, its layers and this project."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 import keras
 
-from cifar_core.cli.bench.fits import Measured, generator, pictures
 from cifar_core.cli.bench.subjects import RUN_EPOCHS, STUDY_AUGMENTATION
+from cifar_core.cli.bench.variants_training import Measured, generator, pictures
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.batches import training_batches
 from cifar_core.training.batches.batch import steps_per_epoch
 
 AHEAD = 24
-"""Batches taken before those that count: more than a pipeline prepares while nobody takes any."""
+"""Batches taken before those that count: more than the pipeline prefetches."""
 
 
 def old_generator(images: int, batch_size: int) -> Callable[[], Measured]:
-    """Keras's ImageDataGenerator, which the study used; it works in the thread that asks."""
+    """Keras's ImageDataGenerator, which the study used, in the calling thread."""
     x, _ = pictures(images)
     flow = generator().flow(x.astype("float32"), batch_size=batch_size)
 
@@ -30,7 +30,7 @@ def old_generator(images: int, batch_size: int) -> Callable[[], Measured]:
 
 
 def stacked_layers(images: int, batch_size: int) -> Callable[[], Measured]:
-    """Keras's own layers, one after the other, in a graph as they are inside a network."""
+    """Keras's augmentation layers in sequence, compiled to a graph as inside a model."""
     x, _ = pictures(images)
     own = STUDY_AUGMENTATION
     around = {"fill_mode": own["fill"]}
@@ -54,7 +54,7 @@ def stacked_layers(images: int, batch_size: int) -> Callable[[], Measured]:
 
 
 def ours(images: int, batch_size: int) -> Callable[[], Measured]:
-    """The pipeline that feeds our training, without the training."""
+    """This project's input pipeline, without training."""
     x, y = pictures(images)
     config = TrainConfig(batch_size=batch_size, epochs=RUN_EPOCHS, **STUDY_AUGMENTATION)
     batches = _endless(config, x, y)
@@ -71,7 +71,7 @@ def ours(images: int, batch_size: int) -> Callable[[], Measured]:
 
 
 def _in_a_graph(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """On TensorFlow; elsewhere as it stands, since these layers keep a state that JAX would not compile."""
+    """The function as a graph on TensorFlow; unchanged on JAX, which cannot compile these layers' state."""
     if keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf

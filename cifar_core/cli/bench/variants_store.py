@@ -1,4 +1,4 @@
-"""Stores with many runs in them, and what reading and writing costs there."""
+"""Store part of the benchmark: stores with many runs, and the time to read and write there."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from sqlalchemy import insert, select
 
-from cifar_core.cli.bench.parts import Asked
-from cifar_core.cli.bench.rows import Row, row, with_ratios
+from cifar_core.cli.bench.parts import Request
+from cifar_core.cli.bench.result import Row, row, with_ratios
 from cifar_core.cli.bench.turns import Measured, in_turns
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore, schema
@@ -22,17 +22,15 @@ from cifar_core.store import RunStore, schema
 EPOCHS = 50
 DATASET = {"name": "cifar10", "fingerprint": "f00d"}
 AT_ONCE = 500
+"""Runs per INSERT statement."""
 REPEATS = 5
-"""Calls in a round: some take less than a clock can tell from nothing."""
+"""Calls per round, since one call can be shorter than the clock's resolution."""
 
 
 def fill(store: RunStore, number: int) -> str:
-    """Put so many finished runs of 50 epochs, ten seeds of each setting, into an empty store.
+    """Fill an empty store with finished runs of 50 epochs, ten seeds per setting; returns one run's id.
 
-    One is written by the store's own calls; the others are its copies with accuracies of their own.
-
-    Returns:
-        The id of one of them.
+    One run is recorded by the store's own methods; the others are copies with other accuracies.
     """
     template = _one(store)
     chance = np.random.default_rng(0)
@@ -69,35 +67,35 @@ def _one(store: RunStore) -> str:
     return run_id
 
 
-def store_costs(asked: Asked) -> list[Row]:
+def store_costs(request: Request) -> list[Row]:
     """Reading and writing in stores of several sizes, and their size on disk."""
     with ExitStack() as cleanup:
         folders = [
             Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cifar-lab-bench-")))
-            for _ in asked.runs
+            for _ in request.runs
         ]
         stores = {}
-        for number, folder in zip(asked.runs, folders, strict=True):
-            asked.tell(f"store: filling one with {number:,} runs")
+        for number, folder in zip(request.runs, folders, strict=True):
+            request.tell(f"store: filling one with {number:,} runs")
             stores[number] = cleanup.enter_context(RunStore(folder))
             fill(stores[number], number)
-        sizes = [_size_row(number, stores[number]) for number in asked.runs]
+        sizes = [_size_row(number, stores[number]) for number in request.runs]
         variants = {
             (name, number): action
             for number, store in stores.items()
             for name, action in _actions(store).items()
         }
         named = {f"{name}, {number:,} runs": _timed(action) for (name, number), action in variants.items()}
-        found = in_turns(named, asked.rounds, tell=asked.tell)
+        found = in_turns(named, request.rounds, tell=request.tell)
     times = dict(zip(variants, found.values(), strict=True))
     subjects = dict.fromkeys(name for name, _ in times)
     return with_ratios(
-        [_time_row(name, number, times[name, number]) for name in subjects for number in asked.runs] + sizes
+        [_time_row(name, number, times[name, number]) for name in subjects for number in request.runs] + sizes
     )
 
 
 def _actions(store: RunStore) -> dict[str, Callable[[], Any]]:
-    """What pages and trainings ask of a store. The run that records is a new one."""
+    """Calls that pages and trainings make; epochs are recorded into a new run."""
     finished = str(store.runs(limit=1)["id"].iloc[0])
     running = store.create_run(TrainConfig(model="base_cnn", epochs=1000), claim_for=os.getpid())
     store.begin(running, environment={}, dataset=DATASET, parameters=1)
