@@ -15,7 +15,7 @@ from pages.shared import access, files, queueing, words
 from pages.shared.link import link
 from pages.shared.results import By, Members, Results, members, published, reader, row_key
 from pages.shared.run_table import Cell, Column, Row, table
-from pages.shared.words import model_title
+from pages.shared.words import mean_and_sd, model_title
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -230,13 +230,6 @@ def _cells(row: dict[str, Any], study: dict[tuple[str, str], tuple[float, str]],
     ]
 
 
-def mean_and_sd(accuracy: float, sd: float) -> str:
-    """ "80.55 ± 0.21 %", without a spread where there is none to tell."""
-    if sd is None or sd != sd:
-        return words.percent(accuracy)
-    return f"{100 * accuracy:.2f} ± {100 * sd:.2f} %"
-
-
 # --- Files and buttons --------------------------------------------------------------------------
 
 
@@ -281,7 +274,7 @@ def _actions(rows: pd.DataFrame, runs_of: dict[tuple[str, ...], Members], ticked
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         many = f"{len(picked)} {'row' if len(picked) == 1 else 'rows'}"
         compared = ",".join(_runs_to_compare(picked, runs_of, by))
-        link(f"Compare {many}", "compare", key="compare_rows", primary=True, runs=compared)
+        link(f"Compare {many}", "runs", key="compare_rows", primary=True, runs=compared)
         access.button(
             f"Run {queueing.MORE_SEEDS} more seeds of {many}",
             icon=":material/casino:",
@@ -296,7 +289,7 @@ def _actions(rows: pd.DataFrame, runs_of: dict[tuple[str, ...], Members], ticked
 def _runs_to_compare(
     picked: list[dict[str, Any]], runs_of: dict[tuple[str, ...], Members], by: By
 ) -> list[str]:
-    """In turn one run of each row, its best first, as many as the Compare page shows."""
+    """In turn one run of each row, its best first, at most `MOST_COMPARED`."""
     queues = []
     for row in picked:
         ids = runs_of[row_key(row, by)].ids

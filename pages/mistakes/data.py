@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
+from cifar_core.analysis import comparison
 from cifar_core.analysis.agreement import answers
+from cifar_core.analysis.comparison import Answers
 from cifar_core.analysis.mistakes import PROBABILITIES, fixed_and_broken, mistakes
 from cifar_core.data import human
 from cifar_core.errors import DataError, RunNotFoundError, StoreError
@@ -53,6 +56,12 @@ class Answered:
     def key(self) -> tuple[str, str]:
         """A run that is trained anew ends at another time, so its old answers are not found again."""
         return self.id, str(self.run["finished_at"])
+
+    @functools.cached_property
+    def answers(self) -> Answers:
+        """Its predictions, in order of the test images."""
+        labels, indices = (self.table[name].to_numpy() for name in ("label", "index"))
+        return comparison.answers(self.probabilities, labels, indices)
 
     def place(self, index: int) -> int:
         """The row of a test image."""
