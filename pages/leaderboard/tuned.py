@@ -11,9 +11,9 @@ from cifar_core.analysis import comparison
 from cifar_core.analysis.comparison import LEAST_SEEDS, Board, Group, Pair, Read
 from cifar_core.analysis.statistics import Comparison
 from cifar_core.errors import CifarLabError
-from pages.shared import access, figure, navigation, queueing, resources, words
+from pages.shared import access, figure, more_runs, navigation, resources, words
 from pages.shared.link import link
-from pages.shared.results import Results, published, reader
+from pages.shared.snapshot import Snapshot, published, reader
 from pages.shared.table import STYLE, Fact, facts_html
 from pages.shared.words import comparison_sentence, mean_and_sd, model_title, plain, points
 
@@ -60,7 +60,7 @@ class Fair:
     obstacle: str = ""
 
 
-def show(found: Results, board: Board, models: list[str]) -> None:
+def show(found: Snapshot, board: Board, models: list[str]) -> None:
     """All pairs on the board's images.
 
     Args:
@@ -85,7 +85,7 @@ def show(found: Results, board: Board, models: list[str]) -> None:
 def _worked_out(
     version: tuple[Any, ...],  # noqa: ARG001 - the key: the store as it was
     board: Board,
-    _found: Results,
+    _found: Snapshot,
 ) -> tuple[list[Pair], dict[str, Fair]]:
     """All pairs, the most accurate model first, and their fair views by model."""
     read = reader(_found.runs)
@@ -136,11 +136,11 @@ def _fair_words(pair: Pair, fair: Fair) -> None:
         return
     if fair.group is None or len(fair.group.ids) < LEAST_SEEDS:
         access.button(
-            f"Queue this baseline with {queueing.MORE_SEEDS} seeds",
+            f"Queue this baseline with {more_runs.MORE_SEEDS} seeds",
             key=f"fair_{pair.model}",
             icon=":material/balance:",
             help="The baseline's settings with the tuned run's epochs, images and augmentation.",
-            on_click=queueing.fair_baseline,
+            on_click=more_runs.fair_baseline,
             args=(pair.baseline.stand_in, pair.tuned.stand_in),
         )
 
@@ -363,11 +363,11 @@ def _buttons(pair: Pair, fair: Fair) -> None:
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         for name, group in few:
             access.button(
-                f"Run {queueing.MORE_SEEDS} more seeds, {name}",
+                f"Run {more_runs.MORE_SEEDS} more seeds, {name}",
                 key=f"seeds_{pair.model}_{name}",
                 icon=":material/casino:",
                 help=f"{len(group.ids)} so far; from {LEAST_SEEDS} on the spread over seeds says something.",
-                on_click=queueing.more_seeds,
+                on_click=more_runs.more_seeds,
                 args=([group.stand_in],),
             )
         if pair.baseline and pair.tuned:

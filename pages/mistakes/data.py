@@ -18,7 +18,7 @@ from cifar_core.data import human
 from cifar_core.errors import DataError, RunNotFoundError, StoreError
 from cifar_core.store.artifacts import PREDICTIONS
 from pages.shared import navigation, resources
-from pages.shared.results import results
+from pages.shared.snapshot import snapshot
 from pages.shared.tasks import measuring, tasks
 from pages.shared.waiting import wait_for
 from pages.shared.words import message, model_title, percent, plain, shortened
@@ -70,7 +70,7 @@ class Answered:
 
 def finished_runs() -> pd.DataFrame:
     """Finished runs, newest first. Raises StoreError."""
-    runs = results().runs
+    runs = snapshot().runs
     return runs[runs["state"] == "finished"].reset_index(drop=True)
 
 

@@ -14,7 +14,7 @@ from pages.shared.words import comparison_sentence
 
 LEADS = {"better": "B is better", "no evidence": "No evidence that either is better", "worse": "A is better"}
 ABOUT_CLASSES = (
-    "Of each class, how many test images only B predicted correctly (fixed) and how many only A did (broken). "
+    "Of each class, how many test images only B predicted correctly (fixed) and how many only A (broken). "
     "Images that both got right or wrong say nothing about which is better, so they are left out."
 )
 ABOUT_CONFUSION = (

@@ -14,7 +14,7 @@ from pages.mistakes import browse, disagreement, tags
 from pages.mistakes.data import Answered, answered, changes, choose, has_answers, say_unknown
 from pages.mistakes.one_run import CLASSES, EVERY, named
 from pages.shared import figure
-from pages.shared.files import csv_button
+from pages.shared.downloads import csv_button
 from pages.shared.table import STYLE, facts_html, table_html
 from pages.shared.words import message, percent
 

@@ -16,6 +16,9 @@ import streamlit as st
 ROOT = Path(__file__).parents[2]
 LOGO = str(Path(__file__).with_name("logo.svg"))
 
+TRAIN_SETTINGS = "train_settings"
+"""Session state key of the settings with which the Train page starts, as `TrainConfig.flat` returns them."""
+
 
 @dataclass(frozen=True)
 class Entry:
