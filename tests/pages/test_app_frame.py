@@ -22,6 +22,11 @@ def test_every_page_is_there_and_no_two_share_an_address():
     assert len({page.path for page in navigation.PAGES}) == len(navigation.PAGES)
 
 
+def test_the_menu_has_eight_entries():
+    shown = [page.title for page in navigation.PAGES if page.in_menu]
+    assert shown == ["Home", "Dataset", "Train", "Tune", "Runs", "Leaderboard", "Mistakes", "Try it"]
+
+
 def test_no_file_stands_in_pages_itself():
     """Streamlit's old multipage mode would find it."""
     assert [file.name for file in (navigation.ROOT / "pages").iterdir() if file.is_file()] == []
