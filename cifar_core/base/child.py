@@ -4,10 +4,10 @@
     with Child("cifar-lab inference", idle_s=600) as child:               # one process, many calls
         child.call(predict, path, images, timeout=180)
 
-Processes are started as loky does: unlike those of `multiprocessing`, they don't run the program's main script
-again, which under `streamlit run` would be the app. Of loky only this is used and not its executors: those
-replace a worker that has grown by 300 MB, as one does that loads a few models, and make the interpreter wait for
-calls in progress when it exits.
+Processes are started by loky: unlike those of `multiprocessing`, they don't run the program's main script
+again, which under `streamlit run` would be the app. Loky's executors are not used: they replace a worker that
+has grown by 300 MB, as one does that loads a few models, and make the interpreter wait for calls in progress
+when it exits.
 """
 
 from __future__ import annotations

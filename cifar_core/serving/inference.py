@@ -33,7 +33,7 @@ ANSWER_SECONDS = 180.0
 """Longest wait for an answer, loading the framework and a large model on a busy machine included."""
 KEPT_MODELS = 4
 PART_IMAGES = 100
-"""Images per call for features: half a minute of the largest model on a busy processor, and other questions get
+"""Images per call for features: half a minute of the largest model on a busy processor. Other questions get
 their turn in between."""
 PREDICTED = -1
 """As the class to explain: the one that the model predicts."""
@@ -145,9 +145,7 @@ def _as_bytes(images: np.ndarray) -> np.ndarray:
 # --- In the child ---------------------------------------------------------------------------------
 
 
-def predict(
-    path: str, images: np.ndarray, explain: int | None, method: Method, test_flip: bool
-) -> Answer:
+def predict(path: str, images: np.ndarray, explain: int | None, method: Method, test_flip: bool) -> Answer:
     """`Inference.ask`, in this process."""
     from cifar_core.analysis.evaluation import predict_probabilities
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 
 from cifar_core.errors import CifarLabError, ConfigError
 
@@ -41,3 +42,8 @@ def die(status):
     if status < 0:
         os.kill(os.getpid(), -status)
     os._exit(status)
+
+
+def hanging(report):
+    report(0.5, "hanging")
+    time.sleep(60)

@@ -1,4 +1,4 @@
-"""Calls in child processes: answers, progress, errors, and what happens when a process dies, hangs or idles."""
+"""Calls in child processes: answers, progress, errors, and processes that die, hang or idle."""
 
 import os
 import subprocess

@@ -1,5 +1,5 @@
-"""Models asked in a child process: their answers, and errors in words. What happens when the process dies, hangs
-or idles is tested with `cifar_core.base.child`."""
+"""Models asked in a child process: their answers and errors. Processes that die, hang or idle are tested with
+`cifar_core.base.child`."""
 
 import os
 import time
@@ -16,7 +16,7 @@ IMAGE = np.zeros((1, 32, 32, 3), np.uint8)
 
 def test_a_process_that_does_not_answer_is_an_inference_error_and_replaced_by_the_next(monkeypatch):
     asking = Inference(patience_s=20)
-    monkeypatch.setattr(inference, "predict", os._exit)  # called with five arguments: a TypeError in the child
+    monkeypatch.setattr(inference, "predict", os._exit)  # refuses five arguments
     try:
         with pytest.raises(InferenceError, match=r"gave no answer\. TypeError"):
             asking.ask("a", IMAGE)
