@@ -1,6 +1,7 @@
 """Training on drawn scenes: what is recorded, how it stops, how it goes on."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from cifar_core.errors import ConfigError, DivergedError, ResumeError, RunStateError
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
+from cifar_core.training.resolve import resolve
 from cifar_core.training.run import resume, train
 
 COLUMNS = {
@@ -169,7 +171,9 @@ def test_a_diverging_run_fails_with_a_reason_and_the_advice(tiny):
 
 def test_an_unforeseen_failure_is_recorded_with_its_words(tiny, monkeypatch):
     store = RunStore()
-    monkeypatch.setattr("cifar_core.training.run.resolve_precision", lambda _: "no such policy")
+    monkeypatch.setattr(
+        "cifar_core.training.run.resolve", lambda *given: replace(resolve(*given), precision="no such policy")
+    )
     with pytest.raises(Exception, match="no such policy"):
         train(settings(), dataset=tiny, store=store)
     record = store.get(store.runs()["id"].iloc[0])
