@@ -209,16 +209,10 @@ def _from_others(
     off = [_speed(run, store) / _arithmetic(run.config, other) for run, other in known if other is not None]
     if not off:
         return None
-    rate = (
-        f"the rate that {_runs(len(off), 'of another network', 'of other networks')} reached on this device"
-    )
+    others = _runs(len(off), "of another network", "of other networks")
+    why = _calculated(network, f"at the rate that {others} reached on this device")
     speed = _arithmetic(config, network) * statistics.median(off)
-    return (
-        speed,
-        "this device",
-        _calculated(network, f"at the rate that {others} reached on this device"),
-        UNCERTAINTY["this device"],
-    )
+    return speed, "this device", why, UNCERTAINTY["this device"]
 
 
 def _from_arithmetic(config: TrainConfig, network: Architecture | None) -> Speed | None:
