@@ -1,8 +1,8 @@
 """Data parallelism: several devices share a training, each with an equal part of every batch.
 
-On JAX `keras.distribution.DataParallel` is used, where the step stays the same computation and the parts' sums
-are joined inside it; on TensorFlow `MirroredStrategy`, where each device normalises by the statistics of its
-own part.
+On JAX `keras.distribution.DataParallel` is used, where the step stays the same computation and the parts'
+sums are joined inside it; on TensorFlow `MirroredStrategy`, where each device normalises by the statistics of
+its own part.
 
 All parts must be equally large, so the batch size is a multiple of the number of devices, and up to
 devices - 1 images at the end of an epoch's order (and of validation) are left out.
@@ -39,8 +39,8 @@ def check_devices(devices: int) -> None:
     available = len(_devices())
     if devices > available:
         raise ConfigError(
-            f"devices={devices}: this process can use {available}. Set devices to at most that; if the machine "
-            "has more GPUs, list them in CUDA_VISIBLE_DEVICES."
+            f"devices={devices}: this process can use {available}. Set devices to at most that; if the "
+            "machine has more GPUs, list them in CUDA_VISIBLE_DEVICES."
         )
 
 
@@ -64,7 +64,8 @@ def building(devices: int) -> Iterator[None]:
 
 @contextmanager
 def fitting(devices: int) -> Iterator[None]:
-    """For `fit` of such a model. On TensorFlow the model keeps its strategy; on JAX it is set for the process."""
+    """For `fit` of such a model. On TensorFlow the model keeps its strategy; on JAX it is set for the
+    process."""
     if devices > 1 and keras_backend() == "jax":
         with _distributed(_data_parallel(devices)):
             yield

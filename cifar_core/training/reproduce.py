@@ -62,7 +62,8 @@ class Outcome:
 
 
 Watcher = Callable[[int, int, TrainConfig, "Progress | None"], None]
-"""Called with a run's number (from 1), how many there are, its settings, and its report (None at its start)."""
+"""Called with a run's number (from 1), how many there are, its settings, and its report (None at its
+start)."""
 
 
 def paper_runs(

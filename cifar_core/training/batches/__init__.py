@@ -1,8 +1,8 @@
 """Batches for `model.fit` and `model.evaluate`.
 
-Images stay in memory once, as uint8. On TensorFlow batches come from tf.data, prepared beside the training; on
-other backends they are gathered and augmented on the device. Both take order and draws from `epoch_plan` and
-give the same batches.
+Images stay in memory once, as uint8. On TensorFlow batches come from tf.data, prepared beside the training;
+on other backends they are gathered and augmented on the device. Both take order and draws from `epoch_plan`
+and give the same batches.
 """
 
 from __future__ import annotations

@@ -23,14 +23,14 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
 
 
 def images_per_epoch(config: TrainConfig, n: int) -> int:
-    """How many of n images an epoch uses: all, or as many as the devices can share equally. Those left out are
-    the last in the epoch's order, so different ones each time."""
+    """How many of n images an epoch uses: all, or as many as the devices can share equally. Those left out
+    are the last in the epoch's order, so different ones each time."""
     return whole_parts(n, config.devices)
 
 
 def padded_plan(config: TrainConfig, n: int, epoch: int) -> Plan:
-    """`epoch_plan`, padded to whole batches with its last element, so that all batches are prepared in the same
-    shape and compiled once. The padding is cut off afterwards."""
+    """`epoch_plan`, padded to whole batches with its last element, so that all batches are prepared in the
+    same shape and compiled once. The padding is cut off afterwards."""
     order, parameters = epoch_plan(config, n, epoch)
     short = -n % config.batch_size
     return _padded(order, short), {name: _padded(x, short) for name, x in parameters.items()}

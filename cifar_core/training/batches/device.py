@@ -1,6 +1,7 @@
 """Batches on JAX and other backends, gathered and augmented on the device.
 
-The images are copied to the device once, each epoch's draws in one transfer, and a batch is one compiled call.
+The images are copied to the device once, each epoch's draws in one transfer, and a batch is one compiled
+call.
 """
 
 from __future__ import annotations

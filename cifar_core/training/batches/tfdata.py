@@ -20,15 +20,15 @@ CALLS = max(2, (os.cpu_count() or 2) // 2)
 """Batches prepared in parallel: two on a small machine, where training needs the cores; more beside a GPU."""
 
 WORTH_COMPILING = 20_000
-"""Augmented images in a whole run from which compiling with XLA pays: it takes half a second to two, and an image
-then costs a half to a third. Counted as planned, so that a resumed run decides the same."""
+"""Augmented images in a whole run from which compiling with XLA pays: it takes half a second to two, and an
+image then costs a half to a third. Counted as planned, so that a resumed run decides the same."""
 
 
 def training(
     config: TrainConfig, images: np.ndarray, labels: np.ndarray, first_epoch: int, epochs: int
 ) -> tf.data.Dataset:
-    """See `cifar_core.training.batches.training_batches`. Its length is deliberately unknown to tf.data: Keras
-    would restart the iterator of a dataset of known length after the last epoch."""
+    """See `cifar_core.training.batches.training_batches`. Its length is deliberately unknown to tf.data:
+    Keras would restart the iterator of a dataset of known length after the last epoch."""
     n, size = len(images), config.batch_size
     used = images_per_epoch(config, n)
     prepared = _prepare_function(config, images, labels, n * epochs)
