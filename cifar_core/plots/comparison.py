@@ -37,7 +37,9 @@ def leaderboard_dumbbell(results: pd.DataFrame, published: pd.DataFrame | None =
         _line([100 * low, 100 * high], [model, model], color=model_colour(model), width=4, opacity=0.4)
         for model, low, high in ranked.itertuples()
     ]
-    traces += [_points(*key, rows) for key, rows in results.groupby(["model", "variant"])]
+    traces += [
+        _points(model, variant, rows) for (model, variant), rows in results.groupby(["model", "variant"])
+    ]
     # Entries of the legend, without points, since a variant's marker has the colour of each model.
     traces += [
         go.Scatter(
