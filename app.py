@@ -3,7 +3,7 @@
 import streamlit as st
 
 from cifar_core.errors import StoreError
-from pages.shared import access, entrance, library, navigation, server, sidebar
+from pages.shared import access, library, navigation, server, sidebar, sign_in
 from pages.shared.words import message
 
 if server.is_visit():
@@ -16,7 +16,7 @@ if server.is_visit():
             sidebar.show()
             page.run()
         else:
-            entrance.show()
+            sign_in.show()
     except StoreError as error:  # any page may meet it; what was drawn before it stays
         st.error(message(error))
 else:

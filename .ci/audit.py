@@ -2,11 +2,13 @@
 
 `python .ci/audit.py REPORT…`, with the reports that `pip install --report` wrote: a file of a locked version
 with another hash is an error, another version is only said. `--write` makes the lock of the reports.
+`python .ci/audit.py --advisories PIP_AUDIT` has pip-audit compare the lock with the known vulnerabilities.
 """
 
 import json
 import platform
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -51,11 +53,35 @@ def problems(found: Files) -> list[str]:
     return [name for name, file in found.items() if name in locked and _is_other(file, locked[name])]
 
 
+def advisories(pip_audit: str) -> None:
+    """Exit with what is vulnerable; say so where pip-audit cannot reach its service."""
+    command = [pip_audit, "--require-hashes", "--disable-pip", "--requirement", str(LOCK)]
+    done = subprocess.run(
+        [*command, "--format", "json", "--progress-spinner", "off", "--timeout", "5"],
+        capture_output=True,
+        text=True,
+    )
+    try:
+        packages = json.loads(done.stdout)["dependencies"]
+    except ValueError:
+        packages = []
+    known = [package for package in packages if "skip_reason" not in package]
+    if bad := [package for package in known if package["vulns"]]:
+        sys.exit("\n".join(f"{one['name']} {one['version']}: {one['vulns']}" for one in bad))
+    if known:
+        print(f"{len(known)} packages without known vulnerability; {len(packages) - len(known)} unknown")
+    else:
+        print("the advisories cannot be reached from here: only the hashes were compared")
+
+
 def _is_other(file: tuple[str, str], locked: tuple[str, str]) -> bool:
     return file[0] == locked[0] and file[1] != locked[1]
 
 
 if __name__ == "__main__":
+    if "--advisories" in sys.argv:
+        advisories(sys.argv[-1])
+        sys.exit()
     found = installed([name for name in sys.argv[1:] if name != "--write"])
     if "--write" in sys.argv:
         write(found)

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from cifar_core.errors import CifarLabError
     from cifar_core.models import create_model
     from cifar_core.serving.inference import Inference
-    from cifar_core.settings.config import SearchConfig, TrainConfig
     from cifar_core.settings.presets import preset, presets
+    from cifar_core.settings.search_config import SearchConfig
+    from cifar_core.settings.train_config import TrainConfig
     from cifar_core.store import RunState, RunStore
-    from cifar_core.training.run import Run, resume, train
+    from cifar_core.training.result import Run
+    from cifar_core.training.run import resume, train
     from cifar_core.tuning import tune
 
 _HOMES = {
@@ -41,11 +43,11 @@ _HOMES = {
     "Inference": "serving.inference",
     "PAPER_RESULTS": "analysis.study.paper",
     "Report": "analysis.metrics",
-    "Run": "training.run",
+    "Run": "training.result",
     "RunState": "store",
     "RunStore": "store",
-    "SearchConfig": "settings.config",
-    "TrainConfig": "settings.config",
+    "SearchConfig": "settings.search_config",
+    "TrainConfig": "settings.train_config",
     "create_model": "models",
     "evaluate": "analysis.evaluation",
     "load_dataset": "data",

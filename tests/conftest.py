@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cifar_core.settings.compute import prepare
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")

@@ -54,6 +54,7 @@ def site(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_every_page_is_built(site):
     for file in PAGES_OF_DOCS:
         name = file.relative_to(CHECKOUT / "docs").with_suffix("")
@@ -61,16 +62,18 @@ def test_every_page_is_built(site):
         assert page.is_file(), f"{file} is in no navigation"
 
 
+@pytest.mark.slow
 def test_pages_load_nothing_from_elsewhere(site):
     loads = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"?(https?:[^\s\">]+)")
     for page in site.rglob("*.html"):
         assert loads.findall(page.read_text()) == [], page
 
 
+@pytest.mark.slow
 def test_settings_stand_in_the_pages_as_they_are_declared(site):
     from cifar_core.base.fields import describe
     from cifar_core.models import MODELS
-    from cifar_core.settings.config import TrainConfig
+    from cifar_core.settings.train_config import TrainConfig
 
     text = (site / "api" / "training" / "index.html").read_text()
     for cls in (TrainConfig, *MODELS.values()):
@@ -78,6 +81,7 @@ def test_settings_stand_in_the_pages_as_they_are_declared(site):
             assert f"<code>{name}</code>" in text, name
 
 
+@pytest.mark.slow
 def test_every_public_name_is_in_the_pages(site):
     import cifar_core
 
@@ -291,7 +295,7 @@ def dotted(node, names):
 def refused(name, call):
     """Why the call can't be bound to what it calls, or None. A TrainConfig takes the settings of its model
     beside its own."""
-    from cifar_core.settings.config import train_settings
+    from cifar_core.settings.train_config import train_settings
 
     if any(isinstance(argument, ast.Starred) for argument in call.args):
         return None
@@ -310,7 +314,8 @@ def refused(name, call):
 
 def test_the_model_of_the_guide_joins_the_registry(monkeypatch):
     from cifar_core.models import MODELS, create_model
-    from cifar_core.settings.config import SearchConfig, TrainConfig
+    from cifar_core.settings.search_config import SearchConfig
+    from cifar_core.settings.train_config import TrainConfig
 
     [block] = blocks(CHECKOUT / "docs" / "adding-a-model.md")[:1]
     scope = {"__name__": "mynet"}
@@ -324,6 +329,7 @@ def test_the_model_of_the_guide_joins_the_registry(monkeypatch):
 EXAMPLES = sorted((CHECKOUT / "docs" / "examples").glob("*.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda file: file.name)
 def test_examples_run(example, tmp_path, home):
     small = {"DATASET": "synthetic", "SCALE": "0.02", "FIGURES": str(tmp_path)}

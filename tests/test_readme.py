@@ -119,6 +119,7 @@ def _get(url):
         return answer.read().decode()
 
 
+@pytest.mark.slow
 def test_the_start_command_serves_the_lab(started):
     assert "<title>Streamlit</title>" in _get(started)
 
@@ -133,6 +134,7 @@ def test_the_start_command_shows_what_is_described(started, chromium):
     page.close()
 
 
+@pytest.mark.slow
 def test_the_test_command_finds_the_tests(few):
     """All of them: it names no folder. Here it only collects those of one file, since it would run itself."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
@@ -172,6 +174,7 @@ def command_line_blocks():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", python_blocks(), ids=str)
 def test_the_script(block, few, tmp_path):
     (tmp_path / "script.py").write_text(block.body)
@@ -189,6 +192,7 @@ def test_the_script(block, few, tmp_path):
     assert 0 <= float(done.stdout.splitlines()[-1]) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", command_line_blocks(), ids=str)
 def test_the_command_line(block, few):
     done = bash(block, few)
@@ -209,7 +213,7 @@ def test_the_drawing_names_layers_that_exist():
     [drawing] = [block for block in BLOCKS if block.language == DRAWING]
     layers = re.findall(r"^ {13}(\w+(?: · \w+)*)", drawing.body, re.MULTILINE)
     names = {name for layer in layers for name in layer.split(" · ")}
-    assert {"training", "store", "worker"} <= names
+    assert {"training", "store", "workers"} <= names
     for name in names:
         home = CHECKOUT / "cifar_core" / name
         assert home.is_dir() or home.with_suffix(".py").is_file(), f"{name} is no part of cifar_core"

@@ -27,7 +27,7 @@ from cifar_core.errors import RunNotFoundError, StoreError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cifar_core.settings.config import TrainConfig
+    from cifar_core.settings.train_config import TrainConfig
     from cifar_core.store import RunStore
 
 FINISHED = "finished"
@@ -419,7 +419,7 @@ def fair_config(baseline: TrainConfig, tuned: TrainConfig) -> TrainConfig:
         ConfigError: the two together contradict each other.
     """
     from cifar_core.base.fields import describe
-    from cifar_core.settings.config import TrainConfig
+    from cifar_core.settings.train_config import TrainConfig
 
     augmentation = [name for name, item in describe(TrainConfig).items() if item.group == "Augmentation"]
     given = {name: getattr(tuned, name) for name in (*EQUAL_BUDGET, *augmentation)}
@@ -471,3 +471,22 @@ def differing(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]
     names = dict.fromkeys(name for values in settings.values() for name in values)
     rows = {name: [values.get(name) for values in settings.values()] for name in names}
     return {name: row for name, row in rows.items() if any(value != row[0] for value in row)}
+
+
+# --- Which two runs to compare ------------------------------------------------------------------
+
+
+def two_to_compare(runs: pd.DataFrame) -> tuple[str, str] | None:
+    """Ids of the first finished run and the first finished one of other settings (else of another seed).
+
+    Args:
+        runs: rows of `RunStore.runs`, in order of preference.
+
+    Returns:
+        None where fewer than two runs are finished.
+    """
+    done = runs[runs["state"] == FINISHED]
+    if len(done) < 2:
+        return None
+    others = np.flatnonzero((done["settings_key"] != done["settings_key"].iloc[0]).to_numpy())
+    return str(done["id"].iloc[0]), str(done["id"].iloc[int(others[0]) if len(others) else 1])

@@ -10,14 +10,11 @@ Labels, 2021, https://arxiv.org/abs/1911.00068), from the probabilities that a r
 which it has not learned from. They say where to look; people decide.
 
 Cleanlab brings scikit-learn along: a good second, and near 100 MB in the process that loads it. A
-server has `python -m cifar_core.analysis.doubts RUN ...` keep the scores instead, and reads them with
-`kept_quality`.
+server has a child process `score` the run instead, and reads the scores with `kept_quality`.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -26,9 +23,10 @@ import numpy as np
 
 from cifar_core.analysis.metrics import Report, report
 from cifar_core.analysis.mistakes import PROBABILITIES
+from cifar_core.base.child import Progress
 from cifar_core.base.labels import NUM_CLASSES
 from cifar_core.base.npz import open_npz
-from cifar_core.errors import CifarLabError, ConfigError, RunNotFoundError, StoreError
+from cifar_core.errors import ConfigError, RunNotFoundError, StoreError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,6 +174,15 @@ def keep_quality(store: RunStore, run_id: str) -> None:
     store.write_artifact(whole, QUALITY_FILE, lambda file: np.savez_compressed(file, mark=mark, **arrays))
 
 
+def score(run_id: str, progress: Progress) -> None:
+    """`keep_quality` of a run in the home's store; for a child process."""
+    from cifar_core.store import RunStore
+
+    progress(0.3, "asking Cleanlab")
+    with RunStore() as store:
+        keep_quality(store, run_id)
+
+
 def kept_quality(store: RunStore, run_id: str) -> pd.DataFrame | None:
     """The scores that `keep_quality` left, as `label_quality` gives them; None where there are none, they
     are damaged, or the run's predictions have changed since."""
@@ -237,24 +244,3 @@ def _scores(labels: np.ndarray, probabilities: np.ndarray, method: Method) -> np
 
     exact = probabilities / probabilities.sum(axis=1, keepdims=True)
     return get_label_quality_scores(labels, exact, method=method)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Keep the label quality of runs of the home's store, in a process of its own."""
-    parser = argparse.ArgumentParser(prog="python -m cifar_core.analysis.doubts", description=main.__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN")
-    chosen = parser.parse_args(arguments)
-    from cifar_core.store import RunStore
-
-    try:
-        with RunStore() as store:
-            for run_id in chosen.runs:
-                keep_quality(store, run_id)
-    except CifarLabError as error:
-        print(error, file=sys.stderr)
-        return error.exit_status
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

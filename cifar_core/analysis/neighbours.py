@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
-    from cifar_core.settings.config import TrainConfig
+    from cifar_core.settings.train_config import TrainConfig
     from cifar_core.store import RunStore
 
 MODEL_FILE = "model.keras"

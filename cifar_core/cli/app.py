@@ -27,7 +27,7 @@ from cifar_core.base.version import __version__
 from cifar_core.errors import CifarLabError
 
 if TYPE_CHECKING:
-    from cifar_core.settings.config import TrainConfig
+    from cifar_core.settings.train_config import TrainConfig
     from cifar_core.store import RunStore
 
 PROGRAM = "cifar-lab"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cifar_core.analysis.metrics import Report
     from cifar_core.serving.formats import ExportResult
-    from cifar_core.settings.config import TrainConfig
+    from cifar_core.settings.train_config import TrainConfig
     from cifar_core.store import RunRecord
 
 _LOSS_TOLERANCE = 1e-3

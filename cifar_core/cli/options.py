@@ -15,7 +15,7 @@ from cifar_core.base.fields import Setting, describe, number, shown
 from cifar_core.cli.app import GroupedOption
 from cifar_core.errors import ConfigError
 from cifar_core.models import MODELS
-from cifar_core.settings.config import GROUPS, train_settings
+from cifar_core.settings.train_config import GROUPS, train_settings
 
 NOTHING = "none"
 """Text for an optional setting without a value."""

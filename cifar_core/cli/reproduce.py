@@ -13,7 +13,7 @@ from cifar_core.cli.output import print_as, records
 from cifar_core.cli.progress import Reporter, reporting
 from cifar_core.cli.train import queue_all
 from cifar_core.errors import ConfigError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from cifar_core.analysis.study.reference_runs import ReferenceRun

@@ -107,7 +107,7 @@ def _check_known(model: str | None, **filters: str | None) -> None:
     """
     from cifar_core.base.fields import describe
     from cifar_core.models import model_config
-    from cifar_core.settings.config import TrainConfig
+    from cifar_core.settings.train_config import TrainConfig
     from cifar_core.store import RunState
 
     if model is not None:

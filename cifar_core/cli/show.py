@@ -110,8 +110,8 @@ def _changes(record: RunRecord) -> dict[str, Any] | None:
 
     None where this release does not know the preset or the settings.
     """
-    from cifar_core.settings.config import TrainConfig
     from cifar_core.settings.presets import preset
+    from cifar_core.settings.train_config import TrainConfig
 
     try:
         start = preset(record.preset) if record.preset else TrainConfig(model=record.model)

@@ -30,7 +30,7 @@ from cifar_core.cli.output import duration, percent, print_result
 from cifar_core.cli.progress import reporting
 from cifar_core.errors import ConfigError, RunStateError
 from cifar_core.models import model_config
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from cifar_core.data import Dataset

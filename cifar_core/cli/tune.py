@@ -15,7 +15,8 @@ from cifar_core.cli.output import percent, print_json, print_pairs, records
 from cifar_core.cli.progress import reporting, search_reporter
 from cifar_core.cli.train import run_document, summary
 from cifar_core.errors import ConfigError
-from cifar_core.settings.config import SearchConfig, TrainConfig, train_settings
+from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import TrainConfig, train_settings
 
 if TYPE_CHECKING:
     from cifar_core.data import Dataset

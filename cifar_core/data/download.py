@@ -1,8 +1,8 @@
-"""Puts CIFAR-10 into the home data folder: downloaded from the official host, or from a copy.
+"""Download and import of CIFAR-10 into the home data folder.
 
-The home data folder holds one CIFAR-10, the last one that was downloaded or imported. Processes take
-turns by a lock that the system releases when its holder ends, however it ends. Files are complete
-before they get their names, so a reader never sees half of one.
+The folder holds one CIFAR-10, the last one that was downloaded or imported. Processes take turns by a lock
+that the system releases when its holder ends. Files are complete before they get their names, so that readers
+never see a partial one.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from cifar_core.base import paths
+from cifar_core.base.files import write_whole
 from cifar_core.data.batches import LAYOUTS, PYTHON, Layout, decode
 from cifar_core.data.fetch import Patience, Progress, ShouldStop, Wanted, fetch, writing
 from cifar_core.data.locate import Location, find, inspect
 from cifar_core.data.reader import Files, is_official
-from cifar_core.errors import ConfigError, DataError, DownloadError
+from cifar_core.errors import ConfigError, DownloadError
 
 MIRRORS_VARIABLE = "CIFAR_LAB_MIRRORS"
 OFFICIAL_URL = f"https://www.cs.toronto.edu/~kriz/{PYTHON.archive}"
@@ -38,10 +39,10 @@ def download_cifar10(
     layout: Layout = PYTHON,
     patience: Patience | None = None,
 ) -> Path:
-    """Fetch the official archive (170 MB) and unpack it in the home data folder.
+    """Download the official archive (170 MB) and unpack it in the home data folder.
 
-    Nothing is fetched where the official files are there already. An earlier, broken-off download is
-    gone on with. Another process that downloads at the same time is waited for.
+    Does nothing where the official files are there already. An interrupted download is resumed. While another
+    process downloads, this one waits for it.
 
     Args:
         urls: addresses to try in order; default: the official host, then those in `CIFAR_LAB_MIRRORS`.
@@ -54,11 +55,11 @@ def download_cifar10(
         The folder with the batches.
 
     Raises:
-        DownloadError: no address gives the official file; stopped; disk full or not writable.
+        DownloadError: no address serves the official file; stopped; disk full or not writable.
         ConfigError: an address that is not http or https.
     """
     urls = checked(list(urls) if urls is not None else [OFFICIAL_URL, *mirrors()])
-    folder = _make_data_dir()
+    folder = created(paths.data_dir())
     with exclusive(folder, should_stop):
         present = inspect(folder)
         if isinstance(present, Location) and not present.is_archive and is_official(present):
@@ -76,14 +77,14 @@ def import_cifar10(path: str | os.PathLike[str]) -> Path:
     """Copy a folder or archive of CIFAR-10 into the home data folder, checking every batch.
 
     Returns:
-        The folder with the batches that `load_dataset` finds from now on.
+        The folder with the batches, which `load_dataset` finds from now on.
 
     Raises:
         DataNotFoundError, DataError, UnsafePickleError: as `load_dataset`; nothing was changed.
         DownloadError: disk full or not writable.
     """
     location = find(Path(path).expanduser().absolute())
-    folder = _make_data_dir()
+    folder = created(paths.data_dir())
     if location.path.resolve().parent == folder.resolve() and not location.is_archive:
         return location.path
     with exclusive(folder, None):
@@ -110,16 +111,42 @@ def checked(urls: list[str]) -> list[str]:
     return urls
 
 
-def _make_data_dir() -> Path:
-    folder = paths.data_dir()
+def created(folder: Path) -> Path:
+    """The folder, created where it does not exist.
+
+    Raises:
+        DownloadError: it cannot be created.
+    """
     with writing(folder / "any"):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
+@contextlib.contextmanager
+def exclusive(folder: Path, should_stop: ShouldStop | None) -> Iterator[None]:
+    """Hold the folder's lock, after waiting for any other process that holds it.
+
+    Raises:
+        DownloadError: stopped while waiting, or the folder is not writable.
+    """
+    lock = FileLock(folder / ".lock")
+    with writing(folder / "any"):
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=0.1)
+            except Timeout:  # an OSError too
+                if should_stop and should_stop():
+                    message = "Stopped while waiting for another process that is downloading."
+                    raise DownloadError(message) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _check_space(wanted: Wanted) -> None:
     free = shutil.disk_usage(wanted.target.parent).free
-    needed = wanted.size - wanted.have() + UNPACKED_BYTES
+    needed = wanted.size - wanted.received() + UNPACKED_BYTES
     if free < needed:
         raise DownloadError(
             f"The disk that holds {wanted.target.parent} has {free / 1e6:,.0f} MB free and the download "
@@ -128,87 +155,31 @@ def _check_space(wanted: Wanted) -> None:
 
 
 def _install(location: Location, folder: Path) -> Path:
-    """Copy the batches into a new folder, checking each, and only then put it in the old one's place."""
+    """Copy the batches into a new folder, checking each, and put it in the old one's place at the end."""
     _remove_leftovers(folder)
-    with writing(folder / "any"):
-        incoming = Path(tempfile.mkdtemp(prefix=_INCOMING, dir=folder))
+    incoming = created(folder / f"{_INCOMING}{os.getpid()}")
     try:
-        layout = _copy_checked(location, incoming)
+        layout = PYTHON
+        for layout, name, data in Files(location):
+            decode(layout, name, data, location.shown(name))
+            with writing(incoming):
+                write_whole(incoming / name, data)
         target = folder / layout.folder
         with writing(target):
-            incoming.chmod(0o755)  # mkdtemp made it for its owner alone
             if target.exists():
                 target.rename(folder / f"{_OUTGOING}{os.getpid()}")
             incoming.rename(target)
     finally:
-        shutil.rmtree(incoming, ignore_errors=True)  # there only after a failure
-    _remove_leftovers(folder)
-    _remove_superseded(folder, keep=target)
+        _remove_leftovers(folder)
+    for other in LAYOUTS:
+        if (folder / other.folder) != target:
+            shutil.rmtree(folder / other.folder, ignore_errors=True)
+        (folder / other.archive).unlink(missing_ok=True)
     return target
 
 
-def _copy_checked(location: Location, target: Path) -> Layout:
-    done: dict[str, Layout] = {}
-    for layout, name, data in Files(location):
-        decode(layout, name, data, location.shown(name))
-        with writing(target / name), (target / name).open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        done[name] = layout
-    layout = next(iter(done.values()), PYTHON)
-    missing = [name for name in layout.batches if name not in done]
-    if missing:
-        raise DataError(f"{location.path} is not whole: {', '.join(missing)} missing. Get it again.")
-    return layout
-
-
 def _remove_leftovers(folder: Path) -> None:
-    """Folders of processes that were killed while copying; nobody else is at work under the lock."""
+    """Remove folders of copies that failed or were killed; under the lock no other copy is in progress."""
     for prefix in (_INCOMING, _OUTGOING):
         for path in folder.glob(f"{prefix}*"):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _remove_superseded(folder: Path, keep: Path) -> None:
-    for layout in LAYOUTS:
-        if (folder / layout.folder) != keep:
-            shutil.rmtree(folder / layout.folder, ignore_errors=True)
-        (folder / layout.archive).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def exclusive(folder: Path, should_stop: ShouldStop | None) -> Iterator[None]:
-    """Hold the folder's lock; wait while another process does.
-
-    The lock file stays: removing it would let two processes hold two files of the same name.
-    """
-    with writing(folder / "any"):
-        file = (folder / ".lock").open("ab")
-    with file:
-        while not _try_lock(file.fileno()):
-            if should_stop and should_stop():
-                raise DownloadError("Stopped while waiting for another process that is downloading.")
-            time.sleep(0.1)
-        yield
-
-
-if os.name == "nt":
-    import msvcrt
-
-    def _try_lock(descriptor: int) -> bool:
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True

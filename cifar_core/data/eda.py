@@ -5,20 +5,17 @@ The functions take uint8 images (N, 32, 32, 3) and int labels (N,), go through t
 
 `prepare(name)` runs them once over a dataset and leaves the answers, and the images themselves as
 memory-mapped arrays, under `<home>/cache/eda`; `opened(name)` opens those in milliseconds and
-touches only the images that are looked at. `python -m cifar_core.data.eda prepare NAME` does the work in
-a process of its own, so that a server that only shows pictures stays small.
+touches only the images that are looked at. A server calls `work_out` in a child process, and stays small.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import hashlib
 import io
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -311,7 +308,7 @@ class Opened:
         return self._numbers if (self.folder / "numbers.npz").exists() else None
 
     def answer(self, kind: str) -> dict[str, np.ndarray] | None:
-        """What `python -m cifar_core.data.eda KIND` left ("tsne", "duplicates"), or None."""
+        """What `work_out` left ("tsne", "duplicates"), or None."""
         file = self.folder / f"{kind}.npz"
         if not file.exists():
             return None
@@ -488,11 +485,8 @@ def _traces(name: str) -> list[str]:
     ]
 
 
-# A process of its own: `python -m cifar_core.data.eda ACTION NAME`, progress as JSON lines on stdout.
-
-
 def work_out(kind: str, name: str, progress: Progress) -> None:
-    """Answer one of the longer questions about a dataset and keep the answer.
+    """Answer one of the longer questions about a dataset and keep the answer; for a child process.
 
     Args:
         kind: "prepare", "tsne" or "duplicates".
@@ -507,20 +501,3 @@ def work_out(kind: str, name: str, progress: Progress) -> None:
             dataset.folder / "duplicates.npz",
             near_duplicates(dataset.x_train, dataset.x_test, progress=progress),
         )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m cifar_core.data.eda", description=work_out.__doc__)
-    parser.add_argument("kind", choices=("prepare", "tsne", "duplicates"))
-    parser.add_argument("name", choices=("cifar10", "synthetic"))
-    chosen = parser.parse_args(arguments)
-    try:
-        work_out(chosen.kind, chosen.name, lambda share, text: print(json.dumps([share, text]), flush=True))
-    except CifarLabError as error:
-        print(error, file=sys.stderr)
-        return error.exit_status
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

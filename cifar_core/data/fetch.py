@@ -1,7 +1,7 @@
-"""Fetches one file of known size and SHA-256 over HTTP, from the first address that gives it.
+"""HTTP download of one file of known size and SHA-256, with mirrors, resume, progress and cancellation.
 
-What has arrived stands in `NAME.part` and is gone on with next time. Nothing that a server says is
-believed: lengths, ranges and contents are checked, and only the right file gets its final name.
+Received bytes are kept in `NAME.part`, where the next attempt resumes. Lengths, ranges and content are
+checked, and only a file with the right checksum gets its final name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _REPORT_SECONDS = 0.1
 _RETRY_STATUS = {408, 425, 429}
 _DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _HEADERS = {
-    # Compression on the way would hide the length, and some servers unpack what they send.
+    # Compression in transit would hide the length, and some servers unpack what they send.
     "Accept-Encoding": "identity",
     "User-Agent": "cifar-lab",
 }
@@ -38,14 +38,14 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for a server, and how often to come back to it."""
+    """Timeouts and retries of a download."""
 
     connect_seconds: float = 10.0
     stall_seconds: float = 20.0
-    """Without a byte for so long, or with fewer than `slowest` a second over it: cut and resume."""
+    """A connection with no byte, or fewer than `slowest` per second, over this time is cut and resumed."""
     slowest: float = 1000.0
     attempts: int = 4
-    """In a row and without `progress_bytes` more than ever before, for each address."""
+    """Attempts per address in a row that each add fewer than `progress_bytes`."""
     progress_bytes: int = 2**20
     first_wait: float = 1.0
     """Seconds before the second attempt; doubles each time."""
@@ -53,38 +53,34 @@ class Patience:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The file: where it goes, and what it must be."""
+    """The file to download: where it goes, and its size and checksum."""
 
     target: Path
     size: int
     sha256: str
     advice: str = (
-        "Check the network and try again (what has arrived is kept), name mirrors in CIFAR_LAB_MIRRORS, or "
-        "fetch the file by other means and take it with `cifar-lab data import FILE`"
+        "Check the network and try again (received data is kept), name mirrors in CIFAR_LAB_MIRRORS, or "
+        "download the file by other means and import it with `cifar-lab data import FILE`"
     )
-    """What to do where no address gives it."""
+    """What to do when no address serves it."""
 
     @property
     def part(self) -> Path:
         return self.target.with_name(self.target.name + ".part")
 
-    def have(self) -> int:
-        """Bytes that have arrived."""
+    def received(self) -> int:
+        """Bytes received so far."""
         return self.part.stat().st_size if self.part.exists() else 0
 
     def is_right(self, path: Path) -> bool:
-        return path.is_file() and path.stat().st_size == self.size and sha256_of(path) == self.sha256
+        """Whether this file has the right size and checksum."""
+        if not path.is_file() or path.stat().st_size != self.size:
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
 
     def start_over(self) -> None:
         self.part.unlink(missing_ok=True)
-
-
-class _InterruptedError(Exception):
-    """Worth another attempt at the same address."""
-
-
-class _RefusedError(Exception):
-    """This address won't give the file."""
 
 
 def fetch(
@@ -94,35 +90,32 @@ def fetch(
     should_stop: ShouldStop | None = None,
     patience: Patience | None = None,
 ) -> None:
-    """Put the file at `wanted.target`; only one process at a time may do so.
+    """Download the file to `wanted.target`; only one process at a time may do so.
 
     Args:
-        progress: called with (bytes done, bytes in all), ten times a second at most.
+        progress: called with (bytes done, bytes in all), at most ten times a second.
         should_stop: asked between pieces and between attempts, so within `stall_seconds`.
 
     Raises:
-        DownloadError: no address gave the file (says what each did), stopped, or the disk is full.
+        DownloadError: no address served the file (names the reason for each), stopped, or the disk is full.
     """
-    patience = patience or Patience()
-    report = _Reporter(wanted.size, progress, should_stop or (lambda: False))
+    transfer = _Transfer(wanted, progress, should_stop, patience or Patience())
     problems = []
     for url in urls:
-        problem = _from_address(wanted, url, report, patience)
+        problem = transfer.run(url)
         if problem is None:
-            report.finished()
+            if progress:
+                progress(wanted.size, wanted.size)
             return
         problems.append(f"{url}: {problem}")
-    raise DownloadError(f"{wanted.target.name} could not be fetched. {'; '.join(problems)}. {wanted.advice}.")
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    raise DownloadError(
+        f"{wanted.target.name} could not be downloaded. {'; '.join(problems)}. {wanted.advice}."
+    )
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns failures to write below a path into words.
+    """Turns failures to write below a path's folder into words.
 
     Raises:
         DownloadError: disk full, no permission, read-only ...
@@ -131,171 +124,151 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _DISK_FULL:
-            text = (
-                f"The disk that holds {path.parent} is full; nothing half-written was left. Free about 400 MB"
-            )
+            text = f"The disk that holds {path.parent} is full; no partial file was left. Free about 400 MB"
         else:
             text = f"{path.parent} cannot be written to ({error.strerror or error}). Make it writable"
         raise DownloadError(f"{text}, or set CIFAR_LAB_HOME to another folder, and try again.") from error
 
 
-class _Reporter:
-    """Tells how far it is, not too often, and asks whether to go on."""
+class _RetryError(Exception):
+    """The attempt failed; another one at the same address may succeed."""
 
-    def __init__(self, total: int, progress: Progress | None, should_stop: ShouldStop) -> None:
-        self._total = total
+
+class _RefusedError(Exception):
+    """This address does not serve the file."""
+
+
+class _Transfer:
+    """Download of one file from one address after the other."""
+
+    def __init__(
+        self, wanted: Wanted, progress: Progress | None, should_stop: ShouldStop | None, patience: Patience
+    ) -> None:
+        self._wanted = wanted
         self._progress = progress
         self._should_stop = should_stop
-        self._last = -_REPORT_SECONDS
+        self._patience = patience
+        self._reported = -_REPORT_SECONDS
 
-    def at(self, done: int) -> None:
-        self.check_stop()
+    def run(self, url: str) -> str | None:
+        """None once the file is in its place, else what is wrong with this address."""
+        wanted, patience = self._wanted, self._patience
+        failures, furthest, problem = 0, wanted.received(), ""
+        while failures < patience.attempts:
+            if failures:
+                self._wait(patience.first_wait * 2 ** (failures - 1))
+            try:
+                was_resumed = self._receive(url)
+                if wanted.is_right(wanted.part):
+                    with writing(wanted.target):
+                        os.replace(wanted.part, wanted.target)
+                    return None
+                wanted.start_over()
+                if not was_resumed:
+                    return "it serves another file (the SHA-256 is not the official one)"
+                problem, failures = "the resumed file has a wrong SHA-256", failures + 1
+            except _RefusedError as error:
+                return str(error)
+            except _RetryError as error:
+                advanced = wanted.received() >= furthest + patience.progress_bytes
+                furthest = max(furthest, wanted.received())
+                problem, failures = str(error), 1 if advanced else failures + 1
+        return f"{problem} ({patience.attempts} attempts)"
+
+    def _receive(self, url: str) -> bool:
+        """Receive what is missing. True if the file came in several pieces.
+
+        Raises:
+            _RetryError, _RefusedError, DownloadError
+        """
+        import requests
+        from urllib3.exceptions import HTTPError
+
+        if self._wanted.received() > self._wanted.size:
+            self._wanted.start_over()
+        start = self._wanted.received()
+        if start == self._wanted.size:
+            return True
+        self._report(start)
+        headers = {**_HEADERS, "Range": f"bytes={start}-"} if start else _HEADERS
+        timeout = (self._patience.connect_seconds, self._patience.stall_seconds)
+        try:
+            with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
+                start = self._agreed_start(response, start)
+                self._save(response, start)
+        except requests.ConnectTimeout as error:
+            raise _RetryError("it does not respond") from error
+        except (requests.Timeout, HTTPError) as error:
+            raise _RetryError(f"the connection broke ({_cause(error)})") from error
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+            raise _RefusedError(f"it is not a valid address ({_cause(error)})") from error
+        except requests.RequestException as error:
+            raise _RetryError(f"no connection ({_cause(error)})") from error
+        return start > 0
+
+    def _agreed_start(self, response: requests.Response, start: int) -> int:
+        """The byte from which the server sends, after checking its status, size and range."""
+        status = response.status_code
+        if status == 416:
+            self._wanted.start_over()
+            raise _RetryError(f"it has nothing after byte {start:,}")
+        if status not in (200, 206):
+            wrong = _RetryError if status >= 500 or status in _RETRY_STATUS else _RefusedError
+            raise wrong(f"it answers {status} {response.reason}")
+        if status == 200:
+            self._check_size(response.headers.get("Content-Length"))
+            return 0
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+        if not match or int(match[1]) != start:
+            self._wanted.start_over()
+            raise _RetryError("it sends another range than requested")
+        self._check_size(None if match[2] == "*" else match[2])
+        return start
+
+    def _check_size(self, offered: str | None) -> None:
+        size = self._wanted.size
+        if offered is not None and offered.strip() != str(size):
+            raise _RefusedError(f"it serves another file ({offered[:20]} bytes instead of {size:,})")
+
+    def _save(self, response: requests.Response, done: int) -> None:
+        """Append the response to the part file, or start it anew where `done` is 0."""
+        wanted = self._wanted
+        with _opened(wanted, append=done > 0) as file:
+            since, received = time.monotonic(), 0
+            # read1 returns what is there; read would wait for a full chunk from a slow server.
+            while chunk := response.raw.read1(_CHUNK, decode_content=False):
+                done, received = done + len(chunk), received + len(chunk)
+                if done > wanted.size:
+                    wanted.start_over()
+                    raise _RefusedError(f"it serves another file (more than {wanted.size:,} bytes)")
+                _write(wanted, file, chunk)
+                passed = time.monotonic() - since
+                if passed >= self._patience.stall_seconds:
+                    if received < self._patience.slowest * passed:
+                        raise _RetryError(f"it sends {received / passed:,.0f} bytes a second")
+                    since, received = time.monotonic(), 0
+                self._report(done)
+        if done < wanted.size:
+            raise _RetryError(f"the connection ended at {done:,} of {wanted.size:,} bytes")
+
+    def _report(self, done: int) -> None:
+        self._check_stop()
         now = time.monotonic()
-        if self._progress and now - self._last >= _REPORT_SECONDS:
-            self._last = now
-            self._progress(done, self._total)
+        if self._progress and now - self._reported >= _REPORT_SECONDS:
+            self._reported = now
+            self._progress(done, self._wanted.size)
 
-    def finished(self) -> None:
-        if self._progress:
-            self._progress(self._total, self._total)
-
-    def check_stop(self) -> None:
-        if self._should_stop():
+    def _check_stop(self) -> None:
+        if self._should_stop and self._should_stop():
             raise DownloadError(
-                "The download was stopped. What has arrived is kept: start it again to go on."
+                "The download was stopped. Received data is kept: start the download again to resume it."
             )
 
-    def wait(self, seconds: float) -> None:
+    def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            self.check_stop()
+            self._check_stop()
             time.sleep(min(left, 0.1))
-
-
-def _from_address(wanted: Wanted, url: str, report: _Reporter, patience: Patience) -> str | None:
-    """None once the file is in its place, else what is wrong with this address."""
-    failures, furthest, problem = 0, wanted.have(), ""
-    while failures < patience.attempts:
-        if failures:
-            report.wait(patience.first_wait * 2 ** (failures - 1))
-        try:
-            was_resumed = _receive(wanted, url, report, patience)
-            if _put_in_place(wanted):
-                return None
-            if not was_resumed:
-                return "it serves another file (the SHA-256 is not the official one)"
-            problem, failures = "the file that was resumed came out wrong", failures + 1
-        except _RefusedError as error:
-            return str(error)
-        except _InterruptedError as error:
-            got_on = wanted.have() >= furthest + patience.progress_bytes
-            furthest = max(furthest, wanted.have())
-            problem, failures = str(error), 1 if got_on else failures + 1
-    return f"{problem} ({patience.attempts} attempts)"
-
-
-def _put_in_place(wanted: Wanted) -> bool:
-    """Give a complete and right file its name; remove a wrong one."""
-    if not wanted.is_right(wanted.part):
-        wanted.start_over()
-        return False
-    with writing(wanted.target):
-        os.replace(wanted.part, wanted.target)
-    return True
-
-
-def _receive(wanted: Wanted, url: str, report: _Reporter, patience: Patience) -> bool:
-    """Get what is missing, to the last byte. True if it came in several pieces.
-
-    Raises:
-        _InterruptedError, _RefusedError, DownloadError
-    """
-    import requests
-    from urllib3.exceptions import HTTPError
-
-    if wanted.have() > wanted.size:
-        wanted.start_over()
-    start = wanted.have()
-    if start == wanted.size:
-        return True
-    report.at(start)
-    asked = {**_HEADERS, "Range": f"bytes={start}-"} if start else _HEADERS
-    timeout = (patience.connect_seconds, patience.stall_seconds)
-    try:
-        with requests.get(url, headers=asked, stream=True, timeout=timeout) as response:
-            start = _agreed_start(wanted, response, start)
-            _save(wanted, response, start, report, patience)
-    except requests.ConnectTimeout as error:
-        raise _InterruptedError("it does not answer") from error
-    except (requests.Timeout, HTTPError) as error:
-        raise _InterruptedError(f"the connection broke ({_cause(error)})") from error
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-        raise _RefusedError(f"it is no address to fetch from ({_cause(error)})") from error
-    except requests.RequestException as error:
-        raise _InterruptedError(f"no connection ({_cause(error)})") from error
-    return start > 0
-
-
-def _agreed_start(wanted: Wanted, response: requests.Response, start: int) -> int:
-    """The byte from which the server sends, after checking what it says about itself."""
-    status = response.status_code
-    if status == 416:
-        wanted.start_over()
-        raise _InterruptedError(f"it has nothing after byte {start:,}")
-    if status not in (200, 206):
-        wrong = _InterruptedError if status >= 500 or status in _RETRY_STATUS else _RefusedError
-        raise wrong(f"it answers {status} {response.reason}")
-    if status == 200:
-        _check_size(wanted, response.headers.get("Content-Length"))
-        return 0
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", "").strip())
-    if not match or int(match[1]) != start:
-        wanted.start_over()
-        raise _InterruptedError("it sends another piece than the one asked for")
-    if match[3] != "*":
-        _check_size(wanted, match[3])
-    return start
-
-
-def _check_size(wanted: Wanted, offered: str | None) -> None:
-    if offered is not None and offered.strip() != str(wanted.size):
-        raise _RefusedError(f"it serves another file ({offered[:20]} bytes where {wanted.size:,} belong)")
-
-
-def _save(
-    wanted: Wanted, response: requests.Response, done: int, report: _Reporter, patience: Patience
-) -> None:
-    with _opened(wanted, append=done > 0) as file:
-        pace = _Pace(patience)
-        # read1 gives what is there; read would wait for a full piece from a server that trickles.
-        while chunk := response.raw.read1(_CHUNK, decode_content=False):
-            done += len(chunk)
-            if done > wanted.size:
-                wanted.start_over()
-                raise _RefusedError(f"it serves another file (more than {wanted.size:,} bytes)")
-            _write(wanted, file, chunk)
-            pace.check(len(chunk))
-            report.at(done)
-    if done < wanted.size:
-        raise _InterruptedError(f"the connection ended at {done:,} of {wanted.size:,} bytes")
-
-
-class _Pace:
-    """Ends connections that live on a byte now and then."""
-
-    def __init__(self, patience: Patience) -> None:
-        self._patience = patience
-        self._since = time.monotonic()
-        self._received = 0
-
-    def check(self, size: int) -> None:
-        self._received += size
-        passed = time.monotonic() - self._since
-        if passed < self._patience.stall_seconds:
-            return
-        if self._received < self._patience.slowest * passed:
-            raise _InterruptedError(f"it sends {self._received / passed:,.0f} bytes a second")
-        self._since, self._received = time.monotonic(), 0
 
 
 def _opened(wanted: Wanted, append: bool) -> BinaryIO:
@@ -310,13 +283,13 @@ def _write(wanted: Wanted, file: BinaryIO, chunk: bytes) -> None:
             while left:
                 left = left[file.write(left) :]
     except DownloadError:
-        wanted.start_over()  # a full disk hurts others too: give the space back
+        wanted.start_over()  # a full disk affects other programs too: free the space
         raise
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason, short: requests wraps urllib3, which wraps the socket's."""
+    """The innermost reason, short: requests wraps urllib3's error, which wraps the socket's."""
     reason = getattr(error, "reason", None) or (error.args[0] if error.args else error)
-    while isinstance(reason, BaseException) and getattr(reason, "reason", None):
-        reason = reason.reason
+    while isinstance(reason, BaseException) and (inner := getattr(reason, "reason", None)):
+        reason = inner
     return f"{type(error).__name__}: {str(reason)[:160]}"

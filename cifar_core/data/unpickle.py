@@ -1,45 +1,48 @@
-"""Reads the pickles that CIFAR-10 comes in, and has no means to run anything while doing so.
+"""Safe reading of the pickled batches in which CIFAR-10 is published.
 
-Python's own unpickler calls whatever a file names; even with a list of allowed names it can be
-made to allocate without end (a memo index of four billion, a hash of nested tuples). This one is
-a small machine for the part of the language that arrays, dicts, lists, tuples, strings and whole
-numbers need, in protocols 0 to 5, as Python 2 and 3 with NumPy 1 and 2 write them. Everything
-else is refused. What it uses is bounded by the size of the file and `MAX_OPERATIONS`.
+`pickle.Unpickler` calls whatever a file names. Even with a list of allowed names it can be made to allocate
+gigabytes or to spend hours on the hash of nested tuples. This is Python's own `pickle._Unpickler`, limited to
 
-Source: the comments of the standard library's `pickletools`; checked against files that
-Python's own pickler wrote.
+- the operations that dicts, lists, tuples, text, integers and uint8 arrays need, in protocols 0 to 5, as
+  Python 2 and 3 with NumPy 1 and 2 write them;
+- the names in `_GLOBALS`, each of which stands for a function of this module;
+- text and bytes as keys of dicts, since other keys can be slow to hash;
+- `MAX_OPERATIONS` operations, each of which takes time and memory in proportion to the bytes that it reads.
 """
 
 from __future__ import annotations
 
-import codecs
-import enum
+import io
+import pickle
 import struct
 from collections.abc import Callable
 from math import prod
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from cifar_core.errors import DataError, UnsafePickleError
 
 MAX_OPERATIONS = 250_000
-"""An official batch takes 20,000 and the wordiest protocol 80,000; more is an attack."""
+"""Operations in one file. An official batch has 20,000, the most verbose protocol 80,000."""
 MAX_BYTES = 128 * 2**20
-"""An official batch has 31 MB; written as text by Python 2, about 90 MB."""
+"""Size of one file. An official batch has 31 MB; written as text by Python 2, about 90 MB."""
 MAX_KEYS = 1000
 MAX_DIGITS = 20
 
-_DAMAGED = (IndexError, KeyError, TypeError, ValueError, OverflowError, struct.error, Warning)
+_DAMAGED = (
+    AttributeError, EOFError, LookupError, OverflowError, TypeError, ValueError, Warning, struct.error,
+    pickle.UnpicklingError,
+)  # fmt: skip
 
 
 def safe_loads(data: bytes, name: str) -> Any:
-    """The value in a pickle: dict, list, tuple, str, bytes, int, bool, None or uint8 array.
+    """The value in a pickle: dict, list, tuple, str, bytes, int, bool, None or read-only uint8 array.
 
-    Strings that Python 2 wrote come back as bytes; arrays are read-only views of bytes.
+    Strings written by Python 2 are returned as bytes.
 
     Args:
-        data: the whole file.
+        data: content of the whole file.
         name: the file, for messages.
 
     Raises:
@@ -51,71 +54,51 @@ def safe_loads(data: bytes, name: str) -> Any:
             f"{name} has {len(data):,} bytes; a batch of CIFAR-10 has about 31 million and at most "
             f"{MAX_BYTES:,} are read."
         )
-    machine = _Machine(data, name)
+    unpickler = _SafeUnpickler(io.BytesIO(data), name)
     try:
-        return machine.run()
+        return unpickler.load()
     except _DAMAGED as error:
         raise DataError(
-            f"{name} is damaged: it stops making sense near byte {machine.position:,} of {len(data):,} "
-            f"({type(error).__name__}). Get it again."
+            f"{name} is damaged: its content is invalid near byte {unpickler.file.tell():,} of {len(data):,} "
+            f"({type(error).__name__}). Download or copy it again."
         ) from error
 
 
-class _Known(enum.Enum):
-    """The few names that a batch may mention; each stands for code of ours, none for a callable."""
+class _Global:
+    """Stand-in for a name that a batch may mention; only `_SafeUnpickler` calls its function."""
 
-    RECONSTRUCT = enum.auto()
-    FROM_BUFFER = enum.auto()
-    ARRAY_TYPE = enum.auto()
-    DTYPE = enum.auto()
-    ENCODE = enum.auto()
-    BYTES = enum.auto()
-
-
-_NAMES = {
-    ("numpy.core.multiarray", "_reconstruct"): _Known.RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _Known.RECONSTRUCT,
-    ("numpy.core.numeric", "_frombuffer"): _Known.FROM_BUFFER,
-    ("numpy._core.numeric", "_frombuffer"): _Known.FROM_BUFFER,
-    ("numpy", "ndarray"): _Known.ARRAY_TYPE,
-    ("numpy", "dtype"): _Known.DTYPE,
-    ("_codecs", "encode"): _Known.ENCODE,  # how Python 3 writes bytes in protocols 0 to 2
-    ("__builtin__", "bytes"): _Known.BYTES,  # and empty ones
-    ("builtins", "bytes"): _Known.BYTES,
-}
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
 
 
 class _UInt8:
-    """What `numpy.dtype("u1", ...)` gives: the only element type there is."""
+    """Stand-in for `numpy.dtype("u1")`, the only element type of arrays."""
 
 
-_DTYPE_NAMES = ("u1", "|u1", b"u1", b"|u1")
-_DTYPE_STATES = [(3, bar, None, None, None, -1, -1, 0) for bar in ("|", b"|")]
+class _SafeUnpickler(pickle._Unpickler):
+    stack: list[Any]
+    append: Callable[[Any], None]
+    if TYPE_CHECKING:  # inherited, and unknown to typeshed
 
+        def pop_mark(self) -> list[Any]: ...
 
-class _Machine:
-    """The stack, the marks and the memo of one pickle being read."""
-
-    def __init__(self, data: bytes, name: str) -> None:
-        self.data = data
+    def __init__(self, file: io.BytesIO, name: str) -> None:
+        super().__init__(file, encoding="bytes")
+        self.file = file
         self.name = name
-        self.position = 0
-        self.stack: list[Any] = []
-        self.marked: list[list[Any]] = []
-        self.memo: dict[int, Any] = {}
-        self.copied = 0
+        self.encoded: dict[str, bytes] = {}
 
-    def run(self) -> Any:
-        """The value that is on the stack at the end."""
-        data, operations = self.data, _OPERATIONS
+    def load(self) -> Any:
+        self.metastack: list[list[Any]] = []
+        self.stack = []
+        self.append = self.stack.append
         for _ in range(MAX_OPERATIONS):
-            code = data[self.position]
-            self.position += 1
-            if code == _STOP:
+            code = self.read(1)
+            if code == pickle.STOP:
                 return self.stack.pop()
-            operation = operations.get(code)
+            operation = _OPERATIONS.get(code[0])
             if operation is None:
-                self.refuse(f"uses the operation {bytes([code])!r}")
+                self.refuse(f"uses the operation {code!r}")
             operation(self)
         return self.refuse(f"takes more than {MAX_OPERATIONS:,} operations")
 
@@ -125,312 +108,179 @@ class _Machine:
             "Get the file from https://www.cs.toronto.edu/~kriz/cifar.html."
         )
 
-    # -- bytes -----------------------------------------------------------------------------
+    def read(self, size: int) -> bytes:
+        data = self.file.read(size)
+        if len(data) < size:
+            raise EOFError
+        return data
 
-    def take(self, size: int) -> bytes:
-        start, end = self.position, self.position + size
-        if end > len(self.data):
-            raise IndexError("past the end")
-        self.position = end
-        return self.data[start:end]
+    def readline(self) -> bytes:
+        return self.file.readline()
 
-    def number(self, layout: str) -> int:
-        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+    def find_class(self, module: str, name: str) -> _Global:
+        if (module, name) not in _GLOBALS:
+            self.refuse(f"asks for {module[:60]!r} {name[:60]!r}")
+        return _GLOBALS[module, name]
 
-    def line(self) -> bytes:
-        end = self.data.index(b"\n", self.position)
-        text = self.data[self.position : end]
-        self.position = end + 1
-        return text
+    def load_proto(self) -> None:
+        if self.read(1)[0] > 5:
+            self.refuse("is written in a later protocol than 5")
 
-    def charge(self, size: int) -> None:
-        """Count bytes that are copied out of others, since a memo can name the same ones again."""
-        self.copied += size
-        if self.copied > 2 * len(self.data):
-            self.refuse("copies its contents again and again")
+    def load_frame(self) -> None:
+        self.read(8)  # its length: the file is in memory and needs no buffer
 
-    # -- stack -----------------------------------------------------------------------------
+    def load_int(self) -> None:
+        text = self.readline()[:-1].removesuffix(b"L")
+        if len(text) > MAX_DIGITS:
+            raise ValueError("too many digits")
+        self.append({b"00": False, b"01": True}[text] if text in (b"00", b"01") else int(text))
 
-    def push_mark(self) -> None:
-        self.marked.append(self.stack)
-        self.stack = []
+    def load_long1(self) -> None:
+        size = self.read(1)[0]
+        if size > 8:
+            raise ValueError("too many digits")
+        self.append(int.from_bytes(self.read(size), "little", signed=True))
 
-    def pop_mark(self) -> list[Any]:
-        items = self.stack
-        self.stack = self.marked.pop()
-        return items
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self.set_items(items)
 
-    def push_tuple(self, size: int) -> None:
-        if len(self.stack) < size:
-            raise IndexError("too few values")
-        self.stack[-size:] = [tuple(self.stack[-size:])]
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.set_items([key, value])
 
-    def extend(self, items: list[Any]) -> None:
-        if type(self.stack[-1]) is not list:
-            raise TypeError("not a list")
-        self.stack[-1].extend(items)
+    def load_setitems(self) -> None:
+        self.set_items(self.pop_mark())
 
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not dict or len(items) % 2:
             raise TypeError("not a dict")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            # Other keys may take for ever to hash: nested tuples, or numbers chosen to collide.
-            if type(key) not in (str, bytes):
-                self.refuse("has keys that are not text")
-            target[key] = value
+        if any(type(key) not in (str, bytes) for key in items[::2]):
+            self.refuse("has keys that are not text")
+        target.update(zip(items[::2], items[1::2], strict=True))
         if len(target) > MAX_KEYS:
             self.refuse(f"has a dict of more than {MAX_KEYS:,} entries")
 
-    # -- names and calls -------------------------------------------------------------------
-
-    def push_name(self, module: Any, name: Any) -> None:
-        known = _NAMES.get((module, name)) if type(module) is type(name) is str else None
-        if known is None:
-            self.refuse(f"asks for {str(module)[:60]!r} {str(name)[:60]!r}")
-        self.stack.append(known)
-
-    def reduce(self) -> None:
+    def load_reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
-        if type(function) is not _Known or type(arguments) is not tuple:
+        if type(function) is not _Global or type(arguments) is not tuple:
             self.refuse("makes a call")
-        call = _CALLS.get(function)
-        if call is None:
-            self.refuse("calls numpy.ndarray")
-        self.stack.append(call(self, *arguments))
+        self.append(function.function(self, *arguments))
 
-    def build(self) -> None:
+    def load_build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if type(target) is _UInt8:
-            if not any(_same(state, allowed) for allowed in _DTYPE_STATES):
-                self.refuse("has an array of something else than uint8")
+            if not any(_same(state, (3, bar, None, None, None, -1, -1, 0)) for bar in ("|", b"|")):
+                self.refuse(_OTHER_DTYPE)
         elif type(target) is np.ndarray:
-            _fill(self, target, state)
+            _set_array_state(self, target, state)
         else:
             self.refuse("sets the state of an object")
 
 
+_UNCHANGED = (
+    "NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
+    "BINUNICODE8 SHORT_BINUNICODE BINBYTES BINBYTES8 SHORT_BINBYTES MARK EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 "
+    "TUPLE3 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET "
+    "GLOBAL STACK_GLOBAL"
+)
+"""Operations that are safe as Python's unpickler has them."""
+_PYTHON: dict[int, Callable[[Any], None]] = pickle._Unpickler.dispatch
+_OPERATIONS: dict[int, Callable[[Any], None]] = {
+    **{code: _PYTHON[code] for code in (getattr(pickle, name)[0] for name in _UNCHANGED.split())},
+    # Written as bytes are; Python's own reader first allocates the size that the file claims.
+    pickle.BYTEARRAY8[0]: _PYTHON[pickle.BINBYTES8[0]],
+    pickle.PROTO[0]: _SafeUnpickler.load_proto,
+    pickle.FRAME[0]: _SafeUnpickler.load_frame,
+    pickle.INT[0]: _SafeUnpickler.load_int,
+    pickle.LONG[0]: _SafeUnpickler.load_int,
+    pickle.LONG1[0]: _SafeUnpickler.load_long1,
+    pickle.DICT[0]: _SafeUnpickler.load_dict,
+    pickle.SETITEM[0]: _SafeUnpickler.load_setitem,
+    pickle.SETITEMS[0]: _SafeUnpickler.load_setitems,
+    pickle.REDUCE[0]: _SafeUnpickler.load_reduce,
+    pickle.BUILD[0]: _SafeUnpickler.load_build,
+}
+_OTHER_DTYPE = "has an array of something else than uint8"
+
+
 def _same(state: Any, allowed: tuple[Any, ...]) -> bool:
-    """Equality that looks at flat values only: comparing nested ones can take for ever."""
+    """Equality of flat tuples; comparing nested ones can take exponential time."""
     if type(state) is not tuple or len(state) != len(allowed):
         return False
     return all(type(a) is type(b) and a == b for a, b in zip(state, allowed, strict=True))
 
 
-def _reconstruct(machine: _Machine, kind: Any, shape: Any, code: Any) -> np.ndarray:
-    if kind is not _Known.ARRAY_TYPE or not _same(shape, (0,)) or type(code) not in (str, bytes):
-        machine.refuse("makes an array in an unusual way")
+def _reconstruct(unpickler: _SafeUnpickler, kind: Any, shape: Any, code: Any) -> np.ndarray:
+    if kind is not _ARRAY_TYPE or not _same(shape, (0,)) or type(code) not in (str, bytes):
+        unpickler.refuse("makes an array in an unusual way")
     return np.empty(0, np.uint8)
 
 
-def _fill(machine: _Machine, array: np.ndarray, state: Any) -> None:
-    """Give an empty array its shape and bytes: state (1, shape, dtype, in Fortran order, bytes)."""
-    if type(state) is not tuple or len(state) != 5:
-        raise TypeError("not the state of an array")
-    version, shape, dtype, fortran, content = state
-    _check_array(machine, dtype, shape, content)
+def _set_array_state(unpickler: _SafeUnpickler, array: np.ndarray, state: Any) -> None:
+    """Give an empty array its content: state (1, shape, dtype, is in Fortran order, bytes).
+
+    NumPy refers to the bytes and does not copy them, except up to 1,000 bytes.
+    """
+    version, shape, dtype, fortran, content = state if type(state) is tuple else ()
+    _check_array(unpickler, dtype, shape, content)
     if version != 1 or type(fortran) not in (bool, int):
         raise TypeError("not the state of an array")
-    machine.charge(len(content))
-    array.__setstate__((1, shape, np.dtype(np.uint8), bool(fortran), content))
+    checked: Any = (1, shape, np.dtype(np.uint8), bool(fortran), content)
+    array.__setstate__(checked)
     array.flags.writeable = False
 
 
-def _from_buffer(machine: _Machine, content: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    _check_array(machine, dtype, shape, content)
+def _from_buffer(unpickler: _SafeUnpickler, content: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    _check_array(unpickler, dtype, shape, content)
     if type(order) is not str or order not in ("C", "F"):
         raise TypeError("not an order")
-    return np.frombuffer(content, np.uint8).reshape(shape, order=order)
+    return np.frombuffer(content, np.uint8).reshape(shape, order="F" if order == "F" else "C")
 
 
-def _check_array(machine: _Machine, dtype: Any, shape: Any, content: Any) -> None:
+def _check_array(unpickler: _SafeUnpickler, dtype: Any, shape: Any, content: Any) -> None:
     if type(dtype) is not _UInt8 or type(content) is not bytes:
-        machine.refuse("has an array of something else than uint8")
+        unpickler.refuse(_OTHER_DTYPE)
     if type(shape) is not tuple or len(shape) > 4 or any(type(n) is not int or n < 0 for n in shape):
         raise TypeError("not a shape")
     if prod(shape) != len(content):
         raise ValueError("shape and bytes of an array disagree")
 
 
-def _dtype(machine: _Machine, name: Any, align: Any = 0, copy: Any = 1) -> _UInt8:
-    if type(name) not in (str, bytes) or name not in _DTYPE_NAMES:
-        machine.refuse("has an array of something else than uint8")
+def _dtype(unpickler: _SafeUnpickler, name: Any, align: Any = 0, copy: Any = 1) -> _UInt8:
+    if type(name) not in (str, bytes) or name not in ("u1", "|u1", b"u1", b"|u1"):
+        unpickler.refuse(_OTHER_DTYPE)
     if type(align) not in (bool, int) or type(copy) not in (bool, int):
         raise TypeError("not flags")
     return _UInt8()
 
 
-def _encode(machine: _Machine, text: Any, encoding: Any) -> bytes:
+def _encode(unpickler: _SafeUnpickler, text: Any, encoding: Any) -> bytes:
+    """Bytes as Python 3 writes them in protocols 0 to 2. A text is encoded once, however often it is used."""
     if type(text) is not str or type(encoding) is not str or encoding not in ("latin1", "latin-1"):
-        machine.refuse("encodes text in an unusual way")
-    machine.charge(len(text))
-    return text.encode("latin-1")
+        unpickler.refuse("encodes text in an unusual way")
+    if text not in unpickler.encoded:
+        unpickler.encoded[text] = text.encode("latin-1")
+    return unpickler.encoded[text]
 
 
-def _empty_bytes(machine: _Machine, *arguments: Any) -> bytes:
+def _empty_bytes(unpickler: _SafeUnpickler, *arguments: Any) -> bytes:
     if arguments:
-        machine.refuse("makes bytes in an unusual way")
+        unpickler.refuse("makes bytes in an unusual way")
     return b""
 
 
-_CALLS: dict[_Known, Callable[..., Any]] = {
-    _Known.RECONSTRUCT: _reconstruct,
-    _Known.FROM_BUFFER: _from_buffer,
-    _Known.DTYPE: _dtype,
-    _Known.ENCODE: _encode,
-    _Known.BYTES: _empty_bytes,
-}
-
-
-# -- the operations, by their byte -----------------------------------------------------------
-
-
-def _protocol(m: _Machine) -> None:
-    if m.number("<B") > 5:
-        m.refuse("is written in a later protocol than 5")
-
-
-def _frame(m: _Machine) -> None:
-    if m.number("<Q") > len(m.data) - m.position:
-        raise IndexError("past the end")
-
-
-def _int_line(m: _Machine) -> None:
-    text = m.line()
-    flags = {b"00": False, b"01": True}
-    m.stack.append(flags[text] if text in flags else _digits(text))
-
-
-def _digits(text: bytes) -> int:
-    if len(text) > MAX_DIGITS:
-        raise ValueError("a number of too many digits")
-    return int(text)
-
-
-def _long(m: _Machine) -> None:
-    size = m.number("<B")
-    if size > 8:
-        raise ValueError("a number of too many digits")
-    m.stack.append(int.from_bytes(m.take(size), "little", signed=True))
-
-
-def _string_line(m: _Machine) -> None:
-    text = m.line()
-    if len(text) < 2 or text[:1] not in (b"'", b'"') or text[-1:] != text[:1]:
-        raise ValueError("a string without quotes")
-    m.stack.append(codecs.escape_decode(text[1:-1])[0])
-
-
-def _global_line(m: _Machine) -> None:
-    module = m.line()
-    m.push_name(module.decode("utf-8"), m.line().decode("utf-8"))
-
-
-def _stack_global(m: _Machine) -> None:
-    name = m.stack.pop()
-    module = m.stack.pop()
-    if type(name) is not str or type(module) is not str:
-        m.refuse("asks for something without a name")
-    m.push_name(module, name)
-
-
-def _pushes(make: Callable[[], Any]) -> Callable[[_Machine], None]:
-    return lambda m: m.stack.append(make())
-
-
-def _text(layout: str) -> Callable[[_Machine], None]:
-    return lambda m: m.stack.append(str(m.take(m.number(layout)), "utf-8", "surrogatepass"))
-
-
-def _counted(layout: str) -> Callable[[_Machine], None]:
-    def operation(m: _Machine) -> None:
-        size = m.number(layout)
-        if size < 0:
-            raise ValueError("a negative length")
-        m.stack.append(m.take(size))
-
-    return operation
-
-
-def _number(layout: str) -> Callable[[_Machine], None]:
-    return lambda m: m.stack.append(m.number(layout))
-
-
-def _put(index: Callable[[_Machine], int]) -> Callable[[_Machine], None]:
-    def operation(m: _Machine) -> None:
-        m.memo[index(m)] = m.stack[-1]
-
-    return operation
-
-
-def _get(index: Callable[[_Machine], int]) -> Callable[[_Machine], None]:
-    return lambda m: m.stack.append(m.memo[index(m)])
-
-
-def _from_mark(make: Callable[[list[Any]], Any]) -> Callable[[_Machine], None]:
-    def operation(m: _Machine) -> None:
-        items = m.pop_mark()  # first: it changes which stack is the stack
-        m.stack.append(make(items))
-
-    return operation
-
-
-def _dict_from_mark(m: _Machine) -> None:
-    items = m.pop_mark()
-    m.stack.append({})
-    m.set_items(items)
-
-
-_STOP = ord(".")
-_OPERATIONS: dict[int, Callable[[_Machine], None]] = {
-    code[0]: operation
-    for code, operation in {
-        b"\x80": _protocol,
-        b"\x95": _frame,
-        b"N": _pushes(lambda: None),
-        b"\x88": _pushes(lambda: True),
-        b"\x89": _pushes(lambda: False),
-        b"I": _int_line,
-        b"L": lambda m: m.stack.append(_digits(m.line().removesuffix(b"L"))),
-        b"K": _number("<B"),
-        b"M": _number("<H"),
-        b"J": _number("<i"),
-        b"\x8a": _long,
-        b"S": _string_line,
-        b"U": _counted("<B"),
-        b"T": _counted("<i"),
-        b"C": _counted("<B"),
-        b"B": _counted("<I"),
-        b"\x8e": _counted("<Q"),
-        b"\x96": _counted("<Q"),
-        b"V": lambda m: m.stack.append(str(m.line(), "raw-unicode-escape")),
-        b"\x8c": _text("<B"),
-        b"X": _text("<I"),
-        b"\x8d": _text("<Q"),
-        b"(": _Machine.push_mark,
-        b"]": _pushes(list),
-        b"}": _pushes(dict),
-        b")": _pushes(tuple),
-        b"l": _from_mark(list),
-        b"d": _dict_from_mark,
-        b"t": _from_mark(tuple),
-        b"\x85": lambda m: m.push_tuple(1),
-        b"\x86": lambda m: m.push_tuple(2),
-        b"\x87": lambda m: m.push_tuple(3),
-        b"a": lambda m: m.extend([m.stack.pop()]),
-        b"e": lambda m: m.extend(m.pop_mark()),
-        b"s": lambda m: m.set_items([m.stack.pop(), m.stack.pop()][::-1]),
-        b"u": lambda m: m.set_items(m.pop_mark()),
-        b"p": _put(lambda m: _digits(m.line())),
-        b"q": _put(lambda m: m.number("<B")),
-        b"r": _put(lambda m: m.number("<I")),
-        b"\x94": _put(lambda m: len(m.memo)),
-        b"g": _get(lambda m: _digits(m.line())),
-        b"h": _get(lambda m: m.number("<B")),
-        b"j": _get(lambda m: m.number("<I")),
-        b"c": _global_line,
-        b"\x93": _stack_global,
-        b"R": _Machine.reduce,
-        b"b": _Machine.build,
-    }.items()
+_ARRAY_TYPE = _Global(lambda unpickler, *_: unpickler.refuse("calls numpy.ndarray"))
+_GLOBALS = {
+    ("numpy.core.multiarray", "_reconstruct"): _Global(_reconstruct),
+    ("numpy._core.multiarray", "_reconstruct"): _Global(_reconstruct),
+    ("numpy.core.numeric", "_frombuffer"): _Global(_from_buffer),
+    ("numpy._core.numeric", "_frombuffer"): _Global(_from_buffer),
+    ("numpy", "ndarray"): _ARRAY_TYPE,
+    ("numpy", "dtype"): _Global(_dtype),
+    ("_codecs", "encode"): _Global(_encode),
+    ("__builtin__", "bytes"): _Global(_empty_bytes),  # empty bytes in protocols 0 to 2
+    ("builtins", "bytes"): _Global(_empty_bytes),
 }

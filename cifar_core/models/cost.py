@@ -20,23 +20,20 @@ How things are counted, for one image going forward:
 
 from __future__ import annotations
 
-import argparse
 import functools
 import hashlib
 import json
 import logging
 import math
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from cifar_core.base import child, paths
-from cifar_core.errors import CifarLabError, ConfigError
+from cifar_core.base import paths
+from cifar_core.base.child import ChildError, ask
+from cifar_core.base.files import write_whole
+from cifar_core.errors import CifarLabError
 from cifar_core.models import model_config
 from cifar_core.models.base import ModelConfig
 
@@ -44,7 +41,7 @@ if TYPE_CHECKING:
     import keras
 
 BYTES_PER_VALUE = 4
-SUBPROCESS_SECONDS = 180
+CHILD_SECONDS = 180
 
 # Operations per value of the output. Normalisation: a multiplication and an addition once its averages
 # are folded in (batch), and about five where they are taken from the input (layer).
@@ -333,72 +330,21 @@ def _read(file: Path) -> Architecture | None:
 def _remember(file: Path, answer: Architecture) -> None:
     """Write the cache file; where that fails (a read-only home), the answer still stands."""
     try:
-        _write_atomically(file, json.dumps(answer.to_dict()))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, json.dumps(answer.to_dict()))
     except OSError as error:
         logging.getLogger(__name__).warning("Cannot keep %s: %s", file, error)
 
 
-def _write_atomically(file: Path, text: str) -> None:
-    """Readers see the old file or the whole new one, and several writers do no harm to each other."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as part:
-        try:
-            part.write(text)
-            part.close()
-            os.replace(part.name, file)
-        except BaseException:
-            Path(part.name).unlink(missing_ok=True)
-            raise
-
-
 def _ask_process(name: str, config: ModelConfig) -> Architecture:
-    command = [sys.executable, "-m", "cifar_core.models.cost", name]
-    command += ["--hyperparameters", config.model_dump_json()]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            env=_environment(),
-            timeout=SUBPROCESS_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise CifarLabError(f"Building {name} took more than {SUBPROCESS_SECONDS} s; try again.") from None
-    if done.returncode:
-        last_words = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise CifarLabError(f"{name} could not be built (exit status {done.returncode}): {last_words}")
-    return Architecture.from_dict(json.loads(done.stdout.splitlines()[-1]))
-
-
-def _environment() -> dict[str, str]:
-    """The process needs no GPU, few words, and this very package on its path."""
+    """The network needs no GPU for this, and the process that asks no framework."""
     quiet = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return {**child.package_environment(), **quiet}
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Print the description of one network as one line of JSON."""
-    parser = argparse.ArgumentParser(prog="python -m cifar_core.models.cost", description=main.__doc__)
-    parser.add_argument("model", help="name in the registry")
-    parser.add_argument("--hyperparameters", default="{}", help="JSON object; default: %(default)s")
-    options = parser.parse_args(arguments)
+    question = (_described, name, config.model_dump(mode="json"))
     try:
-        described = describe_architecture(options.model, **_json_object(options.hyperparameters))
-    except CifarLabError as error:
-        parser.exit(error.exit_status, f"{error}\n")
-    print(json.dumps(described.to_dict()))
+        return ask(*question, name=f"cifar-lab {name}", environment=quiet, timeout=CHILD_SECONDS)
+    except ChildError as error:
+        raise CifarLabError(f"{name} could not be built. {error}") from error
 
 
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"--hyperparameters must be a JSON object; got {text!r} ({error}).") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f'--hyperparameters must be a JSON object, such as {{"l2": 0.001}}; got {text!r}.')
-    return values
-
-
-if __name__ == "__main__":
-    main()
+def _described(name: str, hyperparameters: dict[str, Any]) -> Architecture:
+    return describe_architecture(name, **hyperparameters)

@@ -16,8 +16,8 @@ from cifar_core.base.fields import number
 from cifar_core.errors import ConfigError
 from cifar_core.models import MODELS
 from cifar_core.plots import html
-from cifar_core.settings.config import TrainConfig
 from cifar_core.settings.presets import PRESETS, preset
+from cifar_core.settings.train_config import TrainConfig
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

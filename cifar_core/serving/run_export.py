@@ -7,38 +7,33 @@ kept below `MOST_BYTES`; what was made longest ago goes first.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import shutil
-import sys
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO
 
 import numpy as np
 
 from cifar_core.analysis.neighbours import MODEL_FILE
 from cifar_core.base import paths
+from cifar_core.base.child import Progress
+from cifar_core.base.files import whole_file
 from cifar_core.data import Dataset, load_dataset
 from cifar_core.data.dataset import stratified
-from cifar_core.errors import CifarLabError, ConfigError, DataError
+from cifar_core.errors import ConfigError, DataError
 from cifar_core.serving.formats import DRAWN, ExportResult, check_format, default_name, export_model
 from cifar_core.settings.compute import prepare
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunRecord, RunStore
-from cifar_core.store.artifacts import whole_file
+from cifar_core.store.artifacts import store_errors
 
 TEST_IMAGES = 1000
 """On how many test images a file is verified, if nobody says otherwise."""
 CALIBRATION_IMAGES = 200
 MOST_BYTES = 1_000_000_000
 """Of the cache; ten of the study's largest network."""
-
-Tell = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ def export_run(
     quantize: str | None = None,
     test_images: int = TEST_IMAGES,
     overwrite: bool = False,
-    tell: Tell = lambda _share, _text: None,
+    tell: Progress = lambda _share, _text: None,
 ) -> ExportResult:
     """Export a run's network, verify the file on the run's test images, and record the figures.
 
@@ -113,7 +108,7 @@ def make_download(
     run_id: str,
     format: str,  # noqa: A002
     quantize: str | None,
-    tell: Tell = lambda _share, _text: None,
+    tell: Progress = lambda _share, _text: None,
 ) -> Path:
     """Export a run into the cache as one file (a SavedModel as a zip), and keep the cache small.
 
@@ -127,10 +122,26 @@ def make_download(
         made = folder / default_name(run_id, format, quantize)
         export_run(store, run_id, format, made, quantize=quantize, tell=tell)
         tell(0.98, "putting it in its place")
-        with whole_file(target) as stream:
+        with store_errors(target), whole_file(target) as stream:
             _write_one_file(made, stream)
     sweep_downloads(store, keep=target)
     return target
+
+
+def make_download_at_home(run_id: str, format: str, quantize: str | None, tell: Progress) -> None:  # noqa: A002
+    """`make_download` of a run in the home's store, with the framework set up as its training wants it; for a
+    child process.
+
+    Raises:
+        As `make_download`.
+    """
+    check_format(format, quantize)
+    with RunStore() as store:
+        record = store.get(run_id)
+        config = settings_if_known(record)
+        if config is not None:
+            prepare(config)
+        make_download(store, record.id, format, quantize, tell)
 
 
 def download_path(run_id: str, format: str, quantize: str | None) -> Path:  # noqa: A002
@@ -212,52 +223,3 @@ def _write_one_file(made: Path, stream: IO[bytes]) -> None:
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(made.rglob("*")):
             archive.write(file, Path(made.name) / file.relative_to(made))
-
-
-@contextmanager
-def _only_ours() -> Iterator[TextIO]:
-    """The real stdout, while whatever else is printed (native code does) goes nowhere: who reads ours
-    expects JSON, and one line on stderr."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = [os.dup(place) for place in (1, 2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for place in (1, 2):
-            os.dup2(nowhere, place)
-        with os.fdopen(os.dup(kept[0]), "w") as ours:
-            yield ours
-    finally:
-        for place, was in zip((1, 2), kept, strict=True):
-            os.dup2(was, place)
-        for handle in (*kept, nowhere):
-            os.close(handle)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Export a run of the home's store for download; each line on stdout is [share done, what comes next]."""
-    parser = argparse.ArgumentParser(prog="python -m cifar_core.serving.run_export", description=main.__doc__)
-    parser.add_argument("run")
-    parser.add_argument("format")
-    parser.add_argument("quantize", nargs="?")
-    chosen = parser.parse_args(arguments)
-    try:
-        check_format(chosen.format, chosen.quantize)
-        with RunStore() as store, _only_ours() as ours:
-            record = store.get(chosen.run)
-            config = settings_if_known(record)
-            if config is not None:
-                prepare(config)
-
-            def tell(share: float, text: str) -> None:
-                print(json.dumps([share, text]), file=ours, flush=True)
-
-            make_download(store, record.id, chosen.format, chosen.quantize, tell)
-    except CifarLabError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        return error.exit_status
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

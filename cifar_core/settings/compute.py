@@ -1,11 +1,11 @@
-"""How a setting is computed here, chosen by evidence: number format, compilation, oneDNN, batch size.
+"""How a training is computed here: number format, compilation, oneDNN kernels, suggested batch size.
 
-What "auto" comes to is this machine's own measurement where there is one (`cifar-lab bench settings`
-keeps it), else the rules below, which were measured on other machines and say what was measured.
+"auto" takes what `cifar-lab bench settings` measured on this machine; without a measurement it follows the
+rules below, each of which states the measurements it rests on.
 
-oneDNN is TensorFlow's other set of kernels for CPUs. TensorFlow has it on only where the CPU has
-instructions for neural networks (AVX512 VNNI, AMX), though it pays on older ones too. It is chosen by an
-environment variable that is read once, when TensorFlow loads: a choice for a process, not for a model.
+oneDNN is TensorFlow's second set of CPU kernels. TensorFlow enables it by default only on CPUs with neural
+network instructions (AVX512 VNNI, AMX), although it also pays on older ones. It is controlled by an
+environment variable that TensorFlow reads once, when it loads: a choice per process, not per model.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
 from cifar_core.base import paths
 from cifar_core.base.devices import (
@@ -31,113 +33,113 @@ from cifar_core.base.devices import (
     usable_cores,
 )
 from cifar_core.base.fields import shown
+from cifar_core.base.files import write_whole
 from cifar_core.errors import ConfigError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import Precision, TrainConfig
 
 log = logging.getLogger(__name__)
 
 MEMORY_GROWTH_VARIABLE = "TF_FORCE_GPU_ALLOW_GROWTH"
 
 BFLOAT16_MODELS_ON_CPU = ("base_cnn", "alexnet", "resnet18", "resnet9", "wrn28_10")
-"""Models that train faster in bfloat16 on CPUs with AMX, at equal accuracy: 1.5 to 3.7 times for
-those of the study. Networks of depthwise convolutions (mobilenet, efficientnet_b0) are slower in
-it, since their small kernels do not reach the matrix unit."""
+"""Models that train faster in bfloat16 on CPUs with AMX, at equal accuracy (the study's 1.5 to 3.7 times).
+Models with depthwise convolutions (mobilenet, efficientnet_b0) are slower: their small kernels do not use the
+matrix unit."""
 
 FAST_BATCH = {"base_cnn": 256, "alexnet": 256, "resnet18": 128, "mobilenet": 256}
-"""Batch sizes at which the study's networks trained fastest on CPUs; for others, the setting's own."""
+"""Batch sizes at which the study's models trained fastest on CPUs; other models keep the configured size."""
 
-WORTH_TELLING = 1.15
-"""A larger batch is suggested where it trains at least so many times faster."""
+MIN_SUGGESTED_GAIN = 1.15
+"""Another batch size is suggested if it trains at least this many times as many images a second."""
 
 BATCHES = (32, 64, 128, 256)
-"""Batch sizes that are measured, beside the setting's own."""
+"""Batch sizes to measure, in addition to the configured one."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """How to compute.
+class Computation:
+    """Number format, compilation and kernels.
 
     Attributes:
-        precision: Keras's dtype policy.
-        jit: compile the step with XLA.
-        onednn: TensorFlow's oneDNN kernels on or off; None leaves TensorFlow's own default.
-        batch_size: the fastest that is known. A suggestion: what is trained with stands in the settings.
-        source: "this machine" where it was measured here, else "rules".
+        precision: Keras dtype policy.
+        jit: compile the training step with XLA.
+        onednn: TensorFlow's oneDNN kernels on or off; None keeps TensorFlow's default.
     """
 
     precision: str
     jit: bool
     onednn: bool | None
-    batch_size: int
-    source: str = "rules"
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that a process needs before it loads TensorFlow, to compute so."""
+        """Environment variables that the process needs before it loads TensorFlow."""
         return {} if self.onednn is None else {ONEDNN_VARIABLE: str(int(self.onednn))}
 
 
-def choice(config: TrainConfig) -> Choice:
-    """What is fastest for these settings here. What the settings fix (precision, jit) stays as it is."""
-    measured = _measured(config)
-    if not measured:
-        return _by_rule(config)
-    near = min((row["batch_size"] for row in measured), key=lambda size: abs(size - config.batch_size))
-    best = max((row for row in measured if row["batch_size"] == near), key=_speed)
-    return Choice(
-        precision=best["precision"],
-        jit=best["jit"],
-        onednn=best["onednn"],
-        batch_size=max(measured, key=_speed)["batch_size"],
-        source="this machine",
-    )
+@dataclass(frozen=True)
+class Choice(Computation):
+    """What "auto" takes for a setting on this machine.
+
+    Attributes:
+        batch_size: fastest known batch size. A suggestion only: the configured one is used.
+        source: "this machine" if measured here, "the run" if taken from a run's record, else "rules".
+    """
+
+    batch_size: int
+    source: str = "rules"
 
 
-def resolve_precision(config: TrainConfig) -> str:
-    """The dtype policy that a run takes: the chosen one, or for "auto" what is fastest here."""
-    return choice(config).precision
+def choice(config: TrainConfig, recorded: Mapping[str, Any] | None = None) -> Choice:
+    """The fastest way to compute these settings here. Whatever the settings fix (precision, jit) is kept.
 
-
-def resolve_jit(config: TrainConfig) -> bool:
-    """Whether the step is compiled with XLA: as chosen, or for "auto" what is fastest here."""
-    return choice(config).jit
+    Args:
+        config: the settings.
+        recorded: `environment` of a resumed run's record. The run continues in its number format, whatever
+            was measured since; on the same kind of device and backend also with its compilation and kernels.
+    """
+    return _as_started(config, _by_measurement(config) or _by_rule(config), recorded or {})
 
 
 def suggestion(config: TrainConfig) -> str | None:
-    """One sentence where another batch size was measured to be clearly faster here, else None."""
+    """A sentence that suggests a batch size measured to be clearly faster here, or None."""
     rows = _measured(config)
-    own = [_speed(row) for row in rows if row["batch_size"] == config.batch_size]
+    own = [row.images_per_second for row in rows if row.batch_size == config.batch_size]
     if not own:
         return None
     best = max(rows, key=_speed)
-    gain = _speed(best) / max(own)
-    if gain < WORTH_TELLING:
+    gain = best.images_per_second / max(own)
+    if gain < MIN_SUGGESTED_GAIN:
         return None
     return (
-        f"Measured on this machine: batches of {best['batch_size']} train {gain:.1f} times as many images "
-        f"a second as {config.batch_size}. The learning rate wants to change in the same proportion."
+        f"Measured on this machine: batches of {best.batch_size} train {gain:.1f} times as many images "
+        f"a second as {config.batch_size}. Change the learning rate in the same proportion."
     )
 
 
-def framework_environment(config: TrainConfig) -> dict[str, str]:
-    """Variables that a process needs before it loads TensorFlow, for these settings."""
-    return choice(config).environment
+def framework_environment(config: TrainConfig, recorded: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Environment variables that a process needs before it loads TensorFlow. Arguments as for `choice`."""
+    return choice(config, recorded).environment
 
 
-def prepare(config: TrainConfig) -> None:
-    """Set those variables for this process. A choice that somebody made already stands, and where
-    TensorFlow is loaded it is too late: the record of a run says what it was computed with.
+def prepare(config: TrainConfig, recorded: Mapping[str, Any] | None = None) -> None:
+    """Set those variables in this process. Arguments as for `choice`."""
+    set_variables(choice(config, recorded))
 
-    TensorFlow is also told to take a GPU's memory as it needs it and not whole, which it asks when it first
-    uses one: others may compute there too."""
+
+def set_variables(computation: Computation) -> None:
+    """Set the environment variables for a computation, unless the user has set them.
+
+    Without effect on kernels once TensorFlow is loaded; the run's record states what was in use. TensorFlow
+    is also told to allocate GPU memory as needed, since others may compute on the same GPU.
+    """
     os.environ.setdefault(MEMORY_GROWTH_VARIABLE, "true")
     if "tensorflow" not in sys.modules:
-        for name, value in framework_environment(config).items():
+        for name, value in computation.environment.items():
             os.environ.setdefault(name, value)
 
 
 def candidates(config: TrainConfig) -> list[Choice]:
-    """What is worth measuring on this device, the setting's own batch size among it."""
+    """Ways to compute that are worth measuring on this device."""
     sizes = sorted({*BATCHES, config.batch_size})
     return [
         Choice(precision, jit, onednn, size, "candidate")
@@ -147,42 +149,57 @@ def candidates(config: TrainConfig) -> list[Choice]:
 
 
 def remember(model: str, design: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Keep a measurement of this machine; `choice` takes from it from now on.
+    """Store measurements of this machine, from which `choice` takes from now on.
 
     Args:
         model: the architecture.
-        design: its hyperparameters; `design_words` tell one design from another.
+        design: its hyperparameters; those in `design_words` distinguish designs.
         rows: mappings with precision, jit, onednn, batch_size and images_per_second.
 
     Returns:
-        The file that holds all measurements, in the lab's cache folder.
+        The file with all measurements, in the lab's cache folder.
 
     Raises:
-        ConfigError: a row that lacks one of these or has another type.
+        ConfigError: a row lacks a value or has one of another type.
     """
-    kept = [dict(row) for row in rows]
-    for row in kept:
-        if not _is_row(row):
-            raise ConfigError(
-                f"A measurement needs {', '.join(_ROW)} of their types; got {shown(row)}. Measure again."
-            )
+    kept = []
+    for row in rows:
+        if (measurement := _measurement(row)) is None:
+            names = ", ".join(_Measurement.model_fields)
+            raise ConfigError(f"A measurement needs valid {names}; got {shown(dict(row))}. Measure again.")
+        kept.append(measurement.model_dump())
     path = measurements_file()
     document = {**_read(path), _key(model, design): kept}
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_suffix(f".{os.getpid()}.tmp")
-    written.write_text(json.dumps(document, indent=1), encoding="utf-8")
-    written.replace(path)
+    write_whole(path, json.dumps(document, indent=1))
     return path
 
 
 def design_words(hyperparameters: Mapping[str, Any]) -> dict[str, str]:
-    """The hyperparameters that make a design, and not a size or a strength: those that are words."""
+    """Hyperparameters that name a design rather than a size or strength: those whose value is text."""
     return {name: value for name, value in hyperparameters.items() if isinstance(value, str)}
 
 
 def measurements_file() -> Path:
-    """Where this home keeps what was measured on its machines."""
+    """File with all measurements stored in this home folder."""
     return paths.home() / "cache" / "speed.json"
+
+
+# --- The record of a run ------------------------------------------------------------------------
+
+
+def _as_started(config: TrainConfig, now: Choice, recorded: Mapping[str, Any]) -> Choice:
+    """A choice with what a run was started with, as far as the settings leave it open."""
+    precision, jit, device = (recorded.get(name) for name in ("precision", "jit", "device"))
+    if config.precision == "auto" and precision in get_args(Precision)[1:]:
+        now = replace(now, precision=str(precision), source="the run")
+    kind = device.get("kind") if isinstance(device, Mapping) else None
+    if (recorded.get("backend"), kind) != (keras_backend(), device_summary().kind):
+        return now
+    if config.jit == "auto" and isinstance(jit, bool):
+        now = replace(now, jit=jit, source="the run")
+    kernels = {"on": True, "off": False, "default": None}
+    return replace(now, onednn=kernels.get(str(recorded.get("onednn")), now.onednn))
 
 
 # --- Rules --------------------------------------------------------------------------------------
@@ -190,13 +207,12 @@ def measurements_file() -> Path:
 
 def _by_rule(config: TrainConfig) -> Choice:
     on_gpu = device_summary().kind == "gpu"
-    # Uncompiled, JAX carries out operation by operation: many times slower on every device.
-    # On several devices, TensorFlow's strategy does not go through XLA.
+    # Without compilation JAX runs operation by operation, many times slower on every device.
+    # TensorFlow's strategy for several devices does not go through XLA.
     pays = keras_backend() == "jax" or (on_gpu and not config.deterministic and config.devices == 1)
-    jit = config.jit == "on" if config.jit != "auto" else pays
     return Choice(
         precision=config.precision if config.precision != "auto" else _precision(config),
-        jit=jit,
+        jit=config.jit == "on" if config.jit != "auto" else pays,
         onednn=None if on_gpu else _onednn(config),
         batch_size=config.batch_size if on_gpu else _batch(config),
     )
@@ -205,45 +221,40 @@ def _by_rule(config: TrainConfig) -> Choice:
 def _precision(config: TrainConfig) -> str:
     device = device_summary()
     measured = config.model in BFLOAT16_MODELS_ON_CPU and keras_backend() == "tensorflow"
-    if device.kind == "cpu" and not measured:
-        return "float32"
-    return device.precision
+    return "float32" if device.kind == "cpu" and not measured else device.precision
 
 
 def _onednn(config: TrainConfig) -> bool | None:
-    """On two AVX2 cores, float32, oneDNN trained 1.6 times faster for base_cnn, 1.5 for alexnet, 1.3 for
-    resnet18, 1.4 to 1.9 for mobilenet with the cifar stems; 0.7 times for mobilenet with the imagenet
-    stem, whose maps are too small for it to pay."""
-    if keras_backend() != "tensorflow":
-        return None
-    if cpu_has_network_instructions():
-        return None  # TensorFlow has it on already
+    """On two AVX2 cores in float32, oneDNN trained base_cnn 1.6 times faster, alexnet 1.5, resnet18 1.3,
+    mobilenet with the cifar stems 1.4 to 1.9; mobilenet with the imagenet stem, whose feature maps are too
+    small for it, 0.7 times."""
+    if keras_backend() != "tensorflow" or cpu_has_network_instructions():
+        return None  # not TensorFlow, or TensorFlow enables it by itself
     return not _has_tiny_maps(config)
 
 
 def _batch(config: TrainConfig) -> int:
     if config.model == "mobilenet" and not _has_tiny_maps(config):
-        # Its maps outgrow the cache: on AVX2 cores with oneDNN 32 trained 1.2 times faster than 64. On cores
-        # with AVX512 VNNI it was 0.96 times without augmentation and 1.04 times with it: nothing to gain.
-        # With AMX it was not measured.
+        # Its feature maps outgrow the cache: on AVX2 cores with oneDNN, 32 trained 1.2 times faster than 64.
+        # With AVX512 VNNI it was 0.96 times without augmentation and 1.04 with it, so nothing is gained.
+        # Not measured with AMX.
         return config.batch_size if cpu_has_network_instructions() else 32
     return FAST_BATCH.get(config.model, config.batch_size)
 
 
 def _has_tiny_maps(config: TrainConfig) -> bool:
-    return config.model == "mobilenet" and config.hyperparameters.stem == "imagenet"
+    return config.model == "mobilenet" and getattr(config.hyperparameters, "stem", None) == "imagenet"
 
 
 def _ways(config: TrainConfig) -> list[tuple[str, bool, bool | None]]:
-    """(precision, jit, oneDNN) that could be fastest, without what the settings rule out."""
-    device = device_summary()
+    """(precision, jit, oneDNN) that may be fastest, within what the settings leave open."""
+    device, on_jax = device_summary(), keras_backend() == "jax"
     formats = ["float32"]
     if device.precision != "float32" and (device.kind == "gpu" or config.model in BFLOAT16_MODELS_ON_CPU):
         formats.append(device.precision)
     if config.precision != "auto":
         formats = [config.precision]
-    # On CPUs XLA was slower for every network that was measured (0.4 to 0.6 times).
-    on_jax = keras_backend() == "jax"
+    # On CPUs XLA was slower for every model that was measured (0.4 to 0.6 times).
     compiled = [True] if on_jax else [False, True] if device.kind == "gpu" else [False]
     if config.jit != "auto":
         compiled = [config.jit == "on"]
@@ -253,42 +264,58 @@ def _ways(config: TrainConfig) -> list[tuple[str, bool, bool | None]]:
 
 # --- Measurements -------------------------------------------------------------------------------
 
-_ROW = ("precision", "jit", "onednn", "batch_size", "images_per_second")
+
+class _Measurement(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+
+    precision: str
+    jit: bool
+    onednn: bool | None
+    batch_size: PositiveInt
+    images_per_second: PositiveFloat
 
 
-def _measured(config: TrainConfig) -> list[dict[str, Any]]:
-    """This machine's rows for these settings' network, of those that the settings leave a choice of."""
-    rows = _read(measurements_file()).get(_key(config.model, config.hyperparameters.model_dump()), [])
-    known = filter(_is_row, rows) if isinstance(rows, list) else ()
-    return [row for row in known if _allowed(config, row)]
+def _measurement(row: Any) -> _Measurement | None:
+    try:
+        return _Measurement.model_validate(row)
+    except ValidationError:
+        return None
 
 
-def _allowed(config: TrainConfig, row: Mapping[str, Any]) -> bool:
-    fits = config.precision in ("auto", row["precision"])
-    compiled = config.jit == "auto" or (config.jit == "on") == row["jit"]
-    plain_wanted = config.deterministic or (config.devices > 1 and keras_backend() == "tensorflow")
-    return fits and compiled and not (plain_wanted and config.jit == "auto" and row["jit"])
+def _measured(config: TrainConfig) -> list[_Measurement]:
+    """This machine's measurements of these settings' model, within what the settings leave open."""
+    rows = _read(measurements_file()).get(_key(config.model, config.hyperparameters.model_dump()))
+    known = map(_measurement, rows if isinstance(rows, list) else ())
+    return [row for row in known if row is not None and _allowed(config, row)]
 
 
-def _speed(row: Mapping[str, Any]) -> float:
-    return float(row["images_per_second"])
-
-
-def _is_row(row: Any) -> bool:
-    return (
-        isinstance(row, dict)
-        and isinstance(row.get("precision"), str)
-        and isinstance(row.get("jit"), bool)
-        and isinstance(row.get("onednn"), bool | None)
-        and isinstance(row.get("batch_size"), int)
-        and row["batch_size"] > 0
-        and isinstance(row.get("images_per_second"), int | float)
-        and row["images_per_second"] > 0
+def _by_measurement(config: TrainConfig) -> Choice | None:
+    """The fastest measured way at the nearest measured batch size; None if nothing was measured."""
+    rows = _measured(config)
+    if not rows:
+        return None
+    nearest = min((row.batch_size for row in rows), key=lambda size: abs(size - config.batch_size))
+    best = max((row for row in rows if row.batch_size == nearest), key=_speed)
+    return Choice(
+        best.precision, best.jit, best.onednn, max(rows, key=_speed).batch_size, source="this machine"
     )
 
 
+def _allowed(config: TrainConfig, row: _Measurement) -> bool:
+    if config.precision not in ("auto", row.precision):
+        return False
+    if config.jit != "auto":
+        return row.jit == (config.jit == "on")
+    plain = config.deterministic or (config.devices > 1 and keras_backend() == "tensorflow")
+    return not (plain and row.jit)
+
+
+def _speed(row: _Measurement) -> float:
+    return row.images_per_second
+
+
 def _key(model: str, design: Mapping[str, Any]) -> str:
-    """Machine, framework and network. Another TensorFlow or another machine with this home counts anew."""
+    """Machine, framework and model: measurements of another Keras or another machine do not count."""
     device = device_summary()
     machine = device.name if device.kind == "gpu" else f"{cpu_name()} x{usable_cores()}"
     words = [f"{name}={value}" for name, value in sorted(design_words(design).items())]
@@ -303,7 +330,7 @@ def _keras_version() -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What was kept. A damaged file is told and counts as none: nothing but speed depends on it."""
+    """All stored measurements. A damaged file counts as empty, with a warning: only speed depends on it."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -21,7 +21,7 @@ from typing import Any
 
 from cifar_core.base.fields import shown
 from cifar_core.errors import ConfigError
-from cifar_core.settings.config import TrainConfig, Variant
+from cifar_core.settings.train_config import TrainConfig, Variant
 
 SAME_RECIPE = frozenset(
     {

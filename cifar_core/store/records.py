@@ -12,7 +12,8 @@ from cifar_core.store.states import RunState
 from cifar_core.store.values import from_json, parse_time
 
 if TYPE_CHECKING:
-    from cifar_core.settings.config import SearchConfig, TrainConfig
+    from cifar_core.settings.search_config import SearchConfig
+    from cifar_core.settings.train_config import TrainConfig
 
 _TIMES = ("created_at", "queued_at", "started_at", "finished_at", "heartbeat_at")
 _JSON = ("environment", "dataset")
@@ -91,7 +92,7 @@ class RunRecord(JobRecord):
             ConfigError: stored by another release, or edited by hand, and not allowed here;
                 `settings` still holds them as they are.
         """
-        from cifar_core.settings.config import TrainConfig
+        from cifar_core.settings.train_config import TrainConfig
 
         return TrainConfig(**_mapping(self.settings))
 
@@ -112,7 +113,7 @@ class SearchRecord(JobRecord):
     @cached_property
     def config(self) -> SearchConfig:
         """The settings, validated. Raises ConfigError as `RunRecord.config` does."""
-        from cifar_core.settings.config import SearchConfig
+        from cifar_core.settings.search_config import SearchConfig
 
         return SearchConfig(**_mapping(self.settings))
 

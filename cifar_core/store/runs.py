@@ -34,7 +34,7 @@ from cifar_core.store.values import clean_text, now, number, split_metrics, to_j
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cifar_core.settings.config import TrainConfig
+    from cifar_core.settings.train_config import TrainConfig
 
 _LABELS = {"seed", "name", "preset", "variant", "record_answers"}
 """Settings that do not change what is learned, but for chance."""

@@ -30,7 +30,7 @@ from cifar_core.store.values import clean_text, from_json, now, number, split_me
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cifar_core.settings.config import SearchConfig
+    from cifar_core.settings.search_config import SearchConfig
 
 _SEARCHES = (
     "id", "model", "tuner", "name", "seed", "state", "reason", "stage", "trials_planned", "best_trial",

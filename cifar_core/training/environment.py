@@ -1,4 +1,4 @@
-"""The circumstances of a run: what a reader needs to compare its figures with others."""
+"""The machine and software that a run is computed on, as stored with the run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = ("tensorflow", "keras", "keras-tuner", "numpy", "jax", "torch", "cifa
 
 
 def environment(*, precision: str, jit: bool) -> dict[str, Any]:
-    """JSON-able: package versions, Python, platform, backend, device, precision, git commit if any."""
+    """JSON-able: package versions, Python, platform, backend, device, precision, git commit (or None)."""
     from keras import backend
 
     return {
@@ -35,12 +35,12 @@ def environment(*, precision: str, jit: bool) -> dict[str, Any]:
 
 
 def packages() -> dict[str, str]:
-    """Versions of those installed packages on which a figure may depend."""
+    """Versions of the installed packages that can affect results."""
     return {name: found for name in PACKAGES if (found := _version(name))}
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that this package stands in, with "+" where it has changes; else None."""
+    """Commit of the checkout that contains this package, with "+" if it has changes; None outside git."""
     here = Path(__file__).parent
     head = _git(here, "rev-parse", "--short=12", "HEAD")
     if head is None or _git(here, "ls-files", "--error-unmatch", Path(__file__).name) is None:
@@ -49,11 +49,10 @@ def git_commit() -> str | None:
 
 
 def _git(folder: Path, *words: str) -> str | None:
+    command = ["git", "-C", str(folder), *words]
     try:
-        answer = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=5, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):  # no git here: there is then no commit to tell
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):  # git is not installed or does not answer
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None
 

@@ -19,7 +19,7 @@ from cifar_core.base.processes import hostname
 from cifar_core.errors import ConfigError
 from cifar_core.models.cost import Architecture, known_architecture, sizes_only
 from cifar_core.settings.compute import resolve_jit, resolve_precision
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from cifar_core.store import RunRecord, RunStore

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 
 if TYPE_CHECKING:
     import keras

@@ -1,7 +1,4 @@
-"""Where a training tells what it does: a callable, a store, or both.
-
-`Recorder` is the one thing that training code talks to. It decides nothing and knows no keras.
-"""
+"""Reports of a training to a callback and to the store, and stop requests in the other direction."""
 
 from __future__ import annotations
 
@@ -24,12 +21,24 @@ HEARTBEAT_SECONDS = 1.0
 STEP_SECONDS = 1.0
 
 
+class StopRequested(Exception):  # noqa: N818 - a signal, not an error
+    """Raised out of `fit` when a stop was requested."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """One report of a running training.
 
-    `epoch` counts from 1, `step` is the number of steps done in it. `metrics` are running means
-    inside an epoch, and the epoch's final figures (with val_ ones) when `kind` is "epoch".
+    Attributes:
+        kind: "stage" (only `stage` is set), "step" or "epoch".
+        stage: what is being done, in a few words.
+        epoch: current epoch, from 1.
+        epochs: epochs planned.
+        step: steps done in this epoch.
+        steps: steps in an epoch.
+        metrics: running means inside an epoch; an epoch's final metrics, with `val_` ones, for "epoch".
+        images_per_second: training images a second in this epoch.
+        eta_s: estimated seconds until the last epoch ends.
     """
 
     kind: Literal["stage", "step", "epoch"]
@@ -47,15 +56,17 @@ ProgressCallback = Callable[[Progress], None]
 StopCallback = Callable[[], bool]
 
 
-def _silent(report: Progress) -> None:
-    """For callers who do not want to be told."""
-
-
 class Recorder:
-    """Relays progress to `progress` and to the store, and stop requests back.
+    """Passes progress to a callback and to the store, and stop requests back to the training.
 
-    A thread of its own keeps the heartbeat and looks for a stop request, so that both work while
-    the main thread is busy in a long step. Use as a context manager.
+    Used as a context manager: inside, a thread sends the run's heartbeat and looks for a stop request in the
+    store, so that both work during a long step. Knows nothing of Keras.
+
+    Args:
+        store: where the run is recorded; None records nothing.
+        run_id: the run in the store; None if there is no store.
+        progress: called with each report.
+        should_stop: asked after each step.
     """
 
     def __init__(
@@ -66,16 +77,19 @@ class Recorder:
         should_stop: StopCallback | None,
     ) -> None:
         self.store, self.run_id = store, run_id
-        self._progress = progress or _silent
+        self._progress = progress or (lambda _: None)
         self._should_stop = should_stop or (lambda: False)
-        self._asked = threading.Event()
+        self._stop_requested = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Recorder:
-        if self.store is not None:
-            self._thread = threading.Thread(target=self._watch, name="cifar-lab-heartbeat", daemon=True)
-            self._thread.start()
+        if self.stored is not None:
+            watch = threading.Thread(
+                target=self._watch, args=self.stored, name="cifar-lab-heartbeat", daemon=True
+            )
+            watch.start()
+            self._thread = watch
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,53 +97,59 @@ class Recorder:
         if self._thread is not None:
             self._thread.join()
 
+    @property
+    def stored(self) -> tuple[RunStore, str] | None:
+        """Store and run id, or None if nothing is recorded."""
+        return None if self.store is None or self.run_id is None else (self.store, self.run_id)
+
     def stop_requested(self) -> bool:
-        """Cheap enough to ask after every step."""
-        return self._asked.is_set() or self._should_stop()
+        """Whether the training should stop; cheap enough to ask after every step."""
+        return self._stop_requested.is_set() or self._should_stop()
 
     def stage(self, text: str) -> None:
-        """Say in a few words what is being done now."""
-        if self.store is not None and self.run_id is not None:
-            self.store.set_stage(self.run_id, text)
+        """Report what is being done now, in a few words."""
+        if self.stored is not None:
+            store, run_id = self.stored
+            store.set_stage(run_id, text)
         self._progress(Progress("stage", text))
 
     def step(self, report: Progress) -> None:
-        if self.store is not None and self.run_id is not None:
-            self.store.record_step(
-                self.run_id,
-                report.epoch,
-                report.step,
-                report.steps,
-                {**report.metrics, "images_per_second": report.images_per_second, "eta_s": report.eta_s},
-            )
+        """Report a step."""
+        if self.stored is not None:
+            store, run_id = self.stored
+            speed = {"images_per_second": report.images_per_second, "eta_s": report.eta_s}
+            store.record_step(run_id, report.epoch, report.step, report.steps, {**report.metrics, **speed})
         self._progress(report)
 
     def epoch(self, report: Progress) -> None:
-        if self.store is not None and self.run_id is not None:
-            self.store.record_epoch(self.run_id, report.epoch, report.metrics)
+        """Report a completed epoch."""
+        if self.stored is not None:
+            store, run_id = self.stored
+            store.record_epoch(run_id, report.epoch, report.metrics)
         self._progress(report)
 
     def artifact(self, name: str, write: Callable[[Any], None]) -> Path | None:
-        """Write a file of the run atomically through `write(stream)`; None where nothing is stored."""
-        if self.store is None or self.run_id is None:
+        """Write a file of the run atomically with `write(stream)`; None if nothing is stored."""
+        if self.stored is None:
             return None
-        return self.store.write_artifact(self.run_id, name, write)
+        store, run_id = self.stored
+        return store.write_artifact(run_id, name, write)
 
     def artifact_path(self, name: str) -> Path | None:
-        if self.store is None or self.run_id is None:
+        """Path of a file of the run (it need not exist; "" for the folder); None if nothing is stored."""
+        if self.stored is None:
             return None
-        return self.store.artifact_dir(self.run_id) / name
+        store, run_id = self.stored
+        return store.artifact_dir(run_id) / name
 
-    def _watch(self) -> None:
-        assert self.store is not None
-        assert self.run_id is not None
+    def _watch(self, store: RunStore, run_id: str) -> None:
         while not self._ended.wait(HEARTBEAT_SECONDS / 2):
             try:
-                if self.store.heartbeat(self.run_id) is RunState.STOPPING:
-                    self._asked.set()
+                if store.heartbeat(run_id) is RunState.STOPPING:
+                    self._stop_requested.set()
             except (RunStateError, RunNotFoundError):
-                # The run was given to another process, or deleted: this one must let go of it.
-                self._asked.set()
+                # The run was given to another process, or deleted: this process must stop training it.
+                self._stop_requested.set()
             except StoreError as error:
-                # A locked or full disk may be well again at the next beat; a thread must not die.
-                log.warning("no heartbeat for %s: %s", self.run_id, error)
+                # A locked or full disk may recover before the next heartbeat; the thread must not die.
+                log.warning("no heartbeat for %s: %s", run_id, error)

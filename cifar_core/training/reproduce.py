@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from cifar_core.analysis.statistics import Spread, spread
 from cifar_core.analysis.study.paper import paper_results
 from cifar_core.errors import CifarLabError, ConfigError
-from cifar_core.settings.config import DatasetName, TrainConfig
 from cifar_core.settings.presets import SAME_RUN, find_preset, preset, presets
+from cifar_core.settings.train_config import DatasetName, TrainConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cifar_core.data import Dataset
     from cifar_core.store import RunRecord, RunStore
     from cifar_core.training.recorder import Progress, StopCallback
-    from cifar_core.training.run import Run
+    from cifar_core.training.result import Run
 
 SIZES: dict[str, tuple[int, int]] = {"cifar10": (50_000, 10_000), "synthetic": (10_000, 2_000)}
 """Train and test images of each dataset, whole."""

@@ -8,7 +8,7 @@ from typing import Any
 from cifar_core.base.devices import device_summary
 from cifar_core.errors import ConfigError
 from cifar_core.models.cost import Architecture
-from cifar_core.settings.config import SearchConfig
+from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunStore
 from cifar_core.training.estimate import START_SECONDS, estimate
 from cifar_core.tuning.plan import Plan

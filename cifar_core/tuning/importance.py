@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cifar_core.errors import ConfigError
-from cifar_core.settings.config import SearchConfig
+from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunState
 from cifar_core.tuning.space import Dimension, dimensions
 

@@ -30,7 +30,7 @@ import keras_tuner
 import numpy as np
 
 from cifar_core.errors import ResumeError
-from cifar_core.settings.config import SearchConfig
+from cifar_core.settings.search_config import SearchConfig
 from cifar_core.tuning.plan import Plan, Slot, make_plan
 from cifar_core.tuning.space import Dimension, dimensions, hyperparameters
 

@@ -34,7 +34,7 @@ import numpy as np
 from cifar_core.base import child
 from cifar_core.errors import CifarLabError, TrainingError
 from cifar_core.settings.compute import framework_environment
-from cifar_core.settings.config import SearchConfig
+from cifar_core.settings.search_config import SearchConfig
 from cifar_core.training.recorder import Progress
 from cifar_core.tuning.space import trial_config
 from cifar_core.tuning.trial import Order, Outcome, Trainer, TrialImages
@@ -223,7 +223,7 @@ def _listen(orders: IO[str], waiting: queue.Queue[Order | None], ended: threadin
 
 def _carried_out(trainer: Trainer, order: Order, answers: IO[str], ended: threading.Event) -> dict[str, Any]:
     from cifar_core.training.callbacks import StopRequested
-    from cifar_core.training.run import explained
+    from cifar_core.training.failures import explained
 
     try:
         outcome = trainer.train(

@@ -31,7 +31,7 @@ import numpy as np
 
 from cifar_core.base.version import __version__
 from cifar_core.errors import CifarLabError, ConfigError, TrainingError
-from cifar_core.settings.config import SearchConfig
+from cifar_core.settings.search_config import SearchConfig
 from cifar_core.training.recorder import Progress
 from cifar_core.tuning.crew import TrialTrainer, WorkerLeft, WorkerLostError
 from cifar_core.tuning.process import PATIENCE_S, POLL_S, ProcessTrainer, save_images

@@ -21,7 +21,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from cifar_core.settings.config import SearchConfig
+from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunState
 from cifar_core.tuning.oracle import Driver, Proposal
 from cifar_core.tuning.plan import ENDED

@@ -26,8 +26,9 @@ from cifar_core.errors import (
     StoreError,
     TrainingError,
 )
-from cifar_core.settings.compute import prepare, resolve_jit, resolve_precision
-from cifar_core.settings.config import SearchConfig, TrainConfig
+from cifar_core.settings.compute import choice, prepare
+from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore, SearchRecord
 from cifar_core.training.recorder import Progress, Recorder, StopCallback
 from cifar_core.tuning.plan import ENDED, Plan, SearchStatus, make_plan, status
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cifar_core.data import Dataset
-    from cifar_core.training.run import Run
+    from cifar_core.training.result import Run
     from cifar_core.tuning.crew import Crew, Ended, Together, TrialTrainer
     from cifar_core.tuning.oracle import Proposal
     from cifar_core.tuning.remote import Door
@@ -233,7 +234,7 @@ def _carried_out(
     *,
     recorded: bool,
 ) -> SearchResult:
-    from cifar_core.training.run import recorded_end
+    from cifar_core.training.failures import recorded_end
 
     with recorded_end(store, search_id), Recorder(store, search_id, None, should_stop) as recorder:
         search = _Search(store, store.get_search(search_id), recorder, progress or _ignore)
@@ -333,6 +334,7 @@ class _Search:
         self._stage("starting the framework")
         base = trial_config(self.config)
         prepare(base)
+        chosen = choice(base)
         from cifar_core.training.environment import environment
 
         before = self.record.dataset.get("fingerprint")
@@ -343,7 +345,7 @@ class _Search:
             )
         self.store.begin_search(
             self.id,
-            environment=environment(precision=resolve_precision(base), jit=resolve_jit(base)),
+            environment=environment(precision=chosen.precision, jit=chosen.jit),
             dataset={
                 "name": dataset.name,
                 "source": dataset.source,
@@ -446,7 +448,7 @@ class _Search:
     def _ended(self, schedule: Schedule, ended: Ended) -> None:
         """A worker's trial has ended: record it, and tell the schedule."""
         from cifar_core.training.callbacks import StopRequested
-        from cifar_core.training.run import explained
+        from cifar_core.training.failures import explained
         from cifar_core.tuning.crew import WorkerLeft
 
         result, proposal = ended.result, self._running[ended.trial_id][0]
@@ -640,7 +642,7 @@ def _rows(trials: pd.DataFrame) -> list[dict[str, Any]]:
 def _recorded_run(store: RunStore, run_id: str) -> Run:
     """A finished run as the store knows it, without its model in memory."""
     from cifar_core.analysis.metrics import Report
-    from cifar_core.training.run import Run
+    from cifar_core.training.result import Run
 
     record = store.get(run_id)
     return Run(

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_core.base.fields import Setting, describe, number
 from cifar_core.errors import ConfigError
-from cifar_core.settings.config import SearchConfig, TrainConfig, train_settings
 from cifar_core.settings.presets import preset
+from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import TrainConfig, train_settings
 
 if TYPE_CHECKING:
     import keras_tuner

@@ -20,8 +20,9 @@ import numpy as np
 
 from cifar_core.data import Dataset
 from cifar_core.errors import ConfigError, ResumeError
-from cifar_core.settings.compute import resolve_jit, resolve_precision
-from cifar_core.settings.config import SearchConfig, TrainConfig
+from cifar_core.settings.compute import choice
+from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.batches import steps_per_epoch
 from cifar_core.training.recorder import Progress
 from cifar_core.tuning.space import trial_config
@@ -125,12 +126,12 @@ class Trainer:
 
     def _train(self, order: Order, reporter: _Reporter) -> Outcome:
         from cifar_core.store.checkpoint import Progressed, restore_checkpoint
-        from cifar_core.training.run import build_model
+        from cifar_core.training.network import build_model
 
         settings = trial_config(self.config, order.values)
         steps = steps_per_epoch(len(self.images.train[0]), settings.batch_size)
-        precision, jit = resolve_precision(settings), resolve_jit(settings)
-        model = build_model(settings, steps, precision=precision, jit=jit)
+        chosen = choice(settings)
+        model = build_model(settings, steps, precision=chosen.precision, jit=chosen.jit)
         known = reporter.checkpoint.exists()
         progressed = restore_checkpoint(reporter.checkpoint, model) if known else Progressed()
         for epoch in progressed.history[order.first_epoch :]:
@@ -144,11 +145,11 @@ class Trainer:
         self, model: Any, settings: TrainConfig, until: int, steps: int, progressed: Any, reporter: _Reporter
     ) -> None:
         from cifar_core.training.batches import training_batches, validation_batches
-        from cifar_core.training.callbacks import Session, controllers
+        from cifar_core.training.callbacks import RunCallback, controllers
 
         steered = controllers(settings)
         # keep="last" spares a copy of the best weights, which no trial has a use for.
-        session = Session(
+        session = RunCallback(
             settings.replace(keep="last"),
             reporter,  # type: ignore[arg-type]
             steered,

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from cifar_core.base.devices import device_summary, visible_gpus
 from cifar_core.errors import ConfigError, RunNotFoundError, RunStateError
 from cifar_core.settings.compute import framework_environment
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.store.lifecycle import SEARCH_PREFIX
 

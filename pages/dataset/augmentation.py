@@ -10,7 +10,7 @@ import streamlit as st
 from cifar_core.base.fields import describe
 from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.errors import ConfigError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation import augments, preview
 from pages.shared import figure
 from pages.shared.images import enlarged, grid, png

@@ -19,7 +19,8 @@ from cifar_core.analysis.study.reference_runs import (
 )
 from cifar_core.base.csv_text import csv_text
 from cifar_core.models import MODELS
-from cifar_core.plots.palette import NEUTRAL, model_colour
+from cifar_core.plots.palette import model_colour
+from cifar_core.plots.runs import study_and_ours
 from pages.home import reference
 from pages.shared import figure, navigation, resources
 from pages.shared.plot import plot
@@ -96,7 +97,7 @@ def _results(results: pd.DataFrame, ours: dict[str, dict[str, Any]]) -> None:
         name="study_and_ours.csv",
     )
     plot(
-        _comparison(rows),
+        study_and_ours(rows),
         key="study_and_ours",
         alt="Test accuracy of the seven trainings: published, of the reference runs, and in this lab as "
         "far as they have been run.",
@@ -130,71 +131,6 @@ def _row(published: dict[str, Any], ours: dict[str, Any] | None, references: pd.
         **{name: accuracy_of(references[name]).mean if references[name] else None for name in KINDS},
         SHORTENED: references[SHORTENED],
         **(ours or {"mean": None, "sd": None, "n": 0}),
-    }
-
-
-def _comparison(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    order = [row["title"] for row in rows][::-1]
-    run = [row for row in rows if row["n"]]
-    spans = [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": f"span {row['preset']}",
-            "x": [100 * row["published"], 100 * row["mean"]],
-            "y": [row["title"], row["title"]],
-            "line": {"color": model_colour(row["model"]), "width": 3},
-            "opacity": 0.5,
-            "showlegend": False,
-            "hoverinfo": "skip",
-        }
-        for row in run
-    ]
-    return {
-        "data": [
-            *spans,
-            _marks(
-                "published",
-                rows,
-                "published",
-                {"symbol": "x-thin", "size": 11, "line": {"width": 2.5, "color": NEUTRAL}},
-            ),
-            _marks(
-                "reference",
-                [row for row in rows if row["as_published"] is not None],
-                "as_published",
-                {"symbol": "diamond-open", "size": 10, "line": {"width": 2}, "color": NEUTRAL},
-            ),
-            _marks(
-                "recommended",
-                [row for row in rows if row["recommended"] is not None],
-                "recommended",
-                {"symbol": "star", "size": 10, "color": NEUTRAL},
-            ),
-            _marks(
-                "ours",
-                run,
-                "mean",
-                {"symbol": "circle", "size": 12, "color": [model_colour(r["model"]) for r in run]},
-            ),
-        ],
-        "layout": {
-            "xaxis": {"title": {"text": "Test accuracy (%)"}, "range": [0, 100], "dtick": 20},
-            "yaxis": {"categoryorder": "array", "categoryarray": order, "showgrid": False},
-            "showlegend": True,
-        },
-    }
-
-
-def _marks(name: str, rows: list[dict[str, Any]], value: str, marker: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": name,
-        "x": [100 * row[value] for row in rows],
-        "y": [row["title"] for row in rows],
-        "marker": marker,
-        "hovertemplate": f"%{{y}}<br>{name}: %{{x:.2f}} %<extra></extra>",
     }
 
 

@@ -8,11 +8,10 @@ import streamlit as st
 
 from cifar_core.analysis import comparison
 from cifar_core.plots.palette import NEUTRAL, model_colour
-from pages.leaderboard.ranking import mean_and_sd
 from pages.shared import figure, words
-from pages.shared.results import By
 from pages.shared.run_table import Column, Row, table
-from pages.shared.words import model_title
+from pages.shared.snapshot import By
+from pages.shared.words import mean_and_sd, model_title
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,9 +17,9 @@ from cifar_core.errors import StoreError
 from cifar_core.models import MODELS
 from cifar_core.plots.palette import model_colour
 from pages.leaderboard import cost, ranking, tuned
-from pages.shared import figure, navigation, queueing, words
-from pages.shared.results import By, Results, board_name, board_names, results
+from pages.shared import figure, more_runs, navigation, words
 from pages.shared.run_table import Column, Row, table
+from pages.shared.snapshot import By, Snapshot, board_name, board_names, snapshot
 from pages.shared.table import STYLE, table_html
 from pages.shared.words import date_and_time, message, model_title, plain, shortened
 
@@ -33,7 +33,7 @@ FIRST_PRESET = "base_cnn/paper-baseline"
 MOST_LISTED = 8
 MOST_WATCHED = 24
 ABOUT_BOARDS = (
-    "Results rank together only where they were made on the same images (by content, not by "
+    "Snapshot rank together only where they were made on the same images (by content, not by "
     "name), all of them or a part, and by the same protocol. *held-out*: choices were made on "
     "images cut from the training set, and the test set was looked at once. *test-selected*: "
     "choices were made on the test set, as in the study's tuned runs; such a figure flatters."
@@ -47,11 +47,11 @@ ABOUT_STUDY = (
 def page() -> None:
     st.title("Leaderboard", anchor=False)
     try:
-        found = results(live=False)
+        found = snapshot(live=False)
     except StoreError as error:
         st.error(message(error))
         return
-    queueing.tell()
+    more_runs.tell()
     if not found.boards:
         _nothing_finished(found)
         return
@@ -65,7 +65,7 @@ def page() -> None:
                 _show(part, found, board, by, models, variants)
 
 
-def _show(part: str, found: Results, board: Board, by: By, models: list[str], variants: list[str]) -> None:
+def _show(part: str, found: Snapshot, board: Board, by: By, models: list[str], variants: list[str]) -> None:
     if part == "Tuned against baseline":
         tuned.show(found, board, models)
     elif part == "Not on this board":
@@ -81,7 +81,7 @@ def _show(part: str, found: Results, board: Board, by: By, models: list[str], va
 # --- What is shown ------------------------------------------------------------------------------
 
 
-def _choose(found: Results, names: dict[str, Board]) -> tuple[Board, By, list[str], list[str]]:
+def _choose(found: Snapshot, names: dict[str, Board]) -> tuple[Board, By, list[str], list[str]]:
     """(board, grouping, models, variants); what is shown is what stands in the address."""
     if st.session_state.get("board") not in (None, *names):
         del st.session_state["board"]  # its last run was deleted
@@ -121,7 +121,7 @@ def _filtered(rows: pd.DataFrame, models: list[str], variants: list[str]) -> pd.
 # --- Who is not on the board --------------------------------------------------------------------
 
 
-def _missing(found: Results, board: Board) -> None:
+def _missing(found: Snapshot, board: Board) -> None:
     others = [other for other in found.boards if other != board]
     absent = comparison.absences(found.runs, board)
     total = len(found.runs)
@@ -190,7 +190,7 @@ def _runs(number: int) -> str:
 # --- Before anything is finished ----------------------------------------------------------------
 
 
-def _nothing_finished(found: Results) -> None:
+def _nothing_finished(found: Snapshot) -> None:
     if found.runs.empty:
         st.info(
             "Nothing has been trained here yet. As soon as a run is finished it ranks here, "

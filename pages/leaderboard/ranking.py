@@ -11,11 +11,11 @@ from cifar_core.analysis import comparison
 from cifar_core.analysis.comparison import Board, Place
 from cifar_core.base.csv_text import csv_of
 from cifar_core.plots.palette import model_colour
-from pages.shared import access, files, queueing, words
+from pages.shared import access, downloads, more_runs, words
 from pages.shared.link import link
-from pages.shared.results import By, Members, Results, members, published, reader, row_key
 from pages.shared.run_table import Cell, Column, Row, table
-from pages.shared.words import model_title
+from pages.shared.snapshot import By, Members, Snapshot, members, published, reader, row_key
+from pages.shared.words import mean_and_sd, model_title
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ COLUMNS = (
 SORTABLE = tuple(column.key for column in COLUMNS)
 
 
-def show(found: Results, board: Board, by: By, rows: pd.DataFrame) -> None:
+def show(found: Snapshot, board: Board, by: By, rows: pd.DataFrame) -> None:
     """The table of `rows`, a part of the board's, with its downloads and what can be done with rows.
 
     Args:
@@ -149,7 +149,7 @@ def _page_of(rows: int) -> int:
 # --- Ranks and cells ----------------------------------------------------------------------------
 
 
-def _ranks(found: Results, board: Board, by: By) -> dict[tuple[str, ...], Place]:
+def _ranks(found: Snapshot, board: Board, by: By) -> dict[tuple[str, ...], Place]:
     return _tested_ranks(found.version, board, by, found)
 
 
@@ -158,7 +158,7 @@ def _tested_ranks(
     version: tuple[Any, ...],  # noqa: ARG001 - the key: the store as it was
     board: Board,
     by: By,
-    _found: Results,
+    _found: Snapshot,
 ) -> dict[tuple[str, ...], Place]:
     """Of the whole board, so that a filter changes no rank."""
     runs_of = members(_found.runs, board, by)
@@ -230,13 +230,6 @@ def _cells(row: dict[str, Any], study: dict[tuple[str, str], tuple[float, str]],
     ]
 
 
-def mean_and_sd(accuracy: float, sd: float) -> str:
-    """ "80.55 ± 0.21 %", without a spread where there is none to tell."""
-    if sd is None or sd != sd:
-        return words.percent(accuracy)
-    return f"{100 * accuracy:.2f} ± {100 * sd:.2f} %"
-
-
 # --- Files and buttons --------------------------------------------------------------------------
 
 
@@ -257,7 +250,7 @@ def _head(
             st.markdown(ABOUT)
         for label, name, content in (
             ("CSV", "leaderboard.csv", lambda: csv_of(exported())),
-            ("JSON", "leaderboard.json", lambda: files.as_json(exported())),
+            ("JSON", "leaderboard.json", lambda: downloads.as_json(exported())),
         ):
             st.download_button(
                 label,
@@ -281,13 +274,13 @@ def _actions(rows: pd.DataFrame, runs_of: dict[tuple[str, ...], Members], ticked
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         many = f"{len(picked)} {'row' if len(picked) == 1 else 'rows'}"
         compared = ",".join(_runs_to_compare(picked, runs_of, by))
-        link(f"Compare {many}", "compare", key="compare_rows", primary=True, runs=compared)
+        link(f"Compare {many}", "runs", key="compare_rows", primary=True, runs=compared)
         access.button(
-            f"Run {queueing.MORE_SEEDS} more seeds of {many}",
+            f"Run {more_runs.MORE_SEEDS} more seeds of {many}",
             icon=":material/casino:",
             key="more_seeds",
             help="Queues the settings of each row's best run with seeds that nobody has run yet.",
-            on_click=queueing.more_seeds,
+            on_click=more_runs.more_seeds,
             args=([row["best_run"] for row in picked],),
         )
         st.button("Untick all", type="tertiary", key="untick", on_click=_untick)
@@ -296,7 +289,7 @@ def _actions(rows: pd.DataFrame, runs_of: dict[tuple[str, ...], Members], ticked
 def _runs_to_compare(
     picked: list[dict[str, Any]], runs_of: dict[tuple[str, ...], Members], by: By
 ) -> list[str]:
-    """In turn one run of each row, its best first, as many as the Compare page shows."""
+    """In turn one run of each row, its best first, at most `MOST_COMPARED`."""
     queues = []
     for row in picked:
         ids = runs_of[row_key(row, by)].ids

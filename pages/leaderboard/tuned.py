@@ -11,12 +11,11 @@ from cifar_core.analysis import comparison
 from cifar_core.analysis.comparison import LEAST_SEEDS, Board, Group, Pair, Read
 from cifar_core.analysis.statistics import Comparison
 from cifar_core.errors import CifarLabError
-from pages.leaderboard.ranking import mean_and_sd
-from pages.shared import access, figure, navigation, queueing, resources, words
+from pages.shared import access, figure, more_runs, navigation, resources, words
 from pages.shared.link import link
-from pages.shared.results import Results, published, reader
+from pages.shared.snapshot import Snapshot, published, reader
 from pages.shared.table import STYLE, Fact, facts_html
-from pages.shared.words import model_title, plain
+from pages.shared.words import comparison_sentence, mean_and_sd, model_title, plain, points
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +60,7 @@ class Fair:
     obstacle: str = ""
 
 
-def show(found: Results, board: Board, models: list[str]) -> None:
+def show(found: Snapshot, board: Board, models: list[str]) -> None:
     """All pairs on the board's images.
 
     Args:
@@ -86,7 +85,7 @@ def show(found: Results, board: Board, models: list[str]) -> None:
 def _worked_out(
     version: tuple[Any, ...],  # noqa: ARG001 - the key: the store as it was
     board: Board,
-    _found: Results,
+    _found: Snapshot,
 ) -> tuple[list[Pair], dict[str, Fair]]:
     """All pairs, the most accurate model first, and their fair views by model."""
     read = reader(_found.runs)
@@ -137,11 +136,11 @@ def _fair_words(pair: Pair, fair: Fair) -> None:
         return
     if fair.group is None or len(fair.group.ids) < LEAST_SEEDS:
         access.button(
-            f"Queue this baseline with {queueing.MORE_SEEDS} seeds",
+            f"Queue this baseline with {more_runs.MORE_SEEDS} seeds",
             key=f"fair_{pair.model}",
             icon=":material/balance:",
             help="The baseline's settings with the tuned run's epochs, images and augmentation.",
-            on_click=queueing.fair_baseline,
+            on_click=more_runs.fair_baseline,
             args=(pair.baseline.stand_in, pair.tuned.stand_in),
         )
 
@@ -163,7 +162,7 @@ def _fair_sentence(pair: Pair, fair: Fair) -> str:
     training = fair.group.spread.mean - pair.baseline.spread.mean
     tuning = pair.tuned.spread.mean - fair.group.spread.mean
     said = (
-        f"{LEADS[fair.result.verdict]}: {sentence(fair.result)}"
+        f"{LEADS[fair.result.verdict]}: {comparison_sentence(fair.result)}"
         if isinstance(fair.result, Comparison)
         else fair.result
     )
@@ -286,7 +285,7 @@ def _card(
     with st.container(border=True):
         st.subheader(model_title(pair.model), anchor=False)
         if isinstance(pair.result, Comparison):
-            st.markdown(f"**{LEADS[pair.result.verdict]}.** {sentence(pair.result)}")
+            st.markdown(f"**{LEADS[pair.result.verdict]}.** {comparison_sentence(pair.result)}")
         elif pair.result:
             st.markdown(f"**Not tested.** {plain(pair.result)}")
         else:
@@ -297,20 +296,6 @@ def _card(
         if pair.baseline and pair.tuned:
             _fair_words(pair, fair)
         _buttons(pair, fair)
-
-
-def sentence(result: Comparison) -> str:
-    """A comparison of two runs in one sentence."""
-    p_value = "p < 0.0001" if result.p_value < 1e-4 else f"p = {result.p_value:.2g}"
-    return (
-        f"{points(result.difference)} over {result.n:,} test images (95 % interval "
-        f"{100 * result.low:+.2f} to {100 * result.high:+.2f}; exact McNemar, {p_value})."
-    )
-
-
-def points(difference: float) -> str:
-    """0.0123 as "+1.23 points"."""
-    return f"{100 * difference:+.2f} points"
 
 
 def _what_lacks(pair: Pair) -> str:
@@ -378,16 +363,16 @@ def _buttons(pair: Pair, fair: Fair) -> None:
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         for name, group in few:
             access.button(
-                f"Run {queueing.MORE_SEEDS} more seeds, {name}",
+                f"Run {more_runs.MORE_SEEDS} more seeds, {name}",
                 key=f"seeds_{pair.model}_{name}",
                 icon=":material/casino:",
                 help=f"{len(group.ids)} so far; from {LEAST_SEEDS} on the spread over seeds says something.",
-                on_click=queueing.more_seeds,
+                on_click=more_runs.more_seeds,
                 args=([group.stand_in],),
             )
         if pair.baseline and pair.tuned:
-            ids = f"{pair.tuned.stand_in},{pair.baseline.stand_in}"
-            link("What it fixed and broke", "compare", key=f"fixed_{pair.model}", runs=ids, shown="Images")
+            sides = {"a": pair.baseline.stand_in, "b": pair.tuned.stand_in}
+            link("What it fixed and broke", "gallery", key=f"fixed_{pair.model}", view="Two runs", **sides)
         elif pair.tuned is None and navigation.known("tune"):
             navigation.link("tune", "Search for better settings", model=pair.model)
 

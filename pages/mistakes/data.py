@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
+from cifar_core.analysis import comparison
 from cifar_core.analysis.agreement import answers
+from cifar_core.analysis.comparison import Answers
 from cifar_core.analysis.mistakes import PROBABILITIES, fixed_and_broken, mistakes
 from cifar_core.data import human
 from cifar_core.errors import DataError, RunNotFoundError, StoreError
 from cifar_core.store.artifacts import PREDICTIONS
 from pages.shared import navigation, resources
-from pages.shared.results import results
+from pages.shared.snapshot import snapshot
 from pages.shared.tasks import measuring, tasks
 from pages.shared.waiting import wait_for
 from pages.shared.words import message, model_title, percent, plain, shortened
@@ -54,6 +57,12 @@ class Answered:
         """A run that is trained anew ends at another time, so its old answers are not found again."""
         return self.id, str(self.run["finished_at"])
 
+    @functools.cached_property
+    def answers(self) -> Answers:
+        """Its predictions, in order of the test images."""
+        labels, indices = (self.table[name].to_numpy() for name in ("label", "index"))
+        return comparison.answers(self.probabilities, labels, indices)
+
     def place(self, index: int) -> int:
         """The row of a test image."""
         return int(np.flatnonzero(self.table["index"].to_numpy() == index)[0])
@@ -61,7 +70,7 @@ class Answered:
 
 def finished_runs() -> pd.DataFrame:
     """Finished runs, newest first. Raises StoreError."""
-    runs = results().runs
+    runs = snapshot().runs
     return runs[runs["state"] == "finished"].reset_index(drop=True)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,7 +63,9 @@ def _quality(about: Answered, finished: pd.DataFrame) -> None:
     table = doubts.kept_quality(resources.store(), about.id)
     if table is None:
         key = f"quality {' '.join(about.key)}"
-        wait_for(key, lambda: tasks().start(key, _scoring(about.id)), "Scoring the labels, once")
+        wait_for(
+            key, lambda: tasks().start(key, in_process(doubts.score, about.id)), "Scoring the labels, once"
+        )
         return
     figure.heading(
         "The most doubtful labels",
@@ -73,17 +74,6 @@ def _quality(about: Answered, finished: pd.DataFrame) -> None:
         name=f"{about.id}.label-quality.csv",
     )
     st.fragment(_doubtful)(about, table, finished)
-
-
-def _scoring(run_id: str) -> Callable[[Task], None]:
-    """In a process, since Cleanlab would stay in the server with 100 MB."""
-    score = in_process("cifar_core.analysis.doubts", run_id)
-
-    def work(task: Task) -> None:
-        task.report(0.3, "asking Cleanlab")
-        score(task)
-
-    return work
 
 
 def _doubtful(about: Answered, table: pd.DataFrame, finished: pd.DataFrame) -> None:

@@ -15,7 +15,7 @@ from pages.mistakes import tags as tags
 from pages.mistakes.data import Answered, alike, answered, say_unknown, together
 from pages.mistakes.one_run import CLASSES, EVERY, named
 from pages.shared import figure, resources
-from pages.shared.files import csv_button
+from pages.shared.downloads import csv_button
 from pages.shared.table import STYLE, facts_html
 from pages.shared.words import count, message, percent, plain
 

@@ -15,7 +15,7 @@ from cifar_core.data.human import votes_of
 from cifar_core.errors import CifarLabError, ConfigError, DataError, RunNotFoundError, StoreError
 from cifar_core.plots.palette import BAD, GOOD, model_colour
 from pages.mistakes.data import Answered, alike, people, together
-from pages.shared import asking, navigation, resources
+from pages.shared import background, navigation, resources
 from pages.shared.images import data_url, grid, overlaid, png
 from pages.shared.table import STYLE as TABLE_STYLE
 from pages.shared.table import table_html
@@ -122,13 +122,13 @@ def _maps(run: Answered, index: int, dataset: Opened | None) -> None:
         for place, (method, of) in enumerate(asked):
             if task.stop.is_set():
                 return None
-            task.report((place + 0.2) / len(asked), f"{asking.loading()}map {place + 1} of {len(asked)}")
-            answer = asking.inference().ask(model, image[None], explain=of, method=method)
+            task.report((place + 0.2) / len(asked), f"{background.loading()}map {place + 1} of {len(asked)}")
+            answer = background.inference().ask(model, image[None], explain=of, method=method)
             assert answer.heat is not None
             maps[method, of] = answer.heat[0].astype(np.float16)
         return maps
 
-    maps = asking.known_or_wait(
+    maps = background.known_or_wait(
         f"maps {' '.join(run.key)} {index}", find, "Asking the network", kind=f"maps_{run.id}"
     )
     if maps is None:
@@ -158,16 +158,18 @@ def _neighbours(run: Answered, index: int, dataset: Opened | None) -> None:
     store = resources.store()
     if core.kept_features(store, run.id, dataset) is None:
         key = f"features {' '.join(run.key)}"
-        found = asking.known_or_wait(
+        found = background.known_or_wait(
             key,
             lambda task: _features(task, run.id, dataset),
             "Working out the features of all training images, once",
         )
         if found is None:
             return
-    table = asking.known_or_wait(
+    table = background.known_or_wait(
         f"neighbours {' '.join(run.key)} {index}",
-        lambda _: core.neighbours(store, run.id, dataset, index, NEIGHBOURS, inference=asking.inference()),
+        lambda _: core.neighbours(
+            store, run.id, dataset, index, NEIGHBOURS, inference=background.inference()
+        ),
         "Looking for neighbours",
         kind=f"neighbours_{run.id}",
     )
@@ -191,7 +193,7 @@ def _features(task: Task, run_id: str, dataset: Opened) -> bool | None:
             resources.store(),
             run_id,
             dataset,
-            asking.inference(),
+            background.inference(),
             progress=lambda done, total: task.report(done / total, f"{done:,} of {total:,} images"),
             should_stop=task.stop.is_set,
         )

@@ -15,7 +15,7 @@ from pages.mistakes import browse as browse
 from pages.mistakes import tags as tags
 from pages.mistakes.data import Answered, People, people, say_unknown, unknown
 from pages.shared import figure
-from pages.shared.files import csv_button
+from pages.shared.downloads import csv_button
 from pages.shared.words import percent
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.errors import ConfigError, StoreError
 from pages.mistakes.data import Answered, fingerprint_of, say_unknown
 from pages.shared import access, resources
-from pages.shared.files import csv_button
+from pages.shared.downloads import csv_button
 from pages.shared.words import plain
 
 if TYPE_CHECKING:

@@ -10,12 +10,11 @@ from cifar_core.analysis.mistakes import changed_pairs
 from cifar_core.base.csv_text import csv_text
 from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.errors import ConfigError
-from pages.mistakes import browse as browse
-from pages.mistakes import tags as tags
+from pages.mistakes import browse, disagreement, tags
 from pages.mistakes.data import Answered, answered, changes, choose, has_answers, say_unknown
 from pages.mistakes.one_run import CLASSES, EVERY, named
 from pages.shared import figure
-from pages.shared.files import csv_button
+from pages.shared.downloads import csv_button
 from pages.shared.table import STYLE, facts_html, table_html
 from pages.shared.words import message, percent
 
@@ -54,9 +53,12 @@ def show(runs: pd.DataFrame) -> None:
     except ConfigError as error:
         st.info(message(error))
         return
+    disagreement.verdict(a, b)
     _facts(a, b, table)
     st.fragment(_gallery)(a, b, table, runs)
+    disagreement.by_class(a.answers, b.answers)
     _pairs(table)
+    disagreement.confusion(a.answers, b.answers)
 
 
 def default_pair(runs: pd.DataFrame) -> tuple[str, str]:

@@ -12,8 +12,6 @@ from pages.runs.watch import Watched
 from pages.shared import access, navigation, resources
 from pages.shared.words import plain
 
-COPIED = "train_settings"
-"""Session state in which the Train page finds the settings to start from."""
 _SAID = "_live_said"
 
 
@@ -89,7 +87,7 @@ def _clone(run_id: str) -> None:
     except CifarLabError as error:
         st.session_state[_SAID] = str(error)
         st.rerun()
-    st.session_state[COPIED] = settings
+    st.session_state[navigation.TRAIN_SETTINGS] = settings
     if navigation.known("train"):
         navigation.go("train")
     st.session_state[_SAID] = "The settings are copied, but this app has no Train page to open them in."

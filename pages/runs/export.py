@@ -9,7 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from cifar_core.serving.run_export import TEST_IMAGES, download_path
+from cifar_core.serving.run_export import TEST_IMAGES, download_path, make_download_at_home
 from cifar_core.store import RunStore
 from pages.runs.watch import Watched
 from pages.shared import access, words
@@ -80,7 +80,7 @@ def _start(run_id: str, key: str, form: Form) -> None:
 
 def _making(run_id: str, form: Form) -> Callable[[Task], None]:
     """Work for `Tasks.start`. It waits its turn, and may be cancelled meanwhile."""
-    make = in_process("cifar_core.serving.run_export", run_id, *(word for word in form if word))
+    make = in_process(make_download_at_home, run_id, *form)
 
     def work(task: Task) -> None:
         task.report(0.0, "waiting for another export")

@@ -8,17 +8,16 @@ from typing import Any
 import streamlit as st
 
 from cifar_core.analysis.diagnosis import remarks
+from cifar_core.plots.palette import model_colour
 from cifar_core.store import RunStore
 from cifar_core.store.states import RunState
 from pages.runs import actions, words
 from pages.runs.curves import View, figure, spoken
 from pages.runs.watch import Watch, Watched
-from pages.shared.pace import paced
 from pages.shared.plot import plot
-from pages.shared.table import STYLE, facts_html
+from pages.shared.table import STYLE, facts_html, state_html
 from pages.shared.words import plain
 
-POLL_SECONDS = 1.0
 FIGURE_HEIGHT = 360
 MOST_QUEUED = 50
 """Of a longer queue, only so many are looked at to tell a run's place."""
@@ -39,16 +38,11 @@ def watch(store: RunStore, key: str, about: list[dict[str, Any]]) -> Watch:
     return kept[1]
 
 
-def poll(unfinished: bool) -> float | None:
-    """For `run_every`: nothing is asked while nothing can change."""
-    return paced(POLL_SECONDS) if unfinished else None
-
-
 def show(run: Watched, *, here: str, after_deletion: Callable[[], None], places: dict[str, int]) -> None:
     """State, progress, numbers, what its curves tell, and buttons of one run."""
     place = (places[run.id], len(places)) if run.id in places else None
     said = words.headline(run, place)
-    st.html(STYLE + words.state_html(run, said))
+    st.html(STYLE + state_html(said, model_colour(run.about["model"])))
     if not run.state.is_finished():
         st.progress(words.share_done(run))
     st.html(facts_html(words.facts(run)))

@@ -14,10 +14,10 @@ from cifar_core.plots import report as reports
 from cifar_core.store import RunRecord, RunState, RunStore
 from cifar_core.store.artifacts import PREDICTIONS
 from cifar_core.workers.worker import LOG_FILE
-from pages.runs import export, log, panel
+from pages.runs import export, panel
 from pages.runs.curves import View
 from pages.runs.watch import STAYING, Watched
-from pages.shared import figure, navigation, resources, words
+from pages.shared import figure, log, navigation, pace, resources, words
 from pages.shared.table import STYLE, Fact, facts_html, table_html
 from pages.shared.words import date_and_time, message, model_title, number, plain
 
@@ -59,7 +59,7 @@ def page() -> None:
         | {"dataset": record.dataset_name}
     ]
     polling = not record.state.is_finished()
-    st.fragment(_now, run_every=panel.poll(polling))(about, polling)
+    st.fragment(_now, run_every=pace.poll(polling))(about, polling)
 
 
 def _asked_run() -> RunRecord | None:
@@ -263,7 +263,7 @@ def _comparison(comparison: reports.Comparison) -> None:
 
 def _by_group(values: dict[str, Any], model: str) -> dict[str, list[tuple[str, str]]]:
     """(label, value) of every setting under its declared heading."""
-    from cifar_core.settings.config import train_settings
+    from cifar_core.settings.train_config import train_settings
 
     declared: dict[str, Setting] = train_settings(model)
     groups: dict[str, list[tuple[str, str]]] = {}

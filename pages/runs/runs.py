@@ -1,4 +1,4 @@
-"""All runs, and the chosen ones as they train."""
+"""The Runs page: chosen runs as they train (`?runs=a,b`), several of them compared, and all runs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from cifar_core.errors import StoreError
 from cifar_core.plots.palette import model_colour
 from cifar_core.store import RunStore
 from cifar_core.store.states import UNFINISHED
-from pages.runs import log, panel, words
+from pages.runs import comparison, panel, words
 from pages.runs.curves import View
 from pages.runs.watch import Watch, Watched
-from pages.shared import navigation, resources
+from pages.shared import log, navigation, pace, resources
 from pages.shared.table import STYLE, table_html
 from pages.shared.words import NOTHING, message, model_title, percent, plain, shortened
 
@@ -44,7 +44,9 @@ def page() -> None:
         about = frame[frame["id"].isin(chosen)].to_dict("records")
         about.sort(key=lambda run: chosen.index(run["id"]))
         unfinished = any(run["state"] in UNFINISHED for run in about)
-        st.fragment(_live, run_every=panel.poll(unfinished))(about, unfinished)
+        st.fragment(_live, run_every=pace.poll(unfinished))(about, unfinished)
+    if len(chosen) > 1:
+        comparison.show(frame.set_index("id", drop=False).loc[chosen])
     _all_runs(frame)
 
 

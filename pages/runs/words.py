@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import html
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from cifar_core.plots.palette import model_colour
 from cifar_core.store.states import RunState
-from pages.shared.table import Fact
+from pages.shared.table import Fact, Headline
 from pages.shared.words import NOTHING, clock, count, duration, number, percent, shortened
 
 if TYPE_CHECKING:
     from pages.runs.watch import Watched
-
-
-@dataclass(frozen=True)
-class Headline:
-    """The truth about a run in one line."""
-
-    title: str
-    detail: str = ""
 
 
 def headline(run: Watched, place: tuple[int, int] | None = None) -> Headline:
@@ -142,12 +131,3 @@ def _end(run: Watched) -> tuple[str, str]:
 def facts_of_speed(run: Watched) -> tuple[str, str]:
     """(images per second, when it is done) for a line of a table."""
     return count(run.row.get("images_per_second")), _end(run)[0]
-
-
-# --- HTML ---------------------------------------------------------------------------------------
-
-
-def state_html(run: Watched, said: Headline) -> str:
-    dot = f'<i class="lab-dot" style="background: {model_colour(run.about["model"])}"></i>'
-    detail = f"<span>{html.escape(said.detail)}</span>" if said.detail else ""
-    return f'<div class="lab-state" role="status">{dot}<b>{html.escape(said.title)}</b>{detail}</div>'

@@ -1,6 +1,6 @@
-"""The pages of the app, as one list; links between them.
+"""The pages of the app and links between them.
 
-To add a page: write `pages/<group>/<name>.py` and add one line to `PAGES`.
+To add a page: write `pages/<folder>/<name>.py` and add one line to `PAGES`.
 No file stands in `pages/` itself: Streamlit's old multipage mode looks there and would answer the
 first visit to a deep link without ever running `app.py`.
 """
@@ -9,39 +9,45 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import streamlit as st
 
-Group = Literal["Explore", "Train", "Compare"]
 ROOT = Path(__file__).parents[2]
 LOGO = str(Path(__file__).with_name("logo.svg"))
+
+TRAIN_SETTINGS = "train_settings"
+"""Session state key of the settings with which the Train page starts, as `TrainConfig.flat` returns them."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One page. `path` is its address under the server's root; the first page has the root itself."""
+    """One page.
+
+    Attributes:
+        file: relative to the checkout.
+        path: address under the server's root; the first page has the root itself.
+        in_menu: False for a page that is only reached by its address or by links.
+    """
 
     file: str
     title: str
     path: str
     icon: str
-    group: Group
+    in_menu: bool = True
 
 
 PAGES: tuple[Entry, ...] = (
-    Entry("pages/home/home.py", "Overview", "", ":material/home:", "Explore"),
-    Entry("pages/dataset/dataset.py", "Dataset", "dataset", ":material/photo_library:", "Explore"),
-    Entry("pages/train/train.py", "Train", "train", ":material/model_training:", "Train"),
-    Entry("pages/tune/tune.py", "Tune", "tune", ":material/tune:", "Train"),
-    Entry("pages/runs/runs.py", "Runs", "runs", ":material/show_chart:", "Train"),
-    Entry("pages/runs/run.py", "Run", "run", ":material/article:", "Train"),
-    Entry(
-        "pages/leaderboard/leaderboard.py", "Leaderboard", "leaderboard", ":material/leaderboard:", "Compare"
-    ),
-    Entry("pages/runs/compare.py", "Compare", "compare", ":material/compare_arrows:", "Compare"),
-    Entry("pages/mistakes/mistakes.py", "Mistakes", "gallery", ":material/image_search:", "Compare"),
-    Entry("pages/try_it/try_it.py", "Try it", "try", ":material/photo_camera:", "Train"),
+    Entry("pages/home/home.py", "Home", "", ":material/home:"),
+    Entry("pages/dataset/dataset.py", "Dataset", "dataset", ":material/photo_library:"),
+    Entry("pages/train/train.py", "Train", "train", ":material/model_training:"),
+    Entry("pages/tune/tune.py", "Tune", "tune", ":material/tune:"),
+    Entry("pages/runs/runs.py", "Runs", "runs", ":material/show_chart:"),
+    Entry("pages/leaderboard/leaderboard.py", "Leaderboard", "leaderboard", ":material/leaderboard:"),
+    Entry("pages/mistakes/mistakes.py", "Mistakes", "gallery", ":material/image_search:"),
+    Entry("pages/try_it/try_it.py", "Try it", "try", ":material/photo_camera:"),
+    Entry("pages/runs/run.py", "Run", "run", ":material/article:", in_menu=False),
+    Entry("pages/runs/compare.py", "Compare", "compare", ":material/compare_arrows:", in_menu=False),
 )
 
 
@@ -51,10 +57,8 @@ def navigation(*, hidden: bool = False) -> Any:
     Args:
         hidden: no menu.
     """
-    groups: dict[str, list[Any]] = {}
-    for entry in PAGES:
-        groups.setdefault(entry.group, []).append(_page(entry))
-    return st.navigation(groups, position="hidden" if hidden else "sidebar", expanded=True)
+    pages = [_page(entry) for entry in PAGES]
+    return st.navigation(pages, position="hidden" if hidden else "sidebar", expanded=True)
 
 
 def _page(entry: Entry) -> Any:
@@ -64,6 +68,7 @@ def _page(entry: Entry) -> Any:
         icon=entry.icon,
         url_path=entry.path or None,
         default=not entry.path,
+        visibility="visible" if entry.in_menu else "hidden",
     )
 
 

@@ -12,10 +12,11 @@ import weakref
 
 import streamlit as st
 
-FEW = 3
-"""So many sessions get news as often as they want."""
-SELDOM = 5.0
-"""By this factor an interval grows at most."""
+FULL_RATE_SESSIONS = 3
+"""Number of sessions up to which each is updated as often as it asks."""
+MAX_SLOWDOWN = 5.0
+"""Factor by which an interval grows at most."""
+POLL_SECONDS = 1.0
 
 _VISITOR = "visitor"
 _lock = threading.Lock()
@@ -30,7 +31,12 @@ _visitors: weakref.WeakSet[_Visitor] = weakref.WeakSet()
 
 def paced(seconds: float) -> float:
     """For `run_every`: the interval that a fragment would have alone, longer where many look on."""
-    return seconds * min(max(_sessions() / FEW, 1.0), SELDOM)
+    return seconds * min(max(_sessions() / FULL_RATE_SESSIONS, 1.0), MAX_SLOWDOWN)
+
+
+def poll(unfinished: bool) -> float | None:
+    """`run_every` for live progress: about once a second while something runs, else never."""
+    return paced(POLL_SECONDS) if unfinished else None
 
 
 def _sessions() -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from cifar_core.errors import StoreError
-from pages.shared import access, entrance, navigation, resources
+from pages.shared import access, navigation, resources, sign_in
 from pages.shared.pace import paced
 from pages.shared.words import plain
 
@@ -33,7 +33,7 @@ class Job:
 def show() -> None:
     """Draw the sidebar's part below the menu."""
     with st.sidebar:
-        entrance.who()
+        sign_in.who()
         _dataset()
         _device(resources.device())
         try:

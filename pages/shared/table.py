@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 STYLE = """<style>
 .lab-state { display: flex; flex-wrap: wrap; align-items: baseline; gap: 2px 10px; line-height: 1.35; }
@@ -29,6 +30,21 @@ STYLE = """<style>
 
 Fact = tuple[str, str, str]
 """Label, value, and a small line below it ("" for none)."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """State of a run or search in one line."""
+
+    title: str
+    detail: str = ""
+
+
+def state_html(headline: Headline, colour: str) -> str:
+    """A headline behind a dot in the model's color."""
+    detail = f"<span>{html.escape(headline.detail)}</span>" if headline.detail else ""
+    dot = f'<i class="lab-dot" style="background: {colour}"></i>'
+    return f'<div class="lab-state" role="status">{dot}<b>{html.escape(headline.title)}</b>{detail}</div>'
 
 
 def facts_html(rows: Sequence[Fact]) -> str:

@@ -6,22 +6,18 @@ session that asks for the same task gets the one that runs. Closing the page doe
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import streamlit as st
 
+from cifar_core.base.child import ChildError, ask
+from cifar_core.data.eda import work_out
 from cifar_core.errors import CifarLabError
 from pages.shared import access, words
 
-ROOT = Path(__file__).parents[2]
 State = Literal["running", "done", "failed", "cancelled"]
 
 
@@ -35,8 +31,6 @@ class Task:
     text: str = "starting"
     error: str = ""
     stop: threading.Event = field(default_factory=threading.Event)
-    process: subprocess.Popen[str] | None = None
-    """Where the work is done by a process: ended by `cancel`."""
 
     def report(self, share: float, text: str) -> None:
         """Say how far it is (0..1) and what it does."""
@@ -46,8 +40,6 @@ class Task:
         """Ask it to end soon; it is "cancelled" once it has."""
         self.stop.set()
         self.text = "stopping…"
-        if self.process is not None:
-            self.process.terminate()
 
 
 class Tasks:
@@ -108,28 +100,24 @@ def _run(task: Task, work: Callable[[Task], None]) -> None:
 
 
 def measuring(kind: str, dataset: str) -> Callable[[Task], None]:
-    """Work for `Tasks.start`: `python -m cifar_core.data.eda KIND DATASET` in a process of its own, since
-    reading CIFAR-10 whole would add 400 MB to the server for good."""
-    return in_process("cifar_core.data.eda", kind, dataset)
+    """Work for `Tasks.start`: `work_out` in a child process, since reading CIFAR-10 would add 400 MB to the
+    server for good."""
+    return in_process(work_out, kind, dataset)
 
 
-def in_process(module: str, *arguments: str) -> Callable[[Task], None]:
-    """Work for `Tasks.start`: `python -m MODULE ARGUMENTS`, whose memory goes with it and whose arithmetic
-    makes no page wait. Each line that it prints is [share, text], for `Task.report`."""
+def in_process(function: Callable[..., object], *args: object) -> Callable[[Task], None]:
+    """Work for `Tasks.start`: a call in a child process, which makes no page wait and frees its memory.
+    The function's last argument reports progress, as `cifar_core.base.child.Progress`."""
 
     def work(task: Task) -> None:
-        command = [sys.executable, "-m", module, *arguments]
         # One thread: scikit-learn's threads wait for each other ten times as long on busy cores.
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT
-        ) as process:
-            task.process = process
-            for line in process.stdout or ():
-                task.report(*json.loads(line))
-            complaint = process.stderr.read().strip() if process.stderr else ""
-        if process.returncode and not task.stop.is_set():
-            task.error = complaint.splitlines()[-1] if complaint else f"ended with {process.returncode}"
+        quiet = {"OMP_NUM_THREADS": "1"}
+        try:
+            name = f"cifar-lab {task.key}"
+            ask(function, *args, name=name, environment=quiet, progress=task.report, stop=task.stop)
+        except ChildError:
+            if not task.stop.is_set():
+                raise
 
     return work
 

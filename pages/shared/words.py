@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import string
 from datetime import UTC, datetime, tzinfo
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import streamlit as st
 
 from cifar_core.models import MODELS
+
+if TYPE_CHECKING:
+    from cifar_core.analysis.statistics import Comparison
 
 NOTHING = "–"
 _COMMAND = re.compile(r"`([^`]*[^`\s][^`]*)`")
@@ -141,3 +144,24 @@ def _timezone() -> tzinfo | None:
         return ZoneInfo(name) if name else None
     except (ZoneInfoNotFoundError, ValueError):
         return None
+
+
+def comparison_sentence(result: Comparison) -> str:
+    """A comparison of two runs in one sentence."""
+    p_value = "p < 0.0001" if result.p_value < 1e-4 else f"p = {result.p_value:.2g}"
+    return (
+        f"{points(result.difference)} over {result.n:,} test images (95 % interval "
+        f"{100 * result.low:+.2f} to {100 * result.high:+.2f}; exact McNemar, {p_value})."
+    )
+
+
+def points(difference: float) -> str:
+    """0.0123 as "+1.23 points"."""
+    return f"{100 * difference:+.2f} points"
+
+
+def mean_and_sd(accuracy: float, sd: float) -> str:
+    """ "80.55 ± 0.21 %", without a spread where there is none to tell."""
+    if sd is None or sd != sd:
+        return percent(accuracy)
+    return f"{100 * accuracy:.2f} ± {100 * sd:.2f} %"

@@ -14,8 +14,8 @@ import streamlit as st
 from cifar_core.base.devices import device_summary
 from cifar_core.errors import ConfigError
 from cifar_core.models import MODELS
-from cifar_core.settings.config import TrainConfig, train_settings
 from cifar_core.settings.presets import PRESETS, SAME_RECIPE, begin_with, find_preset, preset, presets
+from cifar_core.settings.train_config import TrainConfig, train_settings
 from cifar_core.training.estimate import IMAGES
 from pages.shared import resources
 

@@ -11,16 +11,16 @@ from cifar_core.errors import ConfigError
 from cifar_core.models.cost import Architecture
 from cifar_core.settings import presets
 from cifar_core.settings.compute import suggestion
-from cifar_core.settings.config import TrainConfig, train_settings
+from cifar_core.settings.train_config import TrainConfig, train_settings
 from cifar_core.training.estimate import Estimate, estimate, split_sizes
 from pages.shared import navigation, resources
-from pages.shared.once import Once
+from pages.shared.launch_button import LaunchButton
 from pages.shared.table import STYLE, facts_html
 from pages.shared.words import count, plain, size
 from pages.train import draft
 
 MOST_SEEDS = 10
-ONCE = Once("train")
+ONCE = LaunchButton("train")
 SEEDS = "train_seeds"
 SHOWN_CHANGES = 12
 

@@ -7,9 +7,9 @@ import streamlit as st
 from cifar_core.errors import ConfigError, StoreError
 from cifar_core.models import MODELS
 from cifar_core.models.cost import Architecture
-from cifar_core.settings.config import train_settings
 from cifar_core.settings.presets import presets
-from pages.shared import network_summary
+from cifar_core.settings.train_config import train_settings
+from pages.shared import model_summary
 from pages.shared.widgets import choose_group, setting_widget
 from pages.shared.words import message, plain
 from pages.train import draft, launch, queue
@@ -46,7 +46,7 @@ def page() -> None:
 def _network_or_words(settings: draft.Settings) -> Architecture | None:
     """Hyperparameters that contradict each other make no network; the launch panel says why."""
     try:
-        return network_summary.show(settings["model"], draft.hyperparameters(settings))
+        return model_summary.show(settings["model"], draft.hyperparameters(settings))
     except ConfigError as error:
         st.caption(f"No network has these settings: {message(error)}")
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cifar_core.serving.inference import Answer
-from pages.shared import asking
+from pages.shared import background
 from pages.shared.tasks import Task
 
 
@@ -33,7 +33,7 @@ def answers_or_wait(questions: list[Question]) -> list[Answer] | None:
     the page comes back by itself."""
     keys = " ".join(question.key for question in questions)
     key = "ask " + hashlib.sha256(keys.encode()).hexdigest()[:16]
-    return asking.known_or_wait(key, lambda task: _ask_all(task, questions), "Asking")
+    return background.known_or_wait(key, lambda task: _ask_all(task, questions), "Asking")
 
 
 def _ask_all(task: Task, questions: list[Question]) -> list[Answer] | None:
@@ -43,13 +43,13 @@ def _ask_all(task: Task, questions: list[Question]) -> list[Answer] | None:
         if task.stop.is_set():
             return None
         task.report(
-            (place + 0.2) / len(questions), f"{asking.loading()}model {place + 1} of {len(questions)}"
+            (place + 0.2) / len(questions), f"{background.loading()}model {place + 1} of {len(questions)}"
         )
-        answer = asking.known(question.key)
+        answer = background.known(question.key)
         if answer is None:
-            answer = asking.inference().ask(
+            answer = background.inference().ask(
                 question.model, question.image[None], explain=question.explain, test_flip=question.test_flip
             )
-            asking.keep(question.key, answer)
+            background.keep(question.key, answer)
         answers.append(answer)
     return answers

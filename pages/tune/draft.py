@@ -24,8 +24,9 @@ import streamlit as st
 from cifar_core.base.fields import Setting, describe, number
 from cifar_core.errors import ConfigError
 from cifar_core.models import MODELS
-from cifar_core.settings.config import SearchConfig, TrainConfig, train_settings
 from cifar_core.settings.presets import find_preset, preset, presets
+from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import TrainConfig, train_settings
 from cifar_core.tuning.space import FIXED, FIXED_GROUPS, SEARCH_PRESETS, dimensions, search_preset, searchable
 from pages.shared import resources
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import streamlit as st
 
 from cifar_core.errors import ConfigError
-from cifar_core.settings.config import SearchConfig
+from cifar_core.settings.search_config import SearchConfig
 from cifar_core.training.estimate import IMAGES, split_sizes
 from cifar_core.tuning import Plan, check_search, middle, search_cost
 from cifar_core.tuning.space import full_epochs, trial_config
-from pages.shared import navigation, network_summary, resources
-from pages.shared.once import Once
+from pages.shared import model_summary, navigation, resources
+from pages.shared.launch_button import LaunchButton
 from pages.shared.table import STYLE, facts_html, table_html
 from pages.shared.words import count
 from pages.train.launch import roughly
 from pages.tune import draft
 
-ONCE = Once("tune")
+ONCE = LaunchButton("tune")
 MOST_ROUNDS = 12
 """Lines of the plan's table; of more iterations, only the first are shown."""
 
@@ -117,11 +117,11 @@ def _brackets(plan: Plan) -> str:
 
 def _cost(config: SearchConfig, plan: Plan) -> None:
     hyperparameters = trial_config(config, middle(config)).hyperparameters.model_dump()
-    network = network_summary.known(config.model, hyperparameters)
+    network = model_summary.known(config.model, hyperparameters)
     told = search_cost(config, plan, network, resources.store())
     if told is None:
         st.caption("How long it will take is known once a network from the middle of the space is counted.")
-        network_summary.count_in_background(config.model, hyperparameters)
+        model_summary.count_in_background(config.model, hyperparameters)
         return
     facts = [
         ("All trials", f"≈ {roughly(told.trials)}", ""),

@@ -16,10 +16,8 @@ from cifar_core.store import RunStore
 from cifar_core.store.states import UNFINISHED, RunState
 from cifar_core.tuning import stop_after_trial, stopping_after_trial
 from cifar_core.tuning.space import tuned_config
-from pages.runs.actions import COPIED
-from pages.runs.words import Headline
 from pages.shared import access, navigation, resources
-from pages.shared.table import STYLE, Fact, facts_html
+from pages.shared.table import STYLE, Fact, Headline, facts_html
 from pages.shared.words import NOTHING, clock, count, duration, model_title, percent, plain, shortened
 from pages.tune import draft, parts
 from pages.tune.space import value_in_words
@@ -303,7 +301,7 @@ def _link_to_run(store: RunStore, run_id: str) -> None:
 
 def _train(config: Any, values: dict[str, Any]) -> None:
     try:
-        st.session_state[COPIED] = tuned_config(config, values).flat()
+        st.session_state[navigation.TRAIN_SETTINGS] = tuned_config(config, values).flat()
     except ConfigError as error:
         st.session_state[SAID] = str(error)
         return

@@ -10,8 +10,7 @@ import streamlit as st
 from cifar_core.base.csv_text import csv_of, csv_text
 from cifar_core.errors import ConfigError
 from cifar_core.tuning import importance
-from pages.runs import log
-from pages.shared import figure, resources
+from pages.shared import figure, log, resources
 from pages.shared.plot import plot
 from pages.shared.words import NOTHING, message, percent
 from pages.tune import figures

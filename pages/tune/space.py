@@ -8,7 +8,7 @@ import streamlit as st
 
 from cifar_core.base.fields import Setting, number
 from cifar_core.errors import ConfigError
-from cifar_core.settings.config import train_settings
+from cifar_core.settings.train_config import train_settings
 from cifar_core.tuning.space import Dimension
 from pages.shared.widgets import choose_group, setting_widget
 from pages.shared.words import plain

@@ -13,8 +13,7 @@ from cifar_core.errors import CifarLabError, ConfigError, RunNotFoundError, Stor
 from cifar_core.models import MODELS
 from cifar_core.store import SearchRecord
 from cifar_core.store.states import UNFINISHED
-from pages.runs import panel
-from pages.shared import resources
+from pages.shared import pace, resources
 from pages.shared.widgets import setting_widget
 from pages.shared.words import NOTHING, message, model_title, plain
 from pages.tune import draft, launch, live, space
@@ -73,7 +72,7 @@ def _live(record: SearchRecord) -> None:
         st.warning(f"This search is of another release and can't be shown here. {message(error)}")
         return
     polling = not record.state.is_finished()
-    st.fragment(live.show, run_every=panel.poll(polling))(record.id, polling)
+    st.fragment(live.show, run_every=pace.poll(polling))(record.id, polling)
 
 
 def _images(record: SearchRecord) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cifar_core.settings.config import SearchConfig
+from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunStore
 from cifar_core.store.states import RunState
 from cifar_core.tuning.plan import Plan, SearchStatus, make_plan, status

@@ -8,7 +8,7 @@ import pytest
 
 from cifar_core.analysis import agreement as a
 from cifar_core.errors import ConfigError, RunNotFoundError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
 
 IMAGES = 120

@@ -16,8 +16,8 @@ from cifar_core.analysis.comparison import (
     places,
 )
 from cifar_core.analysis.statistics import Comparison, shared_ranks
-from cifar_core.settings.config import TrainConfig
 from cifar_core.settings.presets import preset
+from cifar_core.settings.train_config import TrainConfig
 
 WHOLE = Board("cifar10", "f00d", "held-out", False)
 DEFAULTS = {

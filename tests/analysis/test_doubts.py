@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from cifar_core.analysis import doubts
+from cifar_core.base.child import ask
 from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.errors import ConfigError, RunNotFoundError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
 
 IMAGES = 150
@@ -184,7 +185,9 @@ def test_what_another_process_keeps_is_read_again_without_cleanlab(store):
     run_id = store.create_run(TrainConfig())
     save(store, run_id, 1)
     assert doubts.kept_quality(store, run_id) is None
-    subprocess.run([sys.executable, "-W", "error", "-m", "cifar_core.analysis.doubts", run_id], check=True)
+    told = []
+    ask(doubts.score, run_id, name="doubts", progress=lambda *how_far: told.append(how_far))
+    assert told == [(0.3, "asking Cleanlab")]
     pd.testing.assert_frame_equal(
         doubts.kept_quality(store, run_id), doubts.label_quality(store.predictions(run_id))
     )
@@ -209,9 +212,9 @@ def test_scores_of_older_predictions_and_damaged_ones_are_not_shown(store):
         assert doubts.kept_quality(store, run_id) is None
 
 
-def test_a_run_without_predictions_is_said(store, capsys):
+def test_a_run_without_predictions_is_said(store):
     run_id = store.create_run(TrainConfig())
     with pytest.raises(RunNotFoundError, match="predictions"):
         doubts.keep_quality(store, run_id)
-    assert doubts.main([run_id]) == 2
-    assert "predictions" in capsys.readouterr().err
+    with pytest.raises(RunNotFoundError, match="predictions"):
+        doubts.score(run_id, lambda *_: None)

@@ -7,7 +7,7 @@ import pytest
 
 from cifar_core.analysis import mistakes as m
 from cifar_core.errors import ConfigError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
 
 IMAGES = 300

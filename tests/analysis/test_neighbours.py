@@ -6,10 +6,11 @@ import pytest
 from cifar_core.analysis import neighbours as n
 from cifar_core.errors import CifarLabError, ConfigError, DataError, RunNotFoundError, StoreError
 from cifar_core.models import MODELS, create_model
-from cifar_core.serving.inference import Answerer, Inference
-from cifar_core.settings.config import TrainConfig
+from cifar_core.serving.inference import Inference
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
-from cifar_core.training.run import _parts, train
+from cifar_core.training.images import run_images
+from cifar_core.training.run import train
 from tests.analysis.small_models import SMALL
 
 keras = pytest.importorskip("keras")
@@ -142,13 +143,11 @@ def test_a_model_without_such_a_layer_is_refused():
 class Here(Inference):
     """Answers in this very process, so that no other is started; counts the parts."""
 
-    def __init__(self):
-        super().__init__()
-        self.answerer, self.parts = Answerer(), 0
+    parts = 0
 
-    def _exchange(self, question):
+    def _call(self, function, *args):
         self.parts += 1
-        return self.answerer.answer({"id": 0, **question})
+        return function(*args)
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +266,7 @@ def test_a_run_without_a_model_and_a_wrong_place_are_said(trained, tiny, asking)
 def test_images_that_were_learned_from_are_told_from_the_others(tiny, settings):
     config = TrainConfig(dataset="synthetic", **settings)
     learned = tiny.x_train[n.trained_on(config, tiny.y_train)]
-    np.testing.assert_array_equal(learned, _parts(config, tiny).train[0])
+    np.testing.assert_array_equal(learned, run_images(config, tiny).train[0])
 
 
 @pytest.mark.slow

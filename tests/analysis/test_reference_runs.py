@@ -13,8 +13,8 @@ from cifar_core.analysis.study.reference_runs import evidence, keep, markdown, r
 from cifar_core.cli.options import read_value
 from cifar_core.errors import ConfigError
 from cifar_core.models import MODELS
-from cifar_core.settings.config import TrainConfig, train_settings
 from cifar_core.settings.presets import preset
+from cifar_core.settings.train_config import TrainConfig, train_settings
 from cifar_core.store import RunStore
 from cifar_core.training.run import train
 

@@ -16,7 +16,7 @@ def on_jax():
 
 
 def test_the_learning_rate_inside_an_epoch_is_the_schedules(tiny, monkeypatch):
-    from cifar_core.settings.config import TrainConfig
+    from cifar_core.settings.train_config import TrainConfig
     from cifar_core.training import callbacks
     from cifar_core.training.run import train
 

@@ -10,7 +10,8 @@ import pytest
 
 from cifar_core.base.devices import keras_backend
 from cifar_core.errors import ConfigError
-from cifar_core.settings.config import SearchConfig, TrainConfig
+from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.batches.batch import whole_parts
 from cifar_core.tuning.space import dimensions
 

@@ -15,8 +15,9 @@ from cifar_core.cli.train import requested, seeded
 from cifar_core.cli.tune import read_space, search_config
 from cifar_core.errors import ConfigError
 from cifar_core.models import MODELS
-from cifar_core.settings.config import SearchConfig, TrainConfig, train_settings
 from cifar_core.settings.presets import presets
+from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import TrainConfig, train_settings
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from cifar_core.analysis.metrics import report
-from cifar_core.settings.config import SearchConfig, TrainConfig
 from cifar_core.settings.presets import preset
+from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 
 LABELS = np.arange(100) % 10

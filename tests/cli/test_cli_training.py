@@ -13,11 +13,11 @@ import cifar_core.cli.tune
 from cifar_core.analysis.metrics import report
 from cifar_core.cli.app import stopping
 from cifar_core.errors import DivergedError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.training import run
 from cifar_core.training.recorder import Progress
-from cifar_core.training.run import Run
+from cifar_core.training.result import Run
 
 EPOCH = {
     "epoch": 1,

@@ -133,7 +133,7 @@ TUPLE_BOMB = b"(t" + b"q\x00h\x00\x86" * 100  # t = (t, t), a hundred times: for
     [
         (b"cos\nsystem\n(S'true'\ntR.", "'os' 'system'"),
         (b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.", "'builtins' 'eval'"),
-        (b"\x80\x04K\x01K\x02\x93.", "without a name"),
+        (b"\x80\x04K\x01K\x02\x93.", "is damaged"),
         (b"\x80\x04\x8c\x05numpy\x8c\rndarray.dtype\x93.", "ndarray.dtype"),
         (b"(S'true'\nios\nsystem\n.", "operation b'i'"),
         (b"(cos\nsystem\no.", "'os' 'system'"),
@@ -160,6 +160,19 @@ TUPLE_BOMB = b"(t" + b"q\x00h\x00\x86" * 100  # t = (t, t), a hundred times: for
         (b"c__builtin__\nbytes\n(I1000000000\ntR.", "unusual way"),
         (b"}(I1\nI2\nu.", "keys that are not text"),
         (b"}" + TUPLE_BOMB + b"Ns.", "keys that are not text"),
+        (b"}(" + TUPLE_BOMB + b"Nu.", "keys that are not text"),
+        (b"(" + TUPLE_BOMB + b"Nd.", "keys that are not text"),
+        (b"}(Vlabels\nN" + TUPLE_BOMB + b"Nu.", "keys that are not text"),
+        (b"(" + TUPLE_BOMB + b"\x91.", r"operation b'\\x91'"),
+        (b"\x8f(" + TUPLE_BOMB + b"\x90.", r"operation b'\\x8f'"),
+        (TUPLE_BOMB + b"Vname\n\x93.", "is damaged"),
+        (b"c_codecs\nencode\n(" + TUPLE_BOMB + b"Vlatin1\ntR.", "unusual way"),
+        (b"cnumpy\ndtype\n(" + TUPLE_BOMB + b"I0\nI1\ntR.", "something else than uint8"),
+        (
+            b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + TUPLE_BOMB + b"S'b'\ntR.",
+            "unusual way",
+        ),
+        (ARRAY + b"(I1\n" + TUPLE_BOMB + DTYPE + b"I00\nS'abc'\ntb.", "is damaged"),
         (b"cnumpy\ndtype\n(S'u1'\nI0\nI1\ntR" + TUPLE_BOMB + b"b.", "something else than uint8"),
         (b"}(" + b"".join(b"S'k%d'\nN" % i for i in range(MAX_KEYS + 1)) + b"u.", "more than 1,000 entries"),
         (b"}" * (MAX_OPERATIONS + 1), "operations"),
@@ -220,8 +233,24 @@ def test_damaged_pickles_say_so(data):
         # one megabyte of text, encoded a thousand times over
         b"\x80\x02(X" + struct.pack("<I", 2**20) + b"a" * 2**20 + b"q\x00"
         + b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R" * 1000 + b"t.",
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(L8000000000L\ntS'b'\ntR.",
+        ARRAY + b"(I1\n(L8000000000L\nt" + DTYPE + b"I00\nS'abc'\ntb.",
+        ARRAY + b"(I1\n(I0\nL8000000000L\nt" + DTYPE + b"I00\nS''\ntb.",
+        b"cnumpy.core.numeric\n_frombuffer\n(S'abc'\n" + DTYPE + b"(L8000000000L\ntS'C'\ntR.",
+        b"cnumpy\nndarray\n(L8000000000L\ntR.",
+        b"c__builtin__\nbytes\n(L8000000000L\ntR.",
+        b"cbuiltins\nbytes\n(L8000000000L\ntR.",
+        b"\x8b" + struct.pack("<i", 2**31 - 1) + b".",
+        b"T" + struct.pack("<i", 2**31 - 1) + b".",
+        b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b".",
+        # many arrays of the same bytes: NumPy copies small ones
+        b"\x80\x02(U\xff" + b"a" * 255 + b"q\x00" + b"".join(
+            ARRAY + b"(I1\n(I255\nt" + DTYPE + b"I00\nh\x00tb" for _ in range(4000)) + b"t.",
     ],
-    ids=["memo", "bytes", "bytearray", "text", "encode"],
+    ids=[
+        "memo", "bytes", "bytearray", "text", "encode", "array", "array state", "array of none", "buffer",
+        "ndarray", "python 2 bytes", "python 3 bytes", "long", "string", "frame", "many arrays",
+    ],
 )  # fmt: skip
 def test_small_files_cannot_ask_for_much_memory(data):
     tracemalloc.start()
@@ -262,7 +291,7 @@ def check_hostile(data):
         return
     names = {kind.__name__ for kind in contained(value)}
     assert names <= {
-        "dict", "list", "tuple", "str", "bytes", "int", "bool", "NoneType", "ndarray", "_Known", "_UInt8",
+        "dict", "list", "tuple", "str", "bytes", "int", "bool", "NoneType", "ndarray", "_Global", "_UInt8",
     }  # fmt: skip
 
 

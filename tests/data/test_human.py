@@ -269,7 +269,7 @@ def test_another_file_is_refused_and_its_place_stays_empty(server):
 def test_no_network_an_odd_address_and_stopping_are_said(server):
     server.shutdown()
     server.server_close()
-    with pytest.raises(DownloadError, match=r"could not be fetched.*no connection"):
+    with pytest.raises(DownloadError, match=r"could not be downloaded.*no connection"):
         human.fetch(urls=[server.url], patience=HURRY)
     with pytest.raises(ConfigError, match="must begin with https"):
         human.fetch(urls=["file:///etc/passwd"])

@@ -74,16 +74,16 @@ def loading(due: Countdown) -> None:
 
 def step(due: Countdown) -> None:
     """After a batch, mid-epoch."""
-    from cifar_core.training.callbacks import Session
+    from cifar_core.training.callbacks import RunCallback
 
-    _after(Session, "on_train_batch_end", due)
+    _after(RunCallback, "on_train_batch_end", due)
 
 
 def validating(due: Countdown) -> None:
     """After a batch of validation, before the epoch counts."""
-    from cifar_core.training.callbacks import Session
+    from cifar_core.training.callbacks import RunCallback
 
-    _after(Session, "on_test_batch_end", due)
+    _after(RunCallback, "on_test_batch_end", due)
 
 
 def half_written(due: Countdown) -> None:

@@ -18,7 +18,7 @@ import psutil
 
 from cifar_core.base import processes
 from cifar_core.base.processes import Liveness
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 
 CHECKOUT = Path(__file__).parents[2]

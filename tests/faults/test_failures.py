@@ -6,7 +6,7 @@ import pytest
 
 from cifar_core.errors import DivergedError, TrainingError
 from cifar_core.store import RunState, RunStore
-from cifar_core.training.callbacks import Session
+from cifar_core.training.callbacks import RunCallback
 from cifar_core.training.run import resume, train
 from tests.faults.breaking import SMALL, alike
 from tests.faults.observing import leftovers
@@ -38,7 +38,7 @@ FAILURES = {
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.__name__)
 def test_it_fails_in_words_keeps_its_epochs_and_can_go_on(failure, tiny, monkeypatch):
     error, words = FAILURES[failure]
-    original = Session.on_train_batch_end
+    original = RunCallback.on_train_batch_end
 
     def failing(self, batch, logs=None):
         if (self._epoch, batch) == (1, 1):
@@ -48,7 +48,7 @@ def test_it_fails_in_words_keeps_its_epochs_and_can_go_on(failure, tiny, monkeyp
     with RunStore() as store:
         run_id = store.create_run(SMALL)
         with monkeypatch.context() as patch:
-            patch.setattr(Session, "on_train_batch_end", failing)
+            patch.setattr(RunCallback, "on_train_batch_end", failing)
             with pytest.raises(error, match=words):
                 train(SMALL, dataset=tiny, store=store, run_id=run_id)
         record = store.get(run_id)

@@ -125,7 +125,7 @@ def test_an_older_checkpoint_of_the_run_is_gone_on_from_and_the_record_says_so(t
         for name, content in older.items():
             (store.artifact_dir(run_id) / name).write_bytes(content)
         assert alike(resume(run_id, store=store, dataset=tiny), whole)
-        assert "knows 1 of the 3 epochs on record" in " ".join(store.events(run_id)["message"])
+        assert "has 1 of the 3 epochs on record" in " ".join(store.events(run_id)["message"])
         assert store.history(run_id)["epoch"].tolist() == [1, 2, 3, 4]
 
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar_core.data.archive import read_members
 from cifar_core.data.batches import BINARY, LAYOUTS, PYTHON, decode
 from cifar_core.data.load import load_dataset
+from cifar_core.data.reader import read_members
 from cifar_core.data.unpickle import safe_loads
 from cifar_core.errors import DataError
 from tests.hostile.hostile import bounded, examples, fed, in_words, mutated
@@ -247,7 +247,7 @@ def test_a_gzip_bomb_after_the_last_member_is_not_unpacked(tmp_path):
         file.write(PLAIN_TAR)
         for _ in range(900):
             file.write(bytes(2**20))
-    with pytest.raises(DataError, match="unfolds into more"), bounded(memory=300 * 2**20):
+    with pytest.raises(DataError, match="unpacks to more"), bounded(memory=300 * 2**20):
         list(read_members(tmp_path / "bomb.tar.gz", WANTED))
 
 

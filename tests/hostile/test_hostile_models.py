@@ -291,26 +291,17 @@ def test_weights_of_another_shape_are_refused(plain, tmp_path):
 
 def test_whatever_reads_a_model_refuses_it_in_words(plain, tmp_path, home):  # noqa: ARG001
     """The process that answers the pages, the export, and the command line."""
-    import base64
-
     from cifar_core.cli.model import _load_model
     from cifar_core.serving.formats import export_model
-    from cifar_core.serving.inference import Answerer
-    from cifar_core.settings.config import TrainConfig
+    from cifar_core.serving.inference import LoadedModels
+    from cifar_core.settings.train_config import TrainConfig
 
     trace = tmp_path / "trace"
     bad = tmp_path / "bad.keras"
     bad.write_bytes(lambda_file(trace, tmp_path))
-    asked = {
-        "id": 1,
-        "model": str(bad),
-        "images": [base64.b64encode(bytes(3072)).decode(), 1],
-        "explain": None,
-        "method": "grad_cam",
-        "test_flip": False,
-    }
     fed("model attack")
-    assert "Lambda" in Answerer().answer(asked)["error"]
+    with pytest.raises(CifarLabError, match="Lambda"):
+        LoadedModels().get(str(bad))
     with pytest.raises(ExportError, match="Lambda"):
         export_model(bad, "keras", tmp_path / "out.keras")
     with pytest.raises(CifarLabError, match="Lambda"):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from pages.shared.navigation import PAGES
 from pages.shared.words import plain
 from tests.hostile.hostile import LONG, TEXTS, examples, fed, in_words
@@ -55,10 +55,10 @@ ADDRESSES = {
     "dataset": ["dataset", "tab", "draw", "class", "split", "kind"],
     "train": ["model", "preset", "group", "seed"],
     "tune": ["search", "model", "preset", "tab", "train"],
-    "runs": ["runs", "tab", "logx", "logy"],
+    "runs": ["runs", "tab", "logx", "logy", "shown", "measure", "focus"],
     "run": ["id", "part"],
     "leaderboard": ["view", "sort", "order", "chosen", "models", "set"],
-    "compare": ["runs", "shown", "a", "b", "kind", "draw", "focus"],
+    "compare": ["runs", "shown", "a", "b", "kind", "class"],
     "gallery": ["view", "run", "image", "sure", "page", "sort", "a", "b", "class", "mistakes", "said"],
     "try": ["runs", "image", "source", "explain"],
 }
@@ -174,13 +174,16 @@ def hostile_records(home_store, prepared, quiet):  # noqa: ARG001
 
 VISITS = {
     "": [{}],
-    "runs": [{"tab": tab} for tab in ("Curves", "Speed and rate", "Log")],
+    "runs": [
+        *({"tab": tab} for tab in ("Curves", "Speed and rate", "Log")),
+        {"shown": "Mean over seeds"},
+    ],
     "run": [
         {"part": part}
         for part in ("Curves", "Test result", "Settings", "Images and environment", "Events and log", "Files")
     ],
     "leaderboard": [{"view": view} for view in ("Ranking", "Tuned against baseline", "Accuracy and cost")],
-    "compare": [{"shown": shown} for shown in ("Curves", "Settings", "Images")],
+    "compare": [{"shown": shown} for shown in ("Curves", "Images")],
     "gallery": [{"view": view} for view in ("One run", "Two runs", "Hardest", "Doubts", "Summary")],
     "tune": [{"tab": tab} for tab in ("Progress", "Curves", "What mattered", "Trials", "Log")],
     "train": [{}],

@@ -11,8 +11,9 @@ from cifar_core.cli.options import read_seeds, read_values
 from cifar_core.cli.train import requested
 from cifar_core.errors import ConfigError
 from cifar_core.models import MODELS
-from cifar_core.settings.config import SearchConfig, TrainConfig, train_settings
 from cifar_core.settings.presets import find_preset, preset
+from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import TrainConfig, train_settings
 from tests.hostile.hostile import JSON, LONG, TEXTS, bounded, examples, fed, in_words, mutated
 
 WHOLE = [json.dumps(TrainConfig(model=model).model_dump()).encode() for model in MODELS]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.workers.supervisor import Supervisor
 

@@ -25,9 +25,8 @@ from cifar_core.store import RunStore
 
 CHECKOUT = Path(__file__).parents[2]
 PAGES = {
-    "Overview": None,
+    "Home": None,
     "Leaderboard": "pages/leaderboard/leaderboard.py",
-    "Compare": "pages/runs/compare.py",
     "Runs": "pages/runs/runs.py",
     "Run": "pages/runs/run.py",
     "Train": "pages/train/train.py",

@@ -11,7 +11,7 @@ from cifar_core.base.fields import describe
 from cifar_core.errors import ConfigError
 from cifar_core.models import MODELS, create_model, model_config, models
 from cifar_core.models.blocks import divisible
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 
 SETTINGS = [(name, field) for name, cls in MODELS.items() for field in describe(cls).values()]
 SETTING_IDS = [f"{name}-{field.name}" for name, field in SETTINGS]

@@ -4,8 +4,8 @@ import os
 
 import numpy as np
 
-from cifar_core.settings.config import TrainConfig
 from cifar_core.settings.presets import preset
+from cifar_core.settings.train_config import TrainConfig
 
 IMAGES = 400
 LABELS = np.arange(IMAGES) % 10

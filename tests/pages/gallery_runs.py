@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 
 PAGE = "pages/mistakes/mistakes.py"
 HOSTILE = "<img src=x onerror=alert(1)> **b** [x](javascript:alert(1))"

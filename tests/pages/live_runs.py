@@ -5,8 +5,8 @@ import os
 import numpy as np
 
 from cifar_core.analysis.metrics import report
-from cifar_core.settings.config import TrainConfig
 from cifar_core.settings.presets import preset
+from cifar_core.settings.train_config import TrainConfig
 
 DATA = {"name": "cifar10", "source": "local folder", "origin": "/data", "fingerprint": "f00d", "test": 400}
 ENVIRONMENT = {"packages": {"keras": "3.15.1"}, "device": {"kind": "cpu", "cores": 2}, "precision": "float32"}

@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from cifar_core.settings.config import SearchConfig
+from cifar_core.settings.search_config import SearchConfig
 from pages.shared import access, navigation, resources, tasks
 from pages.shared.access import Role
 from tests.pages import live_runs

@@ -1,4 +1,4 @@
-"""The frame, Overview and Dataset in a real browser, against a server of the test's own."""
+"""The frame, Home and Dataset in a real browser, against a server of the test's own."""
 
 import re
 
@@ -114,7 +114,7 @@ def test_nothing_is_cut_off_on_a_phone(scenes_server, visit):
 
 def test_the_server_stays_small_and_without_a_framework(scenes_server, visit):
     page = visit(scenes_server.url)
-    for name in ("Dataset", "Overview"):
+    for name in ("Dataset", "Home"):
         page.get_by_role("link", name=name, exact=True).first.click()
         page.wait_for_timeout(800)
     process = psutil.Process(scenes_server.process.pid)

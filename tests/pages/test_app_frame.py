@@ -9,7 +9,8 @@ import tomllib
 import pytest
 
 from cifar_core.plots import palette
-from cifar_core.settings.config import SearchConfig, TrainConfig
+from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import TrainConfig
 from pages.shared import navigation, resources
 from pages.shared.words import message, plain
 
@@ -19,6 +20,11 @@ SETTINGS = tomllib.loads((navigation.ROOT / ".streamlit/config.toml").read_text(
 def test_every_page_is_there_and_no_two_share_an_address():
     assert all((navigation.ROOT / page.file).is_file() for page in navigation.PAGES)
     assert len({page.path for page in navigation.PAGES}) == len(navigation.PAGES)
+
+
+def test_the_menu_has_eight_entries():
+    shown = [page.title for page in navigation.PAGES if page.in_menu]
+    assert shown == ["Home", "Dataset", "Train", "Tune", "Runs", "Leaderboard", "Mistakes", "Try it"]
 
 
 def test_no_file_stands_in_pages_itself():

@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 from cifar_core.base.csv_text import csv_text
 from cifar_core.base.fields import describe
 from cifar_core.errors import DownloadError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from pages.shared import words
 from pages.shared.tasks import Tasks, bytes_done
 
@@ -63,7 +63,7 @@ def test_csv_quotes_what_needs_it():
 
 def all_widgets():
     from cifar_core.base.fields import describe
-    from cifar_core.settings.config import TrainConfig
+    from cifar_core.settings.train_config import TrainConfig
     from pages.shared.widgets import setting_widget
 
     for name, declared in describe(TrainConfig).items():

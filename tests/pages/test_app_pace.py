@@ -25,17 +25,17 @@ def asking(monkeypatch):
 def test_few_get_news_as_often_as_they_want_and_many_less_often(asking):
     sessions = [{} for _ in range(40)]
     intervals = [asking(session) for session in sessions]
-    assert intervals[: pace.FEW] == [2.0] * pace.FEW
-    assert intervals[5] == pytest.approx(2.0 * 6 / pace.FEW)
+    assert intervals[: pace.FULL_RATE_SESSIONS] == [2.0] * pace.FULL_RATE_SESSIONS
+    assert intervals[5] == pytest.approx(2.0 * 6 / pace.FULL_RATE_SESSIONS)
     assert intervals == sorted(intervals)
-    assert intervals[-1] == 2.0 * pace.SELDOM
+    assert intervals[-1] == 2.0 * pace.MAX_SLOWDOWN
 
 
 def test_a_session_counts_once_and_no_longer_than_it_lasts(asking):
     sessions = [{} for _ in range(6)]
     for session in sessions * 3:
         many = asking(session)
-    assert many == pytest.approx(2.0 * 6 / pace.FEW)
+    assert many == pytest.approx(2.0 * 6 / pace.FULL_RATE_SESSIONS)
     last = sessions[-1]
     del session, sessions
     gc.collect()

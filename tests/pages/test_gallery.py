@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cifar_core.base.labels import CLASS_NAMES
-from cifar_core.settings.config import TrainConfig
 from cifar_core.settings.presets import preset
+from cifar_core.settings.train_config import TrainConfig
 from pages.shared import resources
 from tests.pages.board_runs import finished
 from tests.pages.gallery_runs import HOSTILE, IMAGES, PAGE, components, on_scenes, text, wall

@@ -9,7 +9,7 @@ import pytest
 from cifar_core.analysis import doubts
 from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.data import eda, human
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from pages.shared import resources, tasks
 from pages.shared.words import plain
 from tests.pages.board_runs import finished

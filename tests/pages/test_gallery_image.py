@@ -12,7 +12,7 @@ from cifar_core.serving.inference import Answer, InferenceError
 from pages.mistakes import tags
 from pages.mistakes.data import answered, finished_runs
 from pages.mistakes.tags import STANDARD
-from pages.shared import asking, resources
+from pages.shared import background, resources
 from tests.pages.gallery_runs import HOSTILE, IMAGES, PAGE, on_scenes, text, wall
 
 
@@ -44,10 +44,10 @@ class Oracle:
 @pytest.fixture(autouse=True)
 def oracle(monkeypatch):
     fake = Oracle()
-    monkeypatch.setattr(asking, "_inference", [fake])
-    monkeypatch.setattr(asking, "QUICK_SECONDS", 10.0)
+    monkeypatch.setattr(background, "_inference", [fake])
+    monkeypatch.setattr(background, "QUICK_SECONDS", 10.0)
     yield fake
-    asking.close()
+    background.close()
 
 
 @pytest.fixture

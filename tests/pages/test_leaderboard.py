@@ -11,10 +11,10 @@ import pytest
 
 from cifar_core.base.csv_text import csv_of
 from cifar_core.errors import StoreError
-from cifar_core.settings.config import SearchConfig
 from cifar_core.settings.presets import preset
+from cifar_core.settings.search_config import SearchConfig
 from pages.leaderboard import ranking
-from pages.shared import files, resources, results, run_table
+from pages.shared import downloads, resources, run_table, snapshot
 from tests.pages.board_runs import IMAGES, LABELS, finished
 
 PAGE = "pages/leaderboard/leaderboard.py"
@@ -393,7 +393,7 @@ def test_a_spreadsheet_never_executes_a_name():
 
 def test_json_knows_what_is_not_known():
     frame = pd.DataFrame({"a": [1.5, np.nan], "b": [True, False], "n": [1, 2], "t": [None, "é"]})
-    assert json.loads(files.as_json(frame)) == [
+    assert json.loads(downloads.as_json(frame)) == [
         {"a": 1.5, "b": True, "n": 1, "t": None},
         {"a": None, "b": False, "n": 2, "t": "é"},
     ]
@@ -401,18 +401,18 @@ def test_json_knows_what_is_not_known():
 
 def test_results_are_read_once_while_nobody_writes(store):
     finished(store, 0.6)
-    first = results.results()
-    assert results.results().runs is first.runs
+    first = snapshot.snapshot()
+    assert snapshot.snapshot().runs is first.runs
     finished(store, 0.7)
-    assert len(results.results().runs) == 2
+    assert len(snapshot.snapshot().runs) == 2
 
 
 def test_answers_are_read_once(store, monkeypatch):
     run_id = finished(store, 0.6)
-    read = results.reader(store.runs())
+    read = snapshot.reader(store.runs())
     assert read(run_id).correct.sum() == round(0.6 * IMAGES)
     monkeypatch.setattr(store, "prediction_arrays", lambda _: pytest.fail("read again"))
-    assert results.reader(store.runs())(run_id) is read(run_id)
+    assert snapshot.reader(store.runs())(run_id) is read(run_id)
 
 
 def test_the_table_puts_data_in_as_text_only():

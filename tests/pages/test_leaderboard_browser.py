@@ -78,7 +78,7 @@ def test_to_a_run_and_back_with_the_filters_kept(serve, visit, runs):
 @pytest.mark.usefixtures("runs")
 def test_nothing_is_cut_off_on_a_phone(serve, visit, runs):
     with serve() as server:
-        views = ("leaderboard", "leaderboard?view=Tuned+against+baseline", f"compare?runs={','.join(runs)}")
+        views = ("leaderboard", "leaderboard?view=Tuned+against+baseline", f"runs?runs={','.join(runs)}")
         for view in views:
             page = visit(f"{server.url}/{view}")
             page.set_viewport_size({"width": 390, "height": 800})

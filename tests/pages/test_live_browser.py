@@ -117,7 +117,7 @@ def test_from_the_list_to_the_run_and_back_and_a_copied_link(serve, visit, store
         copied = f"{server.url}/runs?runs={first},{second}&smoothing=0.6&tab=Log&focus={second}"
         other = visit(copied, color_scheme="dark")
         other.set_viewport_size({"width": 390, "height": 800})
-        other.get_by_text("This run has no log").wait_for()
+        other.get_by_text("There is no log").wait_for()
         assert other.evaluate(OVERHANG) == 0
         other.get_by_role("tab", name="Curves").click()
         other.locator(".js-plotly-plot").first.wait_for()

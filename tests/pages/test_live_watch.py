@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from cifar_core.store import RunStore
-from pages.runs import curves, log, words
+from pages.runs import curves, words
 from pages.runs.curves import View, figure, thinned
 from pages.runs.watch import Watch
-from pages.shared.table import facts_html, table_html
+from pages.shared import log
+from pages.shared.table import Headline, facts_html, state_html, table_html
 from pages.shared.words import plain
 from tests.pages import live_runs
 
@@ -137,7 +138,7 @@ def test_names_are_escaped_in_tables_and_legends(store):
     run = watching(store, run_id).runs[run_id]
     assert "<img" not in table_html(("a",), [(hostile,)])
     assert "<img" not in facts_html([(hostile, hostile, hostile)])
-    assert "<img" not in words.state_html(run, words.Headline(hostile, hostile))
+    assert "<img" not in state_html(Headline(hostile, hostile), "#000")
     assert "<img" not in json.dumps(figure([run], "accuracy", View()))
 
 

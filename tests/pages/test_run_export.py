@@ -1,12 +1,13 @@
 """Taking a run's network away: the section on the Run page, with a process that only seems to export."""
 
-import json
+import time
 
 import pytest
 
 from cifar_core.serving.run_export import download_path
 from pages.runs import export
 from pages.shared import access, resources, tasks
+from tests.base import child_calls
 from tests.pages import live_runs
 from tests.store.full_store import EXPORT
 
@@ -25,19 +26,19 @@ def process(monkeypatch):
     class Process:
         asked, complaint, hold = [], "", None
 
-    def in_process(module, *arguments):
+    def in_process(function, *arguments):
         def work(task):
-            Process.asked.append((module, *arguments))
+            Process.asked.append((function.__name__, *arguments))
             if Process.hold:
                 Process.hold.wait(20)
             if Process.complaint:
                 task.error = Process.complaint
                 return
-            run_id, form, *quantize = arguments
-            path = download_path(run_id, form, quantize[0] if quantize else None)
+            run_id, form, quantize = arguments
+            path = download_path(run_id, form, quantize)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"x" * 1500)
-            figures = {**EXPORT, "format": form, "quantize": quantize[0] if quantize else None}
+            figures = {**EXPORT, "format": form, "quantize": quantize}
             resources.store().record_export(
                 run_id, **figures, accuracy=0.801, reference_accuracy=0.808, latency_ms=0.31
             )
@@ -85,7 +86,7 @@ def test_a_chosen_format_is_made_and_can_be_downloaded(open_page, run_id, proces
     test.selectbox(key="export_format").select(("tflite", "int8")).run()
     press(test)
     ended(test, run_id)
-    assert process.asked == [("cifar_core.serving.run_export", run_id, "tflite", "int8")]
+    assert process.asked == [("make_download_at_home", run_id, "tflite", "int8")]
     assert "LiteRT, int8 (1.5 kB)" in downloads(test)
     for shown in ("LiteRT, int8", "80.10 %", "80.80 %", "100.00 %", "0.31 ms", "20, cifar10 test"):
         assert shown in table(test)
@@ -169,11 +170,31 @@ def test_one_export_at_a_time_and_one_that_waits_can_be_cancelled(process):
     process.hold.set()
 
 
-def test_what_the_process_prints_is_what_the_task_reads(capfd, home):  # noqa: ARG001
-    from cifar_core.serving.run_export import main
+@pytest.mark.slow
+def test_what_goes_wrong_in_the_process_is_the_tasks_error(home):  # noqa: ARG001
+    task = tasks.Task("export base_cnn-ffffff")
+    tasks._run(task, tasks.in_process(export.make_download_at_home, "base_cnn-ffffff", "onnx", None))
+    assert task.state == "failed"
+    assert task.error.startswith("No run 'base_cnn-ffffff'")
 
-    assert main(["base_cnn-ffffff", "onnx"]) != 0
-    said = capfd.readouterr()
-    assert [json.loads(line) for line in said.out.splitlines()] == []
-    assert said.err.startswith("No run 'base_cnn-ffffff'")
-    assert said.err.count("\n") == 1
+
+@pytest.mark.slow
+def test_a_task_in_a_process_reports_and_can_be_cancelled():
+    kept = tasks.Tasks()
+    assert ended_task(kept.start("done", tasks.in_process(child_calls.chatty, 3))).text == "step 2"
+    task = kept.start("cancelled", tasks.in_process(child_calls.hanging))
+    for _ in range(400):
+        if task.text == "hanging":
+            break
+        task.stop.wait(0.05)
+    task.cancel()
+    assert ended_task(task).state == "cancelled"
+
+
+def ended_task(task):
+    for _ in range(400):
+        if task.state != "running":
+            break
+        time.sleep(0.05)
+    assert task.state != "running"
+    return task

@@ -8,8 +8,8 @@ import pytest
 
 from cifar_core.errors import RunNotFoundError
 from cifar_core.plots.report import baseline_of, comparisons, flat_items, html_report, settings_json
-from cifar_core.settings.config import TrainConfig
 from cifar_core.settings.presets import preset
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
 from tests.pages import live_runs
 

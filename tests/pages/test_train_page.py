@@ -6,9 +6,9 @@ import pytest
 
 from cifar_core.base.devices import device_summary
 from cifar_core.models import MODELS
-from cifar_core.settings.config import TrainConfig, train_settings
 from cifar_core.settings.presets import PRESETS, SCENES_EPOCHS, begin_with, preset
-from pages.shared import network_summary, resources
+from cifar_core.settings.train_config import TrainConfig, train_settings
+from pages.shared import model_summary, resources
 from pages.train import draft
 from pages.train import launch as launch_panel
 from tests.pages.conftest import network
@@ -392,14 +392,14 @@ def test_estimates_have_no_more_digits_than_they_are_worth(seconds, words):
 
 
 def test_the_drawing_shows_maps_by_size_and_channels():
-    strip = network_summary.strip(network("base_cnn"))
+    strip = model_summary.strip(network("base_cnn"))
     assert "height: 96px" in strip
-    assert f"height: {network_summary.LOWEST_PX}px" in strip
+    assert f"height: {model_summary.LOWEST_PX}px" in strip
     assert "conv: convolution, gives 32 × 32 × 8, 224 parameters" in strip
     assert "images" not in strip.partition("aria-label")[2].partition(">")[2]
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_sources_become_links_and_nothing_else(model):
-    linked = network_summary.linked(MODELS[model].source)
+    linked = model_summary.linked(MODELS[model].source)
     assert linked.count("](http") == MODELS[model].source.count("http")

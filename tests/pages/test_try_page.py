@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from cifar_core.serving.inference import PREDICTED, Answer, InferenceError
-from cifar_core.settings.config import TrainConfig
-from pages.shared import asking, images, resources
+from cifar_core.settings.train_config import TrainConfig
+from pages.shared import background, images, resources
 from pages.try_it import answers as answers_module
 
 PAGE = "pages/try_it/try_it.py"
@@ -40,10 +40,10 @@ class Oracle:
 @pytest.fixture(autouse=True)
 def oracle(monkeypatch):
     fake = Oracle()
-    monkeypatch.setattr(asking, "_inference", [fake])
-    monkeypatch.setattr(asking, "QUICK_SECONDS", 10.0)
+    monkeypatch.setattr(background, "_inference", [fake])
+    monkeypatch.setattr(background, "QUICK_SECONDS", 10.0)
     yield fake
-    asking.close()
+    background.close()
 
 
 def finished(label, accuracy=0.7, **settings):

@@ -7,7 +7,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from cifar_core.models import MODELS
-from cifar_core.settings.config import SearchConfig
+from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunState
 from cifar_core.tuning import SEARCH_PRESETS, check_search, search_preset, stopping_after_trial
 from pages.shared import navigation, resources

@@ -1,131 +1,96 @@
-"""The process that asks models: its answers, and what happens when it dies, is deaf or idle."""
+"""Models asked in a child process: their answers and errors. Processes that die, hang or idle are tested with
+`cifar_core.base.child`."""
 
-import json
-import sys
+import os
 import time
 
 import numpy as np
 import pytest
 
+from cifar_core.errors import ModelFileError
 from cifar_core.serving import inference
-from cifar_core.serving.inference import Answerer, Inference, InferenceError
+from cifar_core.serving.inference import Inference, InferenceError, LoadedModels
 
-ECHO = """
-import json, os, sys, time
-for line in sys.stdin:
-    question = json.loads(line)
-    what = question["model"]
-    if what == "die":
-        print("the last straw", file=sys.stderr, flush=True)
-        os._exit(3)
-    if what == "sleep":
-        time.sleep(30)
-    if what == "stale":
-        print(json.dumps({"id": question["id"] - 1, "error": "not yours"}), flush=True)
-    answer = {"id": question["id"], "probabilities": [[os.getpid()] + [0] * 9], "heat": None}
-    print(json.dumps(answer), flush=True)
-    if what == "leave":
-        os._exit(0)
-"""
 IMAGE = np.zeros((1, 32, 32, 3), np.uint8)
 
 
-@pytest.fixture
-def scripted(monkeypatch):
-    """An `Inference` whose process answers by a script, at once and without a framework."""
-    popen = inference.subprocess.Popen
-    monkeypatch.setattr(
-        inference.subprocess, "Popen", lambda _, **rest: popen([sys.executable, "-c", ECHO], **rest)
-    )
-    asking = Inference(patience_s=1.5)
-    yield asking
-    asking.close()
+def test_a_process_that_does_not_answer_is_an_inference_error_and_replaced_by_the_next(monkeypatch):
+    asking = Inference(patience_s=20)
+    monkeypatch.setattr(inference, "predict", os._exit)  # refuses five arguments
+    try:
+        with pytest.raises(InferenceError, match=r"gave no answer\. TypeError"):
+            asking.ask("a", IMAGE)
+        assert asking.running()
+        with pytest.raises(InferenceError, match=r"gave no answer.*exit status 3"):
+            asking._call(os._exit, 3)
+        assert not asking.running()
+        asking.patience_s = 0.5
+        with pytest.raises(InferenceError, match=r"within 0\.5 s.*less busy"):
+            asking._call(time.sleep, 30)
+        asking.patience_s = 20
+        assert asking._call(os.getpid) != os.getpid()
+        assert asking.running()
+    finally:
+        asking.close()
+    assert not asking.running()
 
 
-def pid(answer):
-    return int(answer.probabilities[0, 0])
+def test_errors_that_name_what_is_wrong_arrive_as_they_are(tmp_path):
+    asking = Inference()
+    try:
+        with pytest.raises(InferenceError, match=r"^There is no model at .*none\.keras \(No such file"):
+            asking.ask(tmp_path / "none.keras", IMAGE)
+        (tmp_path / "damaged.keras").write_bytes(b"PK no zip")
+        with pytest.raises(InferenceError, match=r"^The model .*damaged\.keras cannot be loaded"):
+            list(asking.feature_parts(tmp_path / "damaged.keras", IMAGE))
+    finally:
+        asking.close()
 
 
-def test_one_process_answers_many_questions(scripted):
-    assert not scripted.running()
-    assert pid(scripted.ask("a", IMAGE)) == pid(scripted.ask("b", IMAGE))
-    assert scripted.running()
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    import keras
 
-
-def test_a_death_is_told_with_its_last_words_and_healed_at_the_next_question(scripted):
-    with pytest.raises(InferenceError, match=r"exit status 3.*the last straw"):
-        scripted.ask("die", IMAGE)
-    assert not scripted.running()
-    assert pid(scripted.ask("a", IMAGE))
-
-
-def test_a_process_that_left_between_two_questions_is_replaced(scripted):
-    first = pid(scripted.ask("leave", IMAGE))
-    for _ in range(100):
-        if not scripted.running():
-            break
-        time.sleep(0.02)
-    assert pid(scripted.ask("a", IMAGE)) != first
-
-
-def test_a_deaf_process_is_given_up(scripted):
-    with pytest.raises(InferenceError, match=r"within 1\.5 s"):
-        scripted.ask("sleep", IMAGE)
-    assert pid(scripted.ask("a", IMAGE))
-
-
-def test_an_answer_to_an_earlier_question_is_passed_over(scripted):
-    assert pid(scripted.ask("stale", IMAGE))
-
-
-def test_closing_ends_the_process(scripted):
-    scripted.ask("a", IMAGE)
-    scripted.close()
-    assert not scripted.running()
-
-
-@pytest.fixture
-def model_file(tmp_path):
-    from cifar_core.models import create_model
-
-    path = tmp_path / "model.keras"
-    create_model("base_cnn").save(path)
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    layers = keras.layers
+    body = [layers.Conv2D(4, 3, strides=4, activation="relu"), layers.GlobalAveragePooling2D()]
+    keras.Sequential([layers.Input((32, 32, 3)), *body, layers.Dense(10, "softmax")]).save(path)
     return path
 
 
-def question(path, images, **more):
-    packed = [inference._packed(images), len(images)]
-    return {"id": 1, "model": str(path), "images": packed, "explain": None, "test_flip": False, **more}
-
-
-def test_errors_come_as_words(tmp_path, model_file):
-    answerer = Answerer()
-    assert "There is no model at" in answerer.answer(question(tmp_path / "none.keras", IMAGE))["error"]
-    model_file.write_bytes(b"PK no zip")
-    assert "cannot be loaded" in answerer.answer(question(model_file, IMAGE))["error"]
-
-
-def test_a_model_that_would_run_code_is_refused(tmp_path):
+@pytest.mark.slow
+def test_a_model_that_would_run_code_or_gives_no_classes_is_refused(tmp_path):
     import keras
 
-    path = tmp_path / "code.keras"
     layers = keras.layers
     head = [layers.Lambda(lambda x: x), layers.Flatten(), layers.Dense(10, "softmax")]
-    keras.Sequential([layers.Input((32, 32, 3)), *head]).save(path)
-    assert "Lambda" in Answerer().answer(question(path, IMAGE))["error"]
-
-
-def test_the_models_asked_last_are_kept(tmp_path, model_file):
-    answerer = Answerer(kept=2)
-    paths = [tmp_path / f"{name}.keras" for name in "abc"]
-    for path in paths:
-        path.write_bytes(model_file.read_bytes())
-        assert "error" not in answerer.answer(question(path, IMAGE))
-    assert [key[0] for key in answerer._models] == [str(path) for path in paths[1:]]
+    keras.Sequential([layers.Input((32, 32, 3)), *head]).save(tmp_path / "code.keras")
+    with pytest.raises(ModelFileError, match="Lambda"):
+        LoadedModels().get(str(tmp_path / "code.keras"))
+    keras.Sequential([layers.Input((32, 32, 3)), *head[1:2]]).save(tmp_path / "flat.keras")
+    with pytest.raises(InferenceError, match=r"gives \(None, 3072\), not \(N, 10\)"):
+        LoadedModels().get(str(tmp_path / "flat.keras"))
 
 
 @pytest.mark.slow
-def test_the_real_process_says_what_the_model_says(model_file):
+def test_the_models_asked_last_are_kept(tmp_path, model_file):
+    models = LoadedModels(kept=2)
+    paths = [str(tmp_path / f"{name}.keras") for name in "abc"]
+    loaded = []
+    for path in paths:
+        with open(path, "wb") as file:
+            file.write(model_file.read_bytes())
+        loaded.append(models.get(path))
+    assert models.get(paths[1]) is loaded[1]
+    assert models.get(paths[0]) is not loaded[0]
+    os.utime(paths[0], (0, 0))
+    changed = models.get(paths[0])
+    assert changed is not loaded[0], "a file that was written anew is another model"
+    assert len(models._models) == 2
+
+
+@pytest.mark.slow
+def test_the_process_says_what_the_model_says(model_file):
     import keras
 
     from cifar_core.analysis.evaluation import predict_probabilities
@@ -133,10 +98,11 @@ def test_the_real_process_says_what_the_model_says(model_file):
 
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     model = keras.models.load_model(model_file)
-    asking = Inference(idle_s=2)
+    asking = Inference(idle_s=1)
     try:
         answer = asking.ask(model_file, images, explain=3, test_flip=True)
         assert answer.heat is not None
+        assert answer.probabilities.dtype == answer.heat.dtype == np.float32
         expected = predict_probabilities(model, images, test_flip=True)
         np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
         np.testing.assert_allclose(answer.heat[1], grad_cam(model, images[1], 3), atol=1e-3)
@@ -144,23 +110,6 @@ def test_the_real_process_says_what_the_model_says(model_file):
             if not asking.running():
                 break
             time.sleep(0.1)
-        assert not asking.running()  # nobody asked for two seconds
+        assert not asking.running(), "nobody asked for a second"
     finally:
         asking.close()
-
-
-def test_what_is_printed_does_not_disturb_the_answers():
-    """Whatever a framework prints goes to standard error."""
-    code = (
-        "from cifar_core.serving import inference\n"
-        "class Chatty:\n"
-        "    def answer(self, question):\n"
-        "        print('hello'); return {'id': question['id'], 'error': 'x'}\n"
-        "inference.Answerer = Chatty\n"
-        "inference.main(['60'])\n"
-    )
-    done = inference.subprocess.run(
-        [sys.executable, "-c", code], input='{"id": 7}\n', capture_output=True, text=True, check=True
-    )
-    assert json.loads(done.stdout) == {"id": 7, "error": "x"}
-    assert "hello" in done.stderr

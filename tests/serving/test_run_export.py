@@ -1,7 +1,6 @@
 """A run of the store as a file: verified on the run's own images, and written down. One network for all."""
 
 import hashlib
-import json
 import os
 import zipfile
 
@@ -12,8 +11,8 @@ from cifar_core.errors import ConfigError, DataNotFoundError, ExportError, RunNo
 from cifar_core.serving import formats, run_export
 from cifar_core.serving.formats import default_name, digest, run_exported
 from cifar_core.serving.model_file import load_model
-from cifar_core.serving.run_export import download_path, export_run, main, make_download, sweep_downloads
-from cifar_core.settings.config import TrainConfig
+from cifar_core.serving.run_export import download_path, export_run, make_download, sweep_downloads
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
 from tests.conftest import needs_tensorflow
 
@@ -204,21 +203,12 @@ def test_the_cache_stays_small(store, run_id, monkeypatch, home):  # noqa: ARG00
     assert list(made.parent.iterdir()) == [made], "what was just made stays, however large"
 
 
-def test_the_process_of_its_own_says_only_how_far_it_is(trained, run_id, monkeypatch, capfd):
+def test_a_download_is_made_of_the_homes_store_with_progress(trained, run_id, monkeypatch):
     monkeypatch.setenv("CIFAR_LAB_HOME", str(trained[0]))
-    write = formats._write
-
-    def noisy(*arguments):
-        os.write(1, b"W0000 a converter talks\n")
-        os.write(2, b"W0000 a converter talks\n")
-        write(*arguments)
-
-    monkeypatch.setattr(formats, "_write", noisy)
-    assert main([run_id, "keras"]) == 0
-    said = capfd.readouterr()
-    told = [json.loads(line) for line in said.out.splitlines()]
-    assert told[0] == [0.0, "reading the test images"]
-    assert said.err == ""
+    told = []
+    run_export.make_download_at_home(run_id, "keras", None, lambda *how_far: told.append(how_far))
+    assert told[0] == (0.0, "reading the test images")
+    assert told[-1] == (0.98, "putting it in its place")
     assert download_path(run_id, "keras", None).is_file()
-    assert main([run_id, "onnx", "int8"]) != 0
-    assert capfd.readouterr().err == "Only tflite can be quantized; got format='onnx' with quantize='int8'.\n"
+    with pytest.raises(ConfigError, match="Only tflite can be quantized; got format='onnx'"):
+        run_export.make_download_at_home(run_id, "onnx", "int8", print)

@@ -11,8 +11,8 @@ from cifar_core.base import devices
 from cifar_core.base.devices import ONEDNN_VARIABLE, DeviceSummary
 from cifar_core.errors import ConfigError
 from cifar_core.settings import compute
-from cifar_core.settings.config import TrainConfig
 from cifar_core.settings.presets import preset
+from cifar_core.settings.train_config import TrainConfig
 
 OLD_CPU = DeviceSummary("cpu", "an old one", 16.0, 2, "float32")
 AMX_CPU = DeviceSummary("cpu", "a new one", 16.0, 2, "mixed_bfloat16")
@@ -80,15 +80,15 @@ def test_small_batches_suit_mobilenets_larger_maps_on_an_old_cpu_only(on):
 def test_rules_by_device_and_network(on, device, model, precision, jit):
     on(device)
     config = TrainConfig(model=model)
-    assert (compute.resolve_precision(config), compute.resolve_jit(config)) == (precision, jit)
-    assert compute.choice(config).source == "rules"
+    found = compute.choice(config)
+    assert (found.precision, found.jit, found.source) == (precision, jit, "rules")
 
 
 def test_what_is_chosen_stands(on):
     on(GPU)
     config = TrainConfig(precision="float32", jit="off")
-    assert (compute.resolve_precision(config), compute.resolve_jit(config)) == ("float32", False)
-    assert not compute.resolve_jit(TrainConfig(deterministic=True))
+    assert (compute.choice(config).precision, compute.choice(config).jit) == ("float32", False)
+    assert not compute.choice(TrainConfig(deterministic=True)).jit
 
 
 def test_a_measurement_of_this_machine_beats_the_rules(on):
@@ -192,7 +192,7 @@ def test_what_is_worth_measuring(on, device, config, ways):
 _PROGRAM = """
 import os, sys
 from cifar_core.settings import compute
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 compute._onednn = lambda config: True
 if "loaded" in sys.argv:
     sys.modules["tensorflow"] = sys
@@ -224,10 +224,10 @@ def test_a_record_says_how_it_was_computed(monkeypatch, value, told):
 
 def test_jax_is_always_compiled_and_takes_no_rule_that_was_measured_on_tensorflow(on, monkeypatch):
     on(AMX_CPU)
-    assert compute.resolve_jit(TrainConfig(model="base_cnn")) is False
+    assert compute.choice(TrainConfig(model="base_cnn")).jit is False
     monkeypatch.setattr(compute, "keras_backend", lambda: "jax")
     assert compute.choice(TrainConfig(model="base_cnn")) == compute.Choice("float32", True, None, 256)
-    assert compute.resolve_jit(TrainConfig(model="base_cnn", jit="off")) is False
+    assert compute.choice(TrainConfig(model="base_cnn", jit="off")).jit is False
     assert {one.jit for one in compute.candidates(TrainConfig(model="base_cnn"))} == {True}
     remember(TrainConfig(model="base_cnn"), row(precision="mixed_bfloat16", jit=False, batch=128))
     monkeypatch.setattr(compute, "keras_backend", lambda: "tensorflow")

@@ -7,7 +7,8 @@ import pytest
 from cifar_core.base.fields import describe
 from cifar_core.errors import ConfigError
 from cifar_core.models import MODELS
-from cifar_core.settings.config import SearchConfig, TrainConfig, train_settings
+from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import TrainConfig, train_settings
 
 BAD = [
     ({"model": "lenet"}, "Unknown model 'lenet'; known are: base_cnn"),

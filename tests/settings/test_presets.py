@@ -3,8 +3,8 @@ import pytest
 from cifar_core.analysis.study.paper import PAPER_RESULTS
 from cifar_core.errors import ConfigError
 from cifar_core.models import models
-from cifar_core.settings.config import TrainConfig
 from cifar_core.settings.presets import PRESETS, SCENES_EPOCHS, begin_with, find_preset, preset, presets
+from cifar_core.settings.train_config import TrainConfig
 
 PAPER_MODELS = ("base_cnn", "alexnet", "resnet18", "mobilenet")
 AUGMENTATION = {"rotation": 15, "shift": 0.1, "flip": True, "zoom": 0.1, "fill": "nearest"}

@@ -10,7 +10,7 @@ import shutil
 import pytest
 from sqlalchemy import NullPool, create_engine
 
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
 from tests.store import postgres
 from tests.store.full_store import DATASET, fill

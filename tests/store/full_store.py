@@ -8,7 +8,8 @@ import zipfile
 
 import numpy as np
 
-from cifar_core.settings.config import SearchConfig, TrainConfig
+from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store.checkpoint import FORMAT
 
 DATASET = {"name": "cifar10", "source": "local folder", "fingerprint": "f00d"}

@@ -12,7 +12,7 @@ import zipfile
 import pytest
 
 from cifar_core.errors import ArchiveError, CifarLabError, RunStateError, StoreError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.store.archive import backup as backup_module
 from cifar_core.store.archive.backup import backup, check_backup, open_backup, restore

@@ -25,7 +25,7 @@ from cifar_core.errors import (
     RunStateError,
     StoreError,
 )
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.store import archive_rows as rows_module
 from cifar_core.store.archive import pack as pack_module

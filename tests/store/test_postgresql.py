@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from cifar_core.errors import RunStateError, StoreError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore, database, schema
 
 BEGIN = """

@@ -14,7 +14,7 @@ import pytest
 
 from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.errors import RunNotFoundError, RunStateError, StoreError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 
 SLOW_WRITER = """

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from cifar_core.errors import StoreError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore, database
 
 BEGIN = """

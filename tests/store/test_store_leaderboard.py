@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import insert
 
 from cifar_core.errors import ConfigError
-from cifar_core.settings.config import SearchConfig, TrainConfig
+from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import schema
 from cifar_core.store.runs import settings_columns
 

@@ -10,7 +10,8 @@ import pytest
 from cifar_core.base import processes
 from cifar_core.base.processes import Liveness
 from cifar_core.errors import ConfigError, RunNotFoundError, RunStateError
-from cifar_core.settings.config import SearchConfig, TrainConfig
+from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore, lifecycle
 
 ALL = tuple(RunState)

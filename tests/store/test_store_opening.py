@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from cifar_core.errors import StoreError, StoreVersionError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore, database, schema
 from cifar_core.store import store as store_module
 from tests.store.full_store import EXPORT, contents, fill

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from cifar_core.errors import ConfigError, RunNotFoundError, RunStateError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 
 NASTY = 'Robert\'); DROP TABLE runs;-- <script>alert(1)</script> "quoted" 犬 🐕 \u202e %_'

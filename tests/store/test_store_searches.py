@@ -6,7 +6,8 @@ import os
 import pytest
 
 from cifar_core.errors import ConfigError, RunNotFoundError, RunStateError
-from cifar_core.settings.config import SearchConfig, TrainConfig
+from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 
 PLAN = {"brackets": [{"rounds": [{"trials": 9, "epochs": 2}]}]}

@@ -7,8 +7,8 @@ import pytest
 
 from cifar_core.analysis.answers_by_epoch import ANSWERS_FILE, answers_by_epoch, last_right
 from cifar_core.errors import RunNotFoundError, StoreError
-from cifar_core.settings.config import TrainConfig
 from cifar_core.settings.presets import preset
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.store.runs import settings_key
 from cifar_core.training import callbacks
@@ -89,7 +89,7 @@ class PowerCutError(BaseException):
 
 def test_a_kill_between_answers_and_checkpoint_leaves_no_row_too_many(tiny, store, undisturbed, monkeypatch):
     """The answers of the third epoch are on disk and its checkpoint is not."""
-    commit, done = callbacks.Session._commit, []
+    commit, done = callbacks.RunCallback._commit, []
 
     def cut_at_the_third(session):
         done.append(None)
@@ -98,7 +98,7 @@ def test_a_kill_between_answers_and_checkpoint_leaves_no_row_too_many(tiny, stor
         commit(session)
 
     run_id = store.create_run(DRAWN, claim_for=os.getpid())
-    monkeypatch.setattr(callbacks.Session, "_commit", cut_at_the_third)
+    monkeypatch.setattr(callbacks.RunCallback, "_commit", cut_at_the_third)
     with pytest.raises(PowerCutError):
         carry_out(store, run_id, dataset=tiny)
     assert len(answers_by_epoch(store, run_id).answers) == 3

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from scipy import ndimage
 
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation import augment, preview, randaugment, sample_parameters
 from cifar_core.training.augmentation.arrays import NUMPY
 from cifar_core.training.augmentation.draws import geometric_draws
@@ -278,7 +278,7 @@ def test_preview_shows_what_training_sees():
 def test_preview_works_without_keras():
     code = (
         "import sys, numpy as np; from cifar_core.training.augmentation import preview;"
-        "from cifar_core.settings.config import TrainConfig;"
+        "from cifar_core.settings.train_config import TrainConfig;"
         f"config = TrainConfig(**{EVERYTHING!r});"
         "print(preview(np.zeros((32, 32, 3), 'uint8'), config).shape,"
         "sorted({'keras', 'tensorflow', 'jax'} & set(sys.modules)))"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cifar_core.errors import TrainingError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation import epoch_plan
 from cifar_core.training.batches import device, steps_per_epoch, training_batches, validation_batches
 from tests.conftest import needs_tensorflow

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation import epoch_plan, sample_parameters
 from cifar_core.training.augmentation.draws import geometric_draws
 from cifar_core.training.augmentation.randaugment import COLOURS, OPERATIONS

@@ -6,7 +6,7 @@ import pytest
 
 from cifar_core.base.devices import DeviceSummary
 from cifar_core.models.cost import Architecture, Layer
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
 from cifar_core.training import estimate as module
 from cifar_core.training.estimate import estimate, memory, split_sizes

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.optimizers import learning_rate, make_optimizer
 
 

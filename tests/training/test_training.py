@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cifar_core.errors import ConfigError, DivergedError, ResumeError, RunStateError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.training.run import resume, train
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from cifar_core.settings.config import SearchConfig
+from cifar_core.settings.search_config import SearchConfig
 from cifar_core.training.recorder import Progress
 from cifar_core.tuning import search
 from cifar_core.tuning.trial import Outcome, checkpoint_file, write_atomically

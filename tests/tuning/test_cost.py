@@ -4,7 +4,7 @@ import pytest
 
 from cifar_core.base.devices import DeviceSummary
 from cifar_core.models.cost import Architecture, Layer
-from cifar_core.settings.config import SearchConfig
+from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunStore
 from cifar_core.training import estimate
 from cifar_core.tuning import SEARCH_PRESETS, cost, make_plan, middle, search_cost, search_preset

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cifar_core.errors import ConfigError
-from cifar_core.settings.config import SearchConfig
+from cifar_core.settings.search_config import SearchConfig
 from cifar_core.tuning import importance
 
 SPACE = {

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cifar_core.errors import ResumeError
-from cifar_core.settings.config import SearchConfig
+from cifar_core.settings.search_config import SearchConfig
 from cifar_core.tuning.oracle import Driver
 from tests.tuning.conftest import SPACE, good
 

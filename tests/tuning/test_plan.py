@@ -3,7 +3,7 @@
 import keras_tuner
 import pytest
 
-from cifar_core.settings.config import SearchConfig
+from cifar_core.settings.search_config import SearchConfig
 from cifar_core.tuning.plan import Plan, make_plan, status, tree
 
 RATE = {"learning_rate": (1e-4, 1e-2)}

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from cifar_core.settings.config import SearchConfig
+from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunState
 from cifar_core.tuning.schedule import Schedule
 from tests.tuning.conftest import SPACE, good

@@ -11,7 +11,7 @@ from cifar_core.errors import (
     StoreError,
     TrainingError,
 )
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.tuning import search, stop_after_trial, tune
 from tests.tuning.conftest import good, outline, settings

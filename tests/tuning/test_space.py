@@ -4,7 +4,8 @@ import pytest
 
 from cifar_core.errors import ConfigError
 from cifar_core.models import models
-from cifar_core.settings.config import SearchConfig, train_settings
+from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import train_settings
 from cifar_core.tuning.plan import make_plan
 from cifar_core.tuning.space import (
     SEARCH_PRESETS,

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.workers import supervisor as supervisor_module
 from cifar_core.workers.supervisor import Supervisor

@@ -21,8 +21,8 @@ from cifar_core.analysis.statistics import Spread, spread
 from cifar_core.analysis.study.paper import PAPER_FAULTS, paper_results
 from cifar_core.errors import ConfigError
 from cifar_core.models import MODELS
-from cifar_core.settings.config import TrainConfig
 from cifar_core.settings.presets import SAME_RUN, preset, presets
+from cifar_core.settings.train_config import TrainConfig
 
 if TYPE_CHECKING:
     import pandas as pd

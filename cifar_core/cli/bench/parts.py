@@ -27,7 +27,7 @@ from cifar_core.cli.bench.subjects import (
 from cifar_core.cli.bench.turns import Measured, Task, Tell, in_processes, in_turns
 from cifar_core.errors import BenchError
 from cifar_core.settings import compute
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 
 STUDY_IMAGES = 40_000
 """Images in an epoch of the study's held-out runs, over which the cost of an epoch's end is spread."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from cifar_core.base.devices import device_summary
 from cifar_core.settings import compute
-from cifar_core.settings.config import TrainConfig
 from cifar_core.settings.presets import PRESETS, preset, presets
+from cifar_core.settings.train_config import TrainConfig
 
 STUDY_BATCH = 64
 RUN_EPOCHS = 1000

@@ -4,25 +4,24 @@ A machine that is busy for a while slows all variants of a round alike, so media
 fairly. Each variant has a process, since TensorFlow's kernels are chosen once for a process, and since
 what one variant leaves behind (memory, threads, caches) must not burden the next.
 
-A worker is told over its standard input what to prepare and then to do one round, and answers over its
-standard output, one JSON text a line. Its input is also its lifeline: it ends when that ends.
+A variant's process prepares it once and then does one round per call.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
-import signal
-import subprocess
-import sys
-import tempfile
+import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 
-from cifar_core.base import child
+from cifar_core.base.child import Child
 from cifar_core.base.devices import ONEDNN_VARIABLE
-from cifar_core.errors import BenchError
+from cifar_core.errors import BenchError, CifarLabError
 
 Measured = dict[str, Any]
 """What one round of a variant came to; "seconds" is always among it."""
@@ -30,7 +29,6 @@ Tell = Callable[[str], None]
 
 _SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 """Several processes have models on one card at the same time: none may take all its memory."""
-_LAST_LINES = 5
 
 
 @dataclass(frozen=True)
@@ -100,75 +98,51 @@ def in_processes(
 @contextmanager
 def workers(tasks: Mapping[str, Task]) -> Iterator[dict[str, Callable[[], Measured]]]:
     """One call for each task, done by its process. All processes are gone at the end, however it comes."""
-    with ExitStack() as open_ones:
-        by_process: dict[str, _Worker] = {}
-        for name, task in tasks.items():
-            if task.process not in by_process:
-                by_process[task.process] = open_ones.enter_context(
-                    _Worker(name, task, open_ones.enter_context(tempfile.TemporaryFile()))
-                )
-        yield {name: _turn(by_process[task.process], name, task.each) for name, task in tasks.items()}
-
-
-def _turn(worker: _Worker, name: str, each: Mapping[str, Any]) -> Callable[[], Measured]:
-    return lambda: worker.measure(name, each)
+    with ExitStack() as cleanup:
+        by_process = {task.process: _Worker(task) for task in tasks.values()}
+        pool = cleanup.enter_context(ThreadPoolExecutor(len(by_process) or 1))
+        for worker in by_process.values():
+            cleanup.callback(worker.child.close)
+            worker.prepare(pool)
+        yield {
+            name: functools.partial(by_process[task.process].measure, name, task.each)
+            for name, task in tasks.items()
+        }
 
 
 class _Worker:
-    """One process and the lines between it and us; what else it says goes to the file `said`."""
+    """A child process that does the rounds of a task."""
 
-    def __init__(self, name: str, task: Task, said: IO[bytes]) -> None:
-        self._said = said
-        ours = child.package_environment()
-        ours.pop(ONEDNN_VARIABLE, None)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "cifar_core.cli.bench.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            text=True,
-            env={**_SHARED_GPU, **ours, **task.environment},
-            start_new_session=True,  # Ctrl+C is for the measuring process, which then ends this one
-        )
-        self._prepared = False
-        self._name = name
-        child.send(self._process.stdin, {"maker": task.maker, "options": dict(task.options)})
+    def __init__(self, task: Task) -> None:
+        environment = {ONEDNN_VARIABLE: None, **task.environment}
+        shared = {key: value for key, value in _SHARED_GPU.items() if key not in os.environ}
+        self.child = Child("cifar-lab bench", environment={**shared, **environment})
+        self._task = task
 
-    def __enter__(self) -> _Worker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """There is nothing in it to keep, so it is not asked."""
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        child.close(self._process.stdin)
+    def prepare(self, pool: Executor) -> None:
+        """Begin to start and prepare the process: all do so at the same time."""
+        self._prepared = pool.submit(self.child.call, _prepare, self._task.maker, dict(self._task.options))
 
     def measure(self, name: str, each: Mapping[str, Any]) -> Measured:
-        """One round. The first waits until the process has prepared it."""
-        self._name = name
-        if not self._prepared:
-            self._answer()
-            self._prepared = True
-        child.send(self._process.stdin, each)
-        return self._answer()
+        """One round. The first waits until the process is prepared."""
+        try:
+            self._prepared.result()
+            return self.child.call(_round, dict(each))
+        except CifarLabError as error:
+            raise BenchError(f"The variant {name!r} could not be measured: {error}") from error
 
-    def _answer(self) -> Measured:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        answer: dict[str, Any] = json.loads(line) if line.endswith("\n") else {"failed": self._how_it_ended()}
-        if "failed" in answer:
-            raise BenchError(f"The variant {self._name!r} could not be measured: {answer['failed']}")
-        return dict(answer["did"])
 
-    def _how_it_ended(self) -> str:
-        code = self._process.wait()
-        how = f"with status {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
-        hint = " Often the machine is out of memory: measure fewer images, or one model at a time."
-        self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").split("\n")
-        last = " ".join(line.strip() for line in lines[-_LAST_LINES:] if line.strip())
-        return f"its process ended {how}.{hint if code == -signal.SIGKILL else ''}" + (
-            f" Its last words: {last[-500:]}" if last else ""
-        )
+# --- In the child ---------------------------------------------------------------------------------
+
+_action: Callable[..., Measured] | None = None
+
+
+def _prepare(maker: str, options: dict[str, Any]) -> None:
+    global _action
+    module, _, name = maker.partition(":")
+    _action = getattr(importlib.import_module(module), name)(**options)
+
+
+def _round(each: dict[str, Any]) -> Measured:
+    assert _action is not None
+    return _action(**each)

@@ -10,7 +10,7 @@ import keras
 
 from cifar_core.cli.bench.subjects import RUN_EPOCHS, STUDY_AUGMENTATION
 from cifar_core.cli.bench.variants_training import Measured, generator, pictures
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.batches import training_batches
 from cifar_core.training.batches.batch import steps_per_epoch
 

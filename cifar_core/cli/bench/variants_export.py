@@ -13,8 +13,8 @@ from cifar_core.cli.bench.subjects import STUDY_BATCH
 from cifar_core.data.synthetic import synthetic_dataset
 from cifar_core.errors import ExportError
 from cifar_core.serving.formats import default_name, export_model
-from cifar_core.settings.config import TrainConfig
-from cifar_core.training.run import build_model, without_optimizer
+from cifar_core.settings.train_config import TrainConfig
+from cifar_core.training.network import build_model, without_optimizer
 
 LEARNED = 640
 """Synthetic images to train on first: an untrained model's predictions are ties."""

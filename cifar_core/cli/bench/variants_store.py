@@ -16,7 +16,7 @@ from sqlalchemy import insert, select
 from cifar_core.cli.bench.parts import Request
 from cifar_core.cli.bench.result import Row, row, with_ratios
 from cifar_core.cli.bench.turns import Measured, in_turns
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore, schema
 
 EPOCHS = 50

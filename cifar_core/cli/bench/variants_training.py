@@ -19,13 +19,14 @@ import numpy as np
 from cifar_core.base.devices import onednn_in_use
 from cifar_core.cli.bench.subjects import STUDY_AUGMENTATION
 from cifar_core.settings.compute import prepare
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
 from cifar_core.store.checkpoint import Progressed
 from cifar_core.training.batches import steps_per_epoch, training_batches, validation_batches
-from cifar_core.training.callbacks import Session, controllers
+from cifar_core.training.callbacks import RunCallback, controllers
+from cifar_core.training.fitting import EVALUATION_BATCH
+from cifar_core.training.network import build_model
 from cifar_core.training.recorder import Progress, Recorder
-from cifar_core.training.run import EVALUATION_BATCH, build_model
 
 Measured = dict[str, Any]
 VALIDATED = 64
@@ -79,7 +80,7 @@ class Clock(keras.callbacks.Callback):
         }
 
 
-class CountedSession(Session):
+class CountedSession(RunCallback):
     """A session that adds up the seconds it spends after each step, waiting for a GPU included."""
 
     seconds = 0.0

@@ -322,7 +322,7 @@ def _checked(table: Table, row: Any) -> Row:
 
 def _check_run(rows: dict[str, list[Row]]) -> None:
     """Settings allowed, what follows from them as it follows, history without a gap, a possible state."""
-    from cifar_core.settings.config import TrainConfig
+    from cifar_core.settings.train_config import TrainConfig
 
     run, epochs = rows["runs"][0], [row["epoch"] for row in rows["epochs"]]
     config = TrainConfig(**from_json(run["config"]))
@@ -346,7 +346,7 @@ def _check_run(rows: dict[str, list[Row]]) -> None:
 
 
 def _check_search(rows: dict[str, list[Row]]) -> None:
-    from cifar_core.settings.config import SearchConfig
+    from cifar_core.settings.search_config import SearchConfig
 
     search = rows["searches"][0]
     config = SearchConfig(**from_json(search["config"]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from cifar_core.base.labels import IMAGE_SHAPE, NUM_CLASSES
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation import mixing, randaugment
 from cifar_core.training.augmentation.arrays import NUMPY, Array
 from cifar_core.training.augmentation.draws import epoch_plan, sample_parameters

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from cifar_core.base.labels import IMAGE_SHAPE
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation import randaugment
 from cifar_core.training.augmentation.geometry import affine_matrices, scaling_and_rotation
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.batches.batch import images_per_epoch, steps_per_epoch, whole_parts
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cifar_core.base.labels import NUM_CLASSES
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation import augment, epoch_plan
 from cifar_core.training.augmentation.arrays import Array
 

@@ -17,7 +17,7 @@ from keras import ops
 
 from cifar_core.base.labels import NUM_CLASSES
 from cifar_core.errors import TrainingError
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation.arrays import Array
 from cifar_core.training.batches.batch import Plan, images_per_epoch, padded_plan, prepare, steps_per_epoch
 

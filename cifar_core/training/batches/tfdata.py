@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from cifar_core.base.labels import NUM_CLASSES
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation import augments
 from cifar_core.training.batches.batch import images_per_epoch, padded_plan, prepare, steps_per_epoch
 

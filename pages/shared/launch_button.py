@@ -19,7 +19,7 @@ from pages.shared.words import message, plain
 
 
 @dataclass(frozen=True)
-class Once:
+class LaunchButton:
     """The launches of one page; `name` begins the keys of its state and of its button."""
 
     name: str

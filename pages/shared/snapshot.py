@@ -27,7 +27,7 @@ KEPT_ANSWERS = 256
 
 
 @dataclass(frozen=True)
-class Results:
+class Snapshot:
     """The store as it was at one moment.
 
     Attributes:
@@ -46,7 +46,7 @@ class Results:
         return rows[comparison.on_board(rows, board)]
 
 
-def results(*, live: bool = True) -> Results:
+def snapshot(*, live: bool = True) -> Snapshot:
     """The store as it is now.
 
     Args:
@@ -62,9 +62,9 @@ def results(*, live: bool = True) -> Results:
 
 
 @st.cache_resource(max_entries=KEPT_STATES, show_spinner=False)
-def _read(version: tuple[Any, ...], _store: RunStore) -> Results:
+def _read(version: tuple[Any, ...], _store: RunStore) -> Snapshot:
     runs = _store.runs()
-    return Results(runs, comparison.boards(runs), version)
+    return Snapshot(runs, comparison.boards(runs), version)
 
 
 @st.cache_resource(max_entries=KEPT_STATES, show_spinner=False)

@@ -1,16 +1,17 @@
-"""The end of a run's log, as text."""
+"""The end of the log of a run or search."""
 
 from __future__ import annotations
 
 import os
 import re
+from typing import Protocol
 
 import streamlit as st
 
 from cifar_core.errors import RunNotFoundError, StoreError
 from cifar_core.store import RunStore
+from cifar_core.store.states import RunState
 from cifar_core.workers.worker import LOG_FILE
-from pages.runs.watch import Watched
 from pages.shared.words import message
 
 TAIL_BYTES = 24_000
@@ -18,11 +19,21 @@ TAIL_LINES = 200
 _UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
+class Job(Protocol):
+    """A run or search."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def state(self) -> RunState: ...
+
+
 def tail(store: RunStore, run_id: str, lines: int = TAIL_LINES) -> str | None:
-    """The last lines of the log, without control characters; None where there is no log.
+    """The last lines of the log without control characters; None if there is no log.
 
     Raises:
-        StoreError: it is there and cannot be read.
+        StoreError: it exists and cannot be read.
     """
     try:
         path = store.artifact(run_id, LOG_FILE)
@@ -39,18 +50,18 @@ def tail(store: RunStore, run_id: str, lines: int = TAIL_LINES) -> str | None:
     return "\n".join(_UNPRINTABLE.sub("", line) for line in whole.splitlines()[-lines:])
 
 
-def show(store: RunStore, run: Watched, *, height: int = 360) -> None:
-    """The log's end, or why there is none."""
+def show(store: RunStore, job: Job, *, height: int = 360) -> None:
+    """The end of the log, or why there is none."""
     try:
-        text = tail(store, run.id)
+        text = tail(store, job.id)
     except StoreError as error:
         st.warning(message(error))
         return
     if text:
         st.code(text, language=None, height=height, wrap_lines=True)
-    elif text is None and not run.state.is_finished():
-        st.info("No log yet: it begins when a worker takes the run out of the queue.")
-    elif text is None:
-        st.info("This run has no log: it never began, or it was trained outside the app's workers.")
-    else:
+    elif text is not None:
         st.info("The log is empty so far.")
+    elif job.state.is_finished():
+        st.info("There is no log: it was never started, or it was trained outside the app's workers.")
+    else:
+        st.info("No log yet: it begins when a worker takes the run out of the queue.")

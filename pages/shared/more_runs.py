@@ -14,7 +14,7 @@ from pages.shared import access, navigation, resources, server
 from pages.shared.words import plain
 
 if TYPE_CHECKING:
-    from cifar_core.settings.config import TrainConfig
+    from cifar_core.settings.train_config import TrainConfig
 
 MORE_SEEDS = 3
 _SAID = "_compare_said"
