@@ -28,6 +28,7 @@ from cifar_core.errors import CifarLabError
 
 if TYPE_CHECKING:
     from cifar_core.settings.train_config import TrainConfig
+    from cifar_core.store import RunStore
 
 PROGRAM = "cifar-lab"
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
@@ -165,6 +166,15 @@ def format_options(function: Any) -> Any:
 run_argument = click.argument("run", metavar="RUN")
 
 
+def current_store() -> RunStore:
+    """The lab's store, in which runs whose process has died are marked as crashed."""
+    from cifar_core.store import RunStore
+
+    store = RunStore()
+    store.reap()
+    return store
+
+
 # --- All commands ---------------------------------------------------------------------------------
 
 
@@ -288,7 +298,6 @@ def _drop_output() -> None:
 
 # --- Signals and the framework --------------------------------------------------------------------
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STOPPING = b"\nStopping after this step; progress is kept (once more: end at once) ...\n"
 
 
@@ -319,12 +328,19 @@ def stopping() -> Iterator[Stop]:
         stop.signal = number
         os.write(2, _STOPPING)  # a handler may run inside print, which is not reentrant
 
-    before = {number: signal.signal(number, handle) for number in _SIGNALS}
-    try:
+    with handled(handle, signal.SIGINT, signal.SIGTERM):
         yield stop
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], None], *signals: signal.Signals) -> Iterator[None]:
+    """Within the block, `handler` handles these signals."""
+    before = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def load_framework(config: TrainConfig | None = None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cifar_core.cli.app import command, json_option, switch
-from cifar_core.cli.output import print_json
+from cifar_core.cli.output import print_result
 
 if TYPE_CHECKING:
     from cifar_core.store import RunStore
@@ -43,10 +43,8 @@ def backup(file: Path, location: str | None, force: bool, as_json: bool) -> None
 
     with _opened(location) as store:
         done = write(store, file, overwrite=force)
-    if as_json:
-        print_json(done)
-        return
-    click.echo(f"{done.path}  ({done.size:,} bytes): {_counted(done.runs, done.searches)}")
+    text = f"{done.path}  ({done.size:,} bytes): {_counted(done.runs, done.searches)}"
+    print_result(as_json, done, text)
 
 
 @command("restore")
@@ -70,12 +68,8 @@ def restore(file: Path, location: str | None, replace: bool, check: bool, as_jso
         _print_checked(file, bundle.manifest, _counted(counts["runs"], counts["searches"]), as_json)
         return
     done = put_back(file, location, replace=replace)
-    if as_json:
-        print_json(done)
-        return
-    click.echo(f"{done.location}: {_counted(done.runs, done.searches)}")
-    if done.kept is not None:
-        click.echo(f"the previous store is in {done.kept}")
+    kept = [] if done.kept is None else [f"the previous store is in {done.kept}"]
+    print_result(as_json, done, f"{done.location}: {_counted(done.runs, done.searches)}", *kept)
 
 
 @command("pack")
@@ -94,10 +88,7 @@ def pack(runs: Sequence[str], file: Path, location: str | None, force: bool, as_
 
     with _opened(location) as store:
         done = write(store, runs, file, overwrite=force)
-    if as_json:
-        print_json(done)
-    else:
-        click.echo(f"{done.path}  ({done.size:,} bytes): {', '.join(done.ids)}")
+    print_result(as_json, done, f"{done.path}  ({done.size:,} bytes): {', '.join(done.ids)}")
 
 
 @command("unpack")
@@ -121,12 +112,11 @@ def unpack(file: Path, location: str | None, as_new: bool, check: bool, as_json:
         return
     with _opened(location) as store:
         done = take_in(store, file, existing="new" if as_new else "refuse")
-    if as_json:
-        print_json(done)
-        return
-    for job in done:
-        renamed = "" if job.id == job.original else f" as {job.id}"
-        click.echo(f"{job.original}: {job.outcome}{renamed}, {job.state}")
+    renamed = ["" if job.id == job.original else f" as {job.id}" for job in done]
+    lines = [
+        f"{job.original}: {job.outcome}{new}, {job.state}" for job, new in zip(done, renamed, strict=True)
+    ]
+    print_result(as_json, done, *lines)
 
 
 def _opened(location: str | None) -> RunStore:
@@ -141,7 +131,5 @@ def _counted(runs: int, searches: int) -> str:
 
 def _print_checked(file: Path, manifest: dict[str, Any], content: str, as_json: bool) -> None:
     about = {name: manifest[name] for name in ("kind", "version", "package", "created_at")}
-    if as_json:
-        print_json({"file": file, "whole": True, "content": content, **about})
-    else:
-        click.echo(f"{file} is whole: {content}; release {about['package']}, {about['created_at'][:19]}")
+    text = f"{file} is whole: {content}; release {about['package']}, {about['created_at'][:19]}"
+    print_result(as_json, {"file": file, "whole": True, "content": content, **about}, text)

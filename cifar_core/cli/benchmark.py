@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import click
 
-from cifar_core.cli.app import command, json_option
+from cifar_core.cli.app import command, handled, json_option
 from cifar_core.cli.output import print_json, print_pairs, print_rows
 from cifar_core.errors import ConfigError
 
@@ -45,7 +43,7 @@ def bench(
 
     if out is not None and not files:
         raise ConfigError("--out names the folder for the files: leave out --no-files.")
-    with _terminable():
+    with handled(_end, signal.SIGTERM):
         result = run_bench(
             part,
             models=tuple(models.split(",")),
@@ -66,23 +64,12 @@ def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
-        raise ConfigError(
-            f"runs must be whole numbers separated by commas, such as 10,100,1000; got {text!r}."
-        ) from None
+        raise ConfigError(f"runs must be whole numbers, such as 10,100,1000; got {text!r}.") from None
 
 
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the block like Ctrl-C, so that processes and temporary folders are removed."""
-
-    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    """End like after Ctrl-C, so that processes and temporary folders are removed."""
+    raise SystemExit(128 + number)
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from cifar_core.cli.app import CONTEXT, PROGRAM, command, debug_option, json_option, stopping, switch
-from cifar_core.cli.output import print_json
+from cifar_core.cli.output import print_result
 from cifar_core.cli.progress import counting
 
 
@@ -28,23 +28,18 @@ def status(verify: bool, as_json: bool) -> None:
     from cifar_core.data import dataset_status
 
     found = dataset_status(verify=verify)
-    if as_json:
-        print_json(found)
-        return
-    for place, what in found.searched:
-        click.echo(f"{place}: {what}")
+    lines = [f"{place}: {what}" for place, what in found.searched]
     if found.found:
-        click.echo(f"CIFAR-10: {found.source}, {found.origin}")
+        lines.append(f"CIFAR-10: {found.source}, {found.origin}")
     else:
-        click.echo("CIFAR-10: not found. Download it (170 MB) with: cifar-lab data download")
-        click.echo("or import a copy that you have: cifar-lab data import PATH")
-        click.echo("or use synthetic images: --dataset synthetic")
+        lines.append("CIFAR-10: not found. Download it (170 MB) with: cifar-lab data download")
+        lines.append("or import a copy that you have: cifar-lab data import PATH")
+        lines.append("or use synthetic images: --dataset synthetic")
+    print_result(as_json, found, *lines)
 
 
 @command("download")
-@click.option(
-    "--url", "urls", multiple=True, help="Address of the official archive; several are tried in turn."
-)
+@click.option("--url", "urls", multiple=True, help="URL of the official archive; several are tried in turn.")
 @json_option()
 def download(urls: Sequence[str], as_json: bool) -> int:
     """Download CIFAR-10 (170 MB) into the home folder; an interrupted download is resumed."""
@@ -54,9 +49,8 @@ def download(urls: Sequence[str], as_json: bool) -> int:
     with stopping() as stop:
         try:
             with counting("CIFAR-10") as progress:
-                folder = download_cifar10(
-                    urls=list(urls) or None, progress=progress, should_stop=stop.requested
-                )
+                found = list(urls) or None
+                folder = download_cifar10(urls=found, progress=progress, should_stop=stop.requested)
         except DownloadError as error:
             if not stop.requested():
                 raise
@@ -80,10 +74,7 @@ def import_(path: Path, as_json: bool) -> None:
 
 
 def _print(folder: Path, as_json: bool) -> None:
-    if as_json:
-        print_json({"folder": folder})
-    else:
-        click.echo(f"CIFAR-10 is in {folder}")
+    print_result(as_json, {"folder": folder}, f"CIFAR-10 is in {folder}")
 
 
 for _command in (status, download, import_):

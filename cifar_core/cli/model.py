@@ -11,7 +11,7 @@ import numpy as np
 
 from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.cli.app import command, json_option, load_framework, quiet, run_argument, switch
-from cifar_core.cli.output import percent, print_json, print_pairs, print_rows, printable
+from cifar_core.cli.output import percent, print_json, print_pairs, print_result, print_rows, printable
 from cifar_core.errors import RunStateError, StoreError
 from cifar_core.serving.model_file import load_model
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import keras
 
     from cifar_core.analysis.metrics import Report
-    from cifar_core.data import Dataset
     from cifar_core.serving.formats import ExportResult
     from cifar_core.settings.train_config import TrainConfig
     from cifar_core.store import RunRecord
@@ -36,31 +35,32 @@ def evaluate(run: str, as_json: bool) -> None:
     RUN is its id, or a unique prefix of it.
     """
     from cifar_core.analysis.evaluation import evaluate as measure
+    from cifar_core.data import load_dataset
 
     record, path = stored_model(run)
-    dataset = _dataset(record)
+    dataset = load_dataset(record.config.dataset)
     limited = dataset.limited(record.config.train_limit, record.config.test_limit, record.config.seed)
     model = _load_model(path, record.config)
     report = measure(model, limited.x_test, limited.y_test, test_flip=record.config.test_flip)
     same_images = dataset.fingerprint == record.dataset.get("fingerprint", dataset.fingerprint)
     verdict = _verdict(record.metrics, report, same_images=same_images)
-    if as_json:
-        recorded = {name: (record.metrics or {}).get(name) for name in ("accuracy", "loss", "n")}
-        print_json(
-            {
-                "run": record.id,
-                "metrics": report.to_dict(),
-                "recorded": recorded,
-                "same_images": same_images,
-                "equal": verdict == _EQUAL,
-                "verdict": verdict,
-            }
-        )
-        return
-    click.echo(f"run {record.id} on {report.n:,} test images of {dataset.name} ({dataset.source})")
-    click.echo(f"accuracy {percent(report.accuracy)}, loss {report.loss:.4f}, ece {report.ece:.4f}")
-    click.echo(verdict)
-    print_rows(report.to_dict()["per_class"])
+    document = {
+        "run": record.id,
+        "metrics": report.to_dict(),
+        "recorded": {name: (record.metrics or {}).get(name) for name in ("accuracy", "loss", "n")},
+        "same_images": same_images,
+        "equal": verdict == _EQUAL,
+        "verdict": verdict,
+    }
+    print_result(
+        as_json,
+        document,
+        f"run {record.id} on {report.n:,} test images of {dataset.name} ({dataset.source})",
+        f"accuracy {percent(report.accuracy)}, loss {report.loss:.4f}, ece {report.ece:.4f}",
+        verdict,
+    )
+    if not as_json:
+        print_rows(report.to_dict()["per_class"])
 
 
 @command("predict")
@@ -193,12 +193,6 @@ def _verdict(recorded: dict[str, Any] | None, report: Report, *, same_images: bo
     why = "" if same_images else "; the images are not the same"
     accuracy, loss = percent(recorded["accuracy"]), f"{recorded['loss']:.4f}"
     return f"NOT equal to what was recorded: accuracy {accuracy}, loss {loss}{why}"
-
-
-def _dataset(record: RunRecord) -> Dataset:
-    from cifar_core.data import load_dataset
-
-    return load_dataset(record.config.dataset)
 
 
 def _load_model(path: Path, config: TrainConfig) -> keras.Model:

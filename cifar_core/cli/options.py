@@ -1,7 +1,7 @@
-"""Flags made from the settings' own declarations, and values read back by them.
+"""Command line options made from the declarations of the settings, and values read back from them.
 
-A hyperparameter's name may mean something else in another model (`--design` has other choices for
-each), so values stay text until the model is known; `read_values` then reads them all.
+A hyperparameter of the same name can have other choices in another model (`--design`), so values stay text
+until the model is known; `read_values` then reads all of them.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from cifar_core.models import MODELS
 from cifar_core.settings.train_config import GROUPS, train_settings
 
 NOTHING = "none"
-"""What people type for a setting that may be left empty."""
+"""Text for an optional setting without a value."""
 
 _METAVARS = {"int": "INT", "float": "FLOAT", "text": "TEXT", "bool": "[true|false]"}
-_TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 def setting_options(settings: Iterable[Setting]) -> list[click.Option]:
-    """One flag for each setting, in the order of the groups that the pages use."""
+    """One option per setting, in the order of the groups on the pages."""
     order = {group: place for place, group in enumerate(GROUPS)}
     by_group = sorted(settings, key=lambda declared: order.get(declared.group, len(order)))
     return [_option(declared.name, declared.group, [declared], _text(declared)) for declared in by_group]
 
 
 def model_options(taken: Iterable[str]) -> list[click.Option]:
-    """One flag for each hyperparameter of any model, but those names that are taken already."""
+    """One option per hyperparameter of any model whose name is not in `taken`."""
     owners: dict[str, dict[str, Setting]] = {}
     for model, cls in MODELS.items():
         for name, declared in describe(cls).items():
@@ -44,25 +44,29 @@ def model_options(taken: Iterable[str]) -> list[click.Option]:
     ]
 
 
+def _heading(by_model: Mapping[str, Setting]) -> str:
+    return f"Only for {next(iter(by_model))}" if len(by_model) == 1 else "Of several models"
+
+
 def read_values(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given on the command line (None: not given), as values for the settings of `model`.
+    """The values given on the command line (None: not given) for the settings of `model`.
 
     Raises:
-        ConfigError: unknown model, a flag that belongs to another model, or text that is no such value.
+        ConfigError: unknown model, an option of another model, or text that is not such a value.
     """
     known = train_settings(model)
     values = {name: text for name, text in given.items() if text is not None}
     for name in values:
         if name not in known:
-            raise ConfigError(_foreign(model, name))
+            raise ConfigError(_not_of(model, name))
     return {name: read_value(known[name], text) for name, text in values.items()}
 
 
 def read_value(declared: Setting, text: Any) -> Any:
-    """Text as the value that the setting takes; its range is left to the settings object.
+    """The value that a text stands for; its range is checked by the settings object.
 
     Raises:
-        ConfigError: "ten" for a number, "maybe" for a truth value, an unknown choice.
+        ConfigError: text that is not a value of the setting's type, or an unknown choice.
     """
     if not isinstance(text, str):
         return text
@@ -78,7 +82,7 @@ def read_seeds(text: str) -> list[int]:
     """ "0,1,2" as numbers.
 
     Raises:
-        ConfigError: anything else, or one of them twice.
+        ConfigError: malformed text, or a seed given twice.
     """
     try:
         seeds = [int(part) for part in text.split(",")]
@@ -90,6 +94,7 @@ def read_seeds(text: str) -> list[int]:
 
 
 def flag(name: str) -> str:
+    """ "batch_size" as "--batch-size"."""
     return "--" + name.replace("_", "-")
 
 
@@ -99,7 +104,7 @@ def _read(declared: Setting, text: str) -> Any:
     if declared.kind == "float":
         return float(text)
     if declared.kind == "bool":
-        return _TRUTHS[text.strip().lower()]
+        return _BOOLEANS[text.strip().lower()]
     if declared.kind == "choice":
         return {str(choice): choice for choice in declared.choices}[text]
     return text
@@ -127,14 +132,11 @@ def _metavar(declared: list[Setting]) -> str:
 
 
 def _text(declared: Setting) -> str:
-    return f"{declared.help} [{_range(declared)}default: {_shown(declared)}]"
+    allowed = "" if declared.kind in ("bool", "text", "choice") else f"{declared.allowed()}; "
+    return f"{declared.help} [{allowed}default: {_default(declared)}]"
 
 
-def _range(declared: Setting) -> str:
-    return "" if declared.kind in ("bool", "text", "choice") else f"{declared.allowed()}; "
-
-
-def _shown(declared: Setting) -> str:
+def _default(declared: Setting) -> str:
     value = declared.default
     if value is None or value == "":
         return NOTHING
@@ -143,27 +145,20 @@ def _shown(declared: Setting) -> str:
     return number(value) if isinstance(value, int | float) else str(value)
 
 
-def _heading(by_model: Mapping[str, Setting]) -> str:
-    return f"Only for {' and '.join(by_model)}" if len(by_model) == 1 else "Of several models"
-
-
 def _shared_text(by_model: Mapping[str, Setting]) -> str:
-    """Help of a hyperparameter that several models may have, alike or each in its own way."""
-    texts = {model: _text(declared) for model, declared in by_model.items()}
-    if len(texts) == 1:
-        return next(iter(texts.values()))
-    first = next(iter(by_model.values()))
-    ways = ", ".join(f"{model} {_way(declared)}" for model, declared in by_model.items())
-    return f"{first.help} [defaults: {ways}]"
+    """Help of a hyperparameter of one or more models, whose defaults and choices may differ."""
+    first, *others = by_model.values()
+    if not others:
+        return _text(first)
+    choices = {
+        model: f" ({'|'.join(map(str, declared.choices))})" if declared.kind == "choice" else ""
+        for model, declared in by_model.items()
+    }
+    defaults = (f"{model} {_default(one)}{choices[model]}" for model, one in by_model.items())
+    return f"{first.help} [defaults: {', '.join(defaults)}]"
 
 
-def _way(declared: Setting) -> str:
-    if declared.kind == "choice":
-        return f"{_shown(declared)} ({'|'.join(map(str, declared.choices))})"
-    return _shown(declared)
-
-
-def _foreign(model: str, name: str) -> str:
+def _not_of(model: str, name: str) -> str:
     owners = [owner for owner, cls in MODELS.items() if name in describe(cls)]
     own = ", ".join(flag(one) for one in describe(MODELS[model])) or "none"
     of = f" is a setting of {', '.join(owners)}, not of {model}" if owners else f" is no setting of {model}"

@@ -1,4 +1,4 @@
-"""What commands print: JSON documents, tables for people, CSV that is safe to open in a spreadsheet."""
+"""Output of the commands: JSON documents, tables, and CSV that is safe to open in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -24,12 +24,21 @@ EMPTY = "–"
 
 
 def print_json(document: Any) -> None:
-    """One document on stdout, in strict JSON: what is not a number becomes null."""
+    """Print a document as strict JSON, in which NaN and infinity are null."""
     click.echo(json.dumps(plain(document), indent=2, ensure_ascii=False, allow_nan=False))
 
 
+def print_result(as_json: bool, document: Any, *lines: str) -> None:
+    """The document as JSON, or else the lines of text."""
+    if as_json:
+        print_json(document)
+    else:
+        for line in lines:
+            click.echo(line)
+
+
 def plain(value: Any) -> Any:
-    """Only dicts with text keys, lists, text, numbers, truth values and None."""
+    """The value as dicts with text keys, lists, text, numbers, booleans and None, as JSON can hold them."""
     if isinstance(value, Enum):
         return plain(value.value)
     if value is None or (isinstance(value, str | bool | int) and not isinstance(value, np.generic)):
@@ -41,7 +50,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())
     if isinstance(value, datetime | date):
-        return None if value != value else value.isoformat()  # NaT is a datetime unequal to itself
+        return None if value != value else value.isoformat()  # pandas' NaT is unequal to itself
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if hasattr(value, "model_dump"):
@@ -54,13 +63,13 @@ def plain(value: Any) -> Any:
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a frame as mappings; missing values of any kind are None."""
+    """Rows of a frame as dictionaries, with None for missing values."""
     rows = frame.astype(object).where(frame.notna(), None)
     return [{str(key): value for key, value in row.items()} for row in rows.to_dict(orient="records")]
 
 
 def print_as(form: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str = "") -> None:
-    """Rows as a "table" of some columns (`empty` where there are none), or whole as "csv" or "json"."""
+    """Print rows as "table" with some columns (`empty` if there are no rows), or whole as "csv" or "json"."""
     if form == "json":
         print_json(rows)
     elif form == "csv":
@@ -72,7 +81,7 @@ def print_as(form: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-    """A table: with lines and colours on a terminal, aligned plain text in a pipe."""
+    """Print a table: with lines and colours on a terminal, as aligned plain text elsewhere."""
     columns = list(columns or (rows[0] if rows else ()))
     cells = [[cell(row.get(column), column) for column in columns] for row in rows]
     numeric = [_is_numeric(row.get(column) for row in rows) for column in columns]
@@ -84,20 +93,20 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None 
 
 
 def print_pairs(pairs: Mapping[str, Any]) -> None:
-    """Names and values, one pair a line."""
+    """Print names and values, one pair per line."""
     width = max((len(name) for name in pairs), default=0)
     for name, value in pairs.items():
         click.echo(f"  {name.replace('_', ' '):<{width}}  {cell(value, name)}")
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
-    """CSV with a heading; text that a spreadsheet would take for a formula gets a ' in front."""
+    """CSV with a header; text that a spreadsheet would read as a formula gets a ' in front."""
     columns = list(columns or (rows[0] if rows else ()))
     return table_csv(columns, ([plain(row.get(column)) for column in columns] for row in rows))
 
 
 def cell(value: Any, name: str = "") -> str:
-    """A value as people read it."""
+    """A value as text for people; a float has 4 decimals for an accuracy, else 4 significant digits."""
     value = plain(value)
     if value is None or value == "":
         return EMPTY
@@ -111,7 +120,7 @@ def cell(value: Any, name: str = "") -> str:
 
 
 def printable(text: str) -> str:
-    """Text from people, without characters that would move the cursor or change the terminal."""
+    """The text with "�" for characters that could control the terminal."""
     return "".join(character if character.isprintable() else "�" for character in text)
 
 
@@ -136,18 +145,14 @@ def percent(share: float | None) -> str:
 
 def _is_numeric(values: Iterable[Any]) -> bool:
     known = [value for value in map(plain, values) if value is not None]
-    return bool(known) and all(
-        isinstance(value, int | float) and not isinstance(value, bool) for value in known
-    )
+    return bool(known) and all(isinstance(one, int | float) and not isinstance(one, bool) for one in known)
 
 
 def _print_plain(titles: list[str], cells: list[list[str]], numeric: list[bool]) -> None:
     widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
     for row in (titles, *cells):
-        parts = [
-            text.rjust(width) if number else text.ljust(width)
-            for text, width, number in zip(row, widths, numeric, strict=True)
-        ]
+        columns = zip(row, widths, numeric, strict=True)
+        parts = (text.rjust(width) if right else text.ljust(width) for text, width, right in columns)
         click.echo("  ".join(parts).rstrip())
 
 

@@ -1,4 +1,4 @@
-"""A running training as people follow it: a bar on a terminal, one line for each epoch in a pipe."""
+"""Progress of trainings, searches and downloads: a bar on a terminal, lines of text elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CURVES = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
 class Reporter(Protocol):
-    """What to hand to `train(progress=...)`; `say` prints one line of our own in between."""
+    """Callback for `train(progress=...)`; `say` prints a line in between."""
 
     def __call__(self, report: Progress) -> None: ...
 
@@ -29,7 +29,7 @@ class Reporter(Protocol):
 
 @contextmanager
 def reporting(*, as_json: bool) -> Iterator[Reporter]:
-    """Progress on stdout, or on stderr where stdout is to hold one document."""
+    """Report progress on stdout, or on stderr where stdout is for a JSON document."""
     stream = sys.stderr if as_json else sys.stdout
     if stream.isatty():
         with _bars(stream) as bars:
@@ -39,7 +39,7 @@ def reporting(*, as_json: bool) -> Iterator[Reporter]:
 
 
 def search_reporter(reporter: Reporter) -> Callable[[SearchProgress], None]:
-    """What to hand to `tune(progress=...)`: one line for each trial, and the winner's training whole."""
+    """Callback for `tune(progress=...)`: a line per trial, and full progress of the final training."""
     from cifar_core.training.recorder import Progress
 
     def report(event: SearchProgress) -> None:
@@ -54,7 +54,7 @@ def search_reporter(reporter: Reporter) -> Callable[[SearchProgress], None]:
 
 
 def epoch_line(report: Progress) -> str:
-    """The figures of one completed epoch in one line."""
+    """Metrics of a completed epoch in one line of text."""
     figures = report.metrics
     parts = [f"epoch {report.epoch:>{len(str(report.epochs))}}/{report.epochs}"]
     parts += [f"{name} {figures[name]:.4f}" for name in _CURVES if name in figures]
@@ -66,7 +66,7 @@ def epoch_line(report: Progress) -> str:
 
 
 def trial_line(event: SearchProgress) -> str:
-    """How far a search is, in one line."""
+    """Progress of a search in one line of text."""
     status = event.status
     parts = [event.stage, f"{status.trials_done}/{status.trials_planned} trials"]
     parts += [f"{status.epochs_done}/{status.epochs_planned} epochs"]
@@ -76,28 +76,28 @@ def trial_line(event: SearchProgress) -> str:
 
 
 class _LineReporter:
-    """One line for each epoch. A reader who went away does not end the training."""
+    """One line per epoch; a closed pipe does not end the training."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._heard = stream, True
+        self._stream, self._closed = stream, False
 
     def __call__(self, report: Progress) -> None:
         if report.kind == "epoch":
             self.say(epoch_line(report))
 
     def say(self, text: str) -> None:
-        if not self._heard:
+        if self._closed:
             return
         try:
             print(text, file=self._stream, flush=True)
         except OSError as error:
             if error.errno != errno.EPIPE:
                 raise
-            self._heard = False
+            self._closed = True
 
 
 class _BarReporter:
-    """A bar over the steps of the running epoch; completed epochs stay above it as lines."""
+    """A bar over the steps of the current epoch, below one line per completed epoch."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
@@ -133,50 +133,48 @@ def _shown(report: Progress) -> dict[str, Any]:
 
 @contextmanager
 def _bars(stream: TextIO) -> Iterator[Bars]:
+    from rich import progress
     from rich.console import Console
-    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
 
     columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[figures]}", markup=False),
-        TimeElapsedColumn(),
+        progress.SpinnerColumn(),
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(bar_width=24),
+        progress.TextColumn("{task.fields[figures]}", markup=False),
+        progress.TimeElapsedColumn(),
     )
-    with Bars(*columns, console=Console(file=stream), transient=True) as bars:
+    with progress.Progress(*columns, console=Console(file=stream), transient=True) as bars:
         yield bars
 
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A callable(done, total) for a download, in bytes: a bar, or a line for every tenth."""
+    """A callback(done, total) for a download, in bytes: a bar, or a line for every tenth."""
     if not sys.stderr.isatty():
         yield _Tenths(what)
         return
+    from rich import progress
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bars
 
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
     )
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 class _Tenths:
     def __init__(self, what: str) -> None:
-        self._what, self._said = what, -1
+        self._what, self._printed = what, -1
 
     def __call__(self, done: int, total: int | None) -> None:
         tenth = 10 * done // total if total else 0
-        if tenth != self._said:
-            self._said = tenth
-            share = f"{10 * tenth} % of {total / 1e6:.1f} MB" if total else "begun"
+        if tenth != self._printed:
+            self._printed = tenth
+            share = f"{10 * tenth} % of {total / 1e6:.1f} MB" if total else "started"
             print(f"{self._what}: {share}", file=sys.stderr, flush=True)

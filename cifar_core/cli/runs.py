@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from cifar_core.cli.app import command, format_options, json_option, run_argument, switch
-from cifar_core.cli.output import moment, print_as, print_json, records
+from cifar_core.cli.app import command, current_store, format_options, json_option, run_argument, switch
+from cifar_core.cli.output import moment, print_as, print_result, records
 from cifar_core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from cifar_core.store import RunStore
 
 _BOARD = ("rank", "model", "variant", "preset", "dataset", "protocol", "subset", "runs", "accuracy", "sd",
           "best_run")  # fmt: skip
@@ -37,7 +34,7 @@ def leaderboard(form: str, by: Any, model: str | None, dataset: str | None, prot
     Ranks compare runs with the same dataset and protocol; runs on a subset of the images rank separately.
     """
     _check_known(model, dataset=dataset, protocol=protocol)
-    rows = records(_current_store().leaderboard(by=by, model=model, dataset=dataset, protocol=protocol))
+    rows = records(current_store().leaderboard(by=by, model=model, dataset=dataset, protocol=protocol))
     print_as(form, rows, _BOARD, "No finished run. Train one: cifar-lab train --preset base_cnn/recommended")
 
 
@@ -49,7 +46,7 @@ def leaderboard(form: str, by: Any, model: str | None, dataset: str | None, prot
 def runs(state: str | None, model: str | None, limit: int | None, form: str) -> None:
     """All runs, newest first. A run whose process has died is shown as crashed."""
     _check_known(model, state=state)
-    store = _current_store()
+    store = current_store()
     rows = records(store.runs(state=state, model=model, limit=limit))
     _print_dated(form, rows, _RUNS, "No such run." if state or model else "No run yet.")
 
@@ -58,7 +55,7 @@ def runs(state: str | None, model: str | None, limit: int | None, form: str) -> 
 @format_options
 def searches(form: str) -> None:
     """All searches, newest first."""
-    _print_dated(form, records(_current_store().searches()), _SEARCHES, "No search yet.")
+    _print_dated(form, records(current_store().searches()), _SEARCHES, "No search yet.")
 
 
 @command("stop")
@@ -70,15 +67,11 @@ def stop(run: str, as_json: bool) -> None:
     A queued run stops at once, a running one after its current step. It keeps its best weights and its
     history, and 'cifar-lab resume' continues from there.
     """
-    store = _current_store()
+    store = current_store()
     run_id = store.resolve(run)
     state = store.request_stop(run_id)
-    if as_json:
-        print_json({"run": run_id, "state": state})
-    else:
-        click.echo(
-            f"{run_id} is {state}" + (" (it ends after its current step)" if state == "stopping" else "")
-        )
+    note = " (it ends after its current step)" if state == "stopping" else ""
+    print_result(as_json, {"run": run_id, "state": state}, f"{run_id} is {state}{note}")
 
 
 @command("delete")
@@ -87,7 +80,7 @@ def stop(run: str, as_json: bool) -> None:
 @json_option()
 def delete(runs: Sequence[str], yes: bool, as_json: bool) -> int:
     """Delete runs or searches permanently, with their files."""
-    store = _current_store()
+    store = current_store()
     ids = list(dict.fromkeys(store.resolve(run) for run in runs))
     if not yes and not _agreed(ids):
         click.echo("Nothing was deleted.", err=True)
@@ -96,18 +89,8 @@ def delete(runs: Sequence[str], yes: bool, as_json: bool) -> int:
         store.delete(run_id)
         if not as_json:
             click.echo(f"deleted {run_id}")
-    if as_json:
-        print_json({"deleted": ids})
+    print_result(as_json, {"deleted": ids})
     return 0
-
-
-def _current_store() -> RunStore:
-    """The store, in which runs whose process has died are marked as crashed."""
-    from cifar_core.store import RunStore
-
-    store = RunStore()
-    store.reap()
-    return store
 
 
 def _print_dated(form: str, rows: list[dict[str, Any]], columns: Sequence[str], empty: str) -> None:

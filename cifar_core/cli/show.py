@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cifar_core.analysis.diagnosis import remarks
-from cifar_core.cli.app import command, json_option, run_argument
+from cifar_core.cli.app import command, current_store, json_option, run_argument
 from cifar_core.cli.output import (
     duration,
     moment,
@@ -39,11 +39,9 @@ def show(run: str, as_json: bool) -> None:
 
     RUN is its id, or a unique prefix of it.
     """
-    from cifar_core.store import RunStore
     from cifar_core.store.lifecycle import SEARCH_PREFIX
 
-    store = RunStore()
-    store.reap()
+    store = current_store()
     job_id = store.resolve(run)
     if job_id.startswith(SEARCH_PREFIX):
         _show_search(store, store.get_search(job_id), as_json)

@@ -18,6 +18,7 @@ from cifar_core.cli.app import (
     GroupedOption,
     Stop,
     command,
+    current_store,
     json_option,
     load_framework,
     run_argument,
@@ -25,7 +26,7 @@ from cifar_core.cli.app import (
     switch,
 )
 from cifar_core.cli.options import model_options, read_seeds, read_values, setting_options
-from cifar_core.cli.output import duration, percent, print_json
+from cifar_core.cli.output import duration, percent, print_result
 from cifar_core.cli.progress import reporting
 from cifar_core.errors import ConfigError, RunStateError
 from cifar_core.models import model_config
@@ -101,10 +102,9 @@ def requested(preset: str | None, config_file: Path | None, given: Mapping[str, 
     values = {} if config_file is None else _file_values(config_file)
     model = given.get("model") or values.get("model") or describe(TrainConfig)["model"].default
     if values and model != values.get("model", model):
-        model_config(values["model"])  # raises if there is no such model
-        raise ConfigError(
-            f"{config_file} is a setting of {values['model']}; it cannot be changed to {model}."
-        )
+        theirs = values["model"]
+        model_config(theirs)  # raises if there is no such model
+        raise ConfigError(f"{config_file} is a setting of {theirs}; it cannot be changed to {model}.")
     return TrainConfig(**{**values, **read_values(model, given)})
 
 
@@ -139,11 +139,7 @@ def _file_values(path: Path) -> dict[str, Any]:
 def queue_all(store: RunStore, configs: Sequence[TrainConfig], *, as_json: bool) -> int:
     """Queue a run for each of the settings and print the ids; returns the exit status."""
     ids = [store.create_run(config) for config in configs]
-    if as_json:
-        print_json({"queued": ids})
-    else:
-        for run_id in ids:
-            click.echo(f"queued {run_id}")
+    print_result(as_json, {"queued": ids}, *(f"queued {run_id}" for run_id in ids))
     return 0
 
 
@@ -183,11 +179,9 @@ def resume(run: str, as_json: bool) -> int:
     RUN is its id, or a unique prefix of it. A run continues after its last completed epoch; a search
     repeats only the trial that was interrupted.
     """
-    from cifar_core.store import RunStore
     from cifar_core.store.lifecycle import SEARCH_PREFIX
 
-    store = RunStore()
-    store.reap()
+    store = current_store()
     job_id = store.resolve(run)
     if job_id.startswith(SEARCH_PREFIX):
         return _resume_search(store, job_id, as_json)
@@ -222,22 +216,18 @@ def _check_state(job_id: str, state: RunState) -> None:
         RunStateError: it is finished, or a process is working on it.
     """
     if not state.is_resumable() and state != "queued":
-        raise RunStateError(
-            f"{job_id} is {state}; only stopped, failed or crashed runs and searches can be resumed."
-        )
+        raise RunStateError(f"{job_id} is {state}; only stopped, failed or crashed ones can be resumed.")
 
 
 @command("worker")
 @click.option("--run", help="Train only this queued run, then end.")
-@click.option(
-    "--device", default="local", help="Name of the device; one run at a time is trained for each name."
-)
+@click.option("--device", default="local", help="Name of the device; each trains one run at a time.")
 @switch("--once", help="End after one run.")
 @click.option(
     "--idle-exit",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="End after this long without a queued run.",
+    help="End after so long without queued runs.",
 )
 @json_option()
 def worker(run: str | None, device: str, once: bool, idle_exit: float | None, as_json: bool) -> int:
@@ -245,31 +235,22 @@ def worker(run: str | None, device: str, once: bool, idle_exit: float | None, as
 
     Ctrl-C or SIGTERM stops the current run after its step; it can be resumed.
     """
-    from cifar_core.store import RunStore
     from cifar_core.workers.worker import run_worker
 
-    store = RunStore()
-    store.reap()
+    store = current_store()
     with stopping() as stop:
         done = run_worker(
             store, run, device=device, once=once, idle_exit=idle_exit, should_stop=stop.requested
         )
-    if as_json:
-        print_json({"runs": done})
-    else:
-        click.echo(f"carried out {done} run{'' if done == 1 else 's'}")
+    print_result(as_json, {"runs": done}, f"carried out {done} run{'' if done == 1 else 's'}")
     return stop.exit_status if stop.requested() else 0
 
 
 def report_runs(runs: Sequence[Run], stop: Stop, *, as_json: bool, planned: int) -> int:
     """Print the results of the runs; returns the exit status."""
-    if as_json:
-        print_json(run_document(runs[0]) if planned == 1 else _runs_document(runs))
-    else:
-        for run in runs:
-            click.echo(summary(run))
-        if len(runs) > 1:
-            click.echo(_spread_line(runs))
+    document = run_document(runs[0]) if planned == 1 else _runs_document(runs)
+    spread = [_spread_line(runs)] if len(runs) > 1 else []
+    print_result(as_json, document, *map(summary, runs), *spread)
     if all(run.metrics is not None for run in runs) and len(runs) == planned:
         return 0
     click.echo(_hint(runs[-1]), err=True)

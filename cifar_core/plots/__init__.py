@@ -1,8 +1,8 @@
-"""Plotly figures from numbers and tables; no keras, and no page in sight.
+"""Plotly figures from numbers and tables.
 
-Each function returns a `go.Figure` with titled axes, `uirevision` set (new data leave zoom and
-hidden traces alone) and transparent backgrounds, so that a light and a dark page can both show it.
-Percentages on the axes are made here: what goes in is shares in 0..1.
+Each function returns a `go.Figure` with titled axes, a `uirevision` (new data leave zoom and hidden traces
+unchanged) and a transparent background, so that it suits light and dark pages. Inputs are shares in 0..1;
+axes show them in per cent.
 """
 
 from cifar_core.plots.comparison import (

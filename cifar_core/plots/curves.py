@@ -1,4 +1,4 @@
-"""Learning curves: train and validation per epoch, smoothed if wanted, the study's beside them."""
+"""Learning curves of training and validation per epoch, with optional smoothing and reference curves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from cifar_core.analysis.study.paper import paper_curves
 from cifar_core.errors import ConfigError
-from cifar_core.plots.layout import TEMPLATE, figure, layout_of
+from cifar_core.plots.layout import TEMPLATE, figure, known, layout_of
 from cifar_core.plots.palette import NEUTRAL, REFERENCE_DASH, faded, model_colour, variant_dash
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measure:
-    """What a learning curve can show: columns of a history, the axis title and a factor to its unit.
+    """A quantity of a learning curve: its columns in a history, axis title, factor and unit.
 
     Attributes:
-        from_zero: its axis begins at zero. Of a constant learning rate of 0.001 Plotly would draw the axis
-            from -1 to 1, on which it looks like zero.
+        from_zero: whether the axis starts at zero. Plotly would draw a constant learning rate of 0.001 on an
+            axis from -1 to 1, where it looks like zero.
     """
 
     train: str
@@ -44,8 +44,8 @@ MEASURES: dict[str, Measure] = {
     "seconds": Measure("seconds", None, "Time of the epoch (s)", unit=" s", from_zero=True),
 }
 
-FEW_EPOCHS = 12
-"""Up to here every epoch has its mark on the axis: Plotly's own choice has half epochs too."""
+MAX_TICKED_EPOCHS = 12
+"""Up to this many epochs each has a tick on the axis; Plotly's own choice would have half epochs too."""
 
 STROKES = {
     (False, False): (2.4, 1),
@@ -53,19 +53,20 @@ STROKES = {
     (True, False): (1.8, 0.9),
     (True, True): (1.3, 0.5),
 }
-"""(width, opacity) of a line, by whether it is a reference and whether it is thin: a training curve."""
+"""(width, opacity) of a line, by whether it is a reference curve and whether it is a training curve."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One run's history as a plot needs it.
+    """History of one run for `learning_curves`.
 
     Attributes:
         label: name in the legend.
-        history: one row per epoch with `epoch` (may be fractional inside the running epoch) and
-            some of accuracy, val_accuracy, loss, val_loss, learning_rate, images_per_second, seconds.
-        model, variant: give the colour and the dash.
-        reference: drawn faint and grey, behind the others: the study's own curve.
+        history: one row per epoch with `epoch` (fractional within the running epoch) and some of accuracy,
+            val_accuracy, loss, val_loss, learning_rate, images_per_second, seconds.
+        model: gives the colour.
+        variant: gives the dash.
+        reference: whether it is a published curve, drawn grey and behind the others.
     """
 
     label: str
@@ -76,8 +77,10 @@ class Curve:
 
 
 def reference_curve(model: str, variant: str = "baseline") -> Curve | None:
-    """The study's curve of that run, counted in passes over the data: its one-step epochs are left
-    out. None where the study printed none."""
+    """The study's published curve, counted in passes over the data; None where the study printed none.
+
+    Its epochs of a single step are left out.
+    """
     history = paper_curves(model, variant)
     history = history[history["complete"]].assign(epoch=lambda rows: rows["passes"])
     if history.empty:
@@ -95,15 +98,15 @@ def learning_curves(
     train: bool = True,
     height: int = 380,
 ) -> go.Figure:
-    """Validation as a strong line, train as a thin one of the same colour and dash.
+    """Validation curves as strong lines, training curves as thin ones of the same colour and dash.
 
     Args:
-        curves: one or many; references go behind the others.
+        curves: any number; references are drawn behind the others.
         measure: a key of MEASURES.
-        smoothing: weight of the past in 0..1, as `smooth`; above 0 the raw curve stays, faint.
+        smoothing: weight of `smooth` in 0..1 (1 excluded); above 0 the raw curve is shown faintly too.
         log_x: logarithmic axis of epochs.
         log_y: logarithmic axis of the measure.
-        train: whether to draw the training curve where validation has one too.
+        train: whether to show the training curve where there is a validation curve too.
         height: in pixels.
 
     Raises:
@@ -118,16 +121,18 @@ def learning_curves(
 def curve_traces(
     curves: Sequence[Curve], measure: str = "accuracy", *, smoothing: float = 0.0, train: bool = True
 ) -> list[dict[str, Any]]:
-    """The traces of `learning_curves` as plain JSON, for a page that draws them itself every second:
-    about a tenth of a figure's cost. Missing values are None."""
-    chosen = _measure(measure)
+    """The traces of `learning_curves` as plain JSON, with None for missing values.
+
+    They cost about a tenth of a figure, for pages that redraw every second.
+    """
+    chosen = known("measure", measure, MEASURES)
     _check_smoothing(smoothing)
     ordered = sorted(curves, key=lambda curve: not curve.reference)
     return [trace for curve in ordered for trace in _curve_traces(curve, chosen, smoothing, train)]
 
 
 def last_epoch(traces: Iterable[dict[str, Any]]) -> float:
-    """The last epoch that any of these traces, whose epochs ascend, reaches; 0 where they have no point."""
+    """The last epoch of any of the traces, whose epochs must ascend; 0 without points."""
     return max((trace["x"][-1] for trace in traces if len(trace["x"])), default=0.0)
 
 
@@ -139,8 +144,8 @@ def curve_layout(
     height: int = 380,
     last: float = math.inf,
 ) -> dict[str, Any]:
-    """The layout of `learning_curves` as plain JSON; `last` is the last epoch drawn."""
-    chosen = _measure(measure)
+    """The layout of `learning_curves` as plain JSON; `last` is the last epoch shown."""
+    chosen = known("measure", measure, MEASURES)
     layout = layout_of(
         f"curves-{measure}-{log_x}-{log_y}",
         x="Epoch",
@@ -156,11 +161,11 @@ def curve_layout(
 def seed_bands(
     groups: Iterable[Sequence[Curve]], measure: str = "accuracy", *, height: int = 380
 ) -> go.Figure:
-    """Mean over seeds with a band of one standard deviation (n - 1): one group of runs, one line.
+    """Mean of each group of runs, with a band of one standard deviation (n - 1) around it.
 
-    Epochs that not all runs of a group have reached are left out. A single run has no band.
+    Epochs that some runs of a group have not reached are left out. A single run has no band.
     """
-    chosen = _measure(measure)
+    chosen = known("measure", measure, MEASURES)
     traces = [trace for group in groups if group for trace in _band_traces(group, chosen)]
     return figure(
         traces,
@@ -168,15 +173,15 @@ def seed_bands(
         x="Epoch",
         y=chosen.title,
         height=height,
-        xaxis=_epoch_axis(last_epoch(traces)),  # a band goes back, its line does not
+        xaxis=_epoch_axis(last_epoch(traces)),  # of the lines, since the outline of a band ends at epoch 1
         yaxis=_value_axis(chosen),
     )
 
 
 def smooth(values: np.ndarray, weight: float) -> np.ndarray:
-    """Exponential moving average that starts unbiased, as TensorBoard's: weight 0 changes nothing.
+    """Exponential moving average with bias correction, as TensorBoard's; weight 0 changes nothing.
 
-    NaN stays NaN and is passed over.
+    NaN stays NaN and does not count.
 
     Raises:
         ConfigError: weight outside 0..1 (1 excluded).
@@ -192,19 +197,13 @@ def smooth(values: np.ndarray, weight: float) -> np.ndarray:
     return result
 
 
-def _measure(name: str) -> Measure:
-    if name not in MEASURES:
-        raise ConfigError(f"Unknown measure {name!r}; known are: {', '.join(MEASURES)}.")
-    return MEASURES[name]
-
-
 def _check_smoothing(weight: float) -> None:
     if not 0 <= weight < 1:
         raise ConfigError(f"smoothing must be a number from 0 to below 1; got {weight!r}.")
 
 
 def _epoch_axis(last: float, log: bool = False) -> dict[str, Any]:
-    whole = {"dtick": 1} if 2 <= last <= FEW_EPOCHS and not log else {}
+    whole = {"dtick": 1} if 2 <= last <= MAX_TICKED_EPOCHS and not log else {}
     return {"type": "log" if log else "linear", **whole}
 
 
@@ -218,7 +217,7 @@ def _curve_traces(curve: Curve, measure: Measure, smoothing: float, train: bool)
     if measure.train in curve.history and (train or not has_validation):
         columns.append((measure.train, "train" if has_validation else "", has_validation))
     if has_validation:
-        columns.append((measure.validation, "validation", False))
+        columns.append((str(measure.validation), "validation", False))
     return [
         trace
         for column, part, thin in columns
@@ -230,7 +229,7 @@ def _curve_traces(curve: Curve, measure: Measure, smoothing: float, train: bool)
 def _line(
     curve: Curve, measure: Measure, column: str, part: str, thin: bool, smoothing: float
 ) -> list[dict[str, Any]]:
-    """The line, and behind it, where it is smoothed, the raw one."""
+    """The line of one column, and behind it the raw values where it is smoothed."""
     raw = curve.history[column].to_numpy(np.float64) * measure.factor
     x = _plain(curve.history["epoch"].to_numpy(np.float64))
     colour = NEUTRAL if curve.reference else model_colour(curve.model)
@@ -238,12 +237,11 @@ def _line(
     name = f"{curve.label}, {part}" if part else curve.label
     smoothed = smoothing > 0 and not curve.reference
     width, opacity = STROKES[curve.reference, thin]
+    shared = {"type": "scatter", "x": x, "legendgroup": curve.label}
     line = {
-        "type": "scatter",
-        "x": x,
+        **shared,
         "y": _plain(smooth(raw, smoothing) if smoothed else raw),
         "name": name,
-        "legendgroup": curve.label,
         "mode": "lines+markers" if len(x) == 1 else "lines",
         "line": {"color": colour, "dash": dash, "width": width},
         "opacity": opacity,
@@ -252,11 +250,9 @@ def _line(
     if not smoothed:
         return [line]
     behind = {
-        "type": "scatter",
-        "x": x,
+        **shared,
         "y": _plain(raw),
         "name": f"{name} (raw)",
-        "legendgroup": curve.label,
         "showlegend": False,
         "mode": "lines",
         "line": {"color": colour, "width": 1},
@@ -267,7 +263,7 @@ def _line(
 
 
 def _plain(values: np.ndarray) -> list[float | None]:
-    """Six significant digits are more than a screen shows, and a third of the bytes."""
+    """Values with six significant digits, enough for a screen at a third of the bytes; None for NaN."""
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values.tolist()]
 
 

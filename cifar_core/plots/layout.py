@@ -1,16 +1,17 @@
-"""What all figures share: a template that suits a light and a dark page, and titled axes.
+"""Template, layout and trace parts that all figures share.
 
-Backgrounds are transparent and no text colour is set, so that the page's theme decides both; for a
-figure that leaves the page (an HTML report, a PNG), `themed` sets them.
+Backgrounds are transparent and no text colour is set, so that a light and a dark page can both show a figure;
+`themed` sets them for a figure that leaves the page (an HTML report, a PNG).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 
+from cifar_core.errors import ConfigError
 from cifar_core.plots.palette import (
     DARK_BACKGROUND,
     LIGHT_BACKGROUND,
@@ -29,6 +30,7 @@ _AXIS = {
     "automargin": True,
     "title": {"standoff": 12},
 }
+_Value = TypeVar("_Value")
 
 TEMPLATE = go.layout.Template(
     layout={
@@ -42,6 +44,8 @@ TEMPLATE = go.layout.Template(
         "margin": {"l": 8, "r": 8, "t": 40, "b": 8},
     }
 )
+TOP_DOWN = {"yaxis": {"autorange": "reversed"}}
+"""Layout in which the first row of a figure is on top."""
 
 
 def layout_of(
@@ -56,13 +60,13 @@ def layout_of(
     """A layout as plain data.
 
     Args:
-        name: what the figure is of. It becomes `uirevision`: while it stays the same, new data
-            leave zoom, hidden traces and selections alone.
-        x: title of the axis, with its unit.
-        y: likewise.
+        name: identity of the figure. It becomes `uirevision`: while it stays the same, new data leave zoom,
+            hidden traces and selections unchanged.
+        x: title of the x axis, with its unit.
+        y: title of the y axis, with its unit.
         title: of the figure.
         height: in pixels.
-        layout: anything else of Plotly's layout; settings of an axis join its title.
+        layout: further settings of Plotly's layout; those of an axis are merged with its title.
     """
     titles = {axis: {"text": text} for axis, text in (("xaxis", x), ("yaxis", y)) if text is not None}
     axes = {axis: {"title": text, **layout.pop(axis, {})} for axis, text in titles.items()}
@@ -83,12 +87,59 @@ def themed(chart: go.Figure, *, dark: bool = False) -> go.Figure:
     return copy
 
 
+def heatmap(z: Any, x: Sequence[str], y: Sequence[str], *, unit: str, hover: str, **more: Any) -> go.Heatmap:
+    """A heat map with a number in each cell.
+
+    Args:
+        z: (len(y), len(x)).
+        x: names of the columns.
+        y: names of the rows.
+        unit: title of the colour bar.
+        hover: Plotly's template of the text for a cell.
+        more: further arguments of `go.Heatmap`, among them `texttemplate`.
+    """
+    bar = {"title": {"text": unit, "side": "right"}}
+    hover = f"{hover}<extra></extra>"
+    return go.Heatmap(z=z, x=x, y=y, colorbar=bar, hovertemplate=hover, xgap=1, ygap=1, **more)
+
+
+def in_order(names: Sequence[str]) -> dict[str, Any]:
+    """Settings of an axis of categories in this order, upwards or to the right."""
+    return {"categoryorder": "array", "categoryarray": list(names)}
+
+
+def interval(middle: Sequence[float], low: Sequence[float], high: Sequence[float]) -> dict[str, Any]:
+    """Error bars from `low` to `high` around `middle`."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [top - value for top, value in zip(high, middle, strict=True)],
+        "arrayminus": [value - bottom for value, bottom in zip(middle, low, strict=True)],
+        "color": NEUTRAL,
+    }
+
+
 def colour_scale(*colours: str) -> list[list[Any]]:
-    """Evenly spaced colours as Plotly takes them."""
+    """Evenly spaced colours as a Plotly colour scale."""
     last = len(colours) - 1
     return [[place / last, colour] for place, colour in enumerate(colours)]
 
 
+BLUES = colour_scale("#eef4fa", "#a6cbee", "#4a94d8", "#155a9c", "#062c55")
+"""Opaque, so that Plotly can choose black or white for the numbers on either background."""
+
+
 def colours_of(labels: list[str], models: Mapping[str, str] | None) -> list[str | None]:
-    """Colour of each label's model; None, so that Plotly chooses, where it is not told."""
+    """The colour of each label's model; None, which lets Plotly choose, for a label without a model."""
     return [model_colour(models[label]) if models and label in models else None for label in labels]
+
+
+def known(kind: str, name: str, values: Mapping[str, _Value]) -> _Value:
+    """The value of that name.
+
+    Raises:
+        ConfigError: unknown name; the message lists the known ones.
+    """
+    if name not in values:
+        raise ConfigError(f"Unknown {kind} {name!r}; known are: {', '.join(values)}.")
+    return values[name]

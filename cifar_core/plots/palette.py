@@ -1,9 +1,9 @@
-"""One colour per model, one dash per variant, on every page and plot.
+"""Colours of models and classes, dashes and markers of variants, the same on every page and figure.
 
-The colours were searched for, not picked: each has a contrast of 3:1 or more (WCAG 2.1, for
-graphics) on the light and on the dark background, and any two stay apart for people with normal
-colour vision, protanopia and deuteranopia (simulated by G. Machado et al., 2009). A new model gets
-a colour from its name, readable on both backgrounds, until somebody gives it one here.
+The colours result from a search: each has a contrast of at least 3:1 (WCAG 2.1, for graphics) on the light
+and on the dark background, and any two can be told apart with normal colour vision, protanopia and
+deuteranopia (simulated after G. Machado et al., 2009). A model without an entry gets a colour from its name,
+readable on both backgrounds.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ CLASS_COLOURS: tuple[str, ...] = (
     "#9b64fd",
     "#ad1aa5",
 )
-"""In the order of the classes; always with a name or a symbol beside it, since ten are many."""
+"""In the order of the classes; always shown with a name or symbol, since ten are hard to tell apart."""
 
 NEUTRAL = "#808080"
 """Grey for grids, zero lines and captions: 3.9:1 on white, 4.8:1 on the dark background."""
 GOOD, BAD = "#0095ff", "#ff5603"
-"""For gains and losses: blue and orange, which colour-blind people tell apart; never green and red."""
+"""For gains and losses: blue and orange, which colour-blind people can tell apart, unlike green and red."""
 
 _FALLBACK_LUMINANCE = 0.19  # the same contrast on both backgrounds, about 4.3:1
 
@@ -90,7 +90,7 @@ def contrast(first: str, second: str) -> float:
 
 @functools.cache
 def _colour_of_name(model: str) -> str:
-    """A hue from the name's checksum, at the lightness that gives the wanted luminance."""
+    """A hue from the name's checksum, at the lightness with the fallback luminance."""
     hue = (zlib.crc32(model.encode()) % 360) / 360
     low, high = 0.0, 1.0
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""Figures of one evaluation: confusion matrix, per-class bars, calibration, one prediction."""
+"""Figures of one evaluation: confusion matrix, per-class metrics, calibration, one prediction."""
 
 from __future__ import annotations
 
@@ -9,48 +9,47 @@ import numpy as np
 import plotly.graph_objects as go
 
 from cifar_core.base.labels import CLASS_NAMES
-from cifar_core.errors import ConfigError
-from cifar_core.plots.layout import colour_scale, colours_of, figure
+from cifar_core.plots.layout import BLUES, colour_scale, colours_of, figure, heatmap, known
 from cifar_core.plots.palette import BAD, GOOD, NEUTRAL, class_colour, faded, model_colour
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Opaque, so that Plotly can choose black or white for the numbers on either background.
-_BLUES = colour_scale("#eef4fa", "#a6cbee", "#4a94d8", "#155a9c", "#062c55")
 _DIVERGING = colour_scale("#b23c00", "#ff9a66", "#f2f2f2", "#66b8f5", "#00559c")
 
 Measure = Literal["precision", "recall", "f1"]
+_GAP = {
+    "color": faded(BAD, 0.1),
+    "line": {"color": BAD, "width": 1},
+    "pattern": {"shape": "/", "fgcolor": BAD, "fillmode": "overlay", "size": 6},
+}
 _MEASURE_TITLES = {"precision": "Precision (%)", "recall": "Recall (%)", "f1": "F1 (%)"}
 
 
 def confusion_matrix(
     confusion: np.ndarray, *, errors_only: bool = False, title: str | None = None
 ) -> go.Figure:
-    """Rows the true class, columns the predicted one; colour and number: share of the true class in %.
+    """Confusion matrix: a row per true class, a column per predicted one, in % of the true class.
 
     Args:
         confusion: int (10, 10), as `Report.confusion`.
-        errors_only: leave the diagonal out, so that the colours tell the mistakes apart.
+        errors_only: leave out the diagonal, so that the colours distinguish the errors.
+        title: of the figure.
     """
     counts = np.asarray(confusion)
-    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    shares = 100 * counts / totals
-    shown = np.where(np.eye(len(counts), dtype=bool), np.nan, shares) if errors_only else shares
-    heat = go.Heatmap(
-        z=shown,
-        x=list(CLASS_NAMES),
-        y=list(CLASS_NAMES),
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    heat = heatmap(
+        np.where(np.eye(len(counts), dtype=bool), np.nan, shares) if errors_only else shares,
+        CLASS_NAMES,
+        CLASS_NAMES,
+        unit="% of true class",
+        hover="%{y} predicted as %{x}<br>%{customdata} images, %{z:.1f} % of %{y}",
+        texttemplate="%{z:.1f}",
         customdata=counts,
-        colorscale=_BLUES,
+        colorscale=BLUES,
         zmin=0,
         zmax=None if errors_only else 100,
-        texttemplate="%{z:.1f}",
-        hovertemplate="%{y} taken for %{x}<br>%{customdata} images, %{z:.1f} % of %{y}<extra></extra>",
         hoverongaps=False,
-        colorbar={"title": {"text": "% of true class", "side": "right"}},
-        xgap=1,
-        ygap=1,
     )
     return _matrix(heat, "confusion", title)
 
@@ -58,25 +57,29 @@ def confusion_matrix(
 def confusion_difference(
     after: np.ndarray, before: np.ndarray, *, labels: tuple[str, str] = ("after", "before")
 ) -> go.Figure:
-    """Images more (blue) or fewer (orange) in each cell of the first matrix than of the second."""
+    """Difference of two confusion matrices in images per cell: blue where `after` has more, orange fewer.
+
+    Args:
+        after: int (10, 10), as `Report.confusion`.
+        before: int (10, 10), as `Report.confusion`.
+        labels: names of the two.
+    """
     difference = np.asarray(after) - np.asarray(before)
     limit = max(1, int(np.abs(difference).max()))
-    heat = go.Heatmap(
-        z=difference,
-        x=list(CLASS_NAMES),
-        y=list(CLASS_NAMES),
+    heat = heatmap(
+        difference,
+        CLASS_NAMES,
+        CLASS_NAMES,
+        unit="images",
+        hover=f"%{{y}} predicted as %{{x}}<br>{labels[0]}: %{{customdata[0]}}, "
+        f"{labels[1]}: %{{customdata[1]}} (%{{z:+d}})",
+        texttemplate="%{z:+d}",
         customdata=np.stack([after, before], axis=-1),
         colorscale=_DIVERGING,
         zmin=-limit,
         zmax=limit,
-        texttemplate="%{z:+d}",
-        hovertemplate="%{y} taken for %{x}<br>"
-        f"{labels[0]}: %{{customdata[0]}}, {labels[1]}: %{{customdata[1]}} (%{{z:+d}})<extra></extra>",
-        colorbar={"title": {"text": "images", "side": "right"}},
-        xgap=1,
-        ygap=1,
     )
-    return _matrix(heat, "confusion-difference", f"{labels[0]} less {labels[1]}")
+    return _matrix(heat, "confusion-difference", f"{labels[0]} minus {labels[1]}")
 
 
 def _matrix(heat: go.Heatmap, name: str, title: str | None) -> go.Figure:
@@ -95,17 +98,17 @@ def _matrix(heat: go.Heatmap, name: str, title: str | None) -> go.Figure:
 def per_class_bars(
     tables: Mapping[str, pd.DataFrame], measure: Measure = "f1", *, models: Mapping[str, str] | None = None
 ) -> go.Figure:
-    """One group of bars per class, one bar per run.
+    """Precision, recall or F1 per class, one bar per run.
 
     Args:
-        tables: by label of the run, `Report.per_class`.
-        models: by label, the model that gives the colour.
+        tables: `Report.per_class` by label of the run.
+        measure: column to show.
+        models: model by label of the run, which gives the colour.
 
     Raises:
         ConfigError: unknown measure.
     """
-    if measure not in _MEASURE_TITLES:
-        raise ConfigError(f"Unknown measure {measure!r}; known are: {', '.join(_MEASURE_TITLES)}.")
+    title = known("measure", measure, _MEASURE_TITLES)
     bars = [
         go.Bar(
             x=table["class_name"],
@@ -117,71 +120,47 @@ def per_class_bars(
         )
         for (label, table), colour in zip(tables.items(), colours_of(list(tables), models), strict=True)
     ]
-    return figure(
-        bars,
-        name=f"per-class-{measure}",
-        x="Class",
-        y=_MEASURE_TITLES[measure],
-        barmode="group",
-        yaxis={"range": [0, 100]},
-    )
+    layout = {"barmode": "group", "yaxis": {"range": [0, 100]}}
+    return figure(bars, name=f"per-class-{measure}", x="Class", y=title, **layout)
 
 
 def reliability_diagram(reliability: pd.DataFrame, ece: float, *, model: str = "") -> go.Figure:
-    """Accuracy against confidence in bins, with the gap to perfect calibration; below, images per bin.
+    """Accuracy against confidence in bins, with the gap to perfect calibration; images per bin below.
 
     Args:
         reliability: as `Report.reliability`.
         ece: as `Report.ece`, shown in the title.
+        model: gives the colour.
     """
     filled = reliability[reliability["count"] > 0]
     centre = (filled["low"] + filled["high"]) * 50
     width = (filled["high"] - filled["low"]) * 100
     gap = 100 * (filled["confidence"] - filled["accuracy"])
     colour = model_colour(model) if model else GOOD
+    accuracy = 100 * filled["accuracy"]
+    bars = {"x": centre, "width": width}
     traces = [
         go.Bar(
-            x=centre,
-            y=100 * filled["accuracy"],
-            width=width,
+            **bars,
+            y=accuracy,
             name="accuracy",
             marker={"color": faded(colour, 0.75)},
             customdata=np.stack([100 * filled["confidence"], filled["count"]], axis=-1),
             hovertemplate="confidence %{customdata[0]:.1f} %, accuracy %{y:.1f} %<br>%{customdata[1]} images",
         ),
         go.Bar(
-            x=centre,
-            y=gap,
-            base=100 * filled["accuracy"],
-            width=width,
-            name="gap (up: too sure)",
-            marker={
-                "color": faded(BAD, 0.1),
-                "line": {"color": BAD, "width": 1},
-                "pattern": {"shape": "/", "fgcolor": BAD, "fillmode": "overlay", "size": 6},
-            },
+            **bars, y=gap, base=accuracy, name="gap (up: overconfident)", marker=_GAP, customdata=gap,
             hovertemplate="%{customdata:+.1f} points",
-            customdata=gap,
         ),
         go.Scatter(
-            x=[0, 100],
-            y=[0, 100],
-            mode="lines",
-            name="perfect",
+            x=[0, 100], y=[0, 100], mode="lines", name="perfect", hoverinfo="skip",
             line={"color": NEUTRAL, "dash": "dash", "width": 1.5},
-            hoverinfo="skip",
         ),
         go.Bar(
-            x=centre,
-            y=filled["count"],
-            width=width,
-            name="images",
-            marker={"color": NEUTRAL},
-            yaxis="y2",
-            showlegend=False,
+            **bars, y=filled["count"], name="images", marker={"color": NEUTRAL}, yaxis="y2", showlegend=False,
             hovertemplate="%{y} images",
         ),
-    ]
+    ]  # fmt: skip
     return figure(
         traces,
         name="reliability",
@@ -197,10 +176,10 @@ def reliability_diagram(reliability: pd.DataFrame, ece: float, *, model: str = "
 
 
 def class_distribution(counts: Mapping[str, np.ndarray]) -> go.Figure:
-    """Images per class of each part of the data (the study's figure 1).
+    """Images per class of each part of the dataset (the study's figure 1).
 
     Args:
-        counts: by name of the part ("train", "test"), ten counts in the order of the classes.
+        counts: ten counts, in the order of the classes, by name of the part ("train", "test").
     """
     shades = (1.0, 0.55, 0.3)
     bars = [
@@ -219,12 +198,13 @@ def class_distribution(counts: Mapping[str, np.ndarray]) -> go.Figure:
 def prediction_bars(
     probabilities: np.ndarray, *, label: int | None = None, top: int = 10, model: str = ""
 ) -> go.Figure:
-    """The most probable classes of one image, the best on top; the true one, where known, is outlined.
+    """Probabilities of the most probable classes of one image, the best on top, the true one outlined.
 
     Args:
         probabilities: (10,), in 0..1.
-        label: the true class.
-        top: how many classes.
+        label: the true class, 0..9; None if unknown.
+        top: number of classes.
+        model: gives the colour; without it each class has its own.
     """
     values = np.asarray(probabilities, np.float64)
     order = np.argsort(-values, kind="stable")[:top][::-1]
@@ -240,12 +220,5 @@ def prediction_bars(
         textposition="auto",
         hovertemplate="%{y}: %{x:.2f} %<extra></extra>",
     )
-    return figure(
-        [bar],
-        name="prediction",
-        x="Probability (%)",
-        y="Class",
-        height=60 + 30 * len(order),
-        showlegend=False,
-        xaxis={"range": [0, 100]},
-    )
+    layout = {"height": 60 + 30 * len(order), "showlegend": False, "xaxis": {"range": [0, 100]}}
+    return figure([bar], name="prediction", x="Probability (%)", y="Class", **layout)

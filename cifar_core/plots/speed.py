@@ -1,4 +1,4 @@
-"""Figures of measured speed."""
+"""Bar charts of measured speed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from cifar_core.errors import ConfigError
-from cifar_core.plots.layout import figure
+from cifar_core.plots.layout import figure, in_order, interval
 from cifar_core.plots.palette import NEUTRAL, model_colour
 
 UNITS: dict[str, str] = {
@@ -17,17 +17,16 @@ UNITS: dict[str, str] = {
     "ms": "Milliseconds",
     "MB": "Megabytes",
 }
-
 LABEL_ROOM = 1.4
-"""The axis is so much longer than the longest bar, for the labels."""
+"""Length of the axis relative to the longest bar, which leaves space for the labels."""
 
 
 def speed_bars(rows: Sequence[Mapping[str, Any]], *, title: str | None = None) -> go.Figure:
-    """One bar for each variant of a subject, with the lowest and highest round and the ratio to the first.
+    """One bar per variant of a subject, with the lowest and highest round and the ratio to the first.
 
     Args:
-        rows: of one subject and unit, as `cifar_core.cli.bench` gives them: subject, variant, unit, median,
-            low, high, ratio (or None), and model where the bars are a model's.
+        rows: rows of one subject and unit from `cifar_core.cli.bench`: subject, variant, unit, median, low,
+            high, ratio (or None) and optionally model, which gives the colour.
         title: of the figure.
 
     Raises:
@@ -35,30 +34,23 @@ def speed_bars(rows: Sequence[Mapping[str, Any]], *, title: str | None = None) -
     """
     units = {row["unit"] for row in rows}
     if len(units) != 1 or not units <= UNITS.keys():
-        raise ConfigError(f"Rows of one unit make a figure, of {', '.join(UNITS)}; got {sorted(units)}.")
+        raise ConfigError(f"Rows must all have one of the units {', '.join(UNITS)}; got {sorted(units)}.")
     (unit,) = units
     names = [row["variant"] for row in rows]
+    median, low, high = ([row[name] for row in rows] for name in ("median", "low", "high"))
     bars = go.Bar(
-        x=[row["median"] for row in rows],
+        x=median,
         y=names,
         orientation="h",
         marker={"color": [model_colour(row["model"]) if row.get("model") else NEUTRAL for row in rows]},
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [row["high"] - row["median"] for row in rows],
-            "arrayminus": [row["median"] - row["low"] for row in rows],
-            "color": NEUTRAL,
-        },
-        customdata=[[row["low"], row["high"]] for row in rows],
-        hovertemplate="%{y}: %{x:,.4g} "
-        + unit
-        + " (%{customdata[0]:,.4g} to %{customdata[1]:,.4g})<extra></extra>",
+        error_x=interval(median, low, high),
+        customdata=list(zip(low, high, strict=True)),
+        hovertemplate=f"%{{y}}: %{{x:,.4g}} {unit} (%{{customdata[0]:,.4g}} to %{{customdata[1]:,.4g}})"
+        "<extra></extra>",
         showlegend=False,
     )
-    longest = max(row["high"] for row in rows)
-    labels = go.Scatter(  # beyond the line of each bar: inside a short one nobody could read them
-        x=[row["high"] + longest / 60 for row in rows],
+    labels = go.Scatter(  # right of the error bars, since a short bar has no room for a label
+        x=[value + max(high) / 60 for value in high],
         y=names,
         mode="text",
         text=[_label(row) for row in rows],
@@ -74,8 +66,8 @@ def speed_bars(rows: Sequence[Mapping[str, Any]], *, title: str | None = None) -
         y="Variant",
         title=title,
         height=130 + 34 * len(names),
-        xaxis={"range": [0, LABEL_ROOM * longest]},
-        yaxis={"categoryorder": "array", "categoryarray": names[::-1]},
+        xaxis={"range": [0, LABEL_ROOM * max(high)]},
+        yaxis=in_order(names[::-1]),
     )
 
 

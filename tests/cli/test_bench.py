@@ -411,7 +411,7 @@ def test_the_figure_has_a_bar_for_each_variant_with_its_spread():
     assert list(bars.error_x.array) == [0.5, 1.0]
     assert labels.text[1].startswith("0.50x")
     assert labels.x[1] > 6, "beyond the line"
-    with pytest.raises(ConfigError, match="Rows of one unit"):
+    with pytest.raises(ConfigError, match="Rows must all have one of the units"):
         speed_bars([*rows, row("p", "s", "c", "MB", [1])])
 
 

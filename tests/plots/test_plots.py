@@ -312,7 +312,7 @@ def test_mistakes_are_named(results, evaluated):
         (lambda: plots.learning_curves([curve], smoothing=1), "smoothing"),
         (lambda: plots.per_class_bars({"a": evaluated.per_class}, "support"), "Unknown measure 'support'"),
         (lambda: plots.accuracy_against_cost(results, "money"), "Unknown cost 'money'"),
-        (lambda: plots.leaderboard_dumbbell(results.drop(columns="accuracy")), "lacks accuracy"),
+        (lambda: plots.leaderboard_dumbbell(results.drop(columns="accuracy")), "has no column accuracy"),
     ]
     for call, message in cases:
         with pytest.raises(ConfigError, match=message):
