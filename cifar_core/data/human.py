@@ -144,7 +144,9 @@ def fetch(
     """
     addresses = checked(list(urls) if urls is not None else [FILE_URL])
     folder = created(_folder())
-    advice = f"Check the network and try again, or download {FILE} by other means from {SOURCE_URL} and give its path"
+    advice = (
+        f"Check the network and try again, or download {FILE} yourself from {SOURCE_URL} and give its path"
+    )
     wanted = Wanted(folder / FILE, FILE_BYTES, FILE_SHA256, advice)
     with exclusive(folder, should_stop):
         if not wanted.is_right(wanted.target):
@@ -196,8 +198,8 @@ def load(path: str | os.PathLike[str] | None = None, labels: np.ndarray | None =
     file = path if path is not None else found()
     if file is None:
         raise DataNotFoundError(
-            f"The votes of CIFAR-10H are not here. Download them ({FILE_BYTES / 1e6:.1f} MB, {LICENCE}), or get "
-            f"{FILE} from {SOURCE_URL} and give its path."
+            f"The votes of CIFAR-10H are not here. Download them ({FILE_BYTES / 1e6:.1f} MB, {LICENCE}), or "
+            f"get {FILE} from {SOURCE_URL} and give its path."
         )
     return load_file(file, labels)
 
@@ -240,8 +242,8 @@ def verdict(
 
     For images that the model gets wrong: "people and model disagree with the label" where the majority votes
     for the predicted class; else "hard for people too" where less than `hard_below` of the votes are for the
-    label; else "only the model fails". For images that it gets right: "only people disagree with the
-    label" where the majority votes for another class, "hard for people, not for the model", or "easy for both".
+    label; else "only the model fails". For images that it gets right: "only people disagree with the label"
+    where the majority votes for another class, "hard for people, not for the model", or "easy for both".
 
     Args:
         predictions: as `RunStore.predictions` returns them, of a run on CIFAR-10.

@@ -124,7 +124,7 @@ def test_arrays_that_are_no_votes_are_refused(counts, tmp_path, kind):
         (
             "x.npy",
             b"\x93NUMPY\x01\x00v\x00{'descr': '<i8', 'fortran_order': False, 'shape': (10000, 10), }",
-            "whole",
+            "complete array",
         ),
         ("x.zip", b"PK", "not a complete file"),
         ("x.csv", b"a,b\n1,2\n", "cifar10_test_set_idx, chosen_label are missing"),
