@@ -1,7 +1,7 @@
 """Declaration of settings: pydantic fields with range, step, scale and help text, and their error messages.
 
-`setting(...)` declares a field. `describe(cls)` returns the declarations as `Setting` records, from which pages
-make widgets, the command line its options, KerasTuner its search dimensions and validation its messages.
+`setting(...)` declares a field. `describe(cls)` returns the declarations as `Setting` records, from which
+pages make widgets, the command line its options, and KerasTuner its search dimensions.
 """
 
 import functools

@@ -38,8 +38,8 @@ class VisionTransformer(ModelConfig):
 
     patch: Literal[2, 4, 8] = setting(
         4,
-        help="Side of the patches. Half the side means four times as many patches, and sixteen times the cost "
-        "of attention.",
+        help="Side of the patches. Half the side means four times as many patches, and sixteen times the "
+        "cost of attention.",
         unit="px",
         search=(4, 8),
     )
