@@ -17,9 +17,7 @@ _TABLE = ("preset", "epochs", "accuracy", "latency_ms", "minutes", "seed", "chan
 
 
 @command("reference")
-@click.option(
-    "--markdown", is_flag=True, show_default=False, help="The table and the evidence as README has them."
-)
+@click.option("--markdown", is_flag=True, show_default=False, help="README's tables of these runs.")
 @click.option("--keep", metavar="RUN", help="Write this run of your store as a reference run of the package.")
 @click.option("--data", metavar="TEXT", help="With --keep: what its images were.")
 @format_options
