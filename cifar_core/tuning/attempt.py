@@ -63,7 +63,7 @@ def make_trainers(
         return [Trainer(config, images, folder)]
     images.save(folder)
     environments = worker_environments(config.workers)
-    return [ProcessTrainer(config, folder, environment=environment) for environment in environments]
+    return [ProcessTrainer(config, folder, environment) for environment in environments]
 
 
 def worker_environments(workers: int) -> list[dict[str, str]]:
@@ -332,8 +332,8 @@ class SearchAttempt:
             self.store,
             self.id,
             config,
-            dataset,
             recorded=self.recorded,
+            dataset=dataset,
             progress=self._report_winner,
             should_stop=self.recorder.stop_requested,
         )

@@ -213,25 +213,16 @@ Pool = SingleTrainer | TrainerPool
 
 
 class ProcessTrainer:
-    """Trains trials in a worker process, which is replaced every `trials` trials and when it dies.
+    """Trains trials in a worker process, which is replaced every few trials and when it dies.
 
-    Args:
-        config: settings of the search.
-        folder: folder of the search, with the saved images and the checkpoints.
-        trials: number of trials per process.
-        environment: extra environment variables of the processes, such as the GPU to use.
+    `folder` holds the saved images and the checkpoints; `environment` are extra environment variables of the
+    processes, such as the GPU to use.
     """
 
     def __init__(
-        self,
-        config: SearchConfig,
-        folder: Path,
-        *,
-        trials: int = TRIALS_PER_PROCESS,
-        environment: Mapping[str, str] | None = None,
+        self, config: SearchConfig, folder: Path, environment: Mapping[str, str] | None = None
     ) -> None:
-        self.config, self.folder, self.trials = config, folder, trials
-        self._environment = dict(environment or {})
+        self.config, self.folder, self._environment = config, folder, environment or {}
         self._process: subprocess.Popen[str] | None = None
 
     def train(
@@ -246,7 +237,7 @@ class ProcessTrainer:
             self.close()
             raise
         self._trained += 1
-        if self._trained >= self.trials:
+        if self._trained >= TRIALS_PER_PROCESS:
             self.close()
         return outcome
 

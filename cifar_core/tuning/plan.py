@@ -210,8 +210,7 @@ def tree(plan: Plan, trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
     def node_of(bracket: Bracket, item: Round) -> dict[str, Any]:
         slot = Slot(bracket.iteration, bracket.bracket, item.round, item.first_epoch, item.epochs)
-        values = asdict(item)
-        return {**values, "planned": values.pop("trials"), "trials": by_slot.get(slot, [])}
+        return {**asdict(item), "planned": item.trials, "trials": by_slot.get(slot, [])}
 
     return [
         {**asdict(bracket), "rounds": [node_of(bracket, item) for item in bracket.rounds]}
@@ -224,13 +223,10 @@ def tree(plan: Plan, trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
 @dataclass(frozen=True)
 class SearchCost:
-    """Estimated seconds of a whole search.
+    """Estimated seconds of a search: of all `trials` together, and of the `winner`'s full training if wanted.
 
-    Attributes:
-        trials: seconds of all trials together.
-        winner: seconds of the winner's full training; 0 where it is not wanted.
-        why: what the estimate is based on, in words.
-        factor: the true cost should lie between the estimate divided and multiplied by it.
+    `why` says what the estimate is based on. The true cost should lie between the estimate divided and
+    multiplied by `factor`.
     """
 
     trials: float

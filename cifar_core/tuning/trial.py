@@ -132,17 +132,13 @@ class Trainer:
     ) -> Outcome:
         """Train a trial, from its last completed epoch if it was interrupted before.
 
-        Args:
-            order: what to train.
-            report: called with the `Progress` of steps (about once a second) and of each epoch; epochs
-                completed before an interruption are reported again.
-            should_stop: asked after each step.
+        `report` is called about once a second and after each epoch, also again for epochs completed before
+        an interruption. `should_stop` is asked after each step.
 
         Raises:
             StopRequested: `should_stop` returned True.
             DivergedError: the loss is no longer finite.
             ResumeError: the checkpoint to continue from is missing or damaged.
-            Exception: whatever the framework raises.
         """
         try:
             recorder = _TrialRecorder(own_checkpoint(self.folder, order), report, should_stop)
@@ -166,27 +162,21 @@ class Trainer:
         for epoch in progressed.history[order.first_epoch :]:
             recorder.repeat(epoch, settings.epochs)
         if progressed.epochs_done < order.epochs and not progressed.complete:
-            self._fit(model, settings, order.epochs, steps, progressed, recorder)
+            self._fit(model, settings, order.epochs, progressed, recorder)
         best, last = progressed.best_accuracy, progressed.history[-1]["val_accuracy"]
         return Outcome(best if settings.keep == "best" else last, model.count_params())
 
     def _fit(
-        self,
-        model: Any,
-        settings: TrainConfig,
-        until: int,
-        steps: int,
-        progressed: Progressed,
-        recorder: _TrialRecorder,
+        self, model: Any, settings: TrainConfig, until: int, progressed: Progressed, recorder: _TrialRecorder
     ) -> None:
         from cifar_core.training.batches import training_batches, validation_batches
         from cifar_core.training.callbacks import Session, controllers
 
-        steered = controllers(settings)
+        done, images, steered = progressed.epochs_done, len(self.images.train[0]), controllers(settings)
+        steps = steps_per_epoch(images, settings.batch_size)
         # keep="last" avoids a copy of the best weights, which no trial needs.
-        options: dict[str, Any] = {"steps": steps, "images": len(self.images.train[0])}
-        session = Session(settings.replace(keep="last"), recorder, steered, progressed=progressed, **options)
-        done = progressed.epochs_done
+        kept = settings.replace(keep="last")
+        session = Session(kept, recorder, steered, steps=steps, images=images, progressed=progressed)
         model.fit(
             training_batches(settings, *self.images.train, first_epoch=done, epochs=until),
             validation_data=validation_batches(*self.images.validation, VALIDATION_BATCH),

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cifar_core.settings.config import TrainConfig
 from cifar_core.store import RunState, RunStore
 
 if TYPE_CHECKING:
-    from cifar_core.data import Dataset
-    from cifar_core.training.recorder import Progress
     from cifar_core.training.run import Run
 
 
 def train_winner(
-    store: RunStore,
-    search_id: str,
-    config: TrainConfig,
-    dataset: Dataset,
-    *,
-    recorded: bool,
-    progress: Callable[[Progress], None],
-    should_stop: Callable[[], bool],
+    store: RunStore, search_id: str, config: TrainConfig, *, recorded: bool, **options: Any
 ) -> Run:
-    """The winner's finished run, kept in the store if `recorded`.
+    """The winner's finished run, kept in the store if `recorded`; `options` are those of `train`.
 
     A run that an earlier attempt began is resumed, or returned if it is complete.
 
@@ -34,7 +24,6 @@ def train_winner(
     from cifar_core.training.callbacks import StopRequested
     from cifar_core.training.run import resume, train
 
-    options: dict[str, Any] = {"dataset": dataset, "progress": progress, "should_stop": should_stop}
     if not recorded:
         run = train(config, **options)
     else:

@@ -42,12 +42,12 @@ def run_worker(
 
     Args:
         store: where runs are queued and recorded.
-        run_id: carry out only this run, then return.
-        device: name of the device; only one run at a time is carried out per device, over all workers.
+        run_id: carry out only this run.
+        device: name of the device; all workers together carry out one run at a time per device.
         once: return after one run.
         idle_exit: seconds without work after which to return; None waits for ever.
         should_stop: asked while idle and after each training step.
-        log: redirect this process's output to the run's log file during the run.
+        log: write this process's output to the run's log file during the run.
 
     Raises:
         RunStateError: `run_id` is not queued.
