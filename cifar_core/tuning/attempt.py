@@ -87,22 +87,12 @@ class _Running(NamedTuple):
 
 
 class SearchAttempt:
-    """One attempt at a search that this process has claimed, from its beginning or where the last one ended.
-
-    With `recorded` False the store is temporary, and the winner's run is not kept in it.
-    """
+    """One attempt at a search that this process has claimed, from its beginning or the last interruption."""
 
     def __init__(
-        self,
-        store: RunStore,
-        record: SearchRecord,
-        recorder: Recorder,
-        options: SearchOptions,
-        *,
-        recorded: bool,
+        self, store: RunStore, record: SearchRecord, recorder: Recorder, options: SearchOptions
     ) -> None:
         self.store, self.record, self.recorder, self.options = store, record, recorder, options
-        self.recorded = recorded
         self.id, self.config = record.id, record.config
         self.folder: Path = store.artifact_dir(record.id)
         self.rows = {row["trial_id"]: row for row in _rows(store.trials(record.id))}
@@ -332,7 +322,7 @@ class SearchAttempt:
             self.store,
             self.id,
             config,
-            recorded=self.recorded,
+            recorded=self.options.recorded,
             dataset=dataset,
             progress=self._report_winner,
             should_stop=self.recorder.stop_requested,
@@ -365,7 +355,7 @@ class SearchAttempt:
 
     def _result(self, state: RunState, run: Run | None) -> SearchResult:
         best, score = self._best()
-        known, trials = self.id if self.recorded else None, self.store.trials(self.id)
+        known, trials = self.id if self.options.recorded else None, self.store.trials(self.id)
         return SearchResult(known, state, trials, best, score, self._best_config(), run)
 
 

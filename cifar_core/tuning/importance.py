@@ -72,9 +72,9 @@ def _permuted(columns: np.ndarray, scores: np.ndarray, seed: int) -> tuple[np.nd
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
 
-    forest = RandomForestRegressor(TREES, random_state=seed).fit(columns, scores)
     if scores.max() == scores.min():
         return np.zeros(columns.shape[1]), np.zeros(columns.shape[1])
+    forest = RandomForestRegressor(TREES, random_state=seed).fit(columns, scores)
     found = permutation_importance(forest, columns, scores, n_repeats=SHUFFLES, random_state=seed)
     return found.importances_mean, found.importances_std
 

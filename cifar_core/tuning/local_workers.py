@@ -97,9 +97,7 @@ class SingleTrainer:
     def wait(self, report: ReportTrial) -> TrialEnd:
         """Train the ordered trial to its end."""
         assert self._order is not None
-        order, self._order = self._order, None
-
-        failures = []
+        order, self._order, failures = self._order, None, list[Exception]()
 
         def pass_on(progress: Progress) -> None:
             try:

@@ -58,13 +58,17 @@ SearchCallback = Callable[[SearchProgress], None]
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Arguments of `tune` that are not part of the search's settings."""
+    """Arguments of `tune` that are not part of the search's settings.
+
+    With `recorded` False the store is temporary, and the winner's run is not kept in it.
+    """
 
     dataset: Dataset | None = None
     progress: SearchCallback | None = None
     should_stop: StopCallback | None = None
     isolation: Isolation | None = None
     guests: Guests | None = None
+    recorded: bool = True
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def tune(
     """
     if isolation not in (None, *get_args(Isolation)):
         raise ConfigError(f"isolation must be one of {', '.join(get_args(Isolation))}; got {isolation!r}.")
-    options = SearchOptions(dataset, progress, should_stop, isolation, guests)
+    options = SearchOptions(dataset, progress, should_stop, isolation, guests, recorded=store is not None)
     if search_id is not None:
         if store is None:
             raise ConfigError("search_id names a search in a store: give store=RunStore() too.")
@@ -71,8 +71,7 @@ def tune(
     if store is not None:
         return carry_out_search(store, store.create_search(config, claim_for=os.getpid()), options)
     with tempfile.TemporaryDirectory(prefix="cifar-lab-search-") as folder, RunStore(folder) as store:
-        search_id = store.create_search(config, claim_for=os.getpid())
-        return carry_out_search(store, search_id, options, recorded=False)
+        return carry_out_search(store, store.create_search(config, claim_for=os.getpid()), options)
 
 
 def check_search(config: SearchConfig) -> Plan:
@@ -95,24 +94,13 @@ def stopping_after_trial(store: RunStore, search_id: str) -> bool:
     return (store.artifact_dir(search_id) / STOP_FILE).exists()
 
 
-def carry_out_search(
-    store: RunStore,
-    search_id: str,
-    options: SearchOptions,
-    *,
-    recorded: bool = True,
-) -> SearchResult:
-    """Run a search of the store that this process has claimed. Options and errors as in `tune`.
-
-    With recorded=False the store is temporary, and the winner's run is not kept in it.
-    """
+def carry_out_search(store: RunStore, search_id: str, options: SearchOptions) -> SearchResult:
+    """Run a search of the store that this process has claimed. Errors as in `tune`."""
     from cifar_core.training.run import recorded_end
 
-    with (
-        recorded_end(store, search_id),
-        Recorder(store, search_id, None, options.should_stop) as recorder,
-    ):
-        return SearchAttempt(store, store.get_search(search_id), recorder, options, recorded=recorded).run()
+    stop = options.should_stop
+    with recorded_end(store, search_id), Recorder(store, search_id, None, stop) as recorder:
+        return SearchAttempt(store, store.get_search(search_id), recorder, options).run()
 
 
 def _claim_existing(store: RunStore, config: SearchConfig | None, search_id: str) -> str:
