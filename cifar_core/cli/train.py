@@ -35,7 +35,7 @@ from cifar_core.settings.train_config import TrainConfig
 if TYPE_CHECKING:
     from cifar_core.data import Dataset
     from cifar_core.store import RunState, RunStore
-    from cifar_core.training.run import Run
+    from cifar_core.training.result import Run
 
 _MAX_BYTES = 1_000_000
 

@@ -1,18 +1,25 @@
-"""Searches for good settings: what is explored, what is planned, carrying it out, what mattered.
+"""Hyperparameter searches: search space, plan, execution, and the importance of settings.
 
     from cifar_core.tuning import search_preset, tune
     result = tune(search_preset("alexnet/paper-search"), store=RunStore())
     result.best_config, result.run.metrics["accuracy"]
 
-Importing this package loads no framework; `tune` does when it is called.
+Importing this package loads no framework; calling `tune` does.
 """
 
-from cifar_core.tuning.cost import SearchCost, middle, search_cost
 from cifar_core.tuning.importance import importance
-from cifar_core.tuning.plan import Plan, SearchStatus, make_plan, status, tree
+from cifar_core.tuning.plan import (
+    Plan,
+    SearchCost,
+    SearchStatus,
+    make_plan,
+    middle,
+    search_cost,
+    status,
+    tree,
+)
+from cifar_core.tuning.results import SearchOptions, SearchProgress, SearchResult
 from cifar_core.tuning.search import (
-    SearchProgress,
-    SearchResult,
     carry_out_search,
     check_search,
     stop_after_trial,
@@ -25,6 +32,7 @@ __all__ = [
     "SEARCH_PRESETS",
     "Plan",
     "SearchCost",
+    "SearchOptions",
     "SearchProgress",
     "SearchResult",
     "SearchStatus",

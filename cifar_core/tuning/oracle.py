@@ -1,21 +1,19 @@
-"""KerasTuner's oracles, driven one trial at a time and rebuilt from the record of what they were told.
+"""KerasTuner's oracles, driven one trial at a time and restored by replaying the recorded trials.
 
-An oracle decides what to try next; KerasTuner's `Tuner` builds, trains and saves around it. We use
-the oracles without the `Tuner`: training is our own (one way to train in the whole project), and so
-is memory across a crash. KerasTuner saves an oracle's state in files of its own that can be torn by
-a kill, start a cut trial anew, and leave out what the grid and the Bayesian oracle need in order to
-go on the same. Here nothing of an oracle is saved. It is deterministic, so telling a new one again
-what the old one was told (`Driver.replay`) puts it in the same state; the store's table of trials,
-whose rows change in one transaction each, is the only record.
+An oracle decides what to try next; KerasTuner's `Tuner` builds, trains and saves around it. The oracles are
+used here without the `Tuner`, since trials are trained by the same code as runs, and since the files in which
+KerasTuner saves an oracle's state can be torn by a kill, restart an interrupted trial, and omit what the grid
+and Bayesian oracles need to continue identically. Nothing of an oracle is saved here: it is deterministic,
+so that telling a new one the recorded results restores its state. The store's table of trials, whose rows
+change in one transaction each, is the only record.
 
-What is mended on the way:
+Corrections to KerasTuner's behaviour:
 
-* seed 0 means "any" to KerasTuner, and neighbouring seeds draw shifted copies of the same numbers;
-* a failed trial leaves hyperband's bracket short, so that fewer are promoted than planned; here it
-  takes part as the worst of all;
+* seed 0 means "any" to it, and neighbouring seeds draw shifted copies of the same numbers;
+* a failed trial makes hyperband promote fewer trials than planned; here it ranks below all others;
 * the Bayesian oracle draws 3 settings per dimension before it learns, which may be all there are, and
-  guesses trials that are still running by what it had fitted some trials ago;
-* a small space counts as exhausted after 20 repeated draws.
+  guesses the scores of running trials from an outdated fit;
+* it considers a small space exhausted after 20 repeated draws.
 """
 
 from __future__ import annotations
@@ -39,19 +37,19 @@ if TYPE_CHECKING:
 
 OBJECTIVE = "val_accuracy"
 _WORST = -1.0
-"""What hyperband is told of a failed trial: below every accuracy."""
+"""Score of a failed trial in hyperband: below every accuracy."""
 _NEVER = 10**9
-"""Consecutive failures after which an oracle raises: the search counts them itself."""
+"""Consecutive failures after which an oracle raises; the search counts failures itself."""
 _STREAM = 1_000_003
 """Distance between the random streams of two seeds; an oracle draws far fewer numbers."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A trial to be carried out.
+    """A trial to train, from `slot.first_epoch` to `slot.epochs`.
 
-    `number` counts from 1. `values` are the explored settings. It trains from `slot.first_epoch` to
-    `slot.epochs`; `parent` is the trial that it continues, None for one that starts anew.
+    `number` counts from 1, `values` are the explored settings, and `parent` is the id of the trial that it
+    continues, None for a new one.
     """
 
     trial_id: str
@@ -62,7 +60,7 @@ class Proposal:
 
 
 class _Unsaved:
-    """Mixed into an oracle: it writes no files."""
+    """Mix-in for an oracle that writes no files."""
 
     def save(self) -> None:
         return
@@ -84,10 +82,14 @@ class _Grid(_Unsaved, keras_tuner.oracles.GridSearchOracle):
 
 
 class _Bayesian(_Unsaved, keras_tuner.oracles.BayesianOptimizationOracle):
-    """Draws each trial from a generator of its own, so that what it proposes follows from the trials
-    before it and nothing else; `known` is what it proposed before, which spares a replay the fitting."""
+    """Uses a separate random generator per trial, so that a proposal depends only on the trials before it.
+
+    `known` is the recorded proposal during a replay, which then skips the fitting.
+    """
 
     known: Mapping[str, Any] | None = None
+    trials: dict[str, Any]
+    ongoing_trials: dict[str, Any]
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         self._random_state = np.random.RandomState((self.seed + len(self.trials)) % 2**32)
@@ -97,8 +99,8 @@ class _Bayesian(_Unsaved, keras_tuner.oracles.BayesianOptimizationOracle):
         return super().populate_space(trial_id)
 
     def _vectorize_trials(self) -> tuple[np.ndarray, np.ndarray]:
-        """Running trials are guessed by what the ended ones tell now, not by the fit of some call before,
-        which a search that is gone on with would not have."""
+        """Guess running trials from a fit of those that ended by now, not from an earlier call's fit, which a
+        continued search would not have."""
         if self.ongoing_trials:
             self.gpr = self._make_gpr()
             self.gpr.fit(*self._ended())
@@ -115,18 +117,16 @@ class _Bayesian(_Unsaved, keras_tuner.oracles.BayesianOptimizationOracle):
 
 
 class Driver:
-    """One oracle of KerasTuner and the plan that it follows."""
+    """An oracle of KerasTuner and the plan that it follows."""
 
     def __init__(self, config: SearchConfig) -> None:
         self.config, self.plan = config, make_plan(config)
         self._oracle = _oracle(config, self.plan, dimensions(config))
-        self._failed: set[str] = set()
 
     def propose(self) -> Proposal | None:
         """The next trial; None: the search is done.
 
-        What the others came to must be known to the oracle before, by `tell` or `assume`; only
-        bayesian may be asked while some are running.
+        All earlier trials must have been ended before, by `tell` or `assume`, except with bayesian.
         """
         with _quiet():
             trial = self._oracle.create_trial(f"worker of trial {len(self._oracle.trials)}")
@@ -138,11 +138,9 @@ class Driver:
         return Proposal(trial.trial_id, number, values, self.plan.slot(number), parent)
 
     def tell(self, proposal: Proposal, score: float | None) -> None:
-        """End a trial with its validation accuracy, or with None where it failed."""
+        """End a trial with its validation accuracy, or None where it failed."""
         trial = self._oracle.trials[proposal.trial_id]
-        if score is None:
-            self._failed.add(proposal.trial_id)
-        if trial.status != "RUNNING":  # assumed before
+        if trial.status != "RUNNING":  # ended by `assume`
             trial.score = _WORST if score is None else score
             return
         trial.status = "COMPLETED" if score is not None or self.config.tuner == "hyperband" else "FAILED"
@@ -153,25 +151,19 @@ class Driver:
             self._oracle.end_trial(trial)
 
     def assume(self, proposal: Proposal) -> None:
-        """Count a trial as ended that is still being trained, so that the next can be asked for; `tell`
-        then says what it came to. Not for bayesian, to whom every score matters at once."""
+        """End a trial that is still running, so that the next can be asked for; `tell` sets its score later.
+        Not for bayesian, where every score influences the next proposal."""
         self._oracle.trials[proposal.trial_id].status = "COMPLETED"
         with _quiet():
             self._oracle.update_trial(proposal.trial_id, {OBJECTIVE: _WORST}, step=proposal.slot.epochs)
             self._oracle.end_trial(self._oracle.trials[proposal.trial_id])
 
-    def replay(self, trial_id: str, values: Mapping[str, Any], score: float | None) -> Proposal:
-        """Let the oracle propose a trial of the record again, and tell it what came of it.
+    def propose_again(self, trial_id: str, values: Mapping[str, Any]) -> Proposal:
+        """Let the oracle propose a recorded trial again.
 
         Raises:
-            ResumeError: it proposes another: the record is of another release.
+            ResumeError: it proposes another one, since the record comes from another release.
         """
-        proposal = self.reproposed(trial_id, values)
-        self.tell(proposal, score)
-        return proposal
-
-    def reproposed(self, trial_id: str, values: Mapping[str, Any]) -> Proposal:
-        """Let the oracle propose a trial of the record again. Raises as `replay` does."""
         if isinstance(self._oracle, _Bayesian):
             self._oracle.known = values
         proposal = self.propose()
@@ -180,13 +172,10 @@ class Driver:
         if proposal is None or proposal.trial_id != trial_id or proposal.values != dict(values):
             now = "no further trial" if proposal is None else f"{proposal.trial_id} with {proposal.values}"
             raise ResumeError(
-                f"The search can't be gone on with: trial {trial_id} was recorded with {dict(values)}, and "
+                f"The search can't be continued: trial {trial_id} was recorded with {dict(values)}, but "
                 f"this release proposes {now}. Start a new search with the same settings."
             )
         return proposal
-
-    def failed(self, trial_id: str | None) -> bool:
-        return trial_id in self._failed
 
 
 def _oracle(config: SearchConfig, plan: Plan, found: list[Dimension]) -> Any:
@@ -198,26 +187,25 @@ def _oracle(config: SearchConfig, plan: Plan, found: list[Dimension]) -> Any:
         "seed": 1 + config.seed * _STREAM % (2**32 - 1),
         "max_consecutive_failed_trials": _NEVER,
     }
+    oracle: Any
     if config.tuner == "hyperband":
-        limits = (config.max_epochs, config.factor, config.hyperband_iterations)
-        names = ("max_epochs", "factor", "hyperband_iterations")
-        oracle = _Hyperband(**dict(zip(names, limits, strict=True)), **common)
+        limits = config.model_dump(include={"max_epochs", "factor", "hyperband_iterations"})
+        oracle = _Hyperband(**limits, **common)
     elif config.tuner == "bayesian":
         initial = min(3 * len(found), max(3, config.max_trials // 3))
         oracle = _Bayesian(max_trials=plan.trials, num_initial_points=initial, **common)
     else:
-        kind = {"random": _Random, "grid": _Grid}[config.tuner]
-        oracle = kind(max_trials=plan.trials, **common)
+        oracle = {"random": _Random, "grid": _Grid}[config.tuner](max_trials=plan.trials, **common)
     oracle.verbose = 0
-    # So many repeats in a row leave a value unseen once in e^20 searches.
+    # With this many repeated draws, a value stays unseen in one of e^20 searches.
     oracle._max_collisions = max(1000, 20 * min(plan.settings or 0, 10_000))
     return oracle
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings that KerasTuner and scikit-learn give about themselves: a deprecated way to
-    name a thread, and a Gaussian process whose fit ended early."""
+    """Suppress warnings that KerasTuner and scikit-learn cause themselves: a deprecated way to name a thread,
+    and a Gaussian process whose fit ended early."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,6 +1,6 @@
-"""What a search will do, known before it begins: trials, epochs, hyperband's brackets and rounds.
+"""Plan of a search before it begins (trials, epochs, hyperband's brackets), its progress and its cost.
 
-Pages draw the plan as a tree, and the time that is left is reckoned from it. No framework here.
+Loads no framework.
 """
 
 from __future__ import annotations
@@ -10,20 +10,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from cifar_core.base.devices import device_summary
 from cifar_core.errors import ConfigError
+from cifar_core.models.cost import Architecture
 from cifar_core.settings.search_config import SearchConfig
-from cifar_core.store import RunState
-from cifar_core.tuning.space import combinations, dimensions
+from cifar_core.store import RunState, RunStore
+from cifar_core.training.estimate import START_SECONDS, estimate
+from cifar_core.tuning.space import Dimension, combinations, dimensions, trial_config, tuned_config
 
 ENDED = (RunState.FINISHED, RunState.FAILED)
-"""States of a trial that nobody goes on with."""
+"""States of a trial that will not be continued."""
+TRIAL_SECONDS = 4.0
+"""Seconds per trial outside of epochs: choosing settings, building and compiling, the checkpoint."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """One rung of a bracket: `trials` are trained from `first_epoch` to `epochs`, counted from 0.
+    """One rung of a bracket: `trials` trials are trained from `first_epoch` (counted from 0) to `epochs`.
 
-    Those of round 0 start anew; those of a later one go on where the best of the round before ended.
+    Trials of round 0 are new; those of a later round continue the best trials of the round before.
     """
 
     round: int
@@ -34,7 +41,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Bracket:
-    """One tournament of hyperband. `bracket` is its number, counted down; the last is 0."""
+    """One bracket of hyperband (successive halving); `bracket` is its number, counted down to 0."""
 
     iteration: int
     bracket: int
@@ -47,7 +54,7 @@ class Bracket:
 
 @dataclass(frozen=True)
 class Slot:
-    """Where the n-th trial of a search stands."""
+    """Position of a trial in the plan, and the epochs it is trained for."""
 
     iteration: int
     bracket: int
@@ -58,10 +65,10 @@ class Slot:
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole schedule of a search; brackets run one after another, and their rounds too.
+    """The whole schedule of a search: brackets in order of execution, each with its rounds in order.
 
-    Tuners without rungs have one bracket of one round. `settings` is how many different settings
-    the space has, None where it is continuous.
+    Tuners other than hyperband have one bracket with one round. `settings` is the number of different
+    settings in the space, None where it is continuous.
     """
 
     tuner: str
@@ -78,7 +85,7 @@ class Plan:
         return sum(r.trials * (r.epochs - r.first_epoch) for b in self.brackets for r in b.rounds)
 
     def slot(self, number: int) -> Slot:
-        """Where trial `number` (from 1, in order of beginning) stands.
+        """Position of trial `number` (from 1, in order of beginning).
 
         Raises:
             IndexError: the plan has fewer trials.
@@ -91,28 +98,25 @@ class Plan:
         raise IndexError(f"The plan has {self.trials} trials.")
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with the totals."""
+        """JSON-able values, with the totals."""
         return {**asdict(self), "trials": self.trials, "epochs": self.epochs}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Plan:
-        brackets = tuple(
-            Bracket(b["iteration"], b["bracket"], tuple(Round(**item) for item in b["rounds"]))
-            for b in values["brackets"]
-        )
-        return cls(values["tuner"], brackets, values["settings"])
+        """Inverse of `to_dict`."""
+        return TypeAdapter(cls).validate_python(values)
 
 
 def make_plan(config: SearchConfig) -> Plan:
     """The plan of a search.
 
     Raises:
-        ConfigError: as `space.dimensions`, or hyperband wants more different settings than the space has.
+        ConfigError: as `space.dimensions`, or hyperband needs more different settings than the space has.
     """
     found = dimensions(config)
     if config.tuner != "hyperband":
         size = combinations(found, grid=config.tuner == "grid")
-        repeats = config.tuner == "bayesian"  # it may come back to a setting
+        repeats = config.tuner == "bayesian"  # it may propose a setting again
         trials = config.max_trials if size is None or repeats else min(config.max_trials, size)
         return Plan(config.tuner, (Bracket(0, 0, (Round(0, trials, 0, config.max_epochs),)),), size)
     plan = Plan("hyperband", _brackets(config), combinations(found))
@@ -121,13 +125,13 @@ def make_plan(config: SearchConfig) -> Plan:
         raise ConfigError(
             f"hyperband with max_epochs={config.max_epochs}, factor={config.factor} and "
             f"hyperband_iterations={config.hyperband_iterations} starts {fresh} different settings; the "
-            f"space has only {plan.settings}. Take tuner='grid', or widen the space."
+            f"space has only {plan.settings}. Use tuner='grid', or widen the space."
         )
     return plan
 
 
 def _brackets(config: SearchConfig) -> tuple[Bracket, ...]:
-    """As KerasTuner reckons them; float arithmetic and all, since rounding decides sizes."""
+    """Brackets as KerasTuner computes them, with its float arithmetic, since rounding decides sizes."""
     most, factor = config.max_epochs, config.factor
     numbers, epochs = 0, float(most)
     while epochs >= 1:
@@ -147,9 +151,12 @@ def _brackets(config: SearchConfig) -> tuple[Bracket, ...]:
     )
 
 
+# --- Progress ------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class SearchStatus:
-    """How far a search is. `eta_s` is None until an epoch was trained."""
+    """Progress of a search; `eta_s` are the seconds left, None until an epoch was trained."""
 
     trials_done: int
     trials_planned: int
@@ -161,64 +168,119 @@ class SearchStatus:
 def status(
     plan: Plan, trials: Sequence[Mapping[str, Any]], *, final_epochs: int = 0, workers: int = 1
 ) -> SearchStatus:
-    """Progress and time left, from the recorded trials.
+    """Progress and time left, computed from the recorded trials.
 
-    An epoch costs what it cost so far on average, building and compiling of models included; a trial
-    that failed early or stopped early spares its other epochs.
+    The estimate uses the average cost of an epoch so far, with building and compiling of models. The
+    remaining epochs of a trial that failed or stopped early are not counted.
 
     Args:
-        plan: of the search.
-        trials: with number (from 1), state, epochs_done (its own, without a parent's) and duration_s.
-        final_epochs: of the winner's full training, if it is to follow.
-        workers: trials that are trained at once.
+        plan: plan of the search.
+        trials: with number (from 1), state, epochs_done (without the parent's) and duration_s.
+        final_epochs: epochs of the winner's full training, if it is to follow.
+        workers: number of trials trained at once.
     """
     done = spared = trained = 0
     seconds = 0.0
     for trial in trials:
-        slot, mine = plan.slot(int(trial["number"])), int(trial["epochs_done"])
-        trained += mine
-        seconds += _seconds(trial["duration_s"])
+        slot, own = plan.slot(int(trial["number"])), int(trial["epochs_done"])
+        trained += own
+        duration = trial["duration_s"]  # missing: None in our mappings, NaN in a data frame
+        seconds += 0.0 if duration is None or math.isnan(duration) else duration
         if RunState(trial["state"]) in ENDED:
             done += 1
-            spared += slot.epochs - slot.first_epoch - mine
+            spared += slot.epochs - slot.first_epoch - own
     together = min(workers, plan.trials - done) or 1
     left = (plan.epochs - spared - trained) / together + final_epochs
     eta = seconds / trained * left if trained and seconds else None
     return SearchStatus(done, plan.trials, trained, plan.epochs, eta)
 
 
-def _seconds(value: float | None) -> float:
-    """Missing times are None in a mapping of ours and NaN in a frame."""
-    return 0.0 if value is None or math.isnan(value) else value
-
-
 def tree(plan: Plan, trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The plan with what became of it, for drawing.
+    """The plan with its recorded trials, for drawing.
 
     One mapping per bracket: iteration, bracket, rounds; each round: round, planned, first_epoch,
     epochs, trials; each trial: trial_id, state, score, parent, promoted (its child's id, or None).
     """
     children = {trial["parent"]: trial["trial_id"] for trial in trials if trial["parent"]}
-    by_slot: dict[tuple[int, int, int], list[dict[str, Any]]] = {}
+    by_slot: dict[Slot, list[dict[str, Any]]] = {}
     for trial in sorted(trials, key=lambda item: int(item["number"])):
-        slot = plan.slot(int(trial["number"]))
         node = {name: trial[name] for name in ("trial_id", "state", "score", "parent")}
         node["promoted"] = children.get(trial["trial_id"])
-        by_slot.setdefault((slot.iteration, slot.bracket, slot.round), []).append(node)
+        by_slot.setdefault(plan.slot(int(trial["number"])), []).append(node)
+
+    def node_of(bracket: Bracket, item: Round) -> dict[str, Any]:
+        slot = Slot(bracket.iteration, bracket.bracket, item.round, item.first_epoch, item.epochs)
+        return {**asdict(item), "planned": item.trials, "trials": by_slot.get(slot, [])}
+
     return [
-        {
-            "iteration": bracket.iteration,
-            "bracket": bracket.bracket,
-            "rounds": [
-                {
-                    "round": item.round,
-                    "planned": item.trials,
-                    "first_epoch": item.first_epoch,
-                    "epochs": item.epochs,
-                    "trials": by_slot.get((bracket.iteration, bracket.bracket, item.round), []),
-                }
-                for item in bracket.rounds
-            ],
-        }
+        {**asdict(bracket), "rounds": [node_of(bracket, item) for item in bracket.rounds]}
         for bracket in plan.brackets
     ]
+
+
+# --- Cost ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SearchCost:
+    """Estimated seconds of a search: of all `trials` together, and of the `winner`'s full training if wanted.
+
+    `why` says what the estimate is based on. The true cost should lie between the estimate divided and
+    multiplied by `factor`.
+    """
+
+    trials: float
+    winner: float
+    why: str
+    factor: float
+
+    @property
+    def total(self) -> float:
+        return self.trials + self.winner
+
+
+def middle(config: SearchConfig) -> dict[str, Any]:
+    """Settings in the middle of the space, or its first corner if those contradict each other.
+
+    Raises:
+        ConfigError: as `space.dimensions`.
+    """
+    found = dimensions(config)
+    values = {dimension.name: _halfway(dimension) for dimension in found}
+    try:
+        tuned_config(config, values), trial_config(config, values)
+    except ConfigError:
+        return {dimension.name: dimension.extremes()[0] for dimension in found}
+    return values
+
+
+def _halfway(dimension: Dimension) -> Any:
+    points = dimension.on_grid()
+    return points[len(points) // 2]
+
+
+def search_cost(
+    config: SearchConfig, plan: Plan, network: Architecture | None, store: RunStore | None
+) -> SearchCost | None:
+    """Estimated cost on this device; None where neither the network nor an earlier run allows an estimate.
+
+    Args:
+        config: settings of the search.
+        plan: `make_plan(config)`.
+        network: the network with the settings of `middle(config)`, where it is known.
+        store: where earlier runs are looked up.
+
+    Raises:
+        ConfigError: no trial or no winner can have the settings.
+    """
+    values = middle(config)
+    trial = estimate(trial_config(config, values), network, store)
+    winner = estimate(tuned_config(config, values), network, store)
+    if trial is None or winner is None:
+        return None
+    trials = plan.trials * TRIAL_SECONDS + plan.epochs * trial.seconds_per_epoch
+    # Workers that share a processor or a GPU take turns: only those with a GPU of their own save time.
+    together = min(config.workers, device_summary().gpus or 1, plan.trials)
+    # Networks and batch sizes differ within a space, hence the wider range than for a single training.
+    full = winner.total_seconds if config.train_best else 0.0
+    return SearchCost(START_SECONDS + trials / together, full, trial.why, 1.5 * trial.factor)

@@ -1,13 +1,12 @@
-"""Workers on other machines: they come to the searching process, the chief, and train for it.
+"""Workers on other machines, which connect to the searching process (the chief) and train trials for it.
 
-The chief keeps schedule, store and checkpoints; a worker needs no disk in common with it, no dataset and no
-store. Between them goes what goes between the chief and its own worker processes (see `process`), over one
-connection of `multiprocessing.connection`, of which only bytes are used and never its pickles: JSON texts,
-and `.npz` files without objects. Each side proves that it knows the token, and does not send it. What is
-sent is not encrypted: use a private network, or a tunnel such as `ssh -L`.
+The chief keeps schedule, store and checkpoints; a worker needs no shared disk, no dataset and no store. Both
+sides exchange JSON texts and `.npz` files without pickled objects, as bytes over one connection of
+`multiprocessing.connection` (never its pickles). Each side proves that it knows the token without sending it.
+Nothing is encrypted: use a private network, or a tunnel such as `ssh -L`.
 
-    chief → worker    settings and images, once; then an order with the checkpoint to go on from; a stop
-    worker → chief    reports, each epoch's checkpoint before its report; how the trial ended
+    chief → worker    settings and images once; then orders, each with the checkpoint to continue from; stops
+    worker → chief    each epoch's checkpoint and report, other reports, and how each trial ended
 """
 
 from __future__ import annotations
@@ -29,53 +28,48 @@ from typing import Any
 
 import numpy as np
 
+from cifar_core.base.files import write_whole
 from cifar_core.base.version import __version__
-from cifar_core.errors import CifarLabError, ConfigError, TrainingError
+from cifar_core.errors import ConfigError
 from cifar_core.settings.search_config import SearchConfig
-from cifar_core.training.recorder import Progress
-from cifar_core.tuning.crew import TrialTrainer, WorkerLeft, WorkerLostError
-from cifar_core.tuning.process import PATIENCE_S, POLL_S, ProcessTrainer, save_images
-from cifar_core.tuning.trial import (
-    Order,
-    Outcome,
-    TrialImages,
-    checkpoint_file,
-    own_checkpoint,
-    write_atomically,
+from cifar_core.training.recorder import Progress, StopCallback
+from cifar_core.tuning.local_workers import (
+    PATIENCE_S,
+    POLL_S,
+    ProcessTrainer,
+    TrialTrainer,
+    WorkerLeft,
+    WorkerLostError,
+    read_message,
+    train_to_message,
 )
+from cifar_core.tuning.trial import Order, Outcome, TrialImages, checkpoint_file, own_checkpoint
 
 LOOPBACK = "127.0.0.1"
-TRIALS_PER_PROCESS = 5
-LOST = (EOFError, OSError)
+CONNECTION_LOST = (EOFError, OSError)
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
-"""A machine that vanished without a word is noticed after a minute and a half."""
+"""Keep-alive settings: a lost peer is detected after about 90 seconds."""
 
 
 def read_address(text: str) -> tuple[str, int]:
-    """ "HOST:PORT", or a port alone, which is this machine's.
+    """Host and port from "HOST:PORT"; a port alone is one of this machine (127.0.0.1).
 
     Raises:
-        ConfigError: anything else.
+        ConfigError: the text has another form.
     """
     host, _, port = text.rpartition(":")
     if not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise ConfigError(f"An address is HOST:PORT, e.g. 192.168.0.7:7000; got {text!r}.")
+        raise ConfigError(f"An address must be HOST:PORT, e.g. 192.168.0.7:7000; got {text!r}.")
     return host or LOOPBACK, int(port)
 
 
 # --- The chief's side ------------------------------------------------------------------------
 
 
-class Door:
-    """Where workers of other machines come in.
+class WorkerListener:
+    """Accepts workers on other machines at `address`; port 0 takes any free one.
 
-    Args:
-        address: to listen at; a port of 0 takes any that is free.
-        token: what they must know.
-        config: of the search.
-        images: of the search.
-        folder: of the search.
-        join: is given a trainer for each worker that came in.
+    `join` is called with a trainer for each worker that has connected and knows the `token`.
     """
 
     def __init__(
@@ -88,21 +82,21 @@ class Door:
         join: Callable[[TrialTrainer], None],
     ) -> None:
         self._token, self._config, self._folder, self._join = token.encode(), config, folder, join
-        self._images = _packed(images)
+        self._images = _pack(images)
         try:
             self._listener = Listener(address, "AF_INET")
         except OSError as error:
             raise ConfigError(f"Can't listen at {address[0]}:{address[1]}: {error.strerror}.") from None
-        self.address: tuple[str, int] = self._listener.address  # type: ignore[assignment]
+        self.address: tuple[str, int] = self._listener.address
         self._closed = False
-        self._thread = threading.Thread(target=self._listen, name="cifar-lab-door", daemon=True)
+        self._thread = threading.Thread(target=self._listen, name="cifar-lab-listener", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Nobody comes in any more; those inside stay."""
+        """Accept no more workers; those connected stay."""
         self._closed = True
         with contextlib.suppress(OSError), socket.create_connection(self.address, timeout=1):
-            pass  # an accept that waits does not heed a close
+            pass  # wakes the waiting accept, which a close does not
         self._thread.join()
         self._listener.close()
 
@@ -113,49 +107,53 @@ class Door:
             except OSError:
                 if self._closed:
                     return
-                continue  # one that hung up at once
+                continue  # the peer hung up at once
             if self._closed:
                 connection.close()
                 return
-            threading.Thread(target=self._let_in, args=(connection,), daemon=True).start()
+            threading.Thread(target=self._admit, args=(connection,), daemon=True).start()
 
-    def _let_in(self, connection: Connection) -> None:
-        """In a thread of its own: one that connects and says nothing keeps nobody else out."""
+    def _admit(self, connection: Connection) -> None:
+        """Authenticate a worker, in a thread of its own so that a silent peer blocks nobody else."""
         try:
             deliver_challenge(connection, self._token)
             answer_challenge(connection, self._token)
             _keep_alive(connection)
             head = {"version": __version__, "config": self._config.model_dump(mode="json")}
             _send(connection, head, self._images)
-            said, _ = _receive(connection)
-        except (AuthenticationError, ValueError, *LOST):
+            message, _ = _receive(connection)
+        except (AuthenticationError, ValueError, *CONNECTION_LOST):
             connection.close()
             return
-        if "ready" in said and not self._closed:
-            self._join(RemoteTrainer(connection, self._folder, str(said["ready"])))
+        if "ready" in message and not self._closed:
+            self._join(RemoteTrainer(connection, self._folder, str(message["ready"])))
         else:
             connection.close()
 
 
 class RemoteTrainer:
-    """Trains trials through a worker that came in; their checkpoints stand in `folder`, as all others do."""
+    """Trains trials on the connected worker `name`; their checkpoints are kept in `folder`."""
 
     def __init__(self, connection: Connection, folder: Path, name: str) -> None:
         self._connection, self._folder, self._name = connection, folder, name
         self._heard = False
 
     def train(
-        self, order: Order, *, report: Callable[[Progress], None], should_stop: Callable[[], bool]
+        self, order: Order, *, report: Callable[[Progress], None], should_stop: StopCallback
     ) -> Outcome:
-        """As `Trainer.train`. WorkerLostError: it is gone without a word; WorkerLeft: it said good-bye, or
-        was gone before it said anything of this trial, which therefore did not begin."""
+        """As `Trainer.train`.
+
+        Raises:
+            WorkerLeft: the worker departed in order, or before it reported anything of this trial.
+            WorkerLostError: the connection broke during the trial.
+        """
         checkpoint = own_checkpoint(self._folder, order)
         self._heard = False
         try:
-            known = checkpoint.read_bytes() if checkpoint.exists() else None
-            _send(self._connection, {"order": asdict(order)}, known)
+            content = checkpoint.read_bytes() if checkpoint.exists() else None
+            _send(self._connection, {"order": asdict(order)}, content)
             return self._follow(checkpoint, report, should_stop)
-        except LOST:
+        except CONNECTION_LOST:
             if not self._heard:
                 raise WorkerLeft from None
             raise WorkerLostError(
@@ -166,7 +164,7 @@ class RemoteTrainer:
         self._connection.close()
 
     def _follow(
-        self, checkpoint: Path, report: Callable[[Progress], None], should_stop: Callable[[], bool]
+        self, checkpoint: Path, report: Callable[[Progress], None], should_stop: StopCallback
     ) -> Outcome:
         from cifar_core.training.callbacks import StopRequested
 
@@ -179,18 +177,15 @@ class RemoteTrainer:
                 raise StopRequested
             if not self._connection.poll(POLL_S):
                 continue
-            said, content = _receive(self._connection)
+            message, content = _receive(self._connection)
             self._heard = True
             if content is not None:
-                write_atomically(checkpoint, lambda stream, content=content: stream.write(content))
-            if "report" in said:
-                report(Progress(**said["report"]))
-            elif "failed" in said:
-                raise TrainingError(said["failed"])
-            elif "stopped" in said:
-                raise StopRequested if deadline is not None else WorkerLeft
-            elif "outcome" in said:
-                return Outcome(**said["outcome"])
+                write_whole(checkpoint, content)
+            if "stopped" in message and deadline is None:
+                raise WorkerLeft
+            outcome = read_message(message, report)
+            if outcome is not None:
+                return outcome
 
 
 # --- The worker's side -----------------------------------------------------------------------
@@ -200,63 +195,60 @@ def work_for(
     address: tuple[str, int],
     token: str,
     *,
-    should_stop: Callable[[], bool],
-    say: Callable[[str], None] | None = None,
+    should_stop: StopCallback,
+    say: Callable[[str], None] = lambda text: None,  # noqa: ARG005
 ) -> int:
-    """Train what the chief at `address` orders, until it has no more or `should_stop` says so.
+    """Train trials for the chief at `address` until the search ends; the number of trials completed.
 
-    Trials are trained in processes of their own, so that one that takes its process down is one failed
-    trial. Gives how many were trained to their end.
+    Trials are trained in worker processes, so that a crash costs one trial.
+
+    Args:
+        address: host and port of the chief.
+        token: the search's secret.
+        should_stop: asked after each training step; True returns the trial to the chief.
+        say: called with messages for people.
 
     Raises:
-        ConfigError: no chief there, another token, or another release.
+        ConfigError: no search at the address, another token, or another release.
     """
     try:
         connection = Client(address, "AF_INET", authkey=token.encode())
     except AuthenticationError:
         raise ConfigError(f"The chief at {address[0]}:{address[1]} has another token.") from None
-    except LOST as error:
+    except CONNECTION_LOST as error:
         raise ConfigError(f"No search listens at {address[0]}:{address[1]} ({error}).") from None
     with connection, tempfile.TemporaryDirectory(prefix="cifar-lab-worker-") as folder:
         try:
             _keep_alive(connection)
-            return _Visit(connection, Path(folder), should_stop, say or _silent).stay()
-        except LOST:
-            return 0  # it ended as this one came
+            return _WorkerSession(connection, Path(folder), should_stop, say).run()
+        except CONNECTION_LOST:
+            return 0  # the search ended while this worker connected
 
 
-def _silent(text: str) -> None:
-    """For a worker that nobody listens to."""
-
-
-class _Visit:
-    """A worker's stay with a chief."""
+class _WorkerSession:
+    """The worker's end of a connection to a chief."""
 
     def __init__(
-        self,
-        connection: Connection,
-        folder: Path,
-        should_stop: Callable[[], bool],
-        say: Callable[[str], None],
+        self, connection: Connection, folder: Path, should_stop: StopCallback, say: Callable[[str], None]
     ) -> None:
         self._connection, self._folder = connection, folder
         self._should_stop, self._say = should_stop, say
-        self._told_to_stop = False
+        self._chief_stops = False
         self._done = 0
 
-    def stay(self) -> int:
+    def run(self) -> int:
         head, images = _receive(self._connection)
         if head["version"] != __version__:
-            raise ConfigError(f"The chief is of release {head['version']}, this worker of {__version__}.")
-        save_images(_unpacked(images or b""), self._folder)
-        trainer = ProcessTrainer(SearchConfig(**head["config"]), self._folder, trials=TRIALS_PER_PROCESS)
+            raise ConfigError(f"The chief has release {head['version']}, this worker {__version__}.")
+        _unpack(images or b"").save(self._folder)
+        trainer = ProcessTrainer(SearchConfig(**head["config"]), self._folder)
         try:
             _send(self._connection, {"ready": socket.gethostname()})
             self._say("waiting for trials")
             while (order := self._next()) is not None:
-                _send(self._connection, self._carried_out(trainer, order))
-        except LOST:
-            self._say("the search has ended, or its machine is gone")
+                _send(self._connection, self._train(trainer, order))
+        except CONNECTION_LOST:
+            self._say("the search has ended, or the connection to it was lost")
         finally:
             trainer.close()
         return self._done
@@ -264,10 +256,10 @@ class _Visit:
     def _next(self) -> Order | None:
         while not self._should_stop():
             if self._connection.poll(POLL_S):
-                said, checkpoint = _receive(self._connection)
-                if "order" not in said:
-                    continue  # a stop that came when the trial had just ended
-                order = Order(**said["order"])
+                message, checkpoint = _receive(self._connection)
+                if "order" not in message:
+                    continue  # a stop that arrived just after its trial had ended
+                order = Order(**message["order"])
                 own = checkpoint_file(self._folder, order.trial_id)
                 own.unlink(missing_ok=True)
                 if checkpoint is not None:
@@ -275,39 +267,34 @@ class _Visit:
                 return order
         return None
 
-    def _carried_out(self, trainer: ProcessTrainer, order: Order) -> dict[str, Any]:
-        from cifar_core.training.callbacks import StopRequested
-
+    def _train(self, trainer: ProcessTrainer, order: Order) -> dict[str, Any]:
         self._say(f"trial {order.trial_id}: epochs {order.first_epoch + 1} to {order.epochs}")
-        self._told_to_stop = False
+        self._chief_stops = False
         own = checkpoint_file(self._folder, order.trial_id)
 
         def report(progress: Progress) -> None:
             content = own.read_bytes() if progress.kind == "epoch" else None
-            _send(self._connection, {"report": asdict(progress)}, content)
-
-        try:
-            outcome = trainer.train(order, report=report, should_stop=self._stop_asked)
-        except StopRequested:
-            return {"stopped": True}
-        except CifarLabError as error:
-            return {"failed": str(error)}
-        finally:
-            own.unlink(missing_ok=True)
-        self._done += 1
-        return {"outcome": asdict(outcome)}
-
-    def _stop_asked(self) -> bool:
-        """By whoever started this worker, by the chief, or because that one is gone."""
-        if not self._told_to_stop and self._connection.poll():
             try:
-                self._told_to_stop = "stop" in _receive(self._connection)[0]
-            except LOST:
-                self._told_to_stop = True
-        return self._told_to_stop or self._should_stop()
+                _send(self._connection, {"report": asdict(progress)}, content)
+            except CONNECTION_LOST:
+                self._chief_stops = True
+
+        message = train_to_message(trainer, order, report, self._stop_requested)
+        own.unlink(missing_ok=True)
+        self._done += "outcome" in message
+        return message
+
+    def _stop_requested(self) -> bool:
+        """Whether whoever started this worker, or the chief, wants a stop, or the chief is gone."""
+        if not self._chief_stops and self._connection.poll():
+            try:
+                self._chief_stops = "stop" in _receive(self._connection)[0]
+            except CONNECTION_LOST:
+                self._chief_stops = True
+        return self._chief_stops or self._should_stop()
 
 
-# --- What goes between them --------------------------------------------------------------------
+# --- Messages --------------------------------------------------------------------------------
 
 
 def _send(connection: Connection, message: dict[str, Any], content: bytes | None = None) -> None:
@@ -322,16 +309,16 @@ def _receive(connection: Connection) -> tuple[dict[str, Any], bytes | None]:
     return message, content
 
 
-def _packed(images: TrialImages) -> bytes:
+def _pack(images: TrialImages) -> bytes:
     stream = io.BytesIO()
     np.savez(stream, *images.train, *images.validation)
     return stream.getvalue()
 
 
-def _unpacked(content: bytes) -> TrialImages:
+def _unpack(content: bytes) -> TrialImages:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        parts = [arrays[f"arr_{place}"] for place in range(4)]
-    return TrialImages((parts[0], parts[1]), (parts[2], parts[3]))
+        x, y, x_validation, y_validation = (arrays[f"arr_{place}"] for place in range(4))
+    return TrialImages((x, y), (x_validation, y_validation))
 
 
 def _keep_alive(connection: Connection) -> None:

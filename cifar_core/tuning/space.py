@@ -1,6 +1,6 @@
-"""What a search explores: from the declarations of settings, narrowed by a `SearchConfig`.
+"""Search space: which settings a search explores, from their declarations and a `SearchConfig`.
 
-Reading this module costs no framework; only `hyperparameters` loads KerasTuner.
+Only `hyperparameters` loads KerasTuner.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cifar_core.base.fields import Setting, describe, number
 from cifar_core.errors import ConfigError
 from cifar_core.settings.presets import preset
@@ -22,19 +24,19 @@ if TYPE_CHECKING:
     import keras_tuner
 
 GRID_POINTS = 5
-"""A grid takes so many points, ends included, of a range that has no step."""
+"""Number of grid points, ends included, of a range without a step."""
 FIXED_GROUPS = ("Run", "Data")
 FIXED = ("epochs", "keep", "test_flip", "devices")
-"""Settings that a search leaves alone: what is learnt from and how it is judged (the groups), how long
-(the tuner says), what only the final test looks at, and on how many devices (a trial has one)."""
+"""Settings that a search cannot explore: data and evaluation (the groups), epochs (the tuner decides), what
+only affects the final test, and the number of devices (a trial uses one)."""
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """One setting that a search explores.
+    """A setting that a search explores.
 
-    `values` are all its values where they are finitely many, in order; None where any number from
-    `low` to `high` may be drawn. `low` and `high` are None for choices that are not numbers.
+    `values` are all its values in order, or None where any number from `low` to `high` may be drawn. Choices
+    that are not numbers have neither `low` nor `high`.
     """
 
     setting: Setting
@@ -51,36 +53,21 @@ class Dimension:
         return self.setting.scale == "log"
 
     def extremes(self) -> tuple[Any, ...]:
-        """All of its finitely many values, or the ends of its range."""
+        """All values of a finite dimension, or both ends of a range."""
         return self.values if self.values is not None else (self.low, self.high)
 
     def on_grid(self) -> tuple[Any, ...]:
-        """Its values, or `GRID_POINTS` evenly spread (on its scale) over its range."""
+        """All values of a finite dimension, or `GRID_POINTS` evenly spaced ones (on its scale) of a range."""
         if self.values is not None:
             return self.values
         assert self.low is not None
         assert self.high is not None
-        shares = [i / (GRID_POINTS - 1) for i in range(GRID_POINTS)]
-        if self.log:
-            points = [self.low * (self.high / self.low) ** share for share in shares]
-        else:
-            points = [self.low + (self.high - self.low) * share for share in shares]
+        points = (np.geomspace if self.log else np.linspace)(self.low, self.high, GRID_POINTS)
         return (self.low, *(float(f"{point:.6g}") for point in points[1:-1]), self.high)
-
-    def describe(self) -> dict[str, Any]:
-        """For pages and JSON: name, label, values or low and high, log."""
-        return {
-            "name": self.name,
-            "label": self.setting.label,
-            "values": None if self.values is None else list(self.values),
-            "low": self.low,
-            "high": self.high,
-            "log": self.log,
-        }
 
 
 def searchable(model: str) -> dict[str, Setting]:
-    """All settings that a search of this model may explore, by name."""
+    """All settings that a search of this model can explore, by name."""
     return {
         name: declared
         for name, declared in train_settings(model).items()
@@ -89,15 +76,15 @@ def searchable(model: str) -> dict[str, Setting]:
 
 
 def dimensions(config: SearchConfig) -> list[Dimension]:
-    """What the search explores, in the order of declaration.
+    """The dimensions of the search space, in the order in which their settings are declared.
 
-    Two numbers are a range: drawn in steps where the declaration names a step (or doubling, for
-    whole numbers on a log scale), else anywhere in it. Any other count is a list of values; one
-    value fixes the setting, and it is then no dimension.
+    Two numbers are a range: in steps if the setting declares a step (in doublings for whole numbers on a
+    log scale), else continuous. Any other count is a list of values. A single value fixes the setting,
+    which is then no dimension.
 
     Raises:
-        ConfigError: a setting that no search may explore, an empty range, a value of the wrong
-            kind, a log scale from 0, or nothing left to explore.
+        ConfigError: a setting that cannot be explored, an empty range, a value of the wrong type, a log
+            scale from 0, or nothing to explore.
     """
     explorable = searchable(config.model)
     wanted = _wanted(config, explorable)
@@ -112,16 +99,16 @@ def dimensions(config: SearchConfig) -> list[Dimension]:
 
 
 def combinations(found: list[Dimension], *, grid: bool = False) -> int | None:
-    """How many different settings there are; None where a dimension is continuous."""
+    """Number of different settings in the space; None where a dimension is continuous."""
     counts = [dimension.on_grid() if grid else dimension.values for dimension in found]
     return None if None in counts else math.prod(len(values) for values in counts if values is not None)
 
 
 def hyperparameters(found: list[Dimension], *, grid: bool = False) -> keras_tuner.HyperParameters:
-    """The space in KerasTuner's terms.
+    """The space as KerasTuner's hyperparameters.
 
-    Finite dimensions become choices (its own stepped floats lose the upper end to rounding:
-    0.3 to 0.7 by 0.1 ends at 0.6), ordered where they are numbers; others floats.
+    Finite dimensions become choices (KerasTuner's stepped floats lose the upper end to rounding: 0.3 to 0.7
+    by 0.1 ends at 0.6), ordered where they are numbers; continuous ones become floats.
     """
     import keras_tuner
 
@@ -139,10 +126,10 @@ def hyperparameters(found: list[Dimension], *, grid: bool = False) -> keras_tune
 
 
 def trial_config(config: SearchConfig, values: Mapping[str, Any] | None = None) -> TrainConfig:
-    """The settings of a trial that explores `values`; of the first corner of the space where None.
+    """Settings of a trial with the explored `values`; by default with the first value of each dimension.
 
-    Its epochs are those of a full trial, `max_epochs`: a trial that is cut earlier is then the
-    beginning of the full training, its learning-rate schedule included, and can be gone on with.
+    Its epochs are those of a full trial, `max_epochs`: a shorter trial is the beginning of the full training,
+    with the same learning rate schedule, and can be continued.
 
     Raises:
         ConfigError: the settings contradict each other.
@@ -152,12 +139,12 @@ def trial_config(config: SearchConfig, values: Mapping[str, Any] | None = None) 
 
 
 def tuned_config(config: SearchConfig, values: Mapping[str, Any]) -> TrainConfig:
-    """The settings of the winner's full training: variant tuned, and never shorter than a full trial."""
+    """Settings of the winner's full training: variant tuned, and at least as long as a full trial."""
     return _config(config, values, full_epochs(config)).replace(variant="tuned")
 
 
 def full_epochs(config: SearchConfig) -> int:
-    """Epochs of the winner's full training: those of the base, or of a full trial if that is longer."""
+    """Epochs of the winner's full training: those of the base, or `max_epochs` if that is more."""
     if "epochs" in config.base:
         shared = config.base["epochs"]
     else:
@@ -166,11 +153,11 @@ def full_epochs(config: SearchConfig) -> int:
 
 
 def check_space(config: SearchConfig) -> list[Dimension]:
-    """The dimensions, after a look at whether trials can be made of them.
+    """The dimensions, after checking that trials with their values are possible.
 
     Raises:
-        ConfigError: the base or an end of a dimension contradicts the other settings, the base
-            selects on the test set, or hyperband wants more different settings than there are.
+        ConfigError: the base or an end of a dimension contradicts the other settings, or the base selects
+            on the test set.
     """
     found = dimensions(config)
     start = _corner(found)
@@ -178,23 +165,18 @@ def check_space(config: SearchConfig) -> list[Dimension]:
     tuned_config(config, start)
     if base.protocol != "held-out":
         raise ConfigError(
-            "A search chooses by images cut from train and never by the test set: "
+            "A search selects by images held out from train and never by the test set: "
             "set base={'protocol': 'held-out'}."
         )
-    for dimension in found:
-        for value in dimension.extremes():
-            _check_corner(config, start, dimension, value)
+    for name, value in [(dimension.name, value) for dimension in found for value in dimension.extremes()]:
+        try:
+            trial_config(config, {**start, name: value})
+        except ConfigError as error:
+            raise ConfigError(
+                f"{name}={value!r} of the search space contradicts the settings that all trials share: "
+                f"{error} Narrow {name}, or change the other setting in base or space."
+            ) from None
     return found
-
-
-def _check_corner(config: SearchConfig, start: dict[str, Any], dimension: Dimension, value: Any) -> None:
-    try:
-        trial_config(config, {**start, dimension.name: value})
-    except ConfigError as error:
-        raise ConfigError(
-            f"{dimension.name}={value!r} of the search space does not go with the settings that all trials "
-            f"share: {error} Narrow {dimension.name}, or set the other in base or space."
-        ) from None
 
 
 def _corner(found: list[Dimension]) -> dict[str, Any]:
@@ -203,21 +185,17 @@ def _corner(found: list[Dimension]) -> dict[str, Any]:
 
 
 def _config(config: SearchConfig, values: Mapping[str, Any], epochs: int) -> TrainConfig:
-    changes = {"model": config.model, **config.base, **_fixed(config), **values, "epochs": epochs}
+    fixed = {name: given[0] for name, given in config.space.items() if len(given) == 1}
+    changes = {"model": config.model, **config.base, **fixed, **values, "epochs": epochs}
     return TrainConfig(**changes) if config.preset is None else preset(config.preset, **changes)
-
-
-def _fixed(config: SearchConfig) -> dict[str, Any]:
-    """Settings whose space is a single value."""
-    return {name: values[0] for name, values in config.space.items() if len(values) == 1}
 
 
 def _wanted(config: SearchConfig, explorable: Mapping[str, Setting]) -> dict[str, tuple[Any, ...]]:
     refused = [name for name in config.space if name not in explorable]
     if refused:
         raise ConfigError(
-            f"A search can't explore {', '.join(refused)}: what is learnt from and how it is judged must be "
-            f"the same for all trials. Set it in base. Settings to explore: {', '.join(explorable)}."
+            f"A search can't explore {', '.join(refused)}: data and evaluation must be the same for all "
+            f"trials. Set it in base. Settings to explore: {', '.join(explorable)}."
         )
     if config.space:
         return dict(config.space)
@@ -225,8 +203,9 @@ def _wanted(config: SearchConfig, explorable: Mapping[str, Setting]) -> dict[str
 
 
 def _dimension(declared: Setting, given: tuple[Any, ...]) -> Dimension:
-    for value in given:
-        _check_kind(declared, value)
+    fraction = next((value for value in given if declared.kind == "int" and not isinstance(value, int)), None)
+    if fraction is not None:
+        raise ConfigError(f"{declared.name} must be {declared.allowed()}; got {fraction!r}.")
     if len(set(given)) < len(given):
         raise ConfigError(f"The space of {declared.name} names a value twice: {list(given)!r}.")
     if declared.kind not in ("int", "float"):
@@ -238,13 +217,6 @@ def _dimension(declared: Setting, given: tuple[Any, ...]) -> Dimension:
     return _range(declared, *given)
 
 
-def _check_kind(declared: Setting, value: Any) -> None:
-    kinds = {"int": int, "float": (int, float), "bool": bool, "choice": (str, int)}
-    is_bool = isinstance(value, bool)
-    if not isinstance(value, kinds[declared.kind]) or is_bool != (declared.kind == "bool"):
-        raise ConfigError(f"{declared.name} must be {declared.allowed()}; got {value!r}.")
-
-
 def _range(declared: Setting, low: float, high: float) -> Dimension:
     if low > high:
         raise ConfigError(
@@ -252,14 +224,13 @@ def _range(declared: Setting, low: float, high: float) -> Dimension:
         )
     if declared.scale == "log" and low <= 0:
         raise ConfigError(
-            f"The range of {declared.name} must begin above 0, since it is drawn on a log scale; "
-            f"got {number(low)}."
+            f"The range of {declared.name} must begin above 0 (its scale is logarithmic); got {number(low)}."
         )
     return Dimension(declared, _steps(declared, low, high), low, high)
 
 
 def _steps(declared: Setting, low: float, high: float) -> tuple[Any, ...] | None:
-    """The values of a range that is drawn in steps, from its low end on; None where there is no step."""
+    """The values of a range with steps, from its low end; None for a continuous range."""
     if declared.scale == "log":
         if declared.kind == "float":
             return None
@@ -275,46 +246,40 @@ def _steps(declared: Setting, low: float, high: float) -> tuple[Any, ...] | None
 
 @dataclass(frozen=True)
 class SearchPreset:
-    """A named search, with one line that says what it is."""
+    """A named search, with one line that describes it."""
 
     name: str
     why: str
     values: Mapping[str, Any]
 
 
-SEARCH_PRESETS: dict[str, SearchPreset] = {
-    item.name: item
-    for item in [
-        SearchPreset(
-            "alexnet/paper-search",
-            "The study's Hyperband search of AlexNet: both dense widths, both dropouts, learning rate; "
-            "30 trials, 120 epochs. Chosen on images cut from train, where the study chose on the test set.",
-            MappingProxyType(
-                {
-                    "model": "alexnet",
-                    "tuner": "hyperband",
-                    "max_epochs": 10,
-                    "factor": 3,
-                    "preset": "alexnet/paper-tuned",
-                    "base": {"protocol": "held-out"},
-                    "space": {
-                        "units_dense1": (1024, 4096),
-                        "dropout_rate1": (0.3, 0.7),
-                        "units_dense2": (1024, 4096),
-                        "dropout_rate2": (0.3, 0.7),
-                        "learning_rate": (1e-4, 1e-2),
-                    },
-                }
-            ),
-        )
-    ]
-}
+_PAPER_SEARCH = SearchPreset(
+    "alexnet/paper-search",
+    "The study's Hyperband search of AlexNet: both dense widths, both dropouts, learning rate; "
+    "30 trials, 120 epochs. It selects on images held out from train; the study selected on the test set.",
+    {
+        "model": "alexnet",
+        "tuner": "hyperband",
+        "max_epochs": 10,
+        "factor": 3,
+        "preset": "alexnet/paper-tuned",
+        "base": {"protocol": "held-out"},
+        "space": {
+            "units_dense1": (1024, 4096),
+            "dropout_rate1": (0.3, 0.7),
+            "units_dense2": (1024, 4096),
+            "dropout_rate2": (0.3, 0.7),
+            "learning_rate": (1e-4, 1e-2),
+        },
+    },
+)
+SEARCH_PRESETS: Mapping[str, SearchPreset] = MappingProxyType({_PAPER_SEARCH.name: _PAPER_SEARCH})
 
 
 def search_preset(name: str, **changes: Any) -> SearchConfig:
-    """A named search, with changes: `search_preset("alexnet/paper-search", seed=1)`.
+    """Settings of a named search, with changes: `search_preset("alexnet/paper-search", seed=1)`.
 
-    `base` given in `changes` is added to the preset's; other settings replace it.
+    A `base` in `changes` is merged into the preset's; other settings replace it.
 
     Raises:
         ConfigError: no such search preset, an unknown setting, a value out of range.

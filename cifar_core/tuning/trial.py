@@ -1,10 +1,10 @@
-"""One trial of a search, trained by the same parts as any run: model, optimizer, batches, callbacks.
+"""Training of a single trial, with the same model, optimizer, batches and callbacks as an ordinary run.
 
-A trial is the beginning of a full training: its settings say `max_epochs`, and it is cut after the
-epochs that the tuner grants. Its checkpoint holds weights, optimizer, random states and history, so
-a trial that hyperband promotes goes on exactly as if it had never been cut.
+A trial is the beginning of a full training: its settings say `max_epochs`, and it ends after the epochs that
+the tuner grants. Its checkpoint holds weights, optimizer, random states and history, so that a trial that
+hyperband promotes continues exactly as if it had never been interrupted.
 
-Only training images are ever seen here; the test set has no part in it.
+Trials see training images only, never the test set.
 """
 
 from __future__ import annotations
@@ -14,25 +14,28 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from cifar_core.base.files import write_whole
 from cifar_core.data import Dataset
 from cifar_core.errors import ConfigError, ResumeError
-from cifar_core.settings.compute import choice
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.batches import steps_per_epoch
-from cifar_core.training.recorder import Progress
+from cifar_core.training.recorder import Progress, Recorder
 from cifar_core.tuning.space import trial_config
+
+if TYPE_CHECKING:
+    from cifar_core.store.checkpoint import Progressed
 
 VALIDATION_BATCH = 500
 
 
 @dataclass(frozen=True)
 class Order:
-    """A trial to be trained from `first_epoch` (counted from 0) to `epochs`; `parent` is gone on from."""
+    """A trial to train from `first_epoch` (counted from 0) to `epochs`, continuing trial `parent` if any."""
 
     trial_id: str
     values: dict[str, Any]
@@ -43,8 +46,8 @@ class Order:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial came to: validation accuracy in 0..1 (the best epoch's, or the last's where the
-    settings keep the last weights), and its number of weights."""
+    """Result of a trial: validation accuracy in 0..1 (of the best epoch, or of the last with keep="last"),
+    and number of weights of the model."""
 
     score: float
     parameters: int
@@ -52,17 +55,39 @@ class Outcome:
 
 @dataclass(frozen=True)
 class TrialImages:
-    """Training images, cut in two: uint8 (n, 32, 32, 3) with int64 labels (n,)."""
+    """Training images split in two: uint8 (n, 32, 32, 3) with int64 labels (n,)."""
 
     train: tuple[np.ndarray, np.ndarray]
     validation: tuple[np.ndarray, np.ndarray]
 
+    def save(self, folder: Path) -> None:
+        """Write the arrays to files from which all worker processes of a search read."""
+        for path, array in zip(_image_files(folder), (*self.train, *self.validation), strict=True):
+            np.save(path, array)
+
+    @classmethod
+    def load(cls, folder: Path) -> TrialImages:
+        """The saved arrays, memory-mapped so that all workers share them."""
+        x, y, x_validation, y_validation = (np.load(path, mmap_mode="r") for path in _image_files(folder))
+        return cls((x, y), (x_validation, y_validation))
+
+
+def remove_images(folder: Path) -> None:
+    """Delete what `TrialImages.save` wrote."""
+    for path in _image_files(folder):
+        path.unlink(missing_ok=True)
+
+
+def _image_files(folder: Path) -> list[Path]:
+    names = ("train-x", "train-y", "validation-x", "validation-y")
+    return [folder / f"images-{name}.npy" for name in names]
+
 
 def trial_images(config: TrainConfig, dataset: Dataset) -> TrialImages:
-    """What all trials of a search learn from and are judged by.
+    """Training and validation images of all trials of a search.
 
     Raises:
-        ConfigError: other images than the settings name, or a limit above their number.
+        ConfigError: the settings name another dataset, or a limit above the number of its images.
     """
     if dataset.name != config.dataset:
         raise ConfigError(
@@ -74,14 +99,15 @@ def trial_images(config: TrainConfig, dataset: Dataset) -> TrialImages:
 
 
 def checkpoint_file(folder: Path, trial_id: str) -> Path:
+    """Path of a trial's checkpoint in the folder of its search."""
     return folder / f"trial-{trial_id}.npz"
 
 
 def own_checkpoint(folder: Path, order: Order) -> Path:
-    """The trial's checkpoint; its parent's becomes its own, since nobody else goes on from that.
+    """Path of the trial's checkpoint, after taking over the parent's (no other trial continues that one).
 
     Raises:
-        ResumeError: there is none to go on from.
+        ResumeError: the parent's checkpoint is missing.
     """
     own = checkpoint_file(folder, order.trial_id)
     if order.parent is not None and not own.exists():
@@ -89,14 +115,14 @@ def own_checkpoint(folder: Path, order: Order) -> Path:
             os.replace(checkpoint_file(folder, order.parent), own)
         except FileNotFoundError:
             raise ResumeError(
-                f"Trial {order.trial_id} goes on where trial {order.parent} ended, and that one's "
-                f"checkpoint is not in {folder}: somebody removed it."
+                f"Trial {order.trial_id} continues where trial {order.parent} ended, but that trial's "
+                f"checkpoint is missing from {folder}. Start a new search."
             ) from None
     return own
 
 
 class Trainer:
-    """Trains the trials of one search in this process. Their checkpoints stand in `folder`."""
+    """Trains the trials of one search in this process, with their checkpoints in `folder`."""
 
     def __init__(self, config: SearchConfig, images: TrialImages, folder: Path) -> None:
         self.config, self.images, self.folder = config, images, folder
@@ -104,60 +130,54 @@ class Trainer:
     def train(
         self, order: Order, *, report: Callable[[Progress], None], should_stop: Callable[[], bool]
     ) -> Outcome:
-        """Train a trial, from its last completed epoch if it was cut before.
+        """Train a trial, from its last completed epoch if it was interrupted before.
 
-        Args:
-            order: what to train.
-            report: called with each step's (about once a second) and each epoch's `Progress`; epochs
-                that a cut trial completed before are reported again.
-            should_stop: asked after each step.
+        `report` is called about once a second and after each epoch, also again for epochs completed before
+        an interruption. `should_stop` is asked after each step.
 
         Raises:
-            StopRequested: `should_stop` said so. DivergedError: the loss is not finite any more.
-            ResumeError: the checkpoint to go on from is missing or damaged. Whatever the framework raises.
+            StopRequested: `should_stop` returned True.
+            DivergedError: the loss is no longer finite.
+            ResumeError: the checkpoint to continue from is missing or damaged.
         """
         try:
-            return self._train(order, _Reporter(own_checkpoint(self.folder, order), report, should_stop))
+            recorder = _TrialRecorder(own_checkpoint(self.folder, order), report, should_stop)
+            return self._train(order, recorder)
         finally:
             gc.collect()
 
     def close(self) -> None:
-        """Nothing is held between trials."""
+        """Does nothing: no resources are held between trials."""
 
-    def _train(self, order: Order, reporter: _Reporter) -> Outcome:
+    def _train(self, order: Order, recorder: _TrialRecorder) -> Outcome:
         from cifar_core.store.checkpoint import Progressed, restore_checkpoint
         from cifar_core.training.network import build_model
 
         settings = trial_config(self.config, order.values)
         steps = steps_per_epoch(len(self.images.train[0]), settings.batch_size)
         chosen = choice(settings)
-        model = build_model(settings, steps, precision=chosen.precision, jit=chosen.jit)
-        known = reporter.checkpoint.exists()
-        progressed = restore_checkpoint(reporter.checkpoint, model) if known else Progressed()
+        precision, jit = chosen.precision, chosen.jit
+        model = build_model(settings, steps, precision=precision, jit=jit)
+        known = recorder.checkpoint.exists()
+        progressed = restore_checkpoint(recorder.checkpoint, model) if known else Progressed()
         for epoch in progressed.history[order.first_epoch :]:
-            reporter.repeat(epoch, settings.epochs)
+            recorder.repeat(epoch, settings.epochs)
         if progressed.epochs_done < order.epochs and not progressed.complete:
-            self._fit(model, settings, order.epochs, steps, progressed, reporter)
+            self._fit(model, settings, order.epochs, progressed, recorder)
         best, last = progressed.best_accuracy, progressed.history[-1]["val_accuracy"]
         return Outcome(best if settings.keep == "best" else last, model.count_params())
 
     def _fit(
-        self, model: Any, settings: TrainConfig, until: int, steps: int, progressed: Any, reporter: _Reporter
+        self, model: Any, settings: TrainConfig, until: int, progressed: Progressed, recorder: _TrialRecorder
     ) -> None:
         from cifar_core.training.batches import training_batches, validation_batches
-        from cifar_core.training.callbacks import RunCallback, controllers
+        from cifar_core.training.callbacks import controllers
 
-        steered = controllers(settings)
-        # keep="last" spares a copy of the best weights, which no trial has a use for.
-        session = RunCallback(
-            settings.replace(keep="last"),
-            reporter,  # type: ignore[arg-type]
-            steered,
-            steps=steps,
-            images=len(self.images.train[0]),
-            progressed=progressed,
-        )
-        done = progressed.epochs_done
+        done, images, steered = progressed.epochs_done, len(self.images.train[0]), controllers(settings)
+        steps = steps_per_epoch(images, settings.batch_size)
+        # keep="last" avoids a copy of the best weights, which no trial needs.
+        kept = settings.replace(keep="last")
+        session = RunCallback(kept, recorder, steered, steps=steps, images=images, progressed=progressed)
         model.fit(
             training_batches(settings, *self.images.train, first_epoch=done, epochs=until),
             validation_data=validation_batches(*self.images.validation, VALIDATION_BATCH),
@@ -170,50 +190,28 @@ class Trainer:
         )
 
 
-class _Reporter:
-    """What the training callback talks to, as to a run's `Recorder`: it keeps the checkpoint in its
-    file, and passes on what is reported."""
-
-    store = None
-    run_id = None
+class _TrialRecorder(Recorder):
+    """A recorder without a store: passes reports on and writes the checkpoint to the trial's file."""
 
     def __init__(
         self, checkpoint: Path, report: Callable[[Progress], None], should_stop: Callable[[], bool]
     ) -> None:
-        self.checkpoint, self._report, self.stop_requested = checkpoint, report, should_stop
+        super().__init__(None, None, report, should_stop)
+        self.checkpoint, self._report = checkpoint, report
 
     def stage(self, text: str) -> None:
-        """The search says itself what it is doing."""
-
-    def step(self, report: Progress) -> None:
-        self._report(report)
-
-    def epoch(self, report: Progress) -> None:
-        self._report(report)
+        """Does nothing: the search reports its own stages."""
 
     def repeat(self, epoch: dict[str, float], epochs: int) -> None:
-        """Report an epoch again that was completed before the trial was cut."""
+        """Report an epoch again that was completed before the interruption."""
         metrics = {name: value for name, value in epoch.items() if name != "epoch"}
         number = int(epoch["epoch"])
         self._report(Progress("epoch", f"epoch {number} of {epochs}", number, epochs, metrics=metrics))
 
-    def artifact(self, name: str, write: Callable[[IO[bytes]], object]) -> Path:
+    def artifact(self, name: str, write: Callable[[BinaryIO], object]) -> Path:
+        """Write the checkpoint, the only file of a trial."""
         from cifar_core.store.checkpoint import CHECKPOINT_FILE
 
         assert name == CHECKPOINT_FILE, name
-        write_atomically(self.checkpoint, write)
+        write_whole(self.checkpoint, write)
         return self.checkpoint
-
-    def artifact_path(self, name: str) -> None:  # noqa: ARG002
-        """No other files are kept of a trial."""
-        return
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """The file whole or as it was; one fixed temporary name, so that a kill leaves no growing heap."""
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as stream:
-        write(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)

@@ -1,1 +1,1 @@
-"""Who carries out queued runs: the supervisor in the app and the worker processes."""
+"""Worker processes that carry out queued runs, and the supervisor that manages them."""

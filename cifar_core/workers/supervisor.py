@@ -1,8 +1,8 @@
-"""The background thread that turns queued runs into worker processes and watches over them.
+"""Supervisor: the app's background thread that starts and watches worker processes.
 
-The app starts one `Supervisor`. It keeps, for each device, a worker process that has already
-loaded the framework and waits; when something is queued it gives the word and starts the next
-one in reserve only after that run has begun. Training never happens in this process.
+For each device it keeps a worker process in reserve that has already loaded the framework. When a run is
+queued, it orders a worker to take it, and starts the next reserve once that run has begun. Training never
+happens in this process.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from cifar_core.base.devices import device_summary, visible_gpus
@@ -26,31 +27,32 @@ from cifar_core.store.lifecycle import SEARCH_PREFIX
 
 log = logging.getLogger(__name__)
 
-_left_alone: list[subprocess.Popen[str]] = []
-"""Workers that outlive their supervisor. Kept, since Python takes a forgotten child for a mistake."""
+_released: list[subprocess.Popen[str]] = []
+"""Workers that outlive their slot, kept since Python warns of running children that are garbage-collected."""
 
 TICK_SECONDS = 0.3
 REAP_SECONDS = 2.0
-"""How often jobs whose process is gone are looked for, and those that do not heed a stop."""
+"""Seconds between checks for runs whose process is gone, and for runs that do not stop when asked."""
 RETRY_SECONDS = 1.0
 NICENESS = 10
-"""Workers give way to the app, so that pages stay quick while a CPU training uses every core."""
+"""Workers have low priority, so that pages stay responsive while a training uses every core."""
 STOP_PATIENCE_S = 20.0
-"""A run that was asked to stop and still runs after this long gets SIGTERM, after twice it SIGKILL."""
+"""Seconds after a stop request until a run that still runs gets SIGTERM; after twice as long, SIGKILL."""
 ORDER_PATIENCE_S = 180.0
-"""A worker that has had the word for so long and works on nothing hangs, and is ended: it has nothing to
-lose. To load the framework takes seconds, on a busy machine a minute."""
+"""Seconds after which an ordered worker without a job is considered hung and killed (loading the framework
+takes seconds, up to a minute on a busy machine)."""
 RESTART_DELAY_S = 10.0
-"""How long to wait before another reserve is started when one died without an order."""
+"""Seconds before a new reserve is started when one died without an order."""
 
 
 @dataclass(eq=False)
 class _Slot:
-    """One device and the worker process that serves it.
+    """A device and the worker process that serves it.
 
-    `gpu` is what CUDA calls it, None for the CPU. `seen_busy` is when its worker was last known to have
-    something to do: the word, or a job. While a run is shared by several devices, one slot has
-    the others for `partners`, and they are `lent`.
+    `gpu` is the device's CUDA name, None for the CPU, and `framework` the environment variables with which
+    the worker loads the framework. `seen_busy` is when the worker was last known to have an order or a job,
+    `not_before` the earliest time for the next reserve (both of `time.monotonic`). A worker that uses several
+    devices has the other slots as `partners`, and these are `lent`.
     """
 
     device: str
@@ -65,7 +67,7 @@ class _Slot:
 
     @property
     def devices(self) -> str:
-        """Names of all that its worker uses, joined by commas, as the store knows them."""
+        """Names in the store of all devices that its worker uses, joined by commas."""
         return ",".join([self.device, *(partner.device for partner in self.partners)])
 
     @property
@@ -83,13 +85,22 @@ class _Slot:
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
+    def release(self) -> None:
+        """Let the worker exit: at once if it is idle, else after its run."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        if process.poll() is None:
+            _released.append(process)
+
 
 class Supervisor:
-    """Starts, watches and stops worker processes; one at a time for each device.
+    """Starts, watches and stops worker processes, one at a time per device.
 
-    Several supervisors (two apps, two machines) may share a store: who carries out a run is
-    decided by the store's atomic claim, not here. Ending the supervisor leaves running trainings
-    alone; idle reserves end with it, since their standard input closes.
+    Several supervisors (two apps, two machines) may share a store: its atomic claim decides who carries out
+    a run. Running trainings outlive the supervisor; idle reserves exit with it, since their input closes.
     """
 
     def __init__(self, store: RunStore, *, reserve: bool = True) -> None:
@@ -101,21 +112,21 @@ class Supervisor:
         self._next_round = 0.0
 
     def start(self) -> None:
+        """Start the background thread, if it does not run yet."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._loop, name="cifar-lab-supervisor", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
-        """End the thread and the idle reserves; trainings that run go on by themselves."""
+        """End the thread and the idle reserves; running trainings continue without it."""
         self._end.set()
         if self._thread is not None:
             self._thread.join()
         for slot in self._slots:
-            if slot.process is not None:
-                _send_home(slot.process)
+            slot.release()
 
     def warming(self) -> bool:
-        """Whether no reserve is up yet, so that the next run waits for the framework to load."""
+        """Whether no reserve is up yet, so that the next run must wait until the framework is loaded."""
         return not any(slot.alive() for slot in self._slots)
 
     def _loop(self) -> None:
@@ -124,23 +135,23 @@ class Supervisor:
             self._safely(self.tick)
 
     def _safely(self, action: Callable[[], object]) -> None:
-        """The thread must outlive a locked database, a full disk, a deleted folder."""
+        """Log any exception: the thread must survive a locked database, a full disk, a deleted folder."""
         try:
             action()
         except Exception:
-            log.exception("the supervisor's round failed; it tries again")
+            log.exception("the supervisor's round failed; it will be repeated")
             self._end.wait(RETRY_SECONDS)
 
     def tick(self) -> None:
-        """One round: bury the dead, press the deaf, put queued runs to work, keep a reserve."""
-        _left_alone[:] = [process for process in _left_alone if process.poll() is None]
+        """One round: handle workers that exited or hang, give orders for queued runs, keep a reserve."""
+        _released[:] = [process for process in _released if process.poll() is None]
         for slot in self._slots:
-            self._bury(slot)
+            self._check_exit(slot)
         if time.monotonic() >= self._next_round:
             self._next_round = time.monotonic() + REAP_SECONDS
             self.store.reap()
-            self._press()
-            self._end_hanging()
+            self._enforce_stops()
+            self._kill_hanging()
         waiting = self.store.count(RunState.QUEUED, "any")
         for slot in self._slots:
             if slot.lent:
@@ -151,15 +162,17 @@ class Supervisor:
             elif self.reserve and not slot.alive() and time.monotonic() >= slot.not_before:
                 slot.process = self._spawn(slot)
 
+    # --- Orders ------------------------------------------------------------------------------------
+
     def _undecided(self) -> bool:
-        """Whether a worker has the word and has not taken a job yet: what waits after it is not known then,
-        and the next worker is made to suit what waits."""
+        """Whether an ordered worker has not taken a job yet, so that the job after it is not known and the
+        next worker cannot be prepared for it."""
         sent = [slot.process.pid for slot in self._slots if slot.ordered and slot.process is not None]
         return not all(self.store.running_under(pid) for pid in sent)
 
     def _order(self, slot: _Slot) -> None:
-        """Give the slot's worker the word, starting it first where there is none."""
-        if self.store.busy(slot.device) or not self._suit_next(slot):
+        """Order the slot's worker to take the next job; a worker is started if there is none."""
+        if self.store.busy(slot.device) or not self._prepare(slot):
             return
         if not slot.alive():
             slot.process = self._spawn(slot)
@@ -167,109 +180,52 @@ class Supervisor:
         assert slot.process.stdin is not None
         try:
             slot.process.stdin.write("go\n")
-            # One order each: the process ends after it, and its memory and GPU are free again.
+            # One order per process: it exits afterwards, which frees its memory and GPU.
             slot.process.stdin.close()
         except BrokenPipeError:
-            return  # it died in this moment; the next round buries it and starts another
+            return  # it just died; the next round notices and starts another
         slot.ordered, slot.seen_busy = True, time.monotonic()
 
-    def _suit_next(self, slot: _Slot) -> bool:
-        """Make the slot what the next job wants; False where it must wait for other devices.
+    def _prepare(self, slot: _Slot) -> bool:
+        """Prepare the slot for the next job; False if that must wait for other devices.
 
-        Which devices a process sees and how the framework computes is fixed when it loads: a reserve that
-        loaded it otherwise is sent home, and one that suits is started in its place."""
+        Visible devices and framework settings are fixed when a process loads the framework: a reserve that
+        loaded it with others is released, and a suitable one is started instead.
+        """
         config = self._next_settings()
-        if config is None:
-            framework, partners = slot.framework, []
-        else:
+        framework, partners = slot.framework, list[_Slot]()
+        if config is not None:
             framework = framework_environment(config)
             partners = self._free_beside(slot)[: config.devices - 1]
             if len(partners) < min(config.devices, len(self._slots)) - 1:
                 return False
         if framework != slot.framework or partners:
             slot.framework = framework
-            self._dismiss(slot)
+            slot.release()
         slot.share_with(partners)
         return True
 
     def _next_settings(self) -> TrainConfig | None:
-        """Of the run that waits first; None for a search, whose trials have processes of their own."""
+        """Settings of the next queued run; None for a search, whose trials have processes of their own."""
         job = self.store.next_waiting("any")
         if job is None or job.startswith(SEARCH_PREFIX):
             return None
         try:
             return self.store.get(job).config
-        except (ConfigError, RunNotFoundError) as error:  # its worker says so, in its record
+        except (ConfigError, RunNotFoundError) as error:  # its worker will record the error
             log.info("%s: %s", job, error)
             return None
 
     def _free_beside(self, slot: _Slot) -> list[_Slot]:
-        """Other slots that nothing uses, the partners that it has already among them."""
+        """Other slots that are free, including the slot's present partners."""
         others = [other for other in self._slots if other is not slot and not other.ordered]
         free = [other for other in others if not other.lent or other in slot.partners]
         return [other for other in free if not self.store.busy(other.device)]
 
-    def _dismiss(self, slot: _Slot) -> None:
-        if slot.process is not None:
-            _send_home(slot.process)
-            slot.process = None
-
-    def _bury(self, slot: _Slot) -> None:
-        """Notice a worker that ended, and say so of the run that it left behind."""
-        process = slot.process
-        if process is None or process.poll() is None:
-            return
-        if process.returncode != 0:
-            self._record_death(process)
-            self.store.sweep()  # also after one that was killed when its run had already ended
-            if not slot.ordered:
-                slot.not_before = time.monotonic() + RESTART_DELAY_S
-        slot.process, slot.ordered = None, False
-        slot.share_with([])
-
-    def _record_death(self, process: subprocess.Popen[str]) -> None:
-        reason = _how_it_ended(process.returncode)
-        for run_id in self.store.running_under(process.pid):
-            try:
-                self.store.crash(run_id, f"the worker process {process.pid} {reason}")
-            except RunStateError as error:  # another app saw it first, or it was resumed already
-                log.info("%s", error)
-
-    def _press(self) -> None:
-        """Signal workers that do not answer a request to stop."""
-        now = time.monotonic()
-        stopping = dict(self.store.stopping_here())
-        self._stopping_since = {run_id: self._stopping_since.get(run_id, now) for run_id in stopping}
-        for run_id, since in self._stopping_since.items():
-            waited = now - since
-            if waited > STOP_PATIENCE_S:
-                _signal(stopping[run_id], signal.SIGKILL if waited > 2 * STOP_PATIENCE_S else signal.SIGTERM)
-
-    def _end_hanging(self) -> None:
-        """Kill workers that have the word and work on nothing: a slot counts as taken while one lives."""
-        now = time.monotonic()
-        for slot in self._slots:
-            if not slot.ordered or slot.process is None:
-                continue
-            if self.store.running_under(slot.process.pid):
-                slot.seen_busy = now
-            elif now - slot.seen_busy > ORDER_PATIENCE_S:
-                log.warning(
-                    "worker %s took no job for %.0f s; it is ended", slot.process.pid, now - slot.seen_busy
-                )
-                slot.process.kill()
-
     def _spawn(self, slot: _Slot) -> subprocess.Popen[str]:
-        command = [
-            sys.executable,
-            "-m",
-            "cifar_core.workers.standby",
-            self.store.url,
-            slot.devices,
-            str(NICENESS),
-        ]
+        arguments = [self.store.url, slot.devices, str(NICENESS)]
         return subprocess.Popen(
-            command,
+            [sys.executable, "-m", "cifar_core.workers.worker", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -278,33 +234,65 @@ class Supervisor:
             env={**slot.framework, **os.environ, **slot.environment},
         )
 
+    # --- Workers that exited, do not stop, or hang ---------------------------------------------------
+
+    def _check_exit(self, slot: _Slot) -> None:
+        """If the slot's worker has exited, record that for its run and free the slot."""
+        process = slot.process
+        if process is None or process.poll() is None:
+            return
+        if process.returncode != 0:
+            self._record_crash(process)
+            self.store.sweep()  # needed too if it was killed after the end of its run
+            if not slot.ordered:
+                slot.not_before = time.monotonic() + RESTART_DELAY_S
+        slot.process, slot.ordered = None, False
+        slot.share_with([])
+
+    def _record_crash(self, process: subprocess.Popen[str]) -> None:
+        reason = _exit_reason(process.returncode)
+        for run_id in self.store.running_under(process.pid):
+            try:
+                self.store.crash(run_id, f"the worker process {process.pid} {reason}")
+            except RunStateError as error:  # another app recorded it first, or the run was resumed already
+                log.info("%s", error)
+
+    def _enforce_stops(self) -> None:
+        """Send signals to workers whose run does not stop although it was asked to."""
+        now = time.monotonic()
+        stopping = dict(self.store.stopping_here())
+        self._stopping_since = {run_id: self._stopping_since.get(run_id, now) for run_id in stopping}
+        for run_id, since in self._stopping_since.items():
+            waited = now - since
+            if waited > STOP_PATIENCE_S:
+                number = signal.SIGKILL if waited > 2 * STOP_PATIENCE_S else signal.SIGTERM
+                with suppress(ProcessLookupError):  # it has just exited, as wanted
+                    os.kill(stopping[run_id], number)
+
+    def _kill_hanging(self) -> None:
+        """Kill ordered workers that take no job, since a slot is occupied while its worker lives."""
+        now = time.monotonic()
+        for slot in self._slots:
+            if not slot.ordered or slot.process is None:
+                continue
+            waited = now - slot.seen_busy
+            if self.store.running_under(slot.process.pid):
+                slot.seen_busy = now
+            elif waited > ORDER_PATIENCE_S:
+                log.warning("worker %s took no job for %.0f s; it is killed", slot.process.pid, waited)
+                slot.process.kill()
+
 
 def _slots() -> list[_Slot]:
-    """One per GPU, or one for the CPU; their first reserves suit the usual setting."""
-    device, framework = device_summary(), framework_environment(TrainConfig())
-    if device.kind == "cpu":
+    """One slot per GPU, or one for the CPU; their first reserves suit the default settings."""
+    framework = framework_environment(TrainConfig())
+    if device_summary().kind == "cpu":
         return [_Slot("cpu", framework=framework)]
     return [_Slot(f"gpu:{index}", gpu, framework) for index, gpu in enumerate(visible_gpus())]
 
 
-def _send_home(process: subprocess.Popen[str]) -> None:
-    """An idle worker ends when its orders do; one that trains finishes its run first."""
-    if process.stdin is not None:
-        process.stdin.close()
-    if process.poll() is None:
-        _left_alone.append(process)
-
-
-def _how_it_ended(returncode: int) -> str:
-    if returncode < 0:
-        name = signal.Signals(-returncode).name
-        hint = " (often: out of memory)" if name == "SIGKILL" else ""
-        return f"was ended by {name}{hint}"
-    return f"ended with status {returncode}"
-
-
-def _signal(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:  # it ended by itself in the meantime, which is what was wanted
-        return
+def _exit_reason(returncode: int) -> str:
+    if returncode >= 0:
+        return f"ended with status {returncode}"
+    name = signal.Signals(-returncode).name
+    return f"was ended by {name}{' (often: out of memory)' if name == 'SIGKILL' else ''}"

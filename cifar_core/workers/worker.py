@@ -1,7 +1,11 @@
-"""A worker: takes queued runs from the store and trains them, one after another.
+"""Worker: a process that takes queued runs and searches from the store and carries them out, one by one.
 
-It is a process of its own, so that a crash, a leak or a lack of memory ends one run and nothing
-else, and so that the app never imports the framework.
+A separate process, so that a crash, a leak or lack of memory ends one run only, and so that the app never
+imports the framework. The app's supervisor starts its worker processes with
+
+    python -m cifar_core.workers.worker STORE_URL DEVICE NICENESS
+
+and `cifar-lab worker` is the command for people.
 """
 
 from __future__ import annotations
@@ -31,34 +35,37 @@ def run_worker(
     device: str = "local",
     once: bool = False,
     idle_exit: float | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
     log: bool = False,
 ) -> int:
-    """Carry out `run_id`, or whatever is queued; return how many runs were carried out.
+    """Carry out `run_id`, or whatever is queued; the number of runs and searches carried out.
 
     Args:
         store: where runs are queued and recorded.
-        run_id: only this run, and then end.
-        device: one run at a time is carried out for each device by name, over all workers.
-        once: end after one run.
-        idle_exit: end after so many seconds without work; None waits for ever.
+        run_id: carry out only this run.
+        device: name of the device; all workers together carry out one run at a time per device.
+        once: return after one run.
+        idle_exit: seconds without work after which to return; None waits for ever.
         should_stop: asked while idle and after each training step.
-        log: send this process's output to the run's log file while it trains.
+        log: write this process's output to the run's log file during the run.
+
+    Raises:
+        RunStateError: `run_id` is not queued.
+        StoreError: the end of a run could not be recorded.
     """
-    stop = should_stop or (lambda: False)
     if run_id is not None:
         run_id = store.resolve(run_id)
         if not store.claim(run_id, pid=os.getpid(), device=device):
             raise RunStateError(
                 f"Run {run_id} is {store.get(run_id).state}; only a queued run can be started."
             )
-        _carry_out(store, run_id, stop, log)
+        _carry_out(store, run_id, should_stop, log)
         return 1
     done, idle_since = 0, time.monotonic()
-    while not stop():
+    while not should_stop():
         claimed = store.claim_next(pid=os.getpid(), device=device, kind="any")
         if claimed is not None:
-            _carry_out(store, claimed, stop, log)
+            _carry_out(store, claimed, should_stop, log)
             done, idle_since = done + 1, time.monotonic()
             if once:
                 break
@@ -69,62 +76,27 @@ def run_worker(
     return done
 
 
-def stand_by(store: RunStore, *, device: str, orders: IO[str] = sys.stdin) -> int:
-    """Load the framework, then carry out one queued run for each line of `orders`; end with it.
-
-    Whoever starts a worker ahead of time saves the seconds that the framework takes to load. When
-    the starter dies, `orders` ends: an idle worker then leaves, a busy one finishes its run first.
-    """
-    import cifar_core.training.callbacks
-    import cifar_core.training.run  # noqa: F401 - loaded ahead of time, that is the purpose
-
-    done = 0
-    for _ in orders:
-        done += run_worker(
-            store, device=device, once=True, idle_exit=0.0, should_stop=terminated.is_set, log=True
-        )
-    return done
-
-
-terminated = threading.Event()
-"""Set by SIGTERM: the run stops within a step and is recorded as stopped."""
-
-
-def heed_sigterm() -> None:
-    """First SIGTERM: stop the run in order. A second one ends the process at once."""
-
-    def handle(signum: int, frame: object) -> None:  # noqa: ARG001
-        if terminated.is_set():
-            os._exit(128 + signum)
-        terminated.set()
-
-    signal.signal(signal.SIGTERM, handle)
-
-
-def _carry_out(store: RunStore, job_id: str, stop: Callable[[], bool], log: bool) -> None:
+def _carry_out(store: RunStore, job_id: str, should_stop: Callable[[], bool], log: bool) -> None:
     from cifar_core.training.run import carry_out
-    from cifar_core.tuning import carry_out_search
+    from cifar_core.tuning import SearchOptions, carry_out_search
 
     with _logged(store, job_id, log):
         try:
             if job_id.startswith(SEARCH_PREFIX):
-                carry_out_search(store, job_id, should_stop=stop, isolation="process")
+                carry_out_search(store, job_id, SearchOptions(should_stop=should_stop, isolation="process"))
             else:
-                carry_out(store, job_id, should_stop=stop, progress=_tell)
+                carry_out(store, job_id, should_stop=should_stop, progress=_log_progress)
         except CifarLabError as error:
-            # The store has the reason; a worker goes on with the next job.
+            # The reason is recorded in the store, and the worker continues with the next job. A job whose end
+            # could not be recorded counts as running while its process lives: the worker must then end.
             _print(f"{job_id}: {error}", sys.stderr)
-            _end_if_unrecorded(store, job_id, error)
+            if job_id in store.running_under(os.getpid()):
+                raise StoreError(
+                    f"{job_id} ended, but this could not be recorded; this worker ends. ({error})"
+                ) from error
 
 
-def _end_if_unrecorded(store: RunStore, job_id: str, error: CifarLabError) -> None:
-    """A job whose end could not be written down counts as running while its process lives: then the
-    process ends too, and whoever reaps tells the truth."""
-    if job_id in store.running_under(os.getpid()):
-        raise StoreError(f"{job_id} ended, which could not be written down; this worker ends. ({error})")
-
-
-def _tell(report: Progress) -> None:
+def _log_progress(report: Progress) -> None:
     moment = time.strftime("%H:%M:%S")
     if report.kind == "stage":
         _print(f"{moment} {report.stage}", sys.stdout)
@@ -134,8 +106,7 @@ def _tell(report: Progress) -> None:
 
 
 def _print(text: str, stream: IO[str]) -> None:
-    """A log that cannot be written (disk full, reader gone) is no reason to end a training: if the disk
-    cannot take its results either, that is what it will say."""
+    """Print a line, if possible: a log that cannot be written (disk full, reader gone) must not end a run."""
     with suppress(OSError):
         print(text, file=stream, flush=True)
 
@@ -148,14 +119,14 @@ def _flush() -> None:
 
 @contextmanager
 def _logged(store: RunStore, run_id: str, log: bool) -> Iterator[None]:
-    """Send what this process prints, the framework's native messages included, to the run's log."""
+    """Redirect this process's output, with the framework's native messages, to the run's log file."""
     if not log:
         yield
         return
     try:
         target = os.open(store.artifact_dir(run_id) / LOG_FILE, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
     except (OSError, StoreError) as error:
-        # The job will meet the same disk and say what is wrong with it, where it can be recorded.
+        # The run will fail on the same disk, where the reason can be recorded.
         _print(f"{run_id} has no log: {error}", sys.stderr)
         yield
         return
@@ -171,3 +142,37 @@ def _logged(store: RunStore, run_id: str, log: bool) -> Iterator[None]:
             os.dup2(descriptor, standard)
             os.close(descriptor)
         os.close(target)
+
+
+# --- The process that the supervisor starts ------------------------------------------------------
+
+
+def main(url: str, device: str, niceness: str) -> None:
+    """Load the framework, then carry out one queued run for each line of standard input; exit when it ends.
+
+    Loading ahead saves the next run these seconds. When the supervisor dies, standard input ends: an idle
+    worker exits, a busy one finishes its run first. SIGTERM stops the run in order; a second one exits at
+    once.
+    """
+    os.nice(int(niceness))
+    terminated = threading.Event()
+
+    def terminate(signum: int, frame: object) -> None:  # noqa: ARG001
+        if terminated.is_set():
+            os._exit(128 + signum)
+        terminated.set()
+
+    signal.signal(signal.SIGTERM, terminate)
+    import cifar_core.training.callbacks
+    import cifar_core.training.run  # noqa: F401 - loads the framework ahead of the first run
+
+    store = RunStore(url)
+    for _ in sys.stdin:
+        run_worker(store, device=device, once=True, idle_exit=0.0, should_stop=terminated.is_set, log=True)
+    # Everything is written. A framework that hangs at its shutdown would keep the device occupied.
+    _flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -59,8 +59,8 @@ OUTSIDE_S = 8.0
 """A kill by the clock comes within so many seconds: about what a run takes."""
 APP = """
 import time
-from cifar_core.jobs import Supervisor
 from cifar_core.store import RunStore
+from cifar_core.workers.supervisor import Supervisor
 Supervisor(RunStore()).start()
 print("up", flush=True)
 time.sleep(1e6)
@@ -262,7 +262,7 @@ def owner(subject):
 
 
 def workers(apps):
-    return [process for process in of_home(apps.home) if "cifar_core.workers.standby" in process.cmdline()]
+    return [process for process in of_home(apps.home) if "cifar_core.workers.worker" in process.cmdline()]
 
 
 def kill_quietly(pid):

@@ -4,10 +4,11 @@ import math
 
 import pytest
 
+from cifar_core.base.files import write_whole
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.training.recorder import Progress
-from cifar_core.tuning import search
-from cifar_core.tuning.trial import Outcome, checkpoint_file, write_atomically
+from cifar_core.tuning import attempt
+from cifar_core.tuning.trial import Outcome, checkpoint_file
 
 BASE = {"dataset": "synthetic", "batch_size": 40, "validation_fraction": 0.2, "precision": "float32"}
 SPACE = {"learning_rate": (1e-4, 1e-2), "dropout": (0.0, 0.6)}
@@ -58,7 +59,7 @@ class Scripted:
         if order.trial_id in self.script:
             raise self.script[order.trial_id]
         self.log.append((order.trial_id, epoch))
-        write_atomically(own, lambda stream: stream.write(str(epoch).encode()))
+        write_whole(own, str(epoch))
 
     def close(self):
         self.closed += 1
@@ -73,7 +74,7 @@ def scripted(monkeypatch):
         trainer.folder = folder
         return [trainer] * config.workers
 
-    monkeypatch.setattr(search, "make_trainers", make)
+    monkeypatch.setattr(attempt, "make_trainers", make)
     return trainer
 
 

@@ -7,7 +7,7 @@ from cifar_core.models.cost import Architecture, Layer
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunStore
 from cifar_core.training import estimate
-from cifar_core.tuning import SEARCH_PRESETS, cost, make_plan, middle, search_cost, search_preset
+from cifar_core.tuning import SEARCH_PRESETS, make_plan, middle, plan, search_cost, search_preset
 from cifar_core.tuning.space import trial_config
 from tests.tuning.conftest import settings
 
@@ -20,7 +20,7 @@ NETWORK = Architecture("base_cnn", {}, 1000, 1000, 10**6, 2 * 10**6, 4000, 4 * 1
 @pytest.fixture(autouse=True)
 def device(monkeypatch):
     chosen = {"now": CPU}
-    for module in (cost, estimate):
+    for module in (plan, estimate):
         monkeypatch.setattr(module, "device_summary", lambda: chosen["now"])
     return chosen
 
@@ -33,7 +33,7 @@ def test_trials_cost_their_epochs_and_their_beginnings():
     config = settings(max_trials=4, max_epochs=3)
     per_epoch = estimate.estimate(trial_config(config, middle(config)), NETWORK, None).seconds_per_epoch
     found = told(config)
-    assert found.trials == pytest.approx(estimate.START_SECONDS + 4 * cost.TRIAL_SECONDS + 12 * per_epoch)
+    assert found.trials == pytest.approx(estimate.START_SECONDS + 4 * plan.TRIAL_SECONDS + 12 * per_epoch)
     assert found.winner == 0
     assert found.total == found.trials
     assert "Worked out" in found.why

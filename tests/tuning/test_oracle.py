@@ -53,10 +53,11 @@ def test_equal_scores_promote_the_earlier():
 
 def test_a_failed_trial_ranks_last_and_no_place_is_lost():
     driver = Driver(config())
-    log = []
+    log, failed = [], set()
     while (proposal := driver.propose()) is not None:
-        failed = len(log) < 8 or driver.failed(proposal.parent)
-        log.append((proposal, None if failed else good(proposal.values)))
+        if len(log) < 8 or proposal.parent in failed:
+            failed.add(proposal.trial_id)
+        log.append((proposal, None if proposal.trial_id in failed else good(proposal.values)))
         driver.tell(*log[-1])
     assert len(log) == 30
     survivors = {proposal.trial_id for proposal, score in log[:12] if score is not None}
@@ -65,20 +66,25 @@ def test_a_failed_trial_ranks_last_and_no_place_is_lost():
 
 def test_more_failures_than_places_are_continued_as_failures():
     driver = Driver(config(max_epochs=3))
+    failed = set()
     for _ in range(3):
-        driver.tell(driver.propose(), None)
-    continued = driver.propose()
-    assert driver.failed(continued.parent)
+        proposal = driver.propose()
+        failed.add(proposal.trial_id)
+        driver.tell(proposal, None)
+    assert driver.propose().parent in failed
 
 
-@pytest.mark.parametrize("tuner", ["hyperband", "random", "grid", "bayesian"])
+@pytest.mark.parametrize(
+    "tuner", ["hyperband", "random", "grid", pytest.param("bayesian", marks=pytest.mark.slow)]
+)
 def test_a_search_told_again_goes_on_as_if_never_cut(tuner):
     whole = play(Driver(config(tuner)))
     for cut in (len(whole) - 1,) if tuner == "bayesian" else (1, len(whole) // 2, len(whole)):
         again = Driver(config(tuner))
         for proposal, score in whole[:cut]:
-            # As the store gives it back.
-            assert again.replay(proposal.trial_id, json.loads(json.dumps(proposal.values)), score) == proposal
+            # With the settings as the store returns them.
+            assert again.propose_again(proposal.trial_id, json.loads(json.dumps(proposal.values))) == proposal
+            again.tell(proposal, score)
         assert whole[:cut] + play(again) == whole
 
 
@@ -114,4 +120,4 @@ def test_bayesian_learns_from_failures_around_it():
 def test_a_record_of_another_release_is_refused():
     driver = Driver(config("random"))
     with pytest.raises(ResumeError, match="trial 0 was recorded with"):
-        driver.replay("0", {"learning_rate": 0.5, "dropout": 0.0}, 0.4)
+        driver.propose_again("0", {"learning_rate": 0.5, "dropout": 0.0})

@@ -30,7 +30,7 @@ IMAGES = TrialImages(
 class Played:
     """A worker's own trainer, as `Scripted`; without a training process."""
 
-    def __init__(self, config, folder, *, trials):  # noqa: ARG002
+    def __init__(self, config, folder):  # noqa: ARG002
         self._scripted = Scripted()
         self._scripted.folder = folder
         self._scripted.script = dict(Played.script)
@@ -52,10 +52,10 @@ def played(monkeypatch):
 
 
 @pytest.fixture
-def door(tmp_path):
-    """An open door; who came in stands in `door.trainers`."""
+def listener(tmp_path):
+    """An open listener; who came in stands in `listener.trainers`."""
     came = []
-    opened = remote.Door(("127.0.0.1", 0), "secret", settings(), IMAGES, tmp_path, came.append)
+    opened = remote.WorkerListener(("127.0.0.1", 0), "secret", settings(), IMAGES, tmp_path, came.append)
     opened.trainers = came
     yield opened
     opened.close()
@@ -63,10 +63,10 @@ def door(tmp_path):
         trainer.close()
 
 
-def visit(door, token="secret", stop=lambda: False):
+def visit(listener, token="secret", stop=lambda: False):
     """A worker in a thread; gives the thread and the list for what it came to."""
     result = []
-    work = lambda: result.append(remote.work_for(door.address, token, should_stop=stop))  # noqa: E731
+    work = lambda: result.append(remote.work_for(listener.address, token, should_stop=stop))  # noqa: E731
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread, result
@@ -82,10 +82,10 @@ def until(condition, seconds=20):
 VALUES = {"learning_rate": 1e-3, "dropout": 0.2}
 
 
-def test_a_worker_trains_and_its_checkpoints_come_home(door, played, tmp_path):
-    thread, result = visit(door)
-    until(lambda: door.trainers)
-    (trainer,) = door.trainers
+def test_a_worker_trains_and_its_checkpoints_come_home(listener, played, tmp_path):
+    thread, result = visit(listener)
+    until(lambda: listener.trainers)
+    (trainer,) = listener.trainers
     reports = []
     outcome = trainer.train(Order("1", VALUES, 0, 2), report=reports.append, should_stop=lambda: False)
     assert outcome == Outcome(good(VALUES), 1000)
@@ -105,11 +105,11 @@ def test_a_worker_trains_and_its_checkpoints_come_home(door, played, tmp_path):
     assert result == [2]
 
 
-def test_a_failed_trial_leaves_the_worker_well(door, played):
+def test_a_failed_trial_leaves_the_worker_well(listener, played):
     played.script = {"1": TrainingError("Out of memory.")}
-    visit(door)
-    until(lambda: door.trainers)
-    (trainer,) = door.trainers
+    visit(listener)
+    until(lambda: listener.trainers)
+    (trainer,) = listener.trainers
     quiet = {"report": lambda report: None, "should_stop": lambda: False}  # noqa: ARG005
     with pytest.raises(TrainingError, match="Out of memory"):
         trainer.train(Order("1", VALUES, 0, 2), **quiet)
@@ -117,13 +117,13 @@ def test_a_failed_trial_leaves_the_worker_well(door, played):
 
 
 @pytest.mark.usefixtures("played")
-def test_a_stop_reaches_it_and_its_own_stop_gives_the_trial_back(door):
+def test_a_stop_reaches_it_and_its_own_stop_gives_the_trial_back(listener):
     from cifar_core.training.callbacks import StopRequested
 
     wish, seen = [], []
-    visit(door, stop=lambda: bool(wish))
-    until(lambda: door.trainers)
-    (trainer,) = door.trainers
+    visit(listener, stop=lambda: bool(wish))
+    until(lambda: listener.trainers)
+    (trainer,) = listener.trainers
     with pytest.raises(StopRequested):
         trainer.train(Order("1", VALUES, 0, 10**6), report=seen.append, should_stop=lambda: len(seen) > 2)
     assert len(seen) < 10**6
@@ -132,15 +132,15 @@ def test_a_stop_reaches_it_and_its_own_stop_gives_the_trial_back(door):
 
 
 @pytest.mark.usefixtures("played")
-def test_one_that_left_before_its_trial_began_costs_nothing(door):
+def test_one_that_left_before_its_trial_began_costs_nothing(listener):
     gone = threading.Event()
-    thread, result = visit(door, stop=gone.is_set)
-    until(lambda: door.trainers)
+    thread, result = visit(listener, stop=gone.is_set)
+    until(lambda: listener.trainers)
     gone.set()
     thread.join(10)
     assert result == [0]
     with pytest.raises(remote.WorkerLeft):
-        door.trainers[0].train(
+        listener.trainers[0].train(
             Order("1", VALUES, 0, 2),
             report=lambda report: None,  # noqa: ARG005
             should_stop=lambda: False,
@@ -148,17 +148,17 @@ def test_one_that_left_before_its_trial_began_costs_nothing(door):
 
 
 @pytest.mark.usefixtures("played")
-def test_nobody_gets_in_without_the_token(door):
+def test_nobody_gets_in_without_the_token(listener):
     with pytest.raises(ConfigError, match="another token"):
-        remote.work_for(door.address, "guess", should_stop=lambda: False)
-    with socket.create_connection(door.address) as silent:  # keeps nobody else out
-        visit(door)
-        until(lambda: door.trainers)
+        remote.work_for(listener.address, "guess", should_stop=lambda: False)
+    with socket.create_connection(listener.address) as silent:  # keeps nobody else out
+        visit(listener)
+        until(lambda: listener.trainers)
         silent.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    assert len(door.trainers) == 1
-    door.close()
+    assert len(listener.trainers) == 1
+    listener.close()
     with pytest.raises(ConfigError, match="No search listens"):
-        remote.work_for(door.address, "secret", should_stop=lambda: False)
+        remote.work_for(listener.address, "secret", should_stop=lambda: False)
 
 
 @pytest.mark.parametrize("text", ["", "host", "host:", ":x", "host:99999"])
@@ -223,7 +223,7 @@ def test_real_workers_one_of_which_is_killed(tiny, tmp_path):
 
     def come(report):
         """Both come once the search listens; the first is killed in its first trial."""
-        if "workers may come" in report.stage:
+        if "workers can connect" in report.stage:
             workers.extend(subprocess.Popen(command, env=environment, cwd=tmp_path) for _ in range(2))
         if report.kind == "epoch" and workers[0].poll() is None and killed_too_early(report):
             workers[0].send_signal(signal.SIGKILL)

@@ -1,4 +1,7 @@
-"""Whole searches with played trials: what is recorded, stopped, gone on with, and given up."""
+"""Whole searches with played trials: recorded, stopped, continued and given up."""
+
+import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +16,8 @@ from cifar_core.errors import (
 )
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
-from cifar_core.tuning import search, stop_after_trial, tune
+from cifar_core.training.recorder import Progress
+from cifar_core.tuning import attempt, stop_after_trial, tune
 from tests.tuning.conftest import good, outline, settings
 
 TUNERS = ["hyperband", "random", "bayesian", "grid"]
@@ -92,11 +96,19 @@ def test_progress_tells_the_plan_the_best_and_the_time_left(tiny, scripted):  # 
     assert {"stage", "epoch", "trial"} == {report.kind for report in reports}
 
 
-@pytest.mark.parametrize("tuner", ["hyperband", "random", "grid"])
-def test_stopped_at_any_epoch_and_gone_on_with_it_ends_the_same(tuner, tiny, scripted):
+@pytest.mark.parametrize(
+    ("tuner", "counts"),
+    [
+        ("hyperband", (4,)),
+        pytest.param("hyperband", (1, 9), marks=pytest.mark.slow),
+        pytest.param("random", (1, 4, 9), marks=pytest.mark.slow),
+        pytest.param("grid", (4,), marks=pytest.mark.slow),
+    ],
+)
+def test_a_search_stopped_at_any_epoch_and_continued_ends_the_same(tuner, counts, tiny, scripted):
     alone = tune(settings(tuner=tuner), store=RunStore(), dataset=tiny)
     whole = list(scripted.log)
-    for count in (1, 4, 9):
+    for count in counts:
         scripted.log.clear()
         store = RunStore()
         result = tune(settings(tuner=tuner), store=store, dataset=tiny, should_stop=after(count))
@@ -194,12 +206,15 @@ def test_a_store_that_fails_ends_the_search_and_not_the_trial(tiny, scripted):
     assert len(tune(search_id=search_id, store=store, dataset=tiny).trials) == 4
 
 
+@pytest.mark.slow
 def test_only_checkpoints_that_can_still_be_promoted_stay(tiny, scripted):
     most = []
 
     def count(report):
         if report.kind == "trial":
             most.append(len(list(scripted.folder.glob("trial-*"))))
+            # A worker that is killed while it writes leaves a temporary file of its own.
+            (scripted.folder / f".tmp-gone-trial-{report.trial_id}.npz").touch()
 
     store = RunStore()
     result = tune(settings(tuner="hyperband", max_epochs=10), store=store, dataset=tiny, progress=count)
@@ -222,7 +237,7 @@ def test_going_on_asks_for_a_search_that_is_there_and_fits(tiny, scripted):  # n
     cut = tune(settings(), store=store, dataset=tiny, should_stop=after(4))
     with pytest.raises(ConfigError, match="begun with other settings"):
         tune(settings(seed=5), search_id=cut.id, store=store, dataset=tiny)
-    with pytest.raises(ResumeError, match="began on other images"):
+    with pytest.raises(ResumeError, match="began with other images"):
         tune(search_id=cut.id, store=store, dataset=tiny.limited(100, 50, seed=1))
     assert tune(search_id=cut.id, store=store, dataset=tiny).state is RunState.FINISHED
 
@@ -234,19 +249,10 @@ def test_impossible_settings_leave_no_search_behind(tiny, scripted):  # noqa: AR
     assert len(store.searches()) == 0
 
 
-def test_the_winner_is_trained_in_full_as_a_run_of_the_search(tiny, scripted, monkeypatch):  # noqa: ARG001
-    store = RunStore()
-    result = tune(settings(train_best=True, base={"epochs": 2}, max_epochs=1), store=store, dataset=tiny)
-    record = store.get(result.run.id)
-    assert (record.state, record.search_id, record.variant) == (RunState.FINISHED, result.id, "tuned")
-    assert record.config == result.best_config == result.run.config
-    assert record.epochs_done == 2
-    assert store.get_search(result.id).best_run == result.run.id
-    assert result.run.metrics["accuracy"] == pytest.approx(record.metrics["accuracy"])
-
-
-def test_a_stop_during_the_winners_training_is_gone_on_from_there(tiny, scripted):
-    store, config = RunStore(), settings(train_best=True, base={"epochs": 3}, max_epochs=1, max_trials=3)
+@pytest.mark.slow
+def test_the_winner_is_trained_in_full_across_a_stop_and_a_kill(tiny, scripted, monkeypatch):
+    """Stopped during the winner's training, then killed after it: the run is resumed, then found complete."""
+    store, config = RunStore(), settings(train_best=True, base={"epochs": 2}, max_epochs=1, max_trials=3)
     stop = []
 
     def watch(report):
@@ -258,23 +264,48 @@ def test_a_stop_during_the_winners_training_is_gone_on_from_there(tiny, scripted
     assert cut.run is None
     assert stop[0] > 0
     scripted.log.clear()
-    whole = tune(search_id=cut.id, store=store, dataset=tiny)
-    assert scripted.log == []
-    assert whole.state is RunState.FINISHED
-    assert len(store.runs()) == 1
-    assert store.get(whole.run.id).attempt == 2
-    assert [epoch["epoch"] for epoch in whole.run.epochs] == [1, 2, 3]
-
-
-def test_a_search_killed_after_the_winners_training_finds_it_done(tiny, scripted, monkeypatch):  # noqa: ARG001
-    store, config = RunStore(), settings(train_best=True, base={"epochs": 1}, max_epochs=1, max_trials=3)
     with monkeypatch.context() as patch:
         patch.setattr(RunStore, "finish_search", lambda *a, **k: (_ for _ in ()).throw(StoreError("gone")))  # noqa: ARG005
         with pytest.raises(StoreError, match="gone"):
-            tune(config, store=store, dataset=tiny)
-    result = tune(search_id=store.searches()["id"][0], store=store, dataset=tiny)
+            tune(search_id=cut.id, store=store, dataset=tiny)
+    result = tune(search_id=cut.id, store=store, dataset=tiny)
+    assert scripted.log == []
+    assert result.state is RunState.FINISHED
     assert len(store.runs()) == 1
-    assert result.run.metrics["accuracy"] == pytest.approx(store.get(result.run.id).metrics["accuracy"])
+    record = store.get(result.run.id)
+    assert (record.state, record.search_id, record.variant) == (RunState.FINISHED, result.id, "tuned")
+    assert (record.attempt, record.epochs_done) == (2, 2)
+    assert [epoch["epoch"] for epoch in result.run.epochs] == [1, 2]
+    assert record.config == result.best_config == result.run.config
+    assert store.get_search(result.id).best_run == result.run.id
+    assert result.run.metrics["accuracy"] == pytest.approx(record.metrics["accuracy"])
+
+
+def test_the_winners_run_is_created_once_and_found_complete(tiny, scripted, monkeypatch):  # noqa: ARG001
+    from cifar_core.training import run
+
+    store, resumed = RunStore(), []
+
+    def played(run_id, *, store, dataset, progress, should_stop):  # noqa: ARG001
+        resumed.append(run_id)
+        progress(Progress("epoch", "epoch 1", 1, 3))
+        if len(resumed) == 2:
+            store.claim(run_id, pid=os.getpid())
+            store.begin(run_id, environment={}, dataset={}, parameters=1)
+            store.finish(run_id, metrics={"accuracy": 0.5, "best_epoch": 1})
+        return SimpleNamespace(state=store.get(run_id).state, id=run_id)
+
+    monkeypatch.setattr(run, "resume", played)
+    config = settings(train_best=True, base={"epochs": 3}, max_epochs=1)
+    cut = tune(config, store=store, dataset=tiny)
+    assert (cut.state, cut.run) == (RunState.STOPPED, None)
+    result = tune(search_id=cut.id, store=store, dataset=tiny)
+    assert result.state is RunState.FINISHED
+    record = store.get(result.run.id)
+    assert resumed == [record.id] * 2
+    assert (record.search_id, record.config) == (result.id, result.best_config)
+    assert store.get_search(result.id).best_run == record.id
+    assert len(store.runs()) == 1
 
 
 def test_a_test_selected_search_is_refused(tiny):
@@ -284,7 +315,7 @@ def test_a_test_selected_search_is_refused(tiny):
 
 
 def test_what_trains_the_trials_is_given_no_test_images(tiny, tmp_path):
-    (trainer,) = search.make_trainers(settings(), tiny, tmp_path, "none")
+    (trainer,) = attempt.make_trainers(settings(), tiny, tmp_path, "none")
     seen = {id(array) for pair in (trainer.images.train, trainer.images.validation) for array in pair}
     assert len(seen) == 4
     assert len(trainer.images.train[0]) + len(trainer.images.validation[0]) == len(tiny.x_train)

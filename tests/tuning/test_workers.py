@@ -15,13 +15,15 @@ import pytest
 
 from cifar_core.errors import ConfigError, DivergedError, StoreError, TrainingError
 from cifar_core.store import RunState, RunStore
-from cifar_core.tuning import search, stop_after_trial, tune
+from cifar_core.tuning import attempt, stop_after_trial, tune
 from tests.tuning.conftest import outline, settings
 
 CHECKOUT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("tuner", ["hyperband", "random", "grid"])
+@pytest.mark.parametrize(
+    "tuner", ["hyperband", *(pytest.param(name, marks=pytest.mark.slow) for name in ("random", "grid"))]
+)
 def test_three_workers_record_what_one_does(tuner, tiny, scripted):
     alone = tune(settings(tuner=tuner), store=RunStore(), dataset=tiny)
     played = sorted(scripted.log)
@@ -147,7 +149,7 @@ def test_several_workers_need_processes(tiny):
 )
 def test_each_worker_has_a_gpu_of_its_own_where_there_are_enough(visible, workers, expected, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    found = search.worker_environments(workers)
+    found = attempt.worker_environments(workers)
     assert [environment.get("CUDA_VISIBLE_DEVICES") for environment in found] == expected
     assert all(("TF_FORCE_GPU_ALLOW_GROWTH" in environment) == (workers == 3) for environment in found)
 

@@ -1,4 +1,4 @@
-"""The supervisor and its worker processes, with a real one for each case."""
+"""The supervisor and its worker processes."""
 
 import os
 import signal
@@ -12,8 +12,6 @@ from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.workers import supervisor as supervisor_module
 from cifar_core.workers.supervisor import Supervisor
-
-pytestmark = pytest.mark.faults
 
 QUICK = TrainConfig(
     model="base_cnn", dataset="synthetic", train_limit=200, test_limit=50, epochs=2, precision="float32"
@@ -41,7 +39,7 @@ def store():
     return RunStore()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def supervisor(store):
     made = Supervisor(store, reserve=False)
     made.start()
@@ -53,6 +51,8 @@ def supervisor(store):
     made.close()
 
 
+@pytest.mark.faults
+@pytest.mark.usefixtures("supervisor")
 def test_queued_runs_are_trained_one_after_another_by_processes_that_end(store):
     first, second = store.create_run(QUICK), store.create_run(QUICK.replace(seed=1))
     wait_for(lambda: store.get(second).state.is_finished())
@@ -64,6 +64,8 @@ def test_queued_runs_are_trained_one_after_another_by_processes_that_end(store):
     assert "epoch 2 done" in (store.artifact_dir(first) / "log.txt").read_text()
 
 
+@pytest.mark.faults
+@pytest.mark.usefixtures("supervisor")
 def test_stop_killed_worker_and_resume(store):
     run_id = store.create_run(LONG)
     wait_for(lambda: store.get(run_id).epochs_done >= 1)
@@ -79,6 +81,8 @@ def test_stop_killed_worker_and_resume(store):
     assert history == list(range(1, len(history) + 1))
 
 
+@pytest.mark.faults
+@pytest.mark.usefixtures("supervisor")
 def test_two_supervisors_on_one_store_carry_out_a_run_once(store):
     other = Supervisor(RunStore(), reserve=False)
     other.start()
@@ -98,22 +102,18 @@ def idle():
 
 
 @pytest.mark.parametrize(("wanted", "stays"), [({"X": "1"}, True), ({"X": "0"}, False)])
-def test_a_reserve_that_loaded_the_framework_otherwise_is_sent_home(
-    store, supervisor, monkeypatch, wanted, stays
-):
-    supervisor.close()  # its thread would take the run before we look
+def test_a_reserve_that_loaded_the_framework_otherwise_is_released(store, monkeypatch, wanted, stays):
+    supervisor = Supervisor(store, reserve=False)
     monkeypatch.setattr(supervisor_module, "framework_environment", lambda _: wanted)
     store.create_run(QUICK)
     process = idle()
     slot = supervisor_module._Slot("cpu", framework={"X": "1"}, process=process)
-    supervisor._suit_next(slot)
+    supervisor._prepare(slot)
     assert (slot.process is process) == stays
     assert slot.framework == wanted
     if stays:
         process.stdin.close()
     assert process.wait(30) == 0
-    for run_id in store.runs()["id"]:
-        store.request_stop(run_id)
 
 
 # --- Several GPUs --------------------------------------------------------------------------------
