@@ -21,6 +21,7 @@ import numpy as np
 from cifar_core.base.files import write_whole
 from cifar_core.data import Dataset
 from cifar_core.errors import ConfigError, ResumeError
+from cifar_core.settings.compute import choice
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.batches import steps_per_epoch
@@ -171,7 +172,7 @@ class Trainer:
         self, model: Any, settings: TrainConfig, until: int, progressed: Progressed, recorder: _TrialRecorder
     ) -> None:
         from cifar_core.training.batches import training_batches, validation_batches
-        from cifar_core.training.callbacks import controllers
+        from cifar_core.training.callbacks import RunCallback, controllers
 
         done, images, steered = progressed.epochs_done, len(self.images.train[0]), controllers(settings)
         steps = steps_per_epoch(images, settings.batch_size)
