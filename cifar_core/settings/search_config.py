@@ -13,7 +13,6 @@ from cifar_core.base.fields import Setting, Settings, setting, shown
 from cifar_core.errors import ConfigError
 from cifar_core.settings.train_config import train_settings
 
-
 _search = functools.partial(setting, group="Search")
 
 
