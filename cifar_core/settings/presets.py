@@ -1,14 +1,13 @@
-"""Named, complete settings: the study's seven runs as published, and for every model a recommended one.
+"""Presets: the study's seven runs as published, and one recommended setting for every model.
 
 A preset's name is `<model>/<kind>`:
 
-* `paper-baseline`, `paper-tuned`: the study's run, as published, faults of method included where a
-  setting can express them (the test-selected protocol, the last weights, MobileNet's stem);
+* `paper-baseline`, `paper-tuned`: the study's run as published, including flaws of method that a setting can
+  express (the test-selected protocol, the last weights, MobileNet's stem);
 * `recommended`: what a practitioner who knows the literature would use.
 
-The variant says what a run stands for on a leaderboard. Paper presets are `baseline` and `tuned`.
-Recommended ones are `custom`: no search chose them, and they are not the study's; their name
-tells them apart.
+The variant says what a run stands for on a leaderboard: `baseline` and `tuned` for the study's, `custom` for
+recommended ones, which no search chose.
 """
 
 from __future__ import annotations
@@ -23,46 +22,29 @@ from cifar_core.base.fields import shown
 from cifar_core.errors import ConfigError
 from cifar_core.settings.train_config import TrainConfig, Variant
 
-SAME_RECIPE = frozenset(
-    {
-        "variant",
-        "preset",
-        "name",
-        "seed",
-        "record_answers",
-        "dataset",
-        "protocol",
-        "train_limit",
-        "test_limit",
-        "precision",
-        "jit",
-        "deterministic",
-        "devices",
-    }
-)
-"""Settings that say on what, how often and how exactly a recipe is run, and not what it is: changing
-them leaves a preset's variant as it is; changing any other makes it `custom`."""
-
 SAME_RUN = frozenset(
     {"seed", "name", "variant", "preset", "record_answers", "precision", "jit", "deterministic"}
 )
-"""Settings that leave a run the same run of its preset: which one it is, how it is called, how exactly it is
-computed. Unlike `SAME_RECIPE`, what it was trained and tested on, and how its figure was chosen, count."""
+"""Settings that leave a run the same run of its preset: labels, seed, and how exactly it is computed."""
+
+SAME_RECIPE = SAME_RUN | {"dataset", "protocol", "train_limit", "test_limit", "devices"}
+"""Settings that leave a preset's recipe, and so its variant, unchanged: beside those of `SAME_RUN` the images
+and how validation is made. Changing any other setting makes the variant `custom`."""
 
 SCENES_EPOCHS = 8
-"""Passes over the synthetic scenes that are enough for a first look: they are fewer than CIFAR-10's images
-and far easier (the base CNN has nine in ten of them right by then)."""
+"""Epochs on the synthetic scenes that suffice for a first look: they are fewer and far easier than CIFAR-10
+(by then the base CNN predicts nine in ten correctly)."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One named setting.
+    """A named, complete setting.
 
     Attributes:
         name: `<model>/<kind>`.
         variant: what it stands for on a leaderboard.
-        why: one line for people.
-        values: what differs from TrainConfig's and the model's defaults.
+        why: description in one line.
+        values: settings that differ from the defaults of TrainConfig and the model.
     """
 
     name: str
@@ -72,10 +54,12 @@ class Preset:
 
     @property
     def model(self) -> str:
+        """Name of the model."""
         return self.name.partition("/")[0]
 
     @property
     def kind(self) -> str:
+        """paper-baseline, paper-tuned or recommended."""
         return self.name.partition("/")[2]
 
 
@@ -83,229 +67,92 @@ def _preset(name: str, variant: Variant, why: str, **values: Any) -> Preset:
     return Preset(name, variant, why, MappingProxyType(values))
 
 
+# fmt: off
 _BASELINE = {
-    "optimizer": "adam",
-    "learning_rate": 1e-3,
-    "batch_size": 64,
-    "epochs": 10,
-    "validation_fraction": 0.2,
-    "keep": "last",
-    "precision": "float32",
+    "optimizer": "adam", "learning_rate": 1e-3, "batch_size": 64, "epochs": 10, "validation_fraction": 0.2,
+    "keep": "last", "precision": "float32",
 }
 _TUNED = {
-    **_BASELINE,
-    "protocol": "test-selected",
-    "epochs": 50,
-    "rotation": 15,
-    "shift": 0.1,
-    "flip": True,
-    "zoom": 0.1,
-    "fill": "nearest",
+    **_BASELINE, "protocol": "test-selected", "epochs": 50, "rotation": 15, "shift": 0.1, "flip": True,
+    "zoom": 0.1, "fill": "nearest",
 }
 _PLATEAU = {
-    "schedule": "plateau",
-    "plateau_factor": 0.5,
-    "plateau_patience": 3,
-    "min_learning_rate": 1e-6,
+    "schedule": "plateau", "plateau_factor": 0.5, "plateau_patience": 3, "min_learning_rate": 1e-6,
 }
 _IMAGENET_MOBILENET = {"stem": "imagenet", "bn_momentum": 0.999}
 
-# Keras decays weights apart from the gradient. PyTorch's L2 of 5e-4 under momentum 0.9 shrinks them
-# by learning rate x 5e-4 / (1 - 0.9) a step, so the literature's 5e-4 is 5e-3 here.
+# Keras decays weights separately from the gradient. PyTorch's L2 of 5e-4 under momentum 0.9 shrinks them by
+# learning rate x 5e-4 / (1 - 0.9) a step, so the literature's 5e-4 is 5e-3 here.
 _SGD = {
-    "optimizer": "sgd",
-    "momentum": 0.9,
-    "nesterov": True,
-    "weight_decay": 5e-3,
-    "schedule": "cosine",
-    "label_smoothing": 0.1,
-    "flip": True,
-    "crop_padding": 4,
-    "test_flip": True,
+    "optimizer": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 5e-3, "schedule": "cosine",
+    "label_smoothing": 0.1, "flip": True, "crop_padding": 4, "test_flip": True,
 }
 
 _ALL = (
-    _preset(
-        "base_cnn/paper-baseline",
-        "baseline",
+    _preset("base_cnn/paper-baseline", "baseline",
         "The study's base CNN: Adam 1e-3, batch 128, 50 epochs, 20 % held out; 66.48 %.",
         # The published last epoch is that of a model trained at least twice (see paper_faults); the epoch
-        # that validation prefers is what an honest reader of the same training would report.
-        **{**_BASELINE, "batch_size": 128, "epochs": 50, "keep": "best"},
-        design="paper",
-    ),
-    _preset(
-        "base_cnn/recommended",
-        "custom",
-        "The same two convolutions and 50 epochs, rightly normalised, regularised, augmented, scheduled.",
-        design="paper",
-        batch_norm=True,
-        conv_dropout=0.1,
-        dropout=0.3,
-        optimizer="adamw",
-        learning_rate=3e-3,
-        weight_decay=0.01,
-        batch_size=128,
-        epochs=50,
-        schedule="cosine",
-        warmup_epochs=2,
-        label_smoothing=0.05,
-        flip=True,
-        crop_padding=2,
-        test_flip=True,
-    ),
-    _preset(
-        "alexnet/paper-baseline",
-        "baseline",
-        "The study's AlexNet: Adam 1e-3, batch 64, 10 epochs, 20 % held out (73.00 %).",
-        **_BASELINE,
-    ),
-    _preset(
-        "alexnet/paper-tuned",
-        "tuned",
+        # with the best validation accuracy is what a correct report of the same training would give.
+        **{**_BASELINE, "batch_size": 128, "epochs": 50, "keep": "best"}, design="paper"),
+    _preset("base_cnn/recommended", "custom",
+        "The same two convolutions and 50 epochs, normalised, regularised, augmented and scheduled.",
+        design="paper", batch_norm=True, conv_dropout=0.1, dropout=0.3, optimizer="adamw", learning_rate=3e-3,
+        weight_decay=0.01, batch_size=128, epochs=50, schedule="cosine", warmup_epochs=2,
+        label_smoothing=0.05, flip=True, crop_padding=2, test_flip=True),
+    _preset("alexnet/paper-baseline", "baseline",
+        "The study's AlexNet: Adam 1e-3, batch 64, 10 epochs, 20 % held out (73.00 %).", **_BASELINE),
+    _preset("alexnet/paper-tuned", "tuned",
         "The settings that the study's Hyperband search found, chosen on the test set (80.55 %).",
         **{**_TUNED, **_PLATEAU, "epochs": 10, "learning_rate": 2.326e-4, "keep": "best"},
-        units_dense1=4096,
-        dropout_rate1=0.5,
-        units_dense2=2048,
-        dropout_rate2=0.6,
-    ),
-    _preset(
-        "alexnet/recommended",
-        "custom",
+        units_dense1=4096, dropout_rate1=0.5, units_dense2=2048, dropout_rate2=0.6),
+    _preset("alexnet/recommended", "custom",
         "Batch normalisation, smaller dense layers, AdamW, cosine, crop, flip and cutout: no search needed.",
-        batch_norm=True,
-        units_dense1=1024,
-        units_dense2=1024,
-        optimizer="adamw",
-        learning_rate=1e-3,
-        weight_decay=0.05,
-        batch_size=128,
-        epochs=30,
-        schedule="cosine",
-        warmup_epochs=2,
-        label_smoothing=0.1,
-        gradient_clip=1.0,
-        flip=True,
-        crop_padding=4,
-        cutout=8,
-        test_flip=True,
-    ),
-    _preset(
-        "resnet18/paper-baseline",
-        "baseline",
+        batch_norm=True, units_dense1=1024, units_dense2=1024, optimizer="adamw", learning_rate=1e-3,
+        weight_decay=0.05, batch_size=128, epochs=30, schedule="cosine", warmup_epochs=2, label_smoothing=0.1,
+        gradient_clip=1.0, flip=True, crop_padding=4, cutout=8, test_flip=True),
+    _preset("resnet18/paper-baseline", "baseline",
         "The study's shortened ResNet-18: Adam 1e-3, batch 64, 10 epochs, 20 % held out (78.22 %).",
-        **_BASELINE,
-        design="paper",
-    ),
-    _preset(
-        "resnet18/paper-tuned",
-        "tuned",
+        **_BASELINE, design="paper"),
+    _preset("resnet18/paper-tuned", "tuned",
         "The study's: augmentation, plateau, 50 epochs, test set as validation, last weights (89.85 %).",
-        **_TUNED,
-        **_PLATEAU,
-        design="paper",
-    ),
-    _preset(
-        "resnet18/recommended",
-        "custom",
+        **_TUNED, **_PLATEAU, design="paper"),
+    _preset("resnet18/recommended", "custom",
         "The standard ResNet-18 for 32x32 with SGD, cosine, crop, flip and cutout; about 95 % in print.",
-        **_SGD,
-        design="standard",
-        learning_rate=0.1,
-        batch_size=128,
-        epochs=40,
-        warmup_epochs=2,
-        cutout=8,
-    ),
-    _preset(
-        "mobilenet/paper-baseline",
-        "baseline",
+        **_SGD, design="standard", learning_rate=0.1, batch_size=128, epochs=40, warmup_epochs=2, cutout=8),
+    _preset("mobilenet/paper-baseline", "baseline",
         "The study's MobileNetV2, down to 1x1: Adam 1e-3, batch 64, 10 epochs, 20 % held out (24.63 %).",
-        **_BASELINE,
-        **_IMAGENET_MOBILENET,
-    ),
-    _preset(
-        "mobilenet/paper-tuned",
-        "tuned",
+        **_BASELINE, **_IMAGENET_MOBILENET),
+    _preset("mobilenet/paper-tuned", "tuned",
         "The study's: dropout 0.5, augmentation, 50 epochs, test set as validation (31.13 %).",
-        **_TUNED,
-        **_IMAGENET_MOBILENET,
-        dropout=0.5,
-    ),
-    _preset(
-        "mobilenet/recommended",
-        "custom",
-        "MobileNetV2 that keeps its resolution, quick running averages, SGD; about 94 % in print.",
-        **_SGD,
-        stem="cifar",
-        bn_momentum=0.9,
-        learning_rate=0.1,
-        batch_size=128,
-        epochs=60,
-        warmup_epochs=2,
-    ),
-    _preset(
-        "wrn28_10/recommended",
-        "custom",
-        "Wide ResNet 28-10 with SGD, cosine and cutout; 96 to 97 % in print. Wants a GPU.",
-        **_SGD,
-        learning_rate=0.1,
-        batch_size=128,
-        epochs=100,
-        warmup_epochs=2,
-        cutout=16,
-    ),
-    _preset(
-        "efficientnet_b0/recommended",
-        "custom",
+        **_TUNED, **_IMAGENET_MOBILENET, dropout=0.5),
+    _preset("mobilenet/recommended", "custom",
+        "MobileNetV2 that keeps its resolution, fast running averages, SGD; about 94 % in print.",
+        **_SGD, stem="cifar", bn_momentum=0.9, learning_rate=0.1, batch_size=128, epochs=60, warmup_epochs=2),
+    _preset("wrn28_10/recommended", "custom",
+        "Wide ResNet 28-10 with SGD, cosine and cutout; 96 to 97 % in print. Needs a GPU.",
+        **_SGD, learning_rate=0.1, batch_size=128, epochs=100, warmup_epochs=2, cutout=16),
+    _preset("efficientnet_b0/recommended", "custom",
         "EfficientNet-B0 with a stem for 32x32, trained from scratch with SGD, cosine and cutout.",
-        **_SGD,
-        learning_rate=0.05,
-        batch_size=128,
-        epochs=60,
-        warmup_epochs=3,
-        cutout=8,
-    ),
-    _preset(
-        "vit/recommended",
-        "custom",
+        **_SGD, learning_rate=0.05, batch_size=128, epochs=60, warmup_epochs=3, cutout=8),
+    _preset("vit/recommended", "custom",
         "A small transformer from scratch needs strong augmentation and many epochs; about 80 % in print.",
-        optimizer="adamw",
-        learning_rate=1e-3,
-        weight_decay=0.05,
-        batch_size=256,
-        epochs=100,
-        schedule="cosine",
-        warmup_epochs=5,
-        gradient_clip=1.0,
-        label_smoothing=0.1,
-        mixup=0.2,
-        flip=True,
-        crop_padding=4,
-        randaugment_ops=2,
-        test_flip=True,
-    ),
-    _preset(
-        "resnet9/recommended",
-        "custom",
-        "The quick baseline of speed records: one-cycle SGD, batch 512, 20 epochs; about 94 % in print.",
-        **{**_SGD, "schedule": "one_cycle"},
-        learning_rate=0.4,
-        batch_size=512,
-        epochs=20,
-        cutout=8,
-    ),
+        optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, batch_size=256, epochs=100,
+        schedule="cosine", warmup_epochs=5, gradient_clip=1.0, label_smoothing=0.1, mixup=0.2, flip=True,
+        crop_padding=4, randaugment_ops=2, test_flip=True),
+    _preset("resnet9/recommended", "custom",
+        "The fast baseline of speed records: one-cycle SGD, batch 512, 20 epochs; about 94 % in print.",
+        **{**_SGD, "schedule": "one_cycle"}, learning_rate=0.4, batch_size=512, epochs=20, cutout=8),
 )
+# fmt: on
 
 PRESETS: dict[str, Preset] = {item.name: item for item in _ALL}
 
 
 def presets(model: str | None = None) -> list[str]:
-    """Names of all presets, or of those of one model, in the order in which people meet them.
+    """Names of all presets, or of those of one model, in the order in which pages show them.
 
     Raises:
-        ConfigError: no preset is for such a model.
+        ConfigError: there is no preset for this model.
     """
     if model is None:
         return list(PRESETS)
@@ -317,10 +164,10 @@ def presets(model: str | None = None) -> list[str]:
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of that name, with its one line of explanation.
+    """The preset of that name.
 
     Raises:
-        ConfigError: no such preset; the message names near ones, and all.
+        ConfigError: no such preset; the message lists similar names, and all.
     """
     if isinstance(name, str) and name in PRESETS:
         return PRESETS[name]
@@ -330,13 +177,11 @@ def find_preset(name: str) -> Preset:
 
 
 def preset(name: str, /, **changes: Any) -> TrainConfig:
-    """A preset's complete setting, with changes: `preset("resnet18/recommended", epochs=5)`.
+    """A preset's settings, with changes: `preset("resnet18/recommended", epochs=5)`.
 
-    Where the epochs change, a warm-up keeps its share of them, unless it is named too.
-
-    The result remembers the preset's name. It keeps the preset's variant if only settings of
-    `SAME_RECIPE` change (seed, name, limits, protocol ...), and is `custom` otherwise; a `variant`
-    given in `changes` stands.
+    If the epochs change, a warm-up keeps its share of them, unless it is given too. The result keeps the
+    preset's name. It keeps the preset's variant if only settings of `SAME_RECIPE` change (seed, name, limits,
+    protocol ...), and is `custom` otherwise, unless `changes` contain a `variant`.
 
     Raises:
         ConfigError: no such preset, an unknown setting, a value out of range, or another model.
@@ -344,7 +189,7 @@ def preset(name: str, /, **changes: Any) -> TrainConfig:
     chosen = find_preset(name)
     if changes.get("model", chosen.model) != chosen.model:
         raise ConfigError(
-            f"{name} is a preset of {chosen.model}; for {changes['model']!r} take one of its own."
+            f"{name} is a preset of {chosen.model}; for {changes['model']!r} choose one of its own."
         )
     plain = TrainConfig(**{"model": chosen.model, **chosen.values, "variant": chosen.variant, "preset": name})
     if not changes:
@@ -355,10 +200,10 @@ def preset(name: str, /, **changes: Any) -> TrainConfig:
 
 
 def begin_with(name: str, dataset: str) -> TrainConfig:
-    """A preset as people should begin with it on "cifar10" or "synthetic".
+    """A preset as a starting point on "cifar10" or "synthetic".
 
-    On the synthetic scenes a recommended one passes over them `SCENES_EPOCHS` times at most, so that a first
-    training takes a minute or two. The study's are what they are.
+    On the synthetic scenes a recommended one takes `SCENES_EPOCHS` epochs at most, so that a first training
+    takes a minute or two. The study's are not changed.
 
     Raises:
         ConfigError: no such preset or dataset.

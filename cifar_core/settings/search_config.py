@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, Literal, Self
@@ -12,61 +13,45 @@ from cifar_core.base.fields import Setting, Settings, setting, shown
 from cifar_core.errors import ConfigError
 from cifar_core.settings.train_config import train_settings
 
+_search = functools.partial(setting, group="Search")
+
 
 class SearchConfig(Settings):
-    """One search: which model, which tuner, how much of it, and over what.
+    """All settings of one search: which model, which tuner, its budget, and what it explores.
 
-    `space` maps names of settings (of the model or of the training) to what is explored:
-    a pair (low, high) for numbers, a list for choices and grids. Empty: every setting whose
-    declaration names a search range. `base` is the setting that all trials share, a preset's name
-    or a TrainConfig's values; what `space` does not explore comes from it.
+    Attributes:
+        base: settings shared by all trials, as for TrainConfig; `space` overrides them.
+        space: settings of model or training to explore, by name: (low, high) for numbers, values for choices
+            and grids. Empty: every setting whose declaration has a search range.
 
     Raises:
         ConfigError: unknown name, a range outside the declared one, an empty range.
     """
 
-    model: str = setting(
-        "base_cnn", help="Architecture to tune, by its name in the registry.", group="Search"
-    )
-    tuner: Literal["hyperband", "random", "bayesian", "grid"] = setting(
-        "hyperband",
-        help="hyperband gives many settings a few epochs and the best ones more (the study's); "
-        "random draws; bayesian learns where to draw; grid tries all.",
-        group="Search",
-    )
-    preset: str | None = setting(
-        None, help="Preset that every trial starts from; none: the defaults.", group="Search", max_length=100
-    )
+    # fmt: off
+    model: str = _search("base_cnn", help="Architecture to tune, by its name in the registry.")
+    tuner: Literal["hyperband", "random", "bayesian", "grid"] = _search("hyperband",
+        help="hyperband trains many settings for a few epochs and the best ones for more (the study's); "
+        "random draws them; bayesian learns where to draw; grid tries all.")
+    preset: str | None = _search(None, max_length=100,
+        help="Preset from which every trial starts; none: the defaults.")
     base: dict[str, Any] = Field(default_factory=dict)
     space: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-    max_trials: int = setting(
-        20, ge=1, le=10_000, step=1, help="Most trials (hyperband plans its own number).", group="Search"
-    )
-    max_epochs: int = setting(
-        10, ge=1, le=500, step=1, help="Epochs of a full trial.", group="Search", unit="epochs"
-    )
-    factor: int = setting(
-        3, ge=2, le=10, step=1, help="hyperband keeps one trial in so many at each rung.", group="Search"
-    )
-    hyperband_iterations: int = setting(
-        1, ge=1, le=20, step=1, help="How many times hyperband goes through all its brackets.", group="Search"
-    )
-    seed: int = setting(0, ge=0, le=2**31 - 1, step=1, help="Fixes which settings are drawn.", group="Search")
-    workers: int = setting(
-        1,
-        ge=1,
-        le=64,
-        step=1,
-        help="Trials trained at once, each in a process of its own; one per GPU is a good number. "
-        "The trials are the same for any number, but for bayesian, which learns from fewer at a time.",
-        group="Search",
-    )
-    name: str = setting(
-        "", help="A note for yourself, shown beside the search.", group="Search", max_length=200
-    )
-    train_best: bool = setting(
-        True, help="Train the winner in full afterwards, as an ordinary run, variant tuned.", group="Search"
-    )
+    max_trials: int = _search(20, ge=1, le=10_000, step=1,
+        help="Largest number of trials (hyperband plans its own).")
+    max_epochs: int = _search(10, ge=1, le=500, step=1, unit="epochs", help="Epochs of a full trial.")
+    factor: int = _search(3, ge=2, le=10, step=1,
+        help="hyperband keeps one in this many trials at each rung.")
+    hyperband_iterations: int = _search(1, ge=1, le=20, step=1,
+        help="How many times hyperband goes through all its brackets.")
+    seed: int = _search(0, ge=0, le=2**31 - 1, step=1, help="Fixes which settings are drawn.")
+    workers: int = _search(1, ge=1, le=64, step=1,
+        help="Trials trained at once, each in a process of its own; one per GPU is a good number. The trials "
+        "are the same for any number, except with bayesian, which then learns from fewer at a time.")
+    name: str = _search("", max_length=200, help="A note for yourself, shown beside the search.")
+    train_best: bool = _search(True,
+        help="Train the winner in full afterwards, as an ordinary run of variant tuned.")
+    # fmt: on
 
     @model_validator(mode="after")
     def _check_space(self) -> Self:
@@ -84,7 +69,7 @@ class SearchConfig(Settings):
 
 
 def _check_shared(model: str, known: dict[str, Setting], name: str, value: Any) -> None:
-    """A value of `base`. Whether several go together is seen when a trial's settings are made."""
+    """Check a value of `base` alone; combinations are checked when a trial's TrainConfig is created."""
     if name == "hyperparameters" and isinstance(value, Mapping):
         for own, given in value.items():
             _check_shared(model, known, own, given)
@@ -111,19 +96,19 @@ def _declared(model: str, known: dict[str, Setting], name: Any) -> Setting:
 
 def _check_value(declared: Setting, value: Any) -> None:
     if declared.kind in ("int", "float"):
-        right = _is_number(value) and _in_range(declared, value)
+        valid = _is_number(value) and _in_range(declared, value)
     elif declared.kind == "choice":
-        right = value in declared.choices
+        valid = value in declared.choices
     elif declared.kind == "bool":
-        right = isinstance(value, bool)
+        valid = isinstance(value, bool)
     else:
-        right = isinstance(value, str) and len(value) <= (declared.max_length or math.inf)
-    if not right:
+        valid = isinstance(value, str) and len(value) <= (declared.max_length or math.inf)
+    if not valid:
         raise ConfigError(f"{declared.name} must be {declared.allowed()}; got {shown(value)}.")
 
 
 def _is_number(value: Any) -> bool:
-    """No truth value, no infinity; a whole number may be of any size."""
+    """Whether it is an int of any size or a finite float; False for a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 

@@ -3,6 +3,7 @@ each range, default and help text is declared here and nowhere else."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -19,322 +20,131 @@ Variant = Literal["baseline", "tuned", "custom"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 
 GROUPS = ("Run", "Data", "Budget", "Optimizer", "Schedule", "Regularisation", "Augmentation", "Device")
+_run, _data, _budget, _optimizer, _schedule, _regularisation, _augmentation, _device = (
+    functools.partial(setting, group=group) for group in GROUPS
+)
 
 
 class TrainConfig(Settings):
-    """One complete setting of one training.
+    """All settings of one training.
 
-    Hyperparameters of the model may be given beside the others (`TrainConfig(model="mobilenet",
-    stem="cifar")`) or in `hyperparameters`, as a mapping or as the model's own settings object;
-    they are kept, complete and validated, in `hyperparameters`.
+    Hyperparameters of the model may be given directly (`TrainConfig(model="mobilenet", stem="cifar")`) or in
+    `hyperparameters`, as a mapping or as the model's settings object; they are stored there, complete and
+    validated.
 
     Raises:
         ConfigError: unknown name, value out of range, or two settings that contradict each other.
     """
 
-    model: str = setting("base_cnn", help="Architecture, by its name in the registry.", group="Run")
+    # fmt: off
+    model: str = _run("base_cnn", help="Architecture, by its name in the registry.")
     hyperparameters: SerializeAsAny[ModelConfig]
-    variant: Variant = setting(
-        "custom",
-        help="What the run stands for on the leaderboard: a fixed published setting (baseline), "
-        "one chosen by a search or the study's tuned one (tuned), or anything else (custom).",
-        group="Run",
-    )
-    preset: str | None = setting(
-        None, help="Name of the preset that the settings started from.", group="Run", max_length=100
-    )
-    name: str = setting("", help="A note for yourself, shown beside the run.", group="Run", max_length=200)
-    seed: int = setting(
-        0,
-        ge=0,
-        le=2**31 - 1,
-        step=1,
-        help="Fixes initial weights, order of images, augmentation, dropout and the validation split.",
-        group="Run",
-    )
-    record_answers: bool = setting(
-        False,
-        help="Keep what the network says of each test image after every epoch, for the gallery of mistakes. "
-        "Costs one pass over the test images an epoch; nothing is chosen or steered by it.",
-        group="Run",
-    )
+    variant: Variant = _run("custom",
+        help="What the run stands for on the leaderboard: a fixed published setting (baseline), one chosen "
+        "by a search or the study's tuned one (tuned), or anything else (custom).")
+    preset: str | None = _run(None, max_length=100,
+        help="Name of the preset from which the settings started.")
+    name: str = _run("", max_length=200, help="A note for yourself, shown beside the run.")
+    seed: int = _run(0, ge=0, le=2**31 - 1, step=1,
+        help="Fixes initial weights, order of images, augmentation, dropout and the validation split.")
+    record_answers: bool = _run(False,
+        help="Keep the model's predictions for all test images after every epoch, for the gallery of "
+        "mistakes. Costs one pass over the test images per epoch and does not influence the training.")
 
-    dataset: DatasetName = setting(
-        "cifar10",
-        help="CIFAR-10, or drawn scenes of the same ten classes for a machine without it.",
-        group="Data",
-    )
-    protocol: Protocol = setting(
-        "held-out",
-        help="held-out: choose by validation images cut from train and look at test once. "
-        "test-selected: validate on the test set, as the study's tuned runs did; flatters.",
-        group="Data",
-    )
-    validation_fraction: float = setting(
-        0.1,
-        ge=0.01,
-        le=0.5,
-        step=0.01,
-        help="Share of the training images kept for validation, stratified by class. "
-        "Not used by the test-selected protocol.",
-        group="Data",
-    )
-    train_limit: int | None = setting(
-        None,
-        ge=20,
-        le=50_000,
-        step=1000,
-        help="Use only so many training images (before the validation split), for a quick look.",
-        group="Data",
-        unit="images",
-    )
-    test_limit: int | None = setting(
-        None, ge=10, le=10_000, step=1000, help="Test on only so many images.", group="Data", unit="images"
-    )
+    dataset: DatasetName = _data("cifar10",
+        help="CIFAR-10, or drawn scenes of the same ten classes for a machine without it.")
+    protocol: Protocol = _data("held-out",
+        help="held-out: select on validation images cut from the training set and use the test set once. "
+        "test-selected: validate on the test set, as the study's tuned runs did; too optimistic.")
+    validation_fraction: float = _data(0.1, ge=0.01, le=0.5, step=0.01,
+        help="Share of the training images kept for validation, stratified by class. Not used by the "
+        "test-selected protocol.")
+    train_limit: int | None = _data(None, ge=20, le=50_000, step=1000, unit="images",
+        help="Use only this many training images (before the validation split), for a quick look.")
+    test_limit: int | None = _data(None, ge=10, le=10_000, step=1000, unit="images",
+        help="Test on only this many images.")
 
-    epochs: int = setting(
-        10, ge=1, le=1000, step=1, help="Passes over the training images.", group="Budget", unit="epochs"
-    )
-    batch_size: int = setting(
-        128,
-        ge=1,
-        le=4096,
-        step=32,
-        scale="log",
-        help="Images per step. Larger is quicker per image and wants a larger learning rate.",
-        group="Budget",
-        unit="images",
+    epochs: int = _budget(10, ge=1, le=1000, step=1, unit="epochs", help="Passes over the training images.")
+    batch_size: int = _budget(128, ge=1, le=4096, step=32, scale="log", unit="images",
         search=(64, 128, 256, 512),
-    )
-    early_stopping_patience: int = setting(
-        0,
-        ge=0,
-        le=200,
-        step=1,
-        help="Stop after so many epochs without a better validation accuracy; 0 never stops early.",
-        group="Budget",
-        unit="epochs",
-    )
-    keep: Literal["best", "last"] = setting(
-        "best",
-        help="Which weights are tested and saved: those of the epoch with the best validation "
-        "accuracy, or those of the last epoch, as published.",
-        group="Budget",
-    )
+        help="Images per step. Larger batches are faster per image and need a larger learning rate.")
+    early_stopping_patience: int = _budget(0, ge=0, le=200, step=1, unit="epochs",
+        help="Stop after this many epochs without a better validation accuracy; 0 never stops early.")
+    keep: Literal["best", "last"] = _budget("best",
+        help="Which weights are tested and saved: those of the epoch with the best validation accuracy, or "
+        "those of the last epoch, as in the study.")
 
-    optimizer: Literal["adam", "adamw", "sgd"] = setting(
-        "adam",
-        help="adam adapts a rate per weight; adamw is adam with decoupled weight decay; sgd with "
-        "momentum often ends higher when well scheduled.",
-        group="Optimizer",
-        search=("adam", "adamw", "sgd"),
-    )
-    learning_rate: float = setting(
-        1e-3,
-        gt=0,
-        le=10,
-        scale="log",
-        help="Step size at its highest. Adam likes 1e-4 to 3e-3, SGD 0.01 to 0.5.",
-        group="Optimizer",
-        search=(1e-4, 1e-2),
-    )
-    momentum: float = setting(
-        0.9, ge=0, lt=1, step=0.01, help="Momentum of sgd; the other optimizers ignore it.", group="Optimizer"
-    )
-    nesterov: bool = setting(True, help="Nesterov's look-ahead for sgd's momentum.", group="Optimizer")
-    weight_decay: float = setting(
-        0.0,
-        ge=0,
-        le=1,
-        scale="log",
-        help="Decoupled decay: each step shrinks the weights by learning rate times this. Biases "
-        "and normalisation are left out. 0 switches it off; adamw needs some.",
-        group="Optimizer",
-        search=(1e-5, 1e-1),
-    )
-    gradient_clip: float = setting(
-        0.0,
-        ge=0,
-        le=100,
-        step=0.1,
-        help="Largest norm of the whole gradient; 0 leaves it be.",
-        group="Optimizer",
-    )
-    ema_momentum: float = setting(
-        0.0,
-        ge=0,
-        lt=1,
-        step=0.001,
-        help="Keep a moving average of the weights and validate, test and save that; 0.999 is "
-        "usual, 0 switches it off.",
-        group="Optimizer",
-    )
+    optimizer: Literal["adam", "adamw", "sgd"] = _optimizer("adam", search=("adam", "adamw", "sgd"),
+        help="adam adapts the step per weight; adamw is adam with decoupled weight decay; sgd with momentum "
+        "often reaches a higher accuracy with a good schedule.")
+    learning_rate: float = _optimizer(1e-3, gt=0, le=10, scale="log", search=(1e-4, 1e-2),
+        help="Largest step size. Usual: 1e-4 to 3e-3 for adam, 0.01 to 0.5 for sgd.")
+    momentum: float = _optimizer(0.9, ge=0, lt=1, step=0.01,
+        help="Momentum of sgd; not used by the other optimizers.")
+    nesterov: bool = _optimizer(True, help="Nesterov momentum for sgd.")
+    weight_decay: float = _optimizer(0.0, ge=0, le=1, scale="log", search=(1e-5, 1e-1),
+        help="Decoupled decay: each step shrinks the weights by learning rate times this. Biases and "
+        "normalisation are excluded. 0 switches it off; adamw needs some.")
+    gradient_clip: float = _optimizer(0.0, ge=0, le=100, step=0.1,
+        help="Largest norm of the whole gradient; 0 does not clip.")
+    ema_momentum: float = _optimizer(0.0, ge=0, lt=1, step=0.001,
+        help="Keep a moving average of the weights, and validate, test and save it; 0.999 is usual, 0 "
+        "switches it off.")
 
-    schedule: Literal["constant", "plateau", "cosine", "one_cycle"] = setting(
-        "constant",
-        help="How the learning rate moves: not at all; down when validation loss stalls (the "
-        "study's); along a cosine to the smallest; or up and down once (one-cycle).",
-        group="Schedule",
+    schedule: Literal["constant", "plateau", "cosine", "one_cycle"] = _schedule("constant",
         search=("constant", "cosine", "one_cycle"),
-    )
-    warmup_epochs: float = setting(
-        0.0,
-        ge=0,
-        le=100,
-        step=0.5,
-        help="Raise the rate linearly from nothing over so many epochs first. For constant and cosine.",
-        group="Schedule",
-        unit="epochs",
-    )
-    plateau_factor: float = setting(
-        0.5, gt=0, lt=1, step=0.05, help="plateau multiplies the rate by this.", group="Schedule"
-    )
-    plateau_patience: int = setting(
-        3,
-        ge=1,
-        le=100,
-        step=1,
-        help="plateau waits so many epochs for a lower validation loss.",
-        group="Schedule",
-        unit="epochs",
-    )
-    min_learning_rate: float = setting(
-        1e-6, ge=0, le=1, scale="log", help="Where plateau, cosine and one-cycle end.", group="Schedule"
-    )
+        help="How the learning rate changes: not at all; lower when validation loss stalls (the study's); "
+        "along a cosine to the smallest; or up and down once (one-cycle).")
+    warmup_epochs: float = _schedule(0.0, ge=0, le=100, step=0.5, unit="epochs",
+        help="Raise the learning rate linearly from 0 over this many epochs first. For constant and cosine.")
+    plateau_factor: float = _schedule(0.5, gt=0, lt=1, step=0.05,
+        help="Factor by which plateau multiplies the learning rate.")
+    plateau_patience: int = _schedule(3, ge=1, le=100, step=1, unit="epochs",
+        help="Epochs that plateau waits for a lower validation loss.")
+    min_learning_rate: float = _schedule(1e-6, ge=0, le=1, scale="log",
+        help="Smallest learning rate, at the end of plateau, cosine and one-cycle.")
 
-    label_smoothing: float = setting(
-        0.0,
-        ge=0,
-        le=0.5,
-        step=0.01,
-        help="Move this much of each training label to all classes alike; tames overconfidence.",
-        group="Regularisation",
-        search=(0.0, 0.2),
-    )
-    mixup: float = setting(
-        0.0,
-        ge=0,
-        le=4,
-        step=0.1,
-        help="Alpha of mixup: blend pairs of images and labels, shares from Beta(alpha, alpha); 0 is off.",
-        group="Regularisation",
-    )
-    cutmix: float = setting(
-        0.0,
-        ge=0,
-        le=4,
-        step=0.1,
-        help="Alpha of cutmix: paste a rectangle of one image into another, labels by area; 0 is "
-        "off. With mixup on too, each batch takes one of the two.",
-        group="Regularisation",
-    )
+    label_smoothing: float = _regularisation(0.0, ge=0, le=0.5, step=0.01, search=(0.0, 0.2),
+        help="Share of each training label that is spread over all classes; reduces overconfidence.")
+    mixup: float = _regularisation(0.0, ge=0, le=4, step=0.1,
+        help="Alpha of mixup: blend pairs of images and labels, with shares from Beta(alpha, alpha); 0 is "
+        "off.")
+    cutmix: float = _regularisation(0.0, ge=0, le=4, step=0.1,
+        help="Alpha of cutmix: paste a rectangle of one image into another, with labels by area; 0 is off. "
+        "With mixup on too, each batch takes one of the two.")
 
-    flip: bool = setting(
-        False,
-        help="Mirror every second image, drawn anew each epoch.",
-        group="Augmentation",
-        search=(True, False),
-    )
-    rotation: float = setting(
-        0.0,
-        ge=0,
-        le=180,
-        step=1,
-        help="Turn by up to so many degrees either way (the study: 15).",
-        group="Augmentation",
-        unit="degrees",
-        search=(0.0, 30.0),
-    )
-    shift: float = setting(
-        0.0,
-        ge=0,
-        le=0.5,
-        step=0.01,
-        help="Move by up to this share of the side, in each axis (the study: 0.1).",
-        group="Augmentation",
-        search=(0.0, 0.2),
-    )
-    zoom: float = setting(
-        0.0,
-        ge=0,
-        lt=1,
-        step=0.01,
-        help="Scale each axis by a factor in 1 ± this (the study: 0.1).",
-        group="Augmentation",
-        search=(0.0, 0.3),
-    )
-    fill: Literal["nearest", "reflect", "constant"] = setting(
-        "nearest",
-        help="What appears where an image was moved away: its edge repeated (the study), mirrored, or black.",
-        group="Augmentation",
-    )
-    crop_padding: int = setting(
-        0,
-        ge=0,
-        le=16,
-        step=1,
-        help="Pad by so many pixels (mirrored) and cut a 32x32 window at random; 4 is the field's habit.",
-        group="Augmentation",
-        unit="px",
-        search=(0, 2, 4),
-    )
-    cutout: int = setting(
-        0,
-        ge=0,
-        le=32,
-        step=1,
-        help="Grey out one square of this side at a random place; 8 to 16 is usual.",
-        group="Augmentation",
-        unit="px",
-        search=(0, 8, 16),
-    )
-    randaugment_ops: int = setting(
-        0,
-        ge=0,
-        le=4,
-        step=1,
-        help="RandAugment: so many random operations per image; 0 is off.",
-        group="Augmentation",
-    )
-    randaugment_magnitude: float = setting(
-        0.3,
-        ge=0,
-        le=1,
-        step=0.05,
-        help="RandAugment: strength of each operation, from none to the paper's greatest.",
-        group="Augmentation",
-    )
-    test_flip: bool = setting(
-        False,
-        help="At test time average the probabilities of each image and its mirror image.",
-        group="Augmentation",
-    )
+    flip: bool = _augmentation(False, search=(True, False),
+        help="Mirror half of the images, drawn anew each epoch.")
+    rotation: float = _augmentation(0.0, ge=0, le=180, step=1, unit="degrees", search=(0.0, 30.0),
+        help="Rotate by up to this many degrees either way (the study: 15).")
+    shift: float = _augmentation(0.0, ge=0, le=0.5, step=0.01, search=(0.0, 0.2),
+        help="Shift by up to this share of the side, in each axis (the study: 0.1).")
+    zoom: float = _augmentation(0.0, ge=0, lt=1, step=0.01, search=(0.0, 0.3),
+        help="Scale each axis by a factor in 1 ± this (the study: 0.1).")
+    fill: Literal["nearest", "reflect", "constant"] = _augmentation("nearest",
+        help="What fills the space from which an image was moved: its edge repeated (the study), mirrored, "
+        "or black.")
+    crop_padding: int = _augmentation(0, ge=0, le=16, step=1, unit="px", search=(0, 2, 4),
+        help="Pad by this many pixels (mirrored) and cut a 32x32 window at random; 4 is usual.")
+    cutout: int = _augmentation(0, ge=0, le=32, step=1, unit="px", search=(0, 8, 16),
+        help="Grey out one square of this side at a random place; 8 to 16 is usual.")
+    randaugment_ops: int = _augmentation(0, ge=0, le=4, step=1,
+        help="RandAugment: number of random operations per image; 0 is off.")
+    randaugment_magnitude: float = _augmentation(0.3, ge=0, le=1, step=0.05,
+        help="RandAugment: strength of each operation, from none to the paper's largest.")
+    test_flip: bool = _augmentation(False,
+        help="At test time average the probabilities of each image and its mirror image.")
 
-    precision: Precision = setting(
-        "auto",
-        help="Number format of the computation. auto takes what was measured fastest for this "
-        "model on this kind of device without loss of accuracy.",
-        group="Device",
-    )
-    jit: Literal["auto", "on", "off"] = setting(
-        "auto",
-        help="Compile the step with XLA. auto: on a GPU, not on a CPU; with JAX always.",
-        group="Device",
-    )
-    deterministic: bool = setting(
-        False,
-        help="Only operations that give the same bits each time; slower by a few per cent.",
-        group="Device",
-    )
-
-    devices: int = setting(
-        1,
-        ge=1,
-        le=16,
-        step=1,
-        help="GPUs of this machine that share each batch in equal parts; pays for large networks.",
-        group="Device",
-    )
+    precision: Precision = _device("auto",
+        help="Number format of the computation. auto takes what was measured fastest for this model on this "
+        "kind of device without loss of accuracy.")
+    jit: Literal["auto", "on", "off"] = _device("auto",
+        help="Compile the training step with XLA. auto: on a GPU, not on a CPU; with JAX always.")
+    deterministic: bool = _device(False,
+        help="Use only operations that give the same bits each time; slower by a few per cent.")
+    devices: int = _device(1, ge=1, le=16, step=1,
+        help="GPUs of this machine that share each batch in equal parts; pays for large models.")
+    # fmt: on
 
     @model_validator(mode="before")
     @classmethod
@@ -358,13 +168,12 @@ class TrainConfig(Settings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        problems = [text for wrong, text in _contradictions(self) if wrong]
-        if problems:
+        if problems := _contradictions(self):
             raise ConfigError(" ".join(problems))
         return self
 
     def changes_from(self, other: TrainConfig) -> dict[str, tuple[Any, Any]]:
-        """Settings that differ, flat, as {name: (other's value, ours)}; None where one lacks it."""
+        """Settings that differ, as {name: (other's value, own value)}; None if a model does not have it."""
         mine, theirs = self.flat(), other.flat()
         return {
             name: (theirs.get(name), mine.get(name))
@@ -373,52 +182,48 @@ class TrainConfig(Settings):
         }
 
     def flat(self) -> dict[str, Any]:
-        """All settings in one mapping, the model's hyperparameters among them."""
+        """All settings in one mapping, including the model's hyperparameters."""
         values = self.model_dump()
         hyperparameters = values.pop("hyperparameters")
         return {**values, **hyperparameters}
 
 
 def train_settings(model: str) -> dict[str, Setting]:
-    """All declared settings of a training of this model by name: its hyperparameters first."""
+    """All declared settings of a training of this model, by name; its hyperparameters first."""
     return {**describe(model_config(model)), **describe(TrainConfig)}
 
 
-_MOST_NAMED = 10
+_MAX_NAMED = 10
+"""Number of unknown names that an error lists."""
 
 
 def _refuse_unknown(cls: type[Settings], hyperparameters: type[ModelConfig], values: dict[str, Any]) -> None:
     unknown = sorted(set(values) - set(cls.model_fields))
     if unknown:
         known = sorted({*describe(cls), *describe(hyperparameters)})
-        names = ", ".join(shown(name) for name in unknown[:_MOST_NAMED])
+        names = ", ".join(shown(name) for name in unknown[:_MAX_NAMED])
         raise ConfigError(f"Unknown setting {names} for {values['model']}; known are: {', '.join(known)}.")
 
 
-def _contradictions(config: TrainConfig) -> list[tuple[bool, str]]:
-    """(is it so?, what to say) for settings that each are fine and together are not."""
-    return [
-        (
-            config.warmup_epochs > 0 and config.schedule in ("plateau", "one_cycle"),
-            f"warmup_epochs is for the schedules constant and cosine; got schedule={config.schedule!r} "
-            f"with warmup_epochs={number(config.warmup_epochs)}. Set warmup_epochs=0 or another schedule.",
-        ),
-        (
-            config.schedule != "constant" and config.min_learning_rate > config.learning_rate,
-            f"min_learning_rate ({number(config.min_learning_rate)}) must not be above "
-            f"learning_rate ({number(config.learning_rate)}).",
-        ),
-        (
-            config.warmup_epochs > 0 and config.warmup_epochs >= config.epochs,
-            f"warmup_epochs ({number(config.warmup_epochs)}) must be less than epochs ({config.epochs}).",
-        ),
-        (
-            config.optimizer == "adamw" and config.weight_decay == 0,
-            "adamw needs a weight_decay above 0 (0.004 is usual); for none, take optimizer='adam'.",
-        ),
-        (
-            config.batch_size % config.devices != 0,
+def _contradictions(config: TrainConfig) -> list[str]:
+    """Messages about settings that are each valid and contradict each other."""
+    warmup, lowest = number(config.warmup_epochs), number(config.min_learning_rate)
+    found = []
+    if config.warmup_epochs > 0 and config.schedule in ("plateau", "one_cycle"):
+        found.append(
+            f"warmup_epochs is for the schedules constant and cosine; got schedule={config.schedule!r} with "
+            f"warmup_epochs={warmup}. Set warmup_epochs=0 or another schedule."
+        )
+    if config.schedule != "constant" and config.min_learning_rate > config.learning_rate:
+        highest = number(config.learning_rate)
+        found.append(f"min_learning_rate ({lowest}) must not be above learning_rate ({highest}).")
+    if config.warmup_epochs > 0 and config.warmup_epochs >= config.epochs:
+        found.append(f"warmup_epochs ({warmup}) must be less than epochs ({config.epochs}).")
+    if config.optimizer == "adamw" and config.weight_decay == 0:
+        found.append("adamw needs a weight_decay above 0 (0.004 is usual); for none, take optimizer='adam'.")
+    if config.batch_size % config.devices:
+        found.append(
             f"devices ({config.devices}) must share a batch equally; got batch_size={config.batch_size}. "
-            f"Set batch_size to a multiple of {config.devices}.",
-        ),
-    ]
+            f"Set batch_size to a multiple of {config.devices}."
+        )
+    return found

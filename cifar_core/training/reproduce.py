@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cifar_core.analysis.statistics import Spread, spread
 from cifar_core.analysis.study.paper import paper_results
 from cifar_core.errors import CifarLabError, ConfigError
-from cifar_core.settings.presets import SAME_RUN, find_preset, preset, presets
+from cifar_core.settings.presets import SAME_RUN, find_preset, preset
 from cifar_core.settings.train_config import DatasetName, TrainConfig
 from cifar_core.training.estimate import IMAGES
 
@@ -169,12 +170,9 @@ def reproduction_table(
     """
     import pandas as pd
 
-    by_preset: dict[str, list[Outcome]] = {}
-    for outcome in _outcomes(runs):
-        by_preset.setdefault(outcome.config.preset or "", []).append(outcome)
-    chosen = _chosen(only)
+    chosen, outcomes = _chosen(only), _outcomes(runs)
     rows = [
-        _row(published, by_preset.get(published["preset"], []))
+        _row(published, [item for item in outcomes if item.config.preset == published["preset"]])
         for published in paper_results().to_dict(orient="records")
         if published["preset"] in chosen
     ]
@@ -187,35 +185,25 @@ def _chosen(only: str | Iterable[str] | None) -> list[str]:
     if only is None:
         return published
     wanted = [only] if isinstance(only, str) else list(only)
-    taken = {word: [name for name in published if word in _handles(name)] for word in wanted}
-    unknown = [word for word, names in taken.items() if not names]
+    handles = {name: (name, find_preset(name).model, find_preset(name).variant) for name in published}
+    unknown = [word for word in wanted if not any(word in names for names in handles.values())]
     if unknown or not wanted:
         raise ConfigError(
             f"Not a run of the study: {', '.join(map(repr, unknown)) or 'nothing given'}. Name presets "
             f"({', '.join(published)}), models or variants (baseline, tuned)."
         )
-    return [name for name in published if any(name in names for names in taken.values())]
-
-
-def _handles(name: str) -> tuple[str, str, str]:
-    found = find_preset(name)
-    return name, found.model, found.variant
+    return [name for name, names in handles.items() if not set(wanted).isdisjoint(names)]
 
 
 def _scaled(epochs: int, scale: float, dataset: DatasetName) -> dict[str, Any]:
     if scale == 1:
         return {}
-    train, test = IMAGES[dataset]
+    train, test = (10 * round(total * scale / 10) for total in IMAGES[dataset])  # as many of each class
     return {
-        "train_limit": _images(train, scale, SMALLEST_TRAIN),
-        "test_limit": _images(test, scale, SMALLEST_TEST),
+        "train_limit": max(SMALLEST_TRAIN, train),
+        "test_limit": max(SMALLEST_TEST, test),
         "epochs": max(1, round(epochs * scale)),
     }
-
-
-def _images(total: int, scale: float, smallest: int) -> int:
-    """A share of the images, with the same number of each class."""
-    return min(total, max(smallest, 10 * round(total * scale / 10)))
 
 
 def _ignore(number: int, total: int, config: TrainConfig, report: Progress | None) -> None:
@@ -253,14 +241,13 @@ def _outcome(run: RunRecord | Run | Outcome) -> Outcome:
 def _row(published: dict[str, Any], outcomes: list[Outcome]) -> dict[str, Any]:
     row = {name: published.get(name) for name in ("preset", "model", "variant", "protocol", "note")}
     row |= {"published": published["test_accuracy"], "seeds": 0, "runs": ""}
-    outcomes = [item for item in outcomes if _changes(item.config) <= _SCALED]
+    outcomes = [item for item in outcomes if _is_same_recipe(item.config)]
     tested = _nearest([item for item in outcomes if item.accuracy is not None])
     if not tested:
         problems = [item.problem for item in outcomes if item.problem]
         return {**row, "verdict": problems[-1] if problems else "not run"}
     ours = spread(item.accuracy for item in tested if item.accuracy is not None)
-    seconds = [item.seconds for item in tested if item.seconds is not None]
-    config = tested[0].config
+    seconds, config = [item.seconds for item in tested if item.seconds is not None], tested[0].config
     train, test = _sizes(config)
     return {
         **row,
@@ -272,7 +259,7 @@ def _row(published: dict[str, Any], outcomes: list[Outcome]) -> dict[str, Any]:
         "epochs": config.epochs,
         "train_images": train,
         "test_images": test,
-        "minutes": sum(seconds) / len(seconds) / 60 if seconds else math.nan,
+        "minutes": statistics.fmean(seconds) / 60 if seconds else math.nan,
         "runs": " ".join(item.id for item in tested if item.id),
     }
 
@@ -285,11 +272,9 @@ def _nearest(outcomes: list[Outcome]) -> list[Outcome]:
     return list(groups[max(groups)].values()) if groups else []
 
 
-def _changes(config: TrainConfig) -> set[str]:
-    """Settings that differ from the preset's, except those that leave it the same run."""
-    if config.preset not in presets():
-        return {"preset"}
-    return set(config.changes_from(preset(str(config.preset)))) - SAME_RUN
+def _is_same_recipe(config: TrainConfig) -> bool:
+    """Whether a run of one of the presets differs from it in nothing but scale, seed and labels."""
+    return set(config.changes_from(preset(str(config.preset)))) - SAME_RUN <= _SCALED
 
 
 def _size_key(config: TrainConfig) -> tuple[Any, ...]:

@@ -110,7 +110,7 @@ def resume(
     """Continue a stopped, failed or crashed run from its last completed epoch.
 
     It is computed as at its first start: in the same number format, and on the same kind of device also with
-    the same compilation and kernels.
+    the same compilation and, if this process has not loaded TensorFlow yet, kernels.
 
     Raises:
         RunNotFoundError: no such run.

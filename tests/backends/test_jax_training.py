@@ -4,15 +4,15 @@ from importlib.util import find_spec
 
 import pytest
 
+from cifar_core.base.devices import keras_backend
+
 pytestmark = pytest.mark.skipif(find_spec("jax") is None, reason="needs JAX: pip install 'cifar-lab[jax]'")
 
 
 @pytest.fixture(autouse=True)
 def on_jax():
-    import keras
-
-    if keras.backend.backend() != "jax":
-        pytest.skip(f"Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=jax")
+    if keras_backend() != "jax":
+        pytest.skip(f"Keras runs on {keras_backend()}; set KERAS_BACKEND=jax")
 
 
 def test_the_learning_rate_inside_an_epoch_is_the_schedules(tiny, monkeypatch):

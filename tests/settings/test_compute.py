@@ -25,6 +25,7 @@ def on(monkeypatch):
 
     def pretend(device: DeviceSummary, *, network_instructions: bool = False) -> None:
         monkeypatch.setattr(compute, "device_summary", lambda: device)
+        monkeypatch.setattr(compute, "keras_backend", lambda: "tensorflow")
         monkeypatch.setattr(compute, "cpu_has_network_instructions", lambda: network_instructions)
 
     return pretend
@@ -138,9 +139,8 @@ def recorded(**changes):
             "device": device, **changes}  # fmt: skip
 
 
-def test_a_resumed_run_is_computed_as_it_was_started(on, monkeypatch):
+def test_a_resumed_run_is_computed_as_it_was_started(on):
     on(OLD_CPU)
-    monkeypatch.setattr(compute, "keras_backend", lambda: "tensorflow")
     config = TrainConfig(model="alexnet")
     remember(config, row(precision="float32", jit=True, onednn=True))
     found = compute.choice(config, recorded())
@@ -160,9 +160,8 @@ def test_a_resumed_run_is_computed_as_it_was_started(on, monkeypatch):
 
 
 @pytest.mark.parametrize("elsewhere", [{"backend": "jax"}, {"device": {"kind": "gpu"}}, {"device": None}])
-def test_on_another_device_or_backend_a_resumed_run_keeps_only_its_number_format(on, monkeypatch, elsewhere):
+def test_on_another_device_or_backend_a_resumed_run_keeps_only_its_number_format(on, elsewhere):
     on(OLD_CPU)
-    monkeypatch.setattr(compute, "keras_backend", lambda: "tensorflow")
     found = compute.choice(TrainConfig(), recorded(jit=True, **elsewhere))
     assert (found.precision, found.jit, found.onednn) == ("mixed_bfloat16", False, True)
 
@@ -170,9 +169,8 @@ def test_on_another_device_or_backend_a_resumed_run_keeps_only_its_number_format
 @pytest.mark.parametrize(
     "nonsense", [{"precision": 32}, {"precision": "float64"}, {"jit": "yes"}, {"onednn": []}]
 )
-def test_a_damaged_record_of_a_run_decides_nothing(on, monkeypatch, nonsense):
+def test_a_damaged_record_of_a_run_decides_nothing(on, nonsense):
     on(OLD_CPU)
-    monkeypatch.setattr(compute, "keras_backend", lambda: "tensorflow")
     now = compute.choice(TrainConfig())
     found = compute.choice(TrainConfig(), {**recorded(precision=None, jit=None, onednn=None), **nonsense})
     assert found == now

@@ -17,7 +17,7 @@ from cifar_core.training.run import carry_out, resume, train
 
 DRAWN = TrainConfig(
     dataset="synthetic",
-    epochs=4,
+    epochs=3,
     batch_size=32,
     validation_fraction=0.2,
     precision="float32",
@@ -46,8 +46,8 @@ def store(home):  # noqa: ARG001 - the home must be the test's own
 @pytest.mark.parametrize(
     "changes",
     [
-        {"batch_norm": True, "test_limit": 30, "epochs": 3},
-        {"ema_momentum": 0.9, "optimizer": "adamw", "weight_decay": 0.01, "keep": "last", "epochs": 3},
+        {"batch_norm": True, "test_limit": 30, "epochs": 2},
+        {"ema_momentum": 0.9, "optimizer": "adamw", "weight_decay": 0.01, "keep": "last", "epochs": 2},
     ],
     ids=["best, on a part", "averaged weights, last"],
 )
@@ -58,8 +58,8 @@ def test_recording_changes_nothing_and_ends_with_the_tested_answers(tiny, store,
     assert measured(run) == measured(bare)
     np.testing.assert_array_equal(run.probabilities, bare.probabilities)
     found, predictions = answers_by_epoch(store, run.id), store.predictions(run.id)
-    assert (found.answers.dtype, found.answers.shape) == (np.int8, (3, len(predictions)))
-    tested = run.best_epoch if run.config.keep == "best" else 3
+    assert (found.answers.dtype, found.answers.shape) == (np.int8, (2, len(predictions)))
+    tested = run.best_epoch if run.config.keep == "best" else 2
     order = np.argsort(found.indices)
     np.testing.assert_array_equal(found.indices[order], predictions["index"])
     np.testing.assert_array_equal(found.labels[order], predictions["label"])

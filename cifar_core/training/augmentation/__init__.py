@@ -1,6 +1,6 @@
 """Augmentation of training images: drawn in NumPy, applied by any Keras backend or by NumPy.
 
-`epoch_plan` draws, `augment` applies; a page shows the same thing with `preview`, without Keras.
+`epoch_plan` draws, `augment` applies, and `preview` shows the result on a page, without Keras.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["augment", "augments", "epoch_plan", "preview", "sample_parameters"]
 
 
 def augments(config: TrainConfig) -> bool:
-    """Whether any augmentation is switched on."""
+    """Whether the settings switch any augmentation on."""
     return bool(sample_parameters(config, np.random.default_rng(0), 1, 1))
 
 
@@ -39,22 +39,21 @@ def augment(
     *,
     compiled: bool = False,
 ) -> tuple[Array, Array]:
-    """Transform a batch as its parameters say. Deterministic; works in graphs and under jit.
+    """A batch, transformed with the given parameters. Deterministic; works in graphs and under jit.
 
-    In order: the affine transforms, mirroring among them; pad-and-crop; changes of colour; cutout;
-    mixup or cutmix.
+    Order: affine transforms (mirroring included), pad-and-crop, colour operations, cutout, mixup or cutmix.
 
     Args:
         images: uint8 (B, 32, 32, 3).
         targets: float32 (B, classes), summing to 1.
-        parameters: the batch's part of what `sample_parameters` gave, B in front.
-        config: `fill` and `cutout` are read.
-        ops: `keras.ops` (where None), or `arrays.NUMPY`.
-        compiled: say so under XLA: it is quickest with other operations than TensorFlow's kernels
-            are, and lacks some of those. The results agree to rounding.
+        parameters: the batch's part of `sample_parameters`, with leading dimension B.
+        config: `fill` and `cutout` are used.
+        ops: `keras.ops` (None), or `arrays.NUMPY`.
+        compiled: True under XLA, which lacks some of TensorFlow's kernels and is faster with other
+            operations. The results agree up to rounding.
 
     Returns:
-        images float32 in 0..255, and targets float32.
+        Images float32 (B, 32, 32, 3) in 0..255, and targets float32 (B, classes).
     """
     if ops is None:
         import keras
@@ -82,17 +81,13 @@ def _moved(
 
 
 def preview(image: np.ndarray, config: TrainConfig, draws: int = 12, seed: int = 0) -> np.ndarray:
-    """What training may make of an image.
+    """Augmented versions of an image, as training would see them: uint8 (draws, 32, 32, 3).
 
     Args:
         image: uint8 (32, 32, 3).
-        config: the augmentation settings are read. Mixup and cutmix have no other image here to
-            mix with, so they show nothing.
-        draws: how many.
-        seed: the same seed gives the same pictures.
-
-    Returns:
-        uint8 (draws, 32, 32, 3).
+        config: the augmentation settings are used, except mixup and cutmix, which need a second image.
+        draws: number of versions.
+        seed: the same seed gives the same versions.
     """
     parameters = sample_parameters(config, np.random.default_rng(seed), draws, draws)
     images = np.broadcast_to(image, (draws, *IMAGE_SHAPE))

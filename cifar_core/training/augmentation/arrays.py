@@ -1,8 +1,7 @@
-"""One way to write array code for NumPy and for `keras.ops`.
+"""NumPy with the function names of `keras.ops`.
 
-The page that previews augmentation must not import Keras, and the training must not run NumPy:
-both call the same functions of this package with another `ops`. `keras.ops` follows NumPy's names;
-the few calls that NumPy spells differently are here.
+The page that previews augmentation must not import Keras, and training must not run in NumPy: both call the
+same functions of this package with different `ops`.
 """
 
 from typing import Any
@@ -14,7 +13,7 @@ Array = Any
 
 
 class NumpyOps:
-    """NumPy under the names of `keras.ops`."""
+    """NumPy functions; those that `keras.ops` names differently are defined here."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)

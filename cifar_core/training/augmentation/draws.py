@@ -1,9 +1,8 @@
-"""Everything random about an epoch, drawn in NumPy before the epoch starts.
+"""All random draws of an epoch, made in NumPy before the epoch starts.
 
-The order of the images and the parameters of every transform depend on the seed and the number of
-the epoch alone: a resumed run, another backend and another precision see the same draws. Each
-transform has a stream of random numbers of its own, so that switching one on leaves the draws of
-the others as they were.
+The order of the images and the parameters of every transform depend only on the seed and the number of the
+epoch: a resumed run, another backend and another precision see the same draws. Each transform has its own
+random stream, so that switching one on does not change the draws of the others.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ SIDE = IMAGE_SHAPE[0]
 Parameters = dict[str, np.ndarray]
 
 _PLAN = 0x0A06
-"""Keeps these streams apart from other uses of (seed, epoch)."""
+"""Separates these streams from other uses of (seed, epoch)."""
 
 _STREAMS = ("affine", "flip", "crop", "cutout", "mix", "randaugment")
 
 
 def epoch_plan(config: TrainConfig, n: int, epoch: int) -> tuple[np.ndarray, Parameters]:
-    """Order and parameters of one epoch.
+    """Order of the images and augmentation parameters of one epoch.
 
     Args:
-        config: `seed`, `batch_size` and the augmentation settings are read.
+        config: `seed`, `batch_size` and the augmentation settings are used.
         n: number of training images.
-        epoch: counted from 0 over the whole run, whatever was resumed.
+        epoch: from 0, counted over the whole run.
 
     Returns:
         order: int32 (n,), a permutation; batch i takes `order[i * batch_size:][:batch_size]`.
-        parameters: as `sample_parameters` gives them, in the order of the epoch.
+        parameters: from `sample_parameters`, in the order of the epoch.
     """
     order, parameters = np.random.default_rng((config.seed, epoch, _PLAN)).spawn(2)
     return order.permutation(n).astype("int32"), sample_parameters(config, parameters, n, config.batch_size)
@@ -43,18 +42,18 @@ def epoch_plan(config: TrainConfig, n: int, epoch: int) -> tuple[np.ndarray, Par
 def sample_parameters(
     config: TrainConfig, rng: np.random.Generator, n: int, batch_size: int
 ) -> dict[str, np.ndarray]:
-    """Parameters of n augmented images, seen in batches of `batch_size` (the last may be smaller).
+    """Augmentation parameters of n images, used in batches of `batch_size` (the last may be smaller).
 
-    Only what the settings switch on is there; every array has leading dimension n:
+    Contains only what the settings switch on; every array has leading dimension n:
 
     - affine: float32 (n, 6), row-major 2x3 matrix from output (column, row) to input pixels
-    - flip: bool (n,), where no affine transform is on (else the matrix mirrors)
-    - crop: int32 (n, 2), window's offset (rows, columns) from the middle, -padding..padding
+    - flip: bool (n,), only without affine transforms (else the matrix mirrors)
+    - crop: int32 (n, 2), offset (rows, columns) of the window from the middle, -padding..padding
     - colour_op, colour_amount: int32 and float32 (n, randaugment_ops), see `randaugment`
-    - cutout: int32 (n, 2), top row and left column of the square, may be outside the image
-    - partner: int32 (n,), place of the other image in the same batch
-    - blend: float32 (n,), mixup's share of the image itself; 1 in a batch that cutmix takes
-    - box: int32 (n, 4), cutmix's top, bottom, left, right; empty in a batch that mixup takes
+    - cutout: int32 (n, 2), top row and left column of the square, may lie outside the image
+    - partner: int32 (n,), position of the other image in the same batch
+    - blend: float32 (n,), mixup's share of the image itself; 1 in a batch with cutmix
+    - box: int32 (n, 4), cutmix's top, bottom, left, right; empty in a batch with mixup
     - share: float32 (n,), share of the image's own label
     """
     streams = dict(zip(_STREAMS, rng.spawn(len(_STREAMS)), strict=True))
@@ -67,7 +66,7 @@ def sample_parameters(
 
 
 def geometric_draws(config: TrainConfig, rng: np.random.Generator, n: int) -> Parameters:
-    """The study's rotation, shifts and zoom as ImageDataGenerator draws them; float64 (n,) each.
+    """The study's rotation, shifts and zoom, drawn as by ImageDataGenerator; float64 (n,) each.
 
     theta in degrees, tx and ty in pixels, zx and zy factors on output coordinates (below 1
     enlarges the picture), all uniform and independent.
@@ -145,14 +144,12 @@ def _boxes(rng: np.random.Generator, alpha: float, batches: int) -> np.ndarray:
 
 
 def _partners(rng: np.random.Generator, n: int, batch_size: int) -> np.ndarray:
-    """For each image a place in its own batch: one random permutation per batch."""
-    keys = np.full(
-        -(-n // batch_size) * batch_size, 2.0
-    )  # above all draws: places that are not there sort last
+    """For each image a position in its own batch: one random permutation per batch."""
+    keys = np.full(-(-n // batch_size) * batch_size, 2.0)  # above all draws: missing positions sort last
     keys[:n] = rng.random(n)
     return np.argsort(keys.reshape(-1, batch_size), axis=1).astype("int32").ravel()[:n]
 
 
 def _per_image(values: np.ndarray, n: int, batch_size: int) -> np.ndarray:
-    """Repeat what was drawn per batch for each image of it."""
+    """Values drawn per batch, repeated for each of its images."""
     return np.repeat(values, batch_size, axis=0)[:n]

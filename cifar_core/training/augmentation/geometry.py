@@ -1,7 +1,7 @@
-"""Moving pixels: every rotation, shift, zoom, shear and mirroring of an image in one resampling.
+"""Geometric transforms: rotation, shift, zoom, shear and mirroring of an image in one resampling.
 
-Matrices act on homogeneous (column, row, 1) coordinates whose origin is the middle of the image,
-and lead from a pixel of the output to the place in the input where it is read.
+Matrices act on homogeneous (column, row, 1) coordinates with the origin in the middle of the image, and map a
+pixel of the output to the position in the input where it is read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def matrix(*elements: np.ndarray | float) -> np.ndarray:
 
 
 def affine_matrices(matrices: list[np.ndarray], flip: np.ndarray | None) -> np.ndarray:
-    """Compose what is done first, second, ... and a final mirroring: float32 (n, 6) in pixels.
+    """The transforms, in the given order, and a final mirroring as one matrix each: float32 (n, 6) in pixels.
 
     Args:
         matrices: at least one, (n, 3, 3) each, about the middle of the image.
@@ -51,7 +51,7 @@ def affine_matrices(matrices: list[np.ndarray], flip: np.ndarray | None) -> np.n
 
 
 def has_native_kernel(ops: Array) -> bool:
-    """Whether TensorFlow, not compiling, runs: then `resample_natively` is quickest."""
+    """Whether TensorFlow runs, without XLA: then `resample_natively` is fastest."""
     if ops is NUMPY:
         return False
     import keras
@@ -60,13 +60,13 @@ def has_native_kernel(ops: Array) -> bool:
 
 
 def resample_natively(images: Array, affine: Array, fill: str, ops: Array) -> Array:
-    """`resample_by_take` in one kernel of TensorFlow's, which XLA does not know."""
+    """`resample_by_take` with one TensorFlow kernel that XLA lacks."""
     transform = ops.concatenate([affine, ops.zeros_like(affine[:, :2])], axis=1)
     return ops.image.affine_transform(images, transform, "bilinear", fill, 0.0)
 
 
 def resample_by_take(images: Array, affine: Array, fill: str, ops: Array) -> Array:
-    """Read each image through its matrix, bilinearly.
+    """Images transformed by their matrices, with bilinear interpolation.
 
     Args:
         images: float32 (B, 32, 32, 3).
@@ -93,7 +93,7 @@ def resample_by_take(images: Array, affine: Array, fill: str, ops: Array) -> Arr
 
 
 def _taps(at: Array, fill: str, ops: Array) -> list[tuple[Array, Array]]:
-    """The two (index int32, weight float32) that a coordinate lies between, along one axis."""
+    """The two (index int32, weight float32) around a coordinate, along one axis."""
     if fill == "reflect":
         at = ops.abs(ops.mod(at + 0.5 + SIDE, 2.0 * SIDE) - SIDE) - 0.5
     if fill != "constant":
@@ -111,12 +111,12 @@ def _tap(index: Array, weight: Array, fill: str, ops: Array) -> tuple[Array, Arr
 
 
 def mirror(images: Array, flip: Array, ops: Array) -> Array:
-    """Mirror left and right where flip (B,) is true."""
+    """Images mirrored left to right where flip (B,) is true."""
     return ops.where(flip[:, None, None, None], images[:, :, ::-1, :], images)
 
 
 def window(images: Array, crop: Array, flip: Array | None, ops: Array) -> Array:
-    """Mirror, pad by mirroring (d c b a | a b c d) and cut a window: one gather, type kept.
+    """Images mirrored, padded by mirroring (d c b a | a b c d) and cropped, in one gather; dtype unchanged.
 
     Args:
         images: (B, 32, 32, 3).

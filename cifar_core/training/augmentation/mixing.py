@@ -1,4 +1,4 @@
-"""Covering and mixing: cutout, mixup and cutmix."""
+"""Cutout, mixup and cutmix."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ GREY = 127.5
 
 
 def cut_out(images: Array, corner: Array, side: int, ops: Array) -> Array:
-    """Paint a grey square (T. DeVries, G. W. Taylor, 2017, https://arxiv.org/abs/1708.04552).
+    """Images with a grey square (T. DeVries, G. W. Taylor, 2017, https://arxiv.org/abs/1708.04552).
 
     Args:
         images: float32 (B, 32, 32, 3) in 0..255.
-        corner: int32 (B, 2), top row and left column; what lies outside the image is clipped.
+        corner: int32 (B, 2), top row and left column; parts outside the image are clipped.
         side: of the square, in pixels.
     """
     return ops.where(_inside(corner, corner + side, ops), GREY, images)
@@ -22,12 +22,12 @@ def cut_out(images: Array, corner: Array, side: int, ops: Array) -> Array:
 
 def mix(images: Array, targets: Array, parameters: dict[str, Array], ops: Array) -> tuple[Array, Array]:
     """Mixup (H. Zhang et al., 2018, https://arxiv.org/abs/1710.09412) and cutmix (S. Yun et al.,
-    2019, https://arxiv.org/abs/1905.04899) with a partner out of the same batch.
+    2019, https://arxiv.org/abs/1905.04899) with a partner from the same batch.
 
     Args:
         images: float32 (B, 32, 32, 3).
         targets: float32 (B, classes), summing to 1.
-        parameters: `partner`, `share` and what the settings switch on of `blend` and `box`.
+        parameters: `partner`, `share`, and `blend` and `box` if switched on.
     """
     other = ops.take(images, parameters["partner"], axis=0)
     if "blend" in parameters:

@@ -1,11 +1,11 @@
 """RandAugment (E. D. Cubuk, B. Zoph, J. Shlens, Q. V. Le, "RandAugment: Practical automated data
-augmentation with a reduced search space", 2020, https://arxiv.org/abs/1909.13719): each image gets
-a number of operations, drawn uniformly with replacement out of fourteen, all at one strength.
+augmentation with a reduced search space", 2020, https://arxiv.org/abs/1909.13719): each image gets a number
+of operations, drawn uniformly with replacement from fourteen, all at one strength.
 
-Ranges are AutoAugment's for CIFAR-10, at magnitude 1. What differs from the paper: operations that
-move pixels are folded into the one affine resampling and so come before those that change colours
-and fill by the `fill` setting instead of grey; they interpolate; nothing is rounded to whole grey
-levels in between, except where the operation itself is one on whole levels (posterize, equalize).
+Ranges are AutoAugment's for CIFAR-10, at magnitude 1. Differences from the paper: geometric operations are
+part of the one affine resampling, so they come before colour operations, interpolate, and use the `fill`
+setting instead of grey; nothing is rounded to integers in between, except by operations on integer levels
+(posterize, equalize).
 """
 
 from __future__ import annotations
@@ -17,34 +17,27 @@ from cifar_core.training.augmentation.geometry import SIDE, matrix
 
 GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 COLOURS = (
-    "brightness",
-    "color",
-    "contrast",
-    "sharpness",
-    "posterize",
-    "solarize",
-    "autocontrast",
-    "equalize",
-)
+    "brightness", "color", "contrast", "sharpness", "posterize", "solarize", "autocontrast", "equalize",
+)  # fmt: skip
 OPERATIONS = ("identity", *COLOURS, *GEOMETRIC)
-"""In the order of their numbers; `colour_op` is 0 where an image's colours are left alone."""
+"""In the order of their numbers; `colour_op` is 0 where an image's colours stay unchanged."""
 
 _GREATEST = {"rotate": 30.0, "shear_x": 0.3, "shear_y": 0.3, "translate_x": 10.0, "translate_y": 10.0}
 """Degrees; columns per row and rows per column; pixels."""
 
 _GREY = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in a pixel's lightness (ITU-R 601-2, as Pillow)."""
+"""Weights of red, green and blue in a pixel's lightness (ITU-R 601-2, as in Pillow)."""
 
 
 def sample(
     rng: np.random.Generator, n: int, count: int, magnitude: float
 ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-    """Operations of n images.
+    """Random operations for n images.
 
     Returns:
-        moves: `count` arrays (n, 3, 3), the identity where the operation moves nothing.
-        colours: colour_op int32 (n, count), numbers of OPERATIONS; colour_amount float32
-            (n, count), what `recolour` needs: a factor, bits, a threshold or nothing.
+        moves: `count` arrays (n, 3, 3), the identity if the operation is not geometric.
+        colours: colour_op int32 (n, count), indices of OPERATIONS; colour_amount float32 (n, count), the
+            amount for `recolour`: a factor, bits, a threshold or unused.
     """
     operation = rng.integers(0, len(OPERATIONS), (n, count))
     sign = rng.choice([-1.0, 1.0], (n, count))
@@ -65,26 +58,21 @@ def _move(operation: np.ndarray, strength: np.ndarray) -> np.ndarray:
 
 
 def _amount(colour: np.ndarray, sign: np.ndarray, magnitude: float) -> np.ndarray:
-    amounts = {
-        "posterize": 8 - np.round(4 * magnitude),
-        "solarize": 256 * (1 - magnitude),
-    }
-    factor = 1 + 0.9 * magnitude * sign
-    names = ("identity", *COLOURS)
+    amounts = {"posterize": 8 - np.round(4 * magnitude), "solarize": 256 * (1 - magnitude)}
     return np.select(
-        [colour == names.index(name) for name in amounts],
+        [colour == OPERATIONS.index(name) for name in amounts],
         [np.full(colour.shape, value) for value in amounts.values()],
-        factor,
+        1 + 0.9 * magnitude * sign,
     )
 
 
 def recolour(images: Array, colour_op: Array, colour_amount: Array, ops: Array) -> Array:
-    """Apply the operations that change colours, one after another.
+    """Images after their colour operations, applied one after another.
 
     Args:
         images: float32 (B, 32, 32, 3) in 0..255.
-        colour_op: (B, count) as `sample` gives it: which operation.
-        colour_amount: (B, count), how much of it.
+        colour_op: int32 (B, count) from `sample`: which operation.
+        colour_amount: float32 (B, count): its amount.
 
     Returns:
         float32 (B, 32, 32, 3) in 0..255.
@@ -96,8 +84,8 @@ def recolour(images: Array, colour_op: Array, colour_amount: Array, ops: Array) 
 
 def _one(images: Array, operation: Array, amount: Array, ops: Array) -> Array:
     changed = images
-    for number, name in enumerate(COLOURS, start=1):
-        changed = ops.where(operation == number, _FUNCTIONS[name](images, amount, ops), changed)
+    for number, function in enumerate(_FUNCTIONS, start=1):
+        changed = ops.where(operation == number, function(images, amount, ops), changed)
     return ops.clip(changed, 0.0, 255.0)
 
 
@@ -126,7 +114,7 @@ def sharpness(images: Array, factor: Array, ops: Array) -> Array:
 
 
 def posterize(images: Array, bits: Array, ops: Array) -> Array:
-    """Keep the upper bits of each whole grey level."""
+    """Only the upper bits of each integer level."""
     step = ops.power(2.0, 8.0 - ops.clip(bits, 0.0, 8.0))  # other operations' amounts pass here too
     return ops.floor(images / step) * step
 
@@ -136,7 +124,7 @@ def solarize(images: Array, threshold: Array, ops: Array) -> Array:
 
 
 def autocontrast(images: Array, _: Array, ops: Array) -> Array:
-    """Stretch each channel to 0..255; a channel of one level stays."""
+    """Each channel stretched to 0..255; a channel with a single level is unchanged."""
     low = ops.min(images, axis=(1, 2), keepdims=True)
     high = ops.max(images, axis=(1, 2), keepdims=True)
     reach = high - low
@@ -145,7 +133,7 @@ def autocontrast(images: Array, _: Array, ops: Array) -> Array:
 
 
 def equalize(images: Array, _: Array, ops: Array) -> Array:
-    """Spread each channel's grey levels evenly, as Pillow's `ImageOps.equalize`."""
+    """Each channel's histogram equalized, as by Pillow's `ImageOps.equalize`."""
     level = ops.cast(ops.clip(ops.round(images), 0.0, 255.0), "int32")
     channels = ops.shape(images)[0] * 3
     channel = ops.reshape(ops.arange(channels, dtype="int32"), (-1, 1, 1, 3))
@@ -159,7 +147,7 @@ def _equalizing(counts: Array, ops: Array) -> Array:
     """New level of each level: int32 (channels, 256) from histograms of that shape."""
     until = ops.cumsum(counts, axis=1)
     before = until - counts
-    # All pixels but those of the brightest level there is, which everything is counted up to.
+    # All pixels except those of the brightest level present.
     rest = ops.max(ops.where(counts > 0, before, 0), axis=1, keepdims=True)
     step = rest // 255
     spread = (step // 2 + before) // ops.maximum(step, 1)
@@ -171,13 +159,5 @@ def _lightness(images: Array) -> Array:
     return images[..., :1] * red + images[..., 1:2] * green + images[..., 2:] * blue
 
 
-_FUNCTIONS = {
-    "brightness": brightness,
-    "color": color,
-    "contrast": contrast,
-    "sharpness": sharpness,
-    "posterize": posterize,
-    "solarize": solarize,
-    "autocontrast": autocontrast,
-    "equalize": equalize,
-}
+_FUNCTIONS = (brightness, color, contrast, sharpness, posterize, solarize, autocontrast, equalize)
+"""In the order of COLOURS."""

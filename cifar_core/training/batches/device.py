@@ -22,20 +22,8 @@ from cifar_core.training.augmentation.arrays import Array
 from cifar_core.training.batches.batch import Plan, images_per_epoch, padded_plan, prepare, steps_per_epoch
 
 
-def training(
-    config: TrainConfig, images: np.ndarray, labels: np.ndarray, first_epoch: int, epochs: int
-) -> keras.utils.PyDataset:
-    """See `cifar_core.training.batches.training_batches`."""
-    return _TrainingBatches(config, images, labels, first_epoch, epochs)
-
-
-def validation(images: np.ndarray, labels: np.ndarray, batch_size: int) -> keras.utils.PyDataset:
-    """See `cifar_core.training.batches.validation_batches`."""
-    return _ValidationBatches(images, labels, batch_size)
-
-
-class _TrainingBatches(keras.utils.PyDataset):
-    """Batch i belongs to epoch first_epoch + i // steps.
+class TrainingBatches(keras.utils.PyDataset):
+    """See `cifar_core.training.batches.training_batches`. Batch i belongs to epoch first_epoch + i // steps.
 
     Raises:
         TrainingError: batches are read out of order, as by `fit` without `shuffle=False`.
@@ -48,7 +36,10 @@ class _TrainingBatches(keras.utils.PyDataset):
         self._config, self._first, self._epochs = config, first_epoch, epochs
         self._n = images_per_epoch(config, len(images))
         self._steps = steps_per_epoch(self._n, config.batch_size)
-        self._images, self._labels = _on_device(images), _on_device(labels.astype("int32"))
+        self._images, self._labels = (
+            ops.convert_to_tensor(images),
+            ops.convert_to_tensor(labels.astype("int32")),
+        )
         self._batch = _compiled(functools.partial(_part, config=config))
         self._plans = _Plans(lambda epoch: padded_plan(config, len(images), epoch), epochs)
         self._epoch = self._last = -1
@@ -77,7 +68,10 @@ class _TrainingBatches(keras.utils.PyDataset):
     def _go_to(self, epoch: int) -> None:
         if epoch != self._epoch:
             order, parameters = self._plans.of(epoch)
-            self._plan = _on_device(order), {name: _on_device(x) for name, x in parameters.items()}
+            self._plan = (
+                ops.convert_to_tensor(order),
+                {name: ops.convert_to_tensor(x) for name, x in parameters.items()},
+            )
             self._epoch = epoch
 
 
@@ -97,7 +91,9 @@ class _Plans:
         return plan
 
 
-class _ValidationBatches(keras.utils.PyDataset):
+class ValidationBatches(keras.utils.PyDataset):
+    """See `cifar_core.training.batches.validation_batches`."""
+
     def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int) -> None:
         super().__init__()
         self._images, self._size = images, batch_size
@@ -129,10 +125,6 @@ def _part(
     return prepare(images, labels, cut(order), here, config, compiled=keras.backend.backend() == "jax")
 
 
-def _on_device(array: np.ndarray) -> Array:
-    return ops.convert_to_tensor(array)
-
-
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiled under JAX; unchanged elsewhere."""
     if keras.backend.backend() != "jax":
@@ -140,3 +132,6 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     import jax
 
     return jax.jit(function)
+
+
+training, validation = TrainingBatches, ValidationBatches
