@@ -1,13 +1,12 @@
-"""Every error that `cifar_core` raises on purpose, on one screen.
+"""All errors that `cifar_core` raises on purpose.
 
-A message names what was given, what is allowed and what to do, so that a page or a terminal can
-show it as it stands. `exit_status` is what the command line exits with: 2 for bad arguments,
-1 for everything else.
+A message names the value given, what is allowed and what to do, so that a page or a terminal can show it
+unchanged. `exit_status` is that of the command line: 2 for bad arguments, 1 for everything else.
 """
 
 
 class CifarLabError(Exception):
-    """Base of all expected failures."""
+    """Base class of all expected failures."""
 
     exit_status = 1
 
@@ -19,19 +18,19 @@ class ConfigError(CifarLabError, ValueError):
 
 
 class DataError(CifarLabError):
-    """CIFAR-10 is missing, damaged, or not what it claims to be."""
+    """CIFAR-10 is missing, damaged, or another dataset."""
 
 
 class DataNotFoundError(DataError, FileNotFoundError):
-    """No dataset where one was looked for."""
+    """No dataset at the places searched."""
 
 
 class UnsafePickleError(DataError):
-    """A batch asks to run code; it was refused."""
+    """A batch contains something else than data, such as code; it was refused."""
 
 
 class DownloadError(DataError):
-    """The archive could not be fetched, or is not the official one."""
+    """The file could not be downloaded, or is not the expected one."""
 
 
 class StoreError(CifarLabError):
@@ -43,25 +42,25 @@ class StoreVersionError(StoreError):
 
 
 class RunNotFoundError(StoreError, LookupError):
-    """No run, search or artifact by that name."""
+    """No run, search or artifact of that name."""
 
     exit_status = 2
 
 
 class RunStateError(StoreError):
-    """The run is in a state that does not allow what was asked."""
+    """The run's state does not allow the operation."""
 
 
 class ArchiveError(CifarLabError):
-    """A backup or a packed run is damaged, not ours, or not possible; nothing of it was taken."""
+    """A backup or packed run is damaged, of another program, or cannot be made; nothing was changed."""
 
 
 class TrainingError(CifarLabError):
-    """Training could not go on."""
+    """Training failed."""
 
 
 class DivergedError(TrainingError):
-    """The loss is no longer a finite number."""
+    """The loss is not finite."""
 
 
 class ResumeError(TrainingError):
@@ -69,18 +68,18 @@ class ResumeError(TrainingError):
 
 
 class ExportError(CifarLabError):
-    """A model could not be written in another format, or the copy does not agree with it."""
+    """A model could not be exported, or the exported file computes something else."""
 
 
 class BenchError(CifarLabError):
-    """A measurement of speed could not be made."""
+    """A speed measurement failed."""
 
 
 class ModelFileError(CifarLabError):
-    """A file of a trained network that is damaged, or asks for more than to be computed with."""
+    """A model file is damaged, or contains more than layers and weights."""
 
 
 class ImageError(CifarLabError, ValueError):
-    """A picture that cannot be read, or is too large to be read safely."""
+    """An image cannot be read, or is too large to be read safely."""
 
     exit_status = 2

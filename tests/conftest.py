@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cifar_core.base.devices import keras_backend
 from cifar_core.settings.compute import prepare
 from cifar_core.settings.train_config import TrainConfig
 
@@ -27,9 +28,7 @@ CHROMIUM = os.environ.get("CIFAR_LAB_CHROMIUM") or shutil.which("chromium") or s
 def needs_tensorflow(reason: str) -> pytest.MarkDecorator:
     """For a test, or a module's `pytestmark`, about TensorFlow itself; skipped where Keras runs on another
     backend (`KERAS_BACKEND`), with what it is about."""
-    import keras
-
-    backend = keras.backend.backend()
+    backend = keras_backend()
     return pytest.mark.skipif(backend != "tensorflow", reason=f"Keras runs on {backend}; {reason}")
 
 

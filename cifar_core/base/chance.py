@@ -1,7 +1,7 @@
-"""Reproducible chance from whole numbers alone.
+"""Reproducible pseudo-random numbers.
 
-Written out, since NumPy promises no fixed stream across versions for its own generators: a split or a
-drawn scene must be the same in ten years and on any machine.
+NumPy does not guarantee the same stream across versions, but splits and synthetic images must be the same on
+every machine and with every version.
 """
 
 from __future__ import annotations

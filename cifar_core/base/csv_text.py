@@ -1,7 +1,7 @@
-"""Tables as CSV, the one way in which pages and commands write them.
+"""Tables as CSV that spreadsheets open safely.
 
-A text that begins like a formula becomes one when a spreadsheet opens the file, and may then run commands
-or fetch addresses. OWASP's remedy is a quotation mark before it. Numbers stay numbers, the negative ones too.
+A text that begins like a formula is run as one when a spreadsheet opens the file. It is therefore prefixed
+with a quotation mark, as OWASP recommends. Numbers stay numbers, also negative ones.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""The last four are read as the first four by spreadsheets set to Japanese."""
+"""The last four are full-width forms, which spreadsheets with Japanese settings read as the first four."""
 
 
 def csv_text(header: Sequence[Any], rows: Iterable[Iterable[Any]]) -> str:
-    """Rows under a header line; what is missing (None, NaN) is empty."""
+    """A header line and rows as CSV; missing values (None, NaN) are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([guarded(cell) for cell in header])
@@ -30,7 +30,7 @@ def csv_text(header: Sequence[Any], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def csv_of(table: pd.DataFrame) -> str:
-    """All columns of a table, without its index; numbers with the digits of their own precision."""
+    """All columns of a table as CSV, without its index; numbers keep their full precision."""
     import pandas as pd
     from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
@@ -45,11 +45,11 @@ def csv_of(table: pd.DataFrame) -> str:
 
 
 def guarded(value: Any) -> Any:
-    """A cell that no spreadsheet runs."""
+    """The value of a cell, prefixed where a spreadsheet would run it as a formula."""
     if value is None or (isinstance(value, float | np.floating) and value != value):
         return ""
     if not isinstance(value, str):
         return value
     text = f"'{value}" if value.startswith(FORMULA) else value
-    # The csv module leaves a lone carriage return unquoted, and readers then see a new row.
+    # The csv module does not quote a lone carriage return, and readers would take it for a new row.
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,4 +1,4 @@
-"""What hardware there is, told without importing a deep-learning framework."""
+"""The hardware of this machine, found without importing a deep-learning framework."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 ONEDNN_VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
-"""Read once by TensorFlow when it loads: whether it computes with oneDNN on CPUs."""
+"""Whether TensorFlow computes with oneDNN on CPUs; TensorFlow reads it once, when it is imported."""
 
 
 @dataclass(frozen=True)
 class DeviceSummary:
     """The device that a training started now would use.
 
-    `memory_gb` is the GPU's memory, or the machine's. `precision` is what `precision="auto"`
-    takes for the study's convolutional networks.
+    `memory_gb` is the GPU's memory, or the machine's. `precision` is what `precision="auto"` selects for the
+    study's convolutional networks.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class DeviceSummary:
 
 @functools.cache
 def device_summary() -> DeviceSummary:
-    """Asks the operating system and, where there is one, NVIDIA's driver."""
+    """Summary of the first GPU, or of the CPU where there is none."""
     gpus = _nvidia_gpus()
     cores = usable_cores()
     if gpus:
@@ -53,12 +53,12 @@ def device_summary() -> DeviceSummary:
 
 
 def onednn_in_use() -> str:
-    """Whether TensorFlow computes with oneDNN on CPUs: "on", "off", or "default" where nobody said."""
+    """Whether TensorFlow computes with oneDNN on CPUs: "on", "off", or "default" if not set."""
     return {"1": "on", "0": "off"}.get(os.environ.get(ONEDNN_VARIABLE, ""), "default")
 
 
 def keras_backend() -> str:
-    """The backend that Keras has taken in this process, or would take; told without importing it."""
+    """The backend that Keras uses in this process, or would use if it were imported."""
     loaded = sys.modules.get("keras")
     if loaded is not None and hasattr(loaded, "backend"):
         return loaded.backend.backend()
@@ -68,12 +68,12 @@ def keras_backend() -> str:
     file = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "keras.json"
     try:
         return str(json.loads(file.read_text(encoding="utf-8")).get("backend", "tensorflow"))
-    except (OSError, ValueError, AttributeError):  # Keras too then takes its default
+    except (OSError, ValueError, AttributeError):  # Keras too uses its default then
         return "tensorflow"
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """What CUDA_VISIBLE_DEVICES calls each GPU that this process may use."""
+    """Names, as in CUDA_VISIBLE_DEVICES, of the GPUs that this process may use."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return tuple(name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1"))
@@ -81,7 +81,7 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on (not those of the machine)."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -101,7 +101,7 @@ def cpu_has_bfloat16() -> bool:
 
 @functools.cache
 def cpu_has_network_instructions() -> bool:
-    """Whether TensorFlow turns oneDNN on by itself here: AVX512 VNNI or bfloat16, or AMX."""
+    """Whether TensorFlow enables oneDNN by default here: AVX512 VNNI or bfloat16, or AMX."""
     wanted = (" avx512_vnni", " avx512_bf16", " amx_tile")
     return any(line.startswith("flags") and any(flag in line for flag in wanted) for line in _cpuinfo())
 
@@ -124,7 +124,7 @@ def _nvidia_gpus() -> tuple[tuple[str, int, float], ...]:
         timeout=10,
         check=False,
     )
-    rows = (
-        re.findall(r"^(.+), (\d+), ([\d.]+)$", answer.stdout, re.MULTILINE) if answer.returncode == 0 else []
-    )
+    if answer.returncode:
+        return ()
+    rows = re.findall(r"^(.+), (\d+), ([\d.]+)$", answer.stdout, re.MULTILINE)
     return tuple((name, int(memory), float(capability)) for name, memory, capability in rows)

@@ -1,8 +1,7 @@
-"""Settings written once: declare a field here, and everything else reads the declaration.
+"""Declaration of settings: pydantic fields with range, step, scale and help text, and their error messages.
 
-`setting(...)` makes a pydantic field that carries its range, default, step, scale and help text.
-`describe(cls)` reads them back as `Setting` records: the page makes its widget from one, the
-command line its flag, KerasTuner its search dimension, validation its error message.
+`setting(...)` declares a field. `describe(cls)` returns the declarations as `Setting` records, from which
+pages make widgets, the command line its options, and KerasTuner its search dimensions.
 """
 
 import functools
@@ -41,47 +40,32 @@ def setting(
     """Declare one field.
 
     Args:
-        default: value when nothing is said.
-        help: one or two sentences for people: what it does and when to change it.
-        ge: least value allowed.
-        gt: bound that is itself too small.
-        le: greatest value allowed.
-        lt: bound that is itself too great.
-        step: how far a widget or a grid moves at a time.
+        default: default value.
+        help: one or two sentences: what it does and when to change it.
+        ge, gt, le, lt: bounds of the value, as in pydantic.
+        step: increment of a widget or a grid.
         scale: "log" where a factor matters more than a difference.
         group: heading under which pages and `--help` show it.
-        label: name for people; the field's own name with spaces where None.
+        label: display name; default: the field's name with spaces.
         unit: "px", "degrees", "epochs" ...
-        max_length: longest text.
-        search: what a search explores when nothing narrower is said: (low, high) for numbers, the
-            values for choices. None where a search should leave the field alone.
+        max_length: greatest length of a text.
+        search: default range of a search: (low, high) for numbers, the values for choices. None excludes the
+            field from searches.
     """
-    extra = {
-        "step": step,
-        "scale": scale,
-        "group": group,
-        "label": label,
-        "unit": unit,
-        "search": list(search) if search is not None else None,
-    }
-    return Field(
-        default=default,
-        description=help,
-        ge=ge,
-        gt=gt,
-        le=le,
-        lt=lt,
-        max_length=max_length,
-        json_schema_extra={"setting": extra},
-    )
+    values = None if search is None else list(search)
+    extra: Any = {
+        "step": step, "scale": scale, "group": group, "label": label, "unit": unit, "search": values,
+    }  # fmt: skip
+    bounds: dict[str, Any] = {"ge": ge, "gt": gt, "le": le, "lt": lt, "max_length": max_length}
+    return Field(default=default, description=help, json_schema_extra={"setting": extra}, **bounds)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What stands in the declaration of one field.
+    """Declaration of one field.
 
-    `low` and `high` are the ends of the allowed range; an end is itself allowed unless
-    `low_open` / `high_open`. `optional` fields also take None. `search` is what a tuner explores.
+    `low` and `high` are the ends of the allowed range; an end is itself allowed unless `low_open` /
+    `high_open`. `optional` fields also accept None. `search` is the default range of a search.
     """
 
     name: str
@@ -103,7 +87,7 @@ class Setting:
     search: tuple[Any, ...] | None = None
 
     def allowed(self) -> str:
-        """The allowed values in words, as errors and `--help` say them."""
+        """The allowed values in words, for errors and `--help`."""
         words = {
             "choice": "one of " + ", ".join(map(str, self.choices)),
             "bool": "true or false",
@@ -122,10 +106,10 @@ class Setting:
 
 
 class Settings(BaseModel):
-    """Frozen, strict about names, and plain-spoken about mistakes.
+    """Base class of frozen settings with readable error messages.
 
     Raises:
-        ConfigError: with every wrong field named, what was given and what is allowed.
+        ConfigError: names every wrong or unknown field, the value given and what is allowed.
     """
 
     model_config = ConfigDict(
@@ -151,13 +135,13 @@ class Settings(BaseModel):
         return value
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed, validated anew."""
+        """A validated copy with some fields changed."""
         return type(self)(**{**self.model_dump(), **changes})
 
 
 @functools.cache
 def describe(cls: type[BaseModel]) -> dict[str, Setting]:
-    """The declared settings of a class by name, in order of declaration."""
+    """The settings of a class by name, in order of declaration."""
     return {
         name: _setting(name, field)
         for name, field in cls.model_fields.items()
@@ -167,7 +151,8 @@ def describe(cls: type[BaseModel]) -> dict[str, Setting]:
 
 def _setting(name: str, field: FieldInfo) -> Setting:
     kind, choices, optional = _kind(field.annotation)
-    extra: dict[str, Any] = field.json_schema_extra["setting"]  # type: ignore[index,call-overload]
+    assert isinstance(field.json_schema_extra, dict)
+    extra: Any = field.json_schema_extra["setting"]
     bounds = {
         key: getattr(rule, key)
         for rule in field.metadata
@@ -179,19 +164,18 @@ def _setting(name: str, field: FieldInfo) -> Setting:
         kind=kind,
         default=None if field.default is PydanticUndefined else field.default,
         help=field.description or "",
-        group=extra["group"],
-        label=extra["label"] or name.replace("_", " "),
         low=bounds.get("ge", bounds.get("gt")),
         high=bounds.get("le", bounds.get("lt")),
         low_open="gt" in bounds,
         high_open="lt" in bounds,
-        step=extra["step"],
-        scale=extra["scale"],
-        unit=extra["unit"],
         choices=choices,
         optional=optional,
         max_length=bounds.get("max_length"),
-        search=None if extra["search"] is None else tuple(extra["search"]),
+        **{
+            **extra,
+            "label": extra["label"] or name.replace("_", " "),
+            "search": None if extra["search"] is None else tuple(extra["search"]),
+        },
     )
 
 
@@ -209,18 +193,18 @@ def _kind(annotation: Any) -> tuple[Kind, tuple[Any, ...], bool]:
 
 
 def explain(cls: type[BaseModel], error: ValidationError) -> str:
-    """A pydantic error in words: one sentence per wrong field."""
+    """A pydantic error as one sentence per wrong field."""
     known = describe(cls)
     return " ".join(_sentence(cls, known, item) for item in error.errors(include_url=False))
 
 
 def _sentence(cls: type[BaseModel], known: dict[str, Setting], item: Any) -> str:
-    name = ".".join(str(part)[:_MOST_SHOWN] for part in item["loc"])
+    name = ".".join(str(part)[:_MAX_SHOWN] for part in item["loc"])
     given = shown(item["input"])
     if item["type"] == "extra_forbidden":
         return f"Unknown setting {shown(name)}; known are: {', '.join(sorted(cls.model_fields))}."
     if item["type"] == "missing":
-        return f"{name} is missing: say {name}=..."
+        return f"{name} is missing: give {name}=..."
     if name in known:
         return f"{name} must be {known[name].allowed()}; got {given}."
     message = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
@@ -228,16 +212,16 @@ def _sentence(cls: type[BaseModel], known: dict[str, Setting], item: Any) -> str
     return message if message.endswith(".") else f"{message}."
 
 
-_MOST_SHOWN = 80
+_MAX_SHOWN = 80
 
 
 class _Shown(reprlib.Repr):
-    """`repr` that ends: not for ever nested, not of millions of characters or digits."""
+    """`repr` of limited depth and length, for values of any size."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxlevel = 6
-        self.maxstring = self.maxother = _MOST_SHOWN
+        self.maxstring = self.maxother = _MAX_SHOWN
         self.maxlist = self.maxtuple = self.maxdict = self.maxset = 20
 
     def repr_int(self, value: int, _level: int) -> str:
@@ -245,13 +229,13 @@ class _Shown(reprlib.Repr):
 
 
 def shown(value: Any) -> str:
-    """A value as an error message shows it: as Python writes it, at most 80 characters, whatever it is."""
-    text = repr(value) if type(value) is str and len(value) < _MOST_SHOWN else _Shown().repr(value)
-    return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "..."
+    """`repr` of a value for error messages, at most 80 characters."""
+    text = repr(value) if type(value) is str and len(value) < _MAX_SHOWN else _Shown().repr(value)
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
 
 
 def number(value: float) -> str:
-    """A number as people write it: 0.001, 1e-06, 50."""
+    """A number in short form: 0.001, 1e-06, 50."""
     if isinstance(value, int) or (math.isfinite(value) and value == int(value) and abs(value) < 1e6):
         return str(int(value))
     return f"{value:.4g}"

@@ -1,8 +1,8 @@
-"""Files that appear whole or not at all.
+"""Atomic writing of files.
 
-A file is written under a temporary name in the same folder, flushed to the disk and then renamed to its
-final name, so that no reader, crash or full disk ever meets half of it. Temporary names carry the identity
-of the writing process, so that the leftovers of a killed one can be recognised and removed.
+A file is written under a temporary name in the same folder, flushed to the disk and then renamed, so that
+nobody ever reads a partial file and none is left after a crash or on a full disk. Temporary names contain the
+identity of the writing process, so that the leftovers of a killed one can be recognised and removed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import BinaryIO
 from cifar_core.base import processes
 
 Content = bytes | bytearray | memoryview | str | Callable[[BinaryIO], object]
-"""What a file gets: bytes, text (UTF-8), or a function that writes to the open binary file."""
+"""Content of a file: bytes, text (UTF-8), or a function that writes to the open binary file."""
 
 _TEMPORARY = re.compile(r"\.tmp-([0-9a-f]{8})-(\d+)-([0-9a-f]{8})-.*")
 """Machine, process id and fingerprint of the writing process, then a random part and the final name."""

@@ -1,4 +1,4 @@
-"""The ten classes of CIFAR-10, and the shape of its images.
+"""Classes and image shape of CIFAR-10.
 
 Source of names and order: https://www.cs.toronto.edu/~kriz/cifar.html (`batches.meta`).
 """

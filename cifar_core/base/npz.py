@@ -1,26 +1,28 @@
-"""Reads `.npy` and `.npz` files that may be damaged, or made by somebody to do harm.
+"""Reads `.npy` and `.npz` files that may be damaged or malicious, and writes `.npz` files.
 
-NumPy's own reader, with pickles off, runs nothing, but it takes a header at its word: it makes room for
-an array of any size before it looks whether there is one, unpacks what a few kilobytes unfold into, and
-lets through a dozen kinds of errors. Here an array is as large as its bytes, a file unpacks to no more
-than the reader allows, and whatever is wrong is a ValueError in words.
+NumPy's own reader without pickles runs no code, but it trusts the header: it allocates an array of any size
+before it looks at the data, decompresses kilobytes into gigabytes, and raises a dozen kinds of errors. Here
+an array is as large as its bytes, a file decompresses to no more than the caller allows, and every error is a
+ValueError with a readable message.
 """
 
 from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from cifar_core.base.files import write_whole
+
 MOST_MEMBERS = 20_000
-"""A checkpoint of the deepest network here has some hundred."""
+"""Arrays in one file; a checkpoint of the deepest network here has some hundred."""
 _SUFFIX = ".npy"
-_PACKED_AS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class Arrays:
@@ -34,57 +36,62 @@ class Arrays:
         return name in self.files
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """
+        """The array of that name.
+
         Raises:
-            ValueError: there is none of that name, or it is damaged.
+            ValueError: there is none, or it is damaged.
         """
         if name not in self.files:
             raise ValueError(f"it has no array {name!r}")
         try:
             content = self._archive.read(name + _SUFFIX)
-        except Exception as error:  # zipfile lets through what each packing raises: zlib, struct, Runtime ...
-            raise ValueError(f"its array {name!r} cannot be unpacked ({_said(error)})") from error
+        except Exception as error:  # zipfile passes on errors of each compression: zlib, struct, Runtime ...
+            raise ValueError(f"its array {name!r} cannot be decompressed ({_message(error)})") from error
         return array_of(content)
 
     def get(self, name: str) -> np.ndarray | None:
-        """The same; None where there is none of that name."""
+        """The array of that name, or None where there is none."""
         return self[name] if name in self.files else None
 
 
 @contextmanager
 def open_npz(path: Path, most_bytes: int | None = None) -> Iterator[Arrays]:
-    """The arrays of a file.
+    """Open the arrays of a file.
 
     Args:
-        most_bytes: to how much it may unpack; None: to no more than the file itself has, as
-            `numpy.savez` writes it.
+        most_bytes: limit for the decompressed size; None: the size of the file, as `numpy.savez` writes it.
 
     Raises:
         OSError: it cannot be opened.
-        ValueError: it is no such archive, is damaged, or unpacks to too much.
+        ValueError: it is no such archive, is damaged, or decompresses to too much.
     """
     with path.open("rb") as file:
         limit = path.stat().st_size if most_bytes is None else most_bytes
         try:
             archive = zipfile.ZipFile(file)
-            _check(archive, limit)
-        except ValueError:
-            raise
+            members = archive.infolist()
         except Exception as error:  # a forged directory leads zipfile to Struct, Index, Unicode errors ...
-            raise ValueError(f"it is no whole archive of arrays ({_said(error)})") from error
+            raise ValueError(f"it is not a complete archive of arrays ({_message(error)})") from error
+        if len(members) > MOST_MEMBERS:
+            raise ValueError(f"it has {len(members):,} members, at most {MOST_MEMBERS:,} are read")
+        if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+            raise ValueError("it uses another compression than NumPy's")
+        size = sum(member.file_size for member in members)
+        if size > limit:
+            raise ValueError(f"it decompresses to {size:,} bytes, at most {limit:,} are allowed")
         with archive:
             yield Arrays(archive)
 
 
-def _check(archive: zipfile.ZipFile, limit: int) -> None:
-    members = archive.infolist()
-    if len(members) > MOST_MEMBERS:
-        raise ValueError(f"it has {len(members):,} members, far more than any of ours")
-    if any(member.compress_type not in _PACKED_AS for member in members):
-        raise ValueError("it is packed in another way than ours")
-    size = sum(member.file_size for member in members)
-    if size > limit:
-        raise ValueError(f"it unpacks to {size:,} bytes, where at most {limit:,} belong")
+def save_npz(target: Path, arrays: Mapping[str, np.ndarray], *, compressed: bool = False) -> None:
+    """Write arrays to a `.npz` file that appears complete or not at all.
+
+    Raises:
+        OSError: disk full, no permission.
+    """
+    named: dict[str, Any] = dict(arrays)  # its type checkers take names for NumPy's own options
+    save = np.savez_compressed if compressed else np.savez
+    write_whole(target, lambda file: save(file, **named))
 
 
 def read_npy(path: Path, most_bytes: int) -> np.ndarray:
@@ -105,7 +112,7 @@ def array_of(content: bytes) -> np.ndarray:
     """The array in the bytes of a `.npy` file, as a read-only view of them.
 
     Raises:
-        ValueError: they are none, the array is of objects, or not as large as its header says.
+        ValueError: not an array, an array of objects, or not as large as its header says.
     """
     stream = io.BytesIO(content)
     shape, fortran, dtype = _header(stream)
@@ -115,18 +122,17 @@ def array_of(content: bytes) -> np.ndarray:
     if any(type(length) is not int or length < 0 for length in shape):
         raise ValueError(f"it holds an array of the impossible shape {str(shape)[:80]}")
     if prod(shape) * dtype.itemsize != len(content) - start:
-        raise ValueError("it holds an array that is not as large as it says")
-    order = "F" if fortran else "C"
+        raise ValueError("it holds an array whose size differs from its header")
     try:
-        array: np.ndarray = np.ndarray(shape, dtype, content, start, order=order)
+        array: np.ndarray = np.ndarray(shape, dtype, content, start, order="F" if fortran else "C")
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
-        raise ValueError(f"it holds an impossible array ({_said(error)})") from error
+        raise ValueError(f"it holds an impossible array ({_message(error)})") from error
     array.flags.writeable = False
     return array
 
 
 def _header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """(shape, in Fortran order, type)."""
+    """(shape, is in Fortran order, dtype)."""
     from numpy.lib import format as npy
 
     try:
@@ -135,11 +141,11 @@ def _header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
             return npy.read_array_header_1_0(stream)
         if version == (2, 0):
             return npy.read_array_header_2_0(stream)
-    except Exception as error:  # the header is an expression: whatever Python's own parser raises
-        raise ValueError(f"it holds no whole array ({_said(error)})") from error
+    except Exception as error:  # the header is a Python expression: whatever Python's parser raises
+        raise ValueError(f"it holds no complete array ({_message(error)})") from error
     raise ValueError(f"it holds an array of the unknown format {version}")
 
 
-def _said(error: Exception) -> str:
-    """The beginning of an error's message: it may quote the file, which can be long and of any characters."""
+def _message(error: Exception) -> str:
+    """The beginning of an error's message, in ASCII: it may quote the file."""
     return ascii(str(error))[1:-1][:100] or type(error).__name__

@@ -1,7 +1,7 @@
-"""Where CIFAR Lab keeps its things: one home folder, and what stands in it.
+"""Paths of CIFAR Lab's files.
 
-`CIFAR_LAB_HOME` names the home (default `~/.cifar-lab`); `CIFAR_LAB_DATA` names a folder or
-archive that holds CIFAR-10. Both are read on each call, so that a test or a notebook can set them.
+`CIFAR_LAB_HOME` is the home folder (default `~/.cifar-lab`); `CIFAR_LAB_DATA` is a folder or archive that
+contains CIFAR-10. Both are read on each call, so that a test or a notebook can set them.
 """
 
 import os
@@ -12,7 +12,7 @@ DATA_VARIABLE = "CIFAR_LAB_DATA"
 
 
 def home() -> Path:
-    """The home folder, absolute; not created here."""
+    """The home folder, absolute; it may not exist yet."""
     return Path(os.environ.get(HOME_VARIABLE) or "~/.cifar-lab").expanduser().absolute()
 
 
@@ -21,16 +21,16 @@ def database_file() -> Path:
 
 
 def artifacts_dir() -> Path:
-    """One folder per run stands in it."""
+    """Contains one folder per run."""
     return home() / "artifacts"
 
 
 def data_dir() -> Path:
-    """Where a download or an import puts CIFAR-10."""
+    """Where CIFAR-10 is downloaded or imported to."""
     return home() / "data"
 
 
 def data_override() -> Path | None:
-    """What `CIFAR_LAB_DATA` names, or None where it is unset or empty."""
+    """The path in `CIFAR_LAB_DATA`, or None where it is unset or empty."""
     value = os.environ.get(DATA_VARIABLE)
     return Path(value).expanduser().absolute() if value else None

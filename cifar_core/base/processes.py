@@ -1,9 +1,8 @@
-"""Which process is which, and is it still alive: the ground on which the store calls a run dead.
+"""Process identity and liveness checks, used by the store to mark runs as crashed.
 
-A pid alone is not an identity: it is given to another process sooner or later. Nor is a start time
-by the wall clock: it moves when the clock is set. On Linux a process is therefore known by the
-boot of the machine, its pid namespace (containers) and its start in ticks since boot; elsewhere by
-the start time that psutil reports.
+A pid is reused sooner or later, and a start time by the wall clock moves when the clock is set. On Linux a
+process is therefore identified by the boot of the machine, its pid namespace (containers) and its start in
+ticks since boot; elsewhere by the start time that psutil reports.
 """
 
 from __future__ import annotations
@@ -17,31 +16,31 @@ from pathlib import Path
 import psutil
 
 _START_TOLERANCE_S = 1.0
-"""psutil's start time may differ by rounding between two readings on other systems than Linux."""
+"""Tolerance for rounding of psutil's start time on other systems than Linux."""
 
 
 class Liveness(Enum):
-    """What can be said of a process from here."""
+    """State of a process, as far as it can be seen from this machine."""
 
     ALIVE = "alive"
     DEAD = "dead"
     UNKNOWN = "unknown"
-    """It belongs to another host or container; only its heartbeat tells."""
+    """It belongs to another host or container; only its heartbeat shows whether it runs."""
 
 
 def hostname() -> str:
-    """The name by which this machine's processes sign."""
+    """Host name that identifies this machine in the store."""
     return socket.gethostname()
 
 
 def machine() -> str:
-    """Host and pid namespace: where our pids mean what they say. The same after a reboot."""
+    """Host and pid namespace, within which pids are comparable; the same after a reboot."""
     place = _linux_place()
     return hostname() if place is None else f"{hostname()}:{place.rpartition(':')[2]}"
 
 
 def fingerprint(pid: int) -> str | None:
-    """What tells this process from every other that had or will have its pid; None if there is none.
+    """Identity of a running process beyond its pid; None if there is no such process.
 
     At most 120 ASCII characters: "linux:<boot>:<pid namespace>:<ticks>" or "time:<seconds>".
     """
@@ -56,10 +55,10 @@ def fingerprint(pid: int) -> str | None:
 
 
 def liveness(pid: int | None, process: str | None, host: str | None) -> Liveness:
-    """Whether the process that signed as (pid, fingerprint, host) still runs.
+    """Whether the process recorded as (pid, fingerprint, host) still runs.
 
-    A zombie counts as dead: it only waits for its parent to notice. A fingerprint of an earlier
-    boot of this host is dead; one of another host or pid namespace is unknown.
+    A zombie, or a process of an earlier boot of this host, is dead; one of another host or pid namespace is
+    unknown.
     """
     if host is not None and host != hostname():
         return Liveness.UNKNOWN
@@ -72,7 +71,7 @@ def liveness(pid: int | None, process: str | None, host: str | None) -> Liveness
 
 
 def _is_elsewhere(process: str) -> bool:
-    """Is it of another pid namespace of this same boot, where our pids mean nothing?"""
+    """Whether it is in another pid namespace of this boot, with pids of its own."""
     place = _linux_place()
     if place is None or not process.startswith("linux:"):
         return False
@@ -88,7 +87,7 @@ def _same(now: str | None, then: str) -> bool:
 
 
 def is_zombie(pid: int) -> bool:
-    """It has ended, or never was: nobody works under this pid, though its parent may not know yet."""
+    """Whether no process runs under this pid: it ended (its parent may not know yet) or never existed."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -111,5 +110,5 @@ def _linux_start_ticks(pid: int) -> str | None:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
-    # The second field is the command's name in brackets and may hold anything, brackets too.
+    # The second field is the command in brackets, which may contain brackets itself.
     return stat.rpartition(")")[2].split()[19]

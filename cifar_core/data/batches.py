@@ -1,9 +1,8 @@
-"""The files of CIFAR-10, python and binary version: their names, their checksums, what is in them.
+"""File names, checksums and decoding of CIFAR-10's python and binary version.
 
-Source of both layouts: https://www.cs.toronto.edu/~kriz/cifar.html. The MD5 sums of the python
-version's files stand in torchvision's `datasets/cifar.py`, the SHA-256 of its archive in keras's
-`datasets/cifar10.py`, the MD5 of both archives on the page above, the SHA-256 of the binary one
-in TensorFlow Datasets' checksums; there are no published sums for the binary version's files.
+Layouts: https://www.cs.toronto.edu/~kriz/cifar.html. Checksums: torchvision's `datasets/cifar.py` for the
+python version's files, Keras's `datasets/cifar10.py` for its archive, TensorFlow Datasets for the binary
+archive; none are published for the binary version's files.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from cifar_core.errors import DataError
 ROWS = 10_000
 PIXELS = 3072
 TRAIN_BATCHES = 5
-HOME_PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+_FOREIGN = "This is not CIFAR-10 as published at https://www.cs.toronto.edu/~kriz/cifar.html."
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One of the two versions in which CIFAR-10 is published."""
+    """File names of one of the two versions in which CIFAR-10 is published."""
 
     title: str
     folder: str
@@ -37,7 +36,7 @@ class Layout:
 
     @property
     def batches(self) -> tuple[str, ...]:
-        """The six batches: five for training in their order, then the test one."""
+        """File names of the six batches: five for training in their order, then the test batch."""
         names = [f"data_batch_{i}" for i in range(1, TRAIN_BATCHES + 1)] + ["test_batch"]
         return tuple(name + self.suffix for name in names)
 
@@ -73,18 +72,18 @@ OFFICIAL_MD5 = {
 
 
 def decode(layout: Layout, name: str, data: bytes, shown: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Check a file and give what is in it.
+    """Images and labels of a batch file, after checking it.
 
     Args:
         name: the file's name in its layout.
         shown: the file, for messages.
 
     Returns:
-        Images uint8 (10000, 3, 32, 32) as stored and labels int64 (10000,); None for the file of
-        class names, which must list CIFAR-10's ten in their order.
+        Images uint8 (10000, 3, 32, 32) as stored and labels int64 (10000,); None for the file of class names,
+        which must list CIFAR-10's ten classes in their order.
 
     Raises:
-        DataError: not a whole file of CIFAR-10.
+        DataError: not a complete file of CIFAR-10.
         UnsafePickleError: a pickle that asks for more than data.
     """
     if name == layout.meta:
@@ -94,7 +93,7 @@ def decode(layout: Layout, name: str, data: bytes, shown: str) -> tuple[np.ndarr
     wrong = np.flatnonzero((labels < 0) | (labels >= NUM_CLASSES))
     if len(wrong):
         raise DataError(
-            f"{shown} has {len(wrong):,} labels outside 0..9, the first at row {wrong[0]:,}. {_foreign()}"
+            f"{shown} has {len(wrong):,} labels outside 0..9, the first at row {wrong[0]:,}. {_FOREIGN}"
         )
     return pixels.reshape(ROWS, 3, 32, 32), labels
 
@@ -102,16 +101,16 @@ def decode(layout: Layout, name: str, data: bytes, shown: str) -> tuple[np.ndarr
 def _check_meta(layout: Layout, data: bytes, name: str) -> None:
     names = _meta_pickle(data, name) if layout is PYTHON else data.decode("latin-1").split()
     if names != list(CLASS_NAMES):
-        raise DataError(
-            f"{name} lists other classes than CIFAR-10's ({', '.join(CLASS_NAMES)}). {_foreign()}"
-        )
+        raise DataError(f"{name} lists other classes than CIFAR-10's ({', '.join(CLASS_NAMES)}). {_FOREIGN}")
 
 
 def _decode_binary(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
     expected = ROWS * (1 + PIXELS)
     if len(data) != expected:
         what = "cut short" if len(data) < expected else "too long"
-        raise DataError(f"{name} is {what}: {len(data):,} bytes where {expected:,} belong. Get it again.")
+        raise DataError(
+            f"{name} is {what}: {len(data):,} bytes instead of {expected:,}. Download or copy it again."
+        )
     rows = np.frombuffer(data, np.uint8).reshape(ROWS, 1 + PIXELS)
     return rows[:, 1:], rows[:, 0].astype(np.int64)
 
@@ -120,20 +119,16 @@ def _decode_pickle(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
     content = _named(safe_loads(data, name), name)
     missing = [key for key in ("data", "labels") if key not in content]
     if missing:
-        raise DataError(f"{name} has no {' and no '.join(missing)}. {_foreign()}")
+        raise DataError(f"{name} has no {' and no '.join(missing)}. {_FOREIGN}")
     pixels, labels = content["data"], content["labels"]
     if type(pixels) is not np.ndarray or pixels.shape != (ROWS, PIXELS):
         shape = pixels.shape if type(pixels) is np.ndarray else type(pixels).__name__
-        raise DataError(f"{name} has images of shape {shape}, not ({ROWS}, {PIXELS}). {_foreign()}")
+        raise DataError(f"{name} has images of shape {shape}, not ({ROWS}, {PIXELS}). {_FOREIGN}")
     if type(labels) is not list or len(labels) != ROWS or any(type(label) is not int for label in labels):
         count = f"{len(labels):,}" if type(labels) is list else "no list of"
-        raise DataError(f"{name} has {count} labels where a list of {ROWS:,} numbers belongs. {_foreign()}")
-    return pixels, _whole_numbers(labels)
-
-
-def _whole_numbers(labels: list[int]) -> np.ndarray:
-    """int64, with -1 for what is no label (it may not fit into 64 bits)."""
-    return np.array([label if 0 <= label < NUM_CLASSES else -1 for label in labels], np.int64)
+        raise DataError(f"{name} has {count} labels instead of a list of {ROWS:,} numbers. {_FOREIGN}")
+    # A wrong label may not fit into 64 bits.
+    return pixels, np.array([label if 0 <= label < NUM_CLASSES else -1 for label in labels], np.int64)
 
 
 def _meta_pickle(data: bytes, name: str) -> list[str] | None:
@@ -144,11 +139,7 @@ def _meta_pickle(data: bytes, name: str) -> list[str] | None:
 
 
 def _named(content: Any, name: str) -> dict[str, Any]:
-    """The dict of a batch with its keys as text; Python 2 wrote them as bytes."""
+    """The dict of a batch with text as keys; Python 2 wrote bytes."""
     if type(content) is not dict:
-        raise DataError(f"{name} holds a {type(content).__name__}, not the dict of a batch. {_foreign()}")
+        raise DataError(f"{name} holds a {type(content).__name__}, not the dict of a batch. {_FOREIGN}")
     return {key.decode("latin-1") if type(key) is bytes else key: value for key, value in content.items()}
-
-
-def _foreign() -> str:
-    return f"This is not CIFAR-10 as published at {HOME_PAGE}."

@@ -1,7 +1,7 @@
-"""Many small pictures drawn at once: shapes as distances, smooth edges, reproducible chance.
+"""Drawing of many small images at once, from signed distances of shapes and reproducible random numbers.
 
-Only additions, multiplications, divisions, square roots and comparisons touch the pixels, one array at a
-time, so that the same seed gives the same bits on every machine; sines are rounded for that reason.
+Pixels are computed with additions, multiplications, divisions, square roots and comparisons only, so that the
+same seed gives the same bits on every machine; sines are rounded for that reason.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import numpy as np
 from cifar_core.base.chance import mix, unit_floats
 
 SIZE = 32
-_PER_UNIT = SIZE / 2  # pictures span -1..1 in x (to the right) and y (down)
+_PER_UNIT = SIZE / 2  # images span -1..1 in x (to the right) and y (down)
 _FAR = np.float32(9.0)
 
 Field = np.ndarray
-"""float32 (n, 32, 32), or (n, 1, 1) where it is one number for each picture."""
+"""float32 (n, 32, 32), or (n, 1, 1) for one number per image."""
 
 
 class Chance:
-    """Random numbers of n pictures; the k-th one of a picture depends on its key and k alone.
+    """Random numbers for n images; the k-th number of an image depends only on its key and k.
 
     Args:
-        keys: uint64 (n,), one for each picture.
+        keys: uint64 (n,), one per image.
     """
 
     def __init__(self, keys: np.ndarray) -> None:
@@ -45,7 +45,7 @@ class Chance:
         return self.uniform() < np.float32(probability)
 
     def colour(self, palette: Sequence[tuple[int, int, int]], spread: float = 18.0) -> np.ndarray:
-        """float32 (3, n, 1, 1) in 0..255: one of the palette, brightened or dimmed, a little off."""
+        """float32 (3, n, 1, 1) in 0..255: a colour of the palette with random variation."""
         which = (self.uniform(0, len(palette))).astype(np.int64)[:, 0, 0]
         base = np.asarray(palette, np.float32)[which].T[:, :, None, None]
         shift = np.stack([self.uniform(-spread, spread) for _ in range(3)]) + self.uniform(-spread, spread)
@@ -61,7 +61,7 @@ class Chance:
 
 
 class Canvas:
-    """n pictures, float32 (3, n, 32, 32) in 0..255, and the frame in which shapes are given."""
+    """n images, float32 (3, n, 32, 32) in 0..255, and the coordinate frame of shapes."""
 
     def __init__(self, n: int) -> None:
         centres = (np.arange(SIZE, dtype=np.float32) + np.float32(0.5)) / np.float32(_PER_UNIT) - np.float32(
@@ -74,14 +74,14 @@ class Canvas:
         self.unpose()
 
     def unpose(self) -> None:
-        """Shapes are given in the picture's own frame again."""
+        """Reset the frame of shapes to that of the image."""
         self.x: Field = np.broadcast_to(self.page_x, self._shape)
         self.y: Field = np.broadcast_to(self.page_y, self._shape)
         self._per_unit: Field = np.full((1, 1, 1), _PER_UNIT, np.float32)
         self._light: Field = np.broadcast_to(np.float32(1), self._shape)
 
     def pose(self, chance: Chance, scale: tuple[float, float], degrees: float, shift: float) -> None:
-        """Give every picture a frame of its own: size, tilt, place and which way it faces."""
+        """Set a random frame for each image: size, rotation, position and direction."""
         size = chance.uniform(*scale)
         sine, cosine = _sine_cosine(chance.uniform(-degrees, degrees))
         dx = self.page_x - chance.uniform(-shift, shift)
@@ -93,7 +93,7 @@ class Canvas:
         self._light = 1 - chance.uniform(0.0, 0.45) * np.clip(self.y, -1, 1)  # from above
 
     def paint(self, distance: Field, colour: np.ndarray, strength: Field | float = 1.0) -> None:
-        """Colour the inside of a shape (distance < 0), edges smooth over one pixel."""
+        """Colour the inside of a shape (distance < 0), with edges smoothed over one pixel."""
         cover = distance * self._per_unit
         np.subtract(0.5, cover, out=cover)
         np.clip(cover, 0, 1, out=cover)
@@ -124,7 +124,7 @@ class Canvas:
         r0: Field | float,
         r1: Field | float,
     ) -> Field:
-        """A rounded bar from start to end, r0 thick at the one and r1 at the other end (radii)."""
+        """A rounded bar from start to end, with radius r0 at the start and r1 at the end."""
         (x0, y0), (x1, y1) = start, end
         ax, ay = x1 - x0, y1 - y0
         dx, dy = self.x - x0, self.y - y0
@@ -141,7 +141,7 @@ class Canvas:
         return distance
 
     def polygon(self, *corners: tuple[Field | float, Field | float]) -> Field:
-        """A convex shape, corners clockwise as seen (y grows downwards)."""
+        """A convex polygon, with corners in clockwise order (y grows downwards)."""
         distance: Field | None = None
         for (x0, y0), (x1, y1) in zip(corners, (*corners[1:], corners[0]), strict=True):
             ex, ey = x1 - x0, y1 - y0
@@ -152,7 +152,7 @@ class Canvas:
         return distance
 
     def texture(self, chance: Chance, cells: int) -> Field:
-        """Smooth random hills, (n, 32, 32) in -1..1, so many to a side."""
+        """Smooth noise, (n, 32, 32) in -1..1, with `cells` cells per side."""
         grid = chance.grid(cells + 1)
         at = (np.arange(SIZE, dtype=np.float32) + np.float32(0.5)) * np.float32(cells / SIZE)
         low = at.astype(np.int64)
@@ -162,7 +162,7 @@ class Canvas:
 
 
 def _length(x: Field, y: Field) -> Field:
-    """Of the vectors (x, y); overwrites both, which saves a third of the time."""
+    """Length of the vectors (x, y); overwrites both, which saves a third of the time."""
     x *= x
     y *= y
     x += y
@@ -170,12 +170,12 @@ def _length(x: Field, y: Field) -> Field:
 
 
 def choose(condition: np.ndarray, yes: Field | float, no: Field | float) -> Field:
-    """One number where the condition holds and another where not; float32 whatever they are."""
+    """`yes` where the condition holds, else `no`, as float32."""
     return np.where(condition, np.float32(yes), np.float32(no))
 
 
 def either(condition: np.ndarray, distance: Field) -> Field:
-    """The shape in the pictures where the condition holds, and nothing in the others."""
+    """The shape in the images where the condition holds, no shape in the others."""
     return np.where(condition, distance, _FAR)
 
 
@@ -187,6 +187,6 @@ def union(*distances: Field) -> Field:
 
 
 def _sine_cosine(degrees: Field) -> tuple[Field, Field]:
-    """Rounded, since the last bit differs from one machine's library to another's."""
+    """Rounded, since the last bit differs between math libraries."""
     radians = degrees.astype(np.float64) * (np.pi / 180)
     return tuple(np.round(f(radians), 6).astype(np.float32) for f in (np.sin, np.cos))  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""What a dataset is: images and labels that nobody can change, with a fingerprint of their content."""
+"""Dataset: read-only images and labels with a fingerprint of their content."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Dataset:
 
     Attributes:
         name: "cifar10" or "synthetic"; results of the two are never compared.
-        source: "official archive" (checksums of the official files match), "local folder",
-            "Keras cache" or "synthetic".
-        origin: the folder or archive it was read from, or "seed 0".
+        source: "official archive" (the official checksums match), "local folder", "Keras cache" or
+            "synthetic".
+        origin: the folder or archive it was read from, or the seed ("seed 0").
         x_train, x_test: uint8 (N, 32, 32, 3), RGB in 0..255, contiguous, read-only.
         y_train, y_test: int64 (N,), in 0..9, read-only.
 
@@ -50,7 +50,7 @@ class Dataset:
             object.__setattr__(self, f"y_{part}", _frozen(labels))
 
     def __reduce__(self) -> tuple[type[Dataset], tuple[object, ...]]:
-        """Copies and pickles are made anew: NumPy alone would give arrays that can be written to."""
+        """Copies and pickles go through the constructor: NumPy alone would make writable arrays."""
         return Dataset, tuple(getattr(self, field.name) for field in fields(self))
 
     def __repr__(self) -> str:
@@ -65,20 +65,19 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, of name, images and labels: the same for equal content, whatever its source."""
+        """SHA-256, in hex, of name, images and labels; independent of the source."""
         digest = hashlib.sha256(self.name.encode())
         for images, labels in ((self.x_train, self.y_train), (self.x_test, self.y_test)):
             digest.update(f"/{len(labels)}/".encode())
-            digest.update(images)
-            digest.update(labels.astype("<i8", copy=False))
+            digest.update(images.data)
+            digest.update(labels.astype("<i8", copy=False).data)
         return digest.hexdigest()
 
     def split(self, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Indices into the training images: (train part, validation part), both sorted int64.
 
-        Every class gives its exact share to validation (where a share is not whole, within one
-        image, and round(fraction * n) in total). Depends on labels, fraction and seed alone: the
-        same on every machine and with every version of NumPy.
+        Stratified: the validation part has round(fraction * n) images, of each class its exact share to
+        within one image. Depends only on labels, fraction and seed, not on the machine or version of NumPy.
 
         Raises:
             ConfigError: fraction is not in [0, 1).
@@ -91,19 +90,17 @@ class Dataset:
         return np.flatnonzero(rest).astype(np.int64), chosen
 
     def limited(self, train_limit: int | None, test_limit: int | None, seed: int) -> Dataset:
-        """A stratified subset for quick looks, in the original order; None takes all.
+        """A stratified subset in the original order; None takes all images.
 
-        A smaller subset of the same seed lies within a larger one, for equally common classes.
+        With classes of equal size, a smaller subset is part of a larger one of the same seed.
 
         Raises:
-            ConfigError: a limit below 1, or above the number of images there are.
+            ConfigError: a limit below 1, or above the number of images.
         """
         train = _limit("train_limit", self.y_train, train_limit, seed)
         test = _limit("test_limit", self.y_test, test_limit, seed)
-        if train is None and test is None:
+        if isinstance(train, slice) and isinstance(test, slice):
             return self
-        every = slice(None)
-        train, test = every if train is None else train, every if test is None else test
         return replace(
             self,
             x_train=self.x_train[train],
@@ -114,9 +111,9 @@ class Dataset:
 
 
 def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Sorted int64 indices of `count` samples, every class in proportion, drawn by seed.
+    """Sorted int64 indices of a random sample of `count` labels, with every class in proportion.
 
-    Shares that are not whole are rounded by largest remainder, ties to the lower class.
+    Class sizes are rounded by the largest remainder method, ties to the lower class.
     """
     sizes = np.bincount(labels, minlength=NUM_CLASSES)
     start = mix(np.array([seed % 2**64], np.uint64))
@@ -130,7 +127,7 @@ def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def _shares(sizes: list[int], count: int) -> list[int]:
-    """How many of each class: whole numbers that sum to count, each within one of its exact share."""
+    """Sample size of each class: integers that sum to count, each within one of its exact share."""
     total = max(sum(sizes), 1)
     shares = [size * count // total for size in sizes]
     remainders = [size * count % total for size in sizes]
@@ -140,12 +137,12 @@ def _shares(sizes: list[int], count: int) -> list[int]:
     return shares
 
 
-def _limit(name: str, labels: np.ndarray, limit: int | None, seed: int) -> np.ndarray | None:
+def _limit(name: str, labels: np.ndarray, limit: int | None, seed: int) -> np.ndarray | slice:
     if limit is None or limit == len(labels):
-        return None
+        return slice(None)
     if not 1 <= limit <= len(labels):
         raise ConfigError(
-            f"{name} must be between 1 and {len(labels):,}, the images there are; got {limit:,}."
+            f"{name} must be between 1 and {len(labels):,}, the number of images; got {limit:,}."
         )
     return stratified(labels, int(limit), seed)
 
@@ -164,8 +161,8 @@ def _check(part: str, images: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
-    """The array, contiguous and read-only; copied where somebody could still write to it."""
+    """The array, contiguous and read-only; copied if it is writable."""
     if array.flags.writeable or not array.flags.c_contiguous:
         array = np.array(array, order="C")
         array.flags.writeable = False
-    return array.view()  # of a read-only base: NumPy refuses to make it writeable again
+    return array.view()  # NumPy refuses to make a view of a read-only array writable

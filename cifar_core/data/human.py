@@ -1,4 +1,4 @@
-"""CIFAR-10H: how about 50 people each voted on every test image of CIFAR-10.
+"""CIFAR-10H: votes of about 50 people on the class of every test image of CIFAR-10.
 
     fetch()                              # 0.8 MB, once; or import_file("cifar10h-probs.npy")
     votes = load(labels=dataset.y_test)
@@ -7,21 +7,19 @@
 J. C. Peterson, R. M. Battleday, T. L. Griffiths, O. Russakovsky, Human uncertainty makes classification
 more robust, ICCV 2019, https://arxiv.org/abs/1908.07086
 
-The votes come under CC BY-NC-SA 4.0: free for non-commercial use, with credit. They are no part of this
-program and are fetched only when somebody asks for them. Their order is that of the test set in the
-Python version of CIFAR-10; a file whose votes do not fit the labels is refused.
+The votes are licensed under CC BY-NC-SA 4.0: free for non-commercial use, with credit. They are not part of
+this program and are downloaded only on request. Their order is that of the test set in the Python version of
+CIFAR-10; a file whose votes do not fit the labels is refused.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,8 +29,8 @@ import numpy as np
 
 from cifar_core.base import paths
 from cifar_core.base.labels import CLASS_NAMES, NUM_CLASSES
-from cifar_core.base.npz import open_npz, read_npy
-from cifar_core.data.download import checked, exclusive
+from cifar_core.base.npz import open_npz, read_npy, save_npz
+from cifar_core.data.download import checked, created, exclusive
 from cifar_core.data.fetch import Patience, Progress, ShouldStop, Wanted, writing
 from cifar_core.data.fetch import fetch as fetch_file
 from cifar_core.errors import ConfigError, DataError, DataNotFoundError
@@ -57,12 +55,12 @@ FILE_URL = (
 FILE_BYTES = 800_128
 FILE_SHA256 = "9b36b4550349af56c79083356312eb4af856cc5fd3caf1f669d40b9d0bbb69ff"
 OWN_FILE = "own.npz"
-"""Where `import_file` puts what somebody gave; it is read before the fetched file."""
+"""Name of an imported file in the home folder; it takes precedence over the downloaded one."""
 
 LEAST_AGREEMENT = 0.9
-"""The majority agrees with the label for 99.2 % of the images; in any other order, for 10 %."""
+"""Least share of images whose majority vote is the label: 99.2 % in the right order, 10 % in any other."""
 HARD_BELOW = 0.8
-"""An image is hard for people where less than this share of them gives the label: 6 % of the images."""
+"""An image is hard for people where less than this share of them votes for the label: 6 % of the images."""
 
 VERDICTS = (
     "people and model disagree with the label",
@@ -72,7 +70,7 @@ VERDICTS = (
     "hard for people, not for the model",
     "easy for both",
 )
-"""Of an image that the model gets wrong, the first three; of one that it gets right, the others."""
+"""The first three are for images that the model gets wrong, the others for those that it gets right."""
 
 _MOST_BYTES = 1_000_000_000
 _MOST_ARRAY_BYTES = 10_000_000
@@ -81,7 +79,7 @@ _DAMAGE = (
     ValueError, TypeError, OverflowError, OSError, EOFError, RuntimeError, struct.error, zlib.error,
     zipfile.BadZipFile,
 )  # fmt: skip
-"""What pandas and zipfile let through of a file that is cut, overwritten, encrypted or made by hand."""
+"""What pandas and zipfile raise for files that are cut short, overwritten, encrypted or forged."""
 _CSV_ROWS = 200_000
 _ATTENTION_CHECKS = "is_attn_check"
 _CSV_COLUMNS = ("cifar10_test_set_idx", "chosen_label")
@@ -89,11 +87,11 @@ _CSV_COLUMNS = ("cifar10_test_set_idx", "chosen_label")
 
 @dataclass(frozen=True, eq=False)
 class HumanVotes:
-    """What people say of the 10,000 test images, in the order of the test set.
+    """Votes of people on the 10,000 test images, in the order of the test set.
 
     Attributes:
-        probabilities: float64 (10000, 10), the share of people for each class; rows sum to 1.
-        counts: int64 (10000, 10), votes (47 to 63 an image); None where only shares were given.
+        probabilities: float64 (10000, 10), the share of votes for each class; rows sum to 1.
+        counts: int64 (10000, 10), votes (47 to 63 per image); None where only shares are known.
         origin: the file that they were read from.
     """
 
@@ -103,17 +101,17 @@ class HumanVotes:
 
     @cached_property
     def majority(self) -> np.ndarray:
-        """int64 (10000,): the class that most people say; between equals the lower one."""
+        """int64 (10000,): the class with most votes; the lower one of equals."""
         return self.probabilities.argmax(axis=1)
 
     @cached_property
     def entropy(self) -> np.ndarray:
-        """float64 (10000,), in nats: 0 where all say the same, 2.30 where all classes are as frequent."""
+        """float64 (10000,), in nats: 0 where all votes agree, 2.30 where all classes are equally frequent."""
         shares = np.maximum(self.probabilities, 1e-12)
         return np.maximum(-(self.probabilities * np.log(shares)).sum(axis=1), 0.0)
 
     def agreement_with_label(self, labels: np.ndarray) -> np.ndarray:
-        """Share of people who give the label, float64 (N,) in 0..1.
+        """Share of votes for the label, float64 (N,) in 0..1.
 
         Args:
             labels: int (N,), true classes of the first N test images.
@@ -129,10 +127,10 @@ def fetch(
     should_stop: ShouldStop | None = None,
     patience: Patience | None = None,
 ) -> Path:
-    """Fetch the votes (0.8 MB) from their authors' repository into the home folder. Ask people first
-    whether they accept the `LICENCE`.
+    """Download the votes (0.8 MB) from their authors' repository into the home folder.
 
-    Nothing is fetched where the file is there already. Size and SHA-256 are checked.
+    Ask the user first whether they accept the `LICENCE`. Does nothing where the file is there already. Size
+    and SHA-256 are checked.
 
     Args:
         urls: addresses to try in order instead of `FILE_URL`.
@@ -141,13 +139,13 @@ def fetch(
         patience: timeouts and retries.
 
     Raises:
-        DownloadError: no address gives the file; stopped; disk full or not writable.
+        DownloadError: no address serves the file; stopped; disk full or not writable.
         ConfigError: an address that is not http or https.
     """
     addresses = checked(list(urls) if urls is not None else [FILE_URL])
-    folder = _made_folder()
+    folder = created(_folder())
     advice = (
-        f"Check the network and try again, or fetch {FILE} by other means from {SOURCE_URL} and give its path"
+        f"Check the network and try again, or download {FILE} yourself from {SOURCE_URL} and give its path"
     )
     wanted = Wanted(folder / FILE, FILE_BYTES, FILE_SHA256, advice)
     with exclusive(folder, should_stop):
@@ -155,35 +153,28 @@ def fetch(
             fetch_file(wanted, addresses, progress, should_stop, patience)
         elif progress:
             progress(FILE_BYTES, FILE_BYTES)
-        (folder / OWN_FILE).unlink(missing_ok=True)  # what was asked for last is what is used
+        (folder / OWN_FILE).unlink(missing_ok=True)  # the latest request wins
     return wanted.target
 
 
 def import_file(path: str | os.PathLike[str], labels: np.ndarray | None = None) -> Path:
-    """Take a file that is here already, as `load_file` reads it, so that `load` finds it from now on.
+    """Import a local file, as `load_file` reads it, so that `load` finds it from now on.
 
     Raises:
         DataError, DataNotFoundError: as `load_file`; nothing was changed.
         DownloadError: disk full or not writable.
     """
     votes = load_file(path, labels)
-    folder = _made_folder()
-    target = folder / OWN_FILE
-    part = folder / f".{OWN_FILE}.part{os.getpid()}-{secrets.token_hex(3)}"
+    target = created(_folder()) / OWN_FILE
     arrays = {"probabilities": votes.probabilities, "origin": np.array(votes.origin)}
     arrays |= {} if votes.counts is None else {"counts": votes.counts}
-    try:
-        with writing(target):
-            with part.open("xb") as file:
-                np.savez_compressed(file, **arrays)
-            os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)  # there only after a failure
+    with writing(target):
+        save_npz(target, arrays, compressed=True)
     return target
 
 
 def found() -> Path | None:
-    """The file that `load` reads, or None where votes were neither fetched nor imported."""
+    """The file that `load` reads, or None where votes were neither downloaded nor imported."""
     return next((file for file in (_folder() / OWN_FILE, _folder() / FILE) if file.is_file()), None)
 
 
@@ -197,20 +188,18 @@ def load(path: str | os.PathLike[str] | None = None, labels: np.ndarray | None =
     """The votes, from a file or from where `fetch` or `import_file` put them.
 
     Args:
-        path: a file as `load_file` reads it; None takes what is in the home folder.
-        labels: int (10000,), the test set's classes; given, votes that do not fit them are refused.
+        path: a file as `load_file` reads it; None takes the one in the home folder.
+        labels: int (10000,), the test set's classes; if given, votes that do not fit them are refused.
 
     Raises:
-        DataNotFoundError: neither fetched nor imported.
+        DataNotFoundError: neither downloaded nor imported.
         DataError: damaged, or of other images.
     """
-    if path is not None:
-        return load_file(path, labels)
-    file = found()
+    file = path if path is not None else found()
     if file is None:
         raise DataNotFoundError(
-            f"The votes of CIFAR-10H are not here. Fetch them ({FILE_BYTES / 1e6:.1f} MB, {LICENCE}), or get "
-            f"{FILE} from {SOURCE_URL} and give its path."
+            f"The votes of CIFAR-10H are not here. Download them ({FILE_BYTES / 1e6:.1f} MB, {LICENCE}), or "
+            f"get {FILE} from {SOURCE_URL} and give its path."
         )
     return load_file(file, labels)
 
@@ -220,7 +209,7 @@ def load_file(path: str | os.PathLike[str], labels: np.ndarray | None = None) ->
     in `cifar10h-raw.csv` or `cifar10h-raw.zip` (attention checks are left out).
 
     Args:
-        labels: int (10000,), the test set's classes; given, votes that do not fit them are refused.
+        labels: int (10000,), the test set's classes; if given, votes that do not fit them are refused.
 
     Raises:
         DataNotFoundError: no such file.
@@ -229,7 +218,7 @@ def load_file(path: str | os.PathLike[str], labels: np.ndarray | None = None) ->
     path = Path(path).expanduser()
     if not path.is_file():
         raise DataNotFoundError(f"There is no file {path}. Give a file of CIFAR-10H, such as {FILE}.")
-    readers = {".npy": _read_array, ".npz": _read_own, ".csv": _read_raw, ".zip": _read_raw}
+    readers = {".npy": _read_array, ".npz": _read_own, ".csv": _read_csv, ".zip": _read_zip}
     if path.suffix.lower() not in readers:
         raise DataError(
             f"{path.name} is none of the files of CIFAR-10H that can be read: cifar10h-counts.npy, "
@@ -240,64 +229,55 @@ def load_file(path: str | os.PathLike[str], labels: np.ndarray | None = None) ->
             raise ValueError("it is far larger than any of them")
         votes = readers[path.suffix.lower()](path)
     except _DAMAGE as error:
-        raise DataError(f"{path.name} is no whole file of CIFAR-10H: {error}.") from error
+        raise DataError(f"{path.name} is not a complete file of CIFAR-10H: {error}.") from error
     if labels is not None:
-        _refuse_other_images(votes.majority[: len(labels)], np.asarray(labels), path.name)
+        _check_images(votes.majority[: len(labels)], np.asarray(labels), path.name)
     return votes
 
 
 def verdict(
     predictions: pd.DataFrame, votes: HumanVotes, *, hard_below: float = HARD_BELOW
 ) -> pd.Series[str]:
-    """Whose fault an error is, one of `VERDICTS` for each tested image, by its place in the test set.
+    """One of `VERDICTS` for each tested image, by its index in the test set: whose fault an error is.
 
-    Of the images that the model gets wrong: "people and model disagree with the label" where most people
-    say the class that the model says; else "hard for people too" where less than `hard_below` of them
-    give the label; else "only the model fails". Of those that it gets right: "only people disagree with
-    the label" where most say another class, "hard for people, not for the model", or "easy for both".
+    For images that the model gets wrong: "people and model disagree with the label" where the majority votes
+    for the predicted class; else "hard for people too" where less than `hard_below` of the votes are for the
+    label; else "only the model fails". For images that it gets right: "only people disagree with the label"
+    where the majority votes for another class, "hard for people, not for the model", or "easy for both".
 
     Args:
-        predictions: as `RunStore.predictions` gives them, of a run on CIFAR-10.
+        predictions: as `RunStore.predictions` returns them, of a run on CIFAR-10.
 
     Raises:
         DataError: the run was tested on other images than people voted on.
-        ConfigError: hard_below is no share.
+        ConfigError: hard_below is not in 0..1.
     """
     import pandas as pd
 
     if not 0 <= hard_below <= 1:
         raise ConfigError(f"hard_below must be a share of people in 0..1; got {hard_below!r}.")
     index, label, predicted = (predictions[name].to_numpy() for name in ("index", "label", "predicted"))
-    _refuse_indices(index)
+    _check_indices(index)
     majority = votes.majority[index]
-    _refuse_other_images(majority, label, "The run")
+    _check_images(majority, label, "The run")
     hard = votes.probabilities[index, label] < hard_below
     wrong = predicted != label
     against = majority != label
-    chosen = np.select(
-        [
-            wrong & against & (majority == predicted),
-            wrong & (hard | against),
-            wrong,
-            against,
-            hard,
-        ],
-        VERDICTS[:5],
-        VERDICTS[5],
-    )
+    cases = [wrong & against & (majority == predicted), wrong & (hard | against), wrong, against, hard]
+    chosen = np.select(cases, VERDICTS[:5], VERDICTS[5])
     return pd.Series(pd.Categorical(chosen, categories=VERDICTS), index=pd.Index(index, name="index"))
 
 
 def votes_of(votes: HumanVotes, index: int) -> pd.DataFrame:
-    """What people say of one test image, most votes first: class_name, share, votes (missing where only
-    shares are known); classes that nobody named are left out.
+    """Votes on one test image, most first: columns class_name, share, votes (missing where only shares are
+    known); classes without votes are left out.
 
     Raises:
         DataError: no such image.
     """
     import pandas as pd
 
-    _refuse_indices(np.array([index]))
+    _check_indices(np.array([index]))
     counts = votes.counts[index] if votes.counts is not None else np.full(NUM_CLASSES, -1)
     table = pd.DataFrame({"class_name": CLASS_NAMES, "share": votes.probabilities[index], "votes": counts})
     table["votes"] = table["votes"].astype("Int64").mask(table["votes"] < 0)
@@ -309,22 +289,8 @@ def _folder() -> Path:
     return paths.home() / "cifar10h"
 
 
-def _made_folder() -> Path:
-    folder = _folder()
-    with writing(folder / "any"):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def _read_array(path: Path) -> HumanVotes:
-    array = read_npy(path, _MOST_ARRAY_BYTES)
-    if array.shape != (IMAGES, NUM_CLASSES) or array.dtype.kind not in "iuf":
-        raise ValueError(
-            f"it holds {array.dtype} {array.shape} where numbers ({IMAGES}, {NUM_CLASSES}) belong"
-        )
-    values = np.array(array, dtype=np.float64)
-    if not np.isfinite(values).all() or (values < 0).any() or (values > _MOST_VOTES).any():
-        raise ValueError("some votes are below 0, far too many, or no numbers")
+    values = _checked_votes(read_npy(path, _MOST_ARRAY_BYTES), "iuf", "it holds").astype(np.float64)
     if np.allclose(values.sum(axis=1), 1, atol=1e-4):
         return _votes(values, None, path)
     return _counted(values, path)
@@ -334,74 +300,71 @@ def _read_own(path: Path) -> HumanVotes:
     with open_npz(path, _MOST_ARRAY_BYTES) as arrays:
         counts = arrays.get("counts")
         probabilities, origin = arrays["probabilities"], Path(str(arrays["origin"]))
-    for name, array, kinds in (("probabilities", probabilities, "f"), ("counts", counts, "iu")):
-        if array is None:
-            continue
-        if array.shape != (IMAGES, NUM_CLASSES) or array.dtype.kind not in kinds:
-            raise ValueError(
-                f"its {name} are {array.dtype} {array.shape} where numbers ({IMAGES}, {NUM_CLASSES}) belong"
-            )
-        if not ((array >= 0) & (array <= _MOST_VOTES)).all():
-            raise ValueError(f"some of its {name} are below 0, far too many, or no numbers")
-    return _votes(probabilities, counts, origin)
+    if counts is not None:
+        _checked_votes(counts, "iu", "its counts are")
+    return _votes(_checked_votes(probabilities, "f", "its probabilities are"), counts, origin)
 
 
-def _read_raw(path: Path) -> HumanVotes:
-    """Counts the single votes, some hundred thousand lines at a time."""
+def _checked_votes(array: np.ndarray, kinds: str, what: str) -> np.ndarray:
+    """The array, if it is of numbers that votes or shares can be."""
+    if array.shape != (IMAGES, NUM_CLASSES) or array.dtype.kind not in kinds:
+        raise ValueError(f"{what} {array.dtype} {array.shape}, not numbers ({IMAGES}, {NUM_CLASSES})")
+    if not ((array >= 0) & (array <= _MOST_VOTES)).all():
+        raise ValueError(f"{what} votes of which some are below 0, far too many, or no numbers")
+    return array
+
+
+def _read_zip(path: Path) -> HumanVotes:
+    with zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.infolist() if member.filename.endswith(".csv")]
+        if len(members) != 1 or members[0].file_size > _MOST_BYTES:
+            raise ValueError("it holds no single file of votes")
+        with archive.open(members[0]) as file:
+            return _read_csv(path, file)
+
+
+def _read_csv(path: Path, file: IO[bytes] | None = None) -> HumanVotes:
+    """Count the single votes, some hundred thousand lines at a time.
+
+    Args:
+        file: the table, where it is inside an archive `path`.
+    """
     import pandas as pd
 
     counts = np.zeros(IMAGES * NUM_CLASSES, np.int64)
     wanted = {*_CSV_COLUMNS, _ATTENTION_CHECKS}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pd.errors.DtypeWarning)
-        with (
-            _raw_file(path) as file,
-            pd.read_csv(file, usecols=lambda name: name in wanted, chunksize=_CSV_ROWS) as pieces,
-        ):
+        table = pd.read_csv(file or path, usecols=lambda name: name in wanted, chunksize=_CSV_ROWS)
+        with table as pieces:
             for piece in pieces:
                 counts += _tally(piece)
     return _counted(counts.reshape(IMAGES, NUM_CLASSES), path)
 
 
-@contextmanager
-def _raw_file(path: Path) -> Iterator[IO[bytes]]:
-    """The file of single votes, out of its archive where it is in one."""
-    if path.suffix.lower() == ".csv":
-        with path.open("rb") as file:
-            yield file
-        return
-    with zipfile.ZipFile(path) as archive:
-        members = [member for member in archive.infolist() if member.filename.endswith(".csv")]
-        if len(members) != 1 or members[0].file_size > _MOST_BYTES:
-            raise ValueError("it holds no single file of votes")
-        with archive.open(members[0]) as file:
-            yield file
+def _tally(piece: pd.DataFrame) -> np.ndarray:
+    """Votes in some lines, int64 (100000,): by image, then class."""
+    missing = [name for name in _CSV_COLUMNS if name not in piece]
+    if missing:
+        raise ValueError(f"the columns {', '.join(missing)} are missing")
+    if _ATTENTION_CHECKS in piece:
+        piece = piece[piece[_ATTENTION_CHECKS] == 0]
+    image, chosen = (_integers(piece[name]) for name in _CSV_COLUMNS)
+    real = image >= 0  # attention checks have an index far below 0
+    image, chosen = image[real], chosen[real]
+    if len(image) and (image.max() >= IMAGES or chosen.min() < 0 or chosen.max() >= NUM_CLASSES):
+        raise ValueError("some votes are for images or classes that do not exist")
+    return np.bincount(image * NUM_CLASSES + chosen, minlength=IMAGES * NUM_CLASSES)
 
 
-def _whole_numbers(column: pd.Series) -> np.ndarray:
+def _integers(column: pd.Series) -> np.ndarray:
     values = column.to_numpy(np.float64)
     if not ((values == np.round(values)) & (np.abs(values) < 1e15)).all():
         raise ValueError(f"the column {column.name} holds something else than whole numbers")
     return values.astype(np.int64)
 
 
-def _tally(piece: pd.DataFrame) -> np.ndarray:
-    """Votes of some lines, int64 (100000,)."""
-    lacking = [name for name in _CSV_COLUMNS if name not in piece]
-    if lacking:
-        raise ValueError(f"the columns {', '.join(lacking)} lack")
-    if _ATTENTION_CHECKS in piece:
-        piece = piece[piece[_ATTENTION_CHECKS] == 0]
-    image, chosen = (_whole_numbers(piece[name]) for name in _CSV_COLUMNS)
-    real = image >= 0  # attention checks have an index far below 0
-    image, chosen = image[real], chosen[real]
-    if len(image) and (image.max() >= IMAGES or chosen.min() < 0 or chosen.max() >= NUM_CLASSES):
-        raise ValueError("some votes are for images or classes that there are not")
-    return np.bincount(image * NUM_CLASSES + chosen, minlength=IMAGES * NUM_CLASSES)
-
-
 def _counted(values: np.ndarray, path: Path) -> HumanVotes:
-    """From numbers of votes."""
     if not np.array_equal(values, np.round(values)):
         raise ValueError("its rows are neither whole numbers of votes nor shares that sum to 1")
     counts = values.astype(np.int64)
@@ -412,24 +375,26 @@ def _counted(values: np.ndarray, path: Path) -> HumanVotes:
 
 
 def _votes(probabilities: np.ndarray, counts: np.ndarray | None, path: Path) -> HumanVotes:
-    for array in filter(lambda each: each is not None, (probabilities, counts)):
-        array.flags.writeable = False
+    probabilities.flags.writeable = False
+    if counts is not None:
+        counts.flags.writeable = False
     return HumanVotes(probabilities, counts, str(path))
 
 
-def _refuse_indices(index: np.ndarray) -> None:
-    if len(index) and (index.min() < 0 or index.max() >= IMAGES):
+def _check_indices(index: np.ndarray) -> None:
+    wrong = index[(index < 0) | (index >= IMAGES)]
+    if len(wrong):
         raise DataError(
-            f"People voted on the {IMAGES:,} test images of CIFAR-10, 0 to {IMAGES - 1}; image "
-            f"{int(index.max() if index.max() >= IMAGES else index.min())} is none of them."
+            f"People voted on the {IMAGES:,} test images of CIFAR-10, 0 to {IMAGES - 1}; there is no image "
+            f"{int(wrong.max())}."
         )
 
 
-def _refuse_other_images(majority: np.ndarray, labels: np.ndarray, what: str) -> None:
-    """Votes in another order than the images agree with the labels by chance only."""
+def _check_images(majority: np.ndarray, labels: np.ndarray, what: str) -> None:
+    """Refuse votes in another order than the images: those agree with the labels by chance only."""
     share = float((majority == labels).mean()) if len(labels) else 1.0
     if share < LEAST_AGREEMENT:
         raise DataError(
-            f"{what} is about other images than people voted on, or in another order: most people would "
-            f"agree with the label for {share:.0%} of the images (99% in the test set of CIFAR-10)."
+            f"{what} is about other images than people voted on, or in another order: the majority vote "
+            f"would be the label for {share:.0%} of the images (99% in the test set of CIFAR-10)."
         )

@@ -1,4 +1,4 @@
-"""`load_dataset` and `dataset_status`: CIFAR-10 from wherever it is, or synthetic scenes."""
+"""Loading of CIFAR-10 from any place on this machine, or of the synthetic dataset."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ def load_dataset(
     """A dataset in memory; nothing is downloaded.
 
     Args:
-        name: "cifar10" or "synthetic" (10,000 training and 2,000 test scenes, drawn from seed).
+        name: "cifar10" or "synthetic" (10,000 training and 2,000 test images, drawn from seed).
         path: for cifar10, a folder or archive; where None: `CIFAR_LAB_DATA`, the home data folder,
-            Keras's cache, in this order. A path or variable that leads nowhere is an error.
-        seed: of the synthetic scenes.
+            Keras's cache, in this order. A path or variable without CIFAR-10 is an error.
+        seed: of the synthetic images.
 
     Raises:
-        ConfigError: another name, or a path beside "synthetic".
-        DataNotFoundError: no CIFAR-10; says where it looked and what to do.
-        DataError, UnsafePickleError: damaged, foreign, or hostile files; names the file.
+        ConfigError: another name, or a path for "synthetic".
+        DataNotFoundError: no CIFAR-10; names the places searched and what to do.
+        DataError, UnsafePickleError: damaged, other or malicious files; names the file.
     """
     if name not in DATASETS:
         raise ConfigError(f"Unknown dataset {name!r}; known are: {', '.join(DATASETS)}.")
     if name == "synthetic":
         if path is not None:
-            raise ConfigError("The synthetic dataset is drawn, not read: path is for cifar10.")
+            raise ConfigError("The synthetic dataset is drawn, not read: give path only for cifar10.")
         from cifar_core.data.synthetic import synthetic_dataset
 
         return synthetic_dataset(seed)
-    location = locate() if path is None else find(_absolute(path))
+    location = locate() if path is None else find(Path(path).expanduser().absolute())
     dataset = read_cifar10(location)
     if dataset.source == OFFICIAL:
         _KNOWN_OFFICIAL.add(_stamp(location))
@@ -48,12 +48,12 @@ def load_dataset(
 
 @dataclass(frozen=True)
 class DatasetStatus:
-    """Where CIFAR-10 is, without having read it.
+    """Location of CIFAR-10 on this machine.
 
     Attributes:
-        found: whether `load_dataset("cifar10")` has something to read.
-        source: "local folder", "Keras cache", or "official archive" where its checksums were
-            found right before by this process (or now, with verify=True); "" if not found.
+        found: whether `load_dataset("cifar10")` finds a copy.
+        source: "local folder", "Keras cache", or "official archive" where this process has verified its
+            checksums; "" if not found.
         origin: the folder or archive; "" if not found.
         searched: (place, what was found there), in order, up to the one that is used.
         home: the home folder.
@@ -67,10 +67,10 @@ class DatasetStatus:
 
 
 def dataset_status(*, verify: bool = False) -> DatasetStatus:
-    """What `load_dataset("cifar10")` would read. Takes milliseconds; missing data is no error here.
+    """Which copy `load_dataset("cifar10")` would read. Takes milliseconds; missing data is not an error.
 
     Args:
-        verify: also take the files' checksums, which takes about a second.
+        verify: also compute the files' checksums, which takes about a second.
     """
     location, searched = None, []
     for place, found in search():
@@ -87,7 +87,7 @@ def dataset_status(*, verify: bool = False) -> DatasetStatus:
 
 _Stamp = tuple[tuple[str, int, int], ...]
 _KNOWN_OFFICIAL: set[_Stamp] = set()
-"""Copies whose checksums this process has found right, by path, size and time of change."""
+"""Copies whose checksums this process has verified, by path, size and modification time."""
 
 
 def _source(location: Location, verify: bool) -> str:
@@ -98,10 +98,10 @@ def _source(location: Location, verify: bool) -> str:
 
 
 def _stamp(location: Location) -> _Stamp:
-    """Changes whenever one of the files does.
+    """Paths, sizes and modification times of the files.
 
     Raises:
-        DataError: a file went away in this moment.
+        DataError: a file has just disappeared.
     """
     path, layout = location.path, location.layout
     files = [path] if layout is None else [path / name for name in layout.batches]
@@ -109,7 +109,3 @@ def _stamp(location: Location) -> _Stamp:
         return tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}.") from error
-
-
-def _absolute(path: str | os.PathLike[str]) -> Path:
-    return Path(path).expanduser().absolute()

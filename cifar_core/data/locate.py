@@ -1,4 +1,4 @@
-"""Where CIFAR-10 may be, and what is there. Looks at names and sizes only; reads no images."""
+"""Search for CIFAR-10 on this machine, by file names only; reads no images."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from cifar_core.data.dataset import KERAS, LOCAL
 from cifar_core.errors import DataError, DataNotFoundError
 
 WHAT_TO_GIVE = (
-    "a folder that holds cifar-10-batches-py or cifar-10-batches-bin, that folder itself, or the official "
-    "cifar-10-python.tar.gz or cifar-10-binary.tar.gz"
+    "the folder cifar-10-batches-py or cifar-10-batches-bin, the folder that contains it, or the official "
+    "archive cifar-10-python.tar.gz or cifar-10-binary.tar.gz"
 )
 WHAT_TO_DO = (
-    "Fetch it with `cifar-lab data download`, take a copy that you have with `cifar-lab data import PATH`, "
-    f"set {paths.DATA_VARIABLE} to {WHAT_TO_GIVE}, or go without: `--dataset synthetic`."
+    "Download it with `cifar-lab data download`, import a local copy with `cifar-lab data import PATH`, set "
+    f"{paths.DATA_VARIABLE} to {WHAT_TO_GIVE}, or use `--dataset synthetic`."
 )
 
 _KERAS_NAMES = (
-    "cifar-10-batches-py-target",  # keras 3, unpacked: the batches' folder stands inside
-    "cifar-10-batches-py",  # keras 2 unpacked the batches themselves; early keras 3 one level deeper
+    "cifar-10-batches-py-target",  # Keras 3, unpacked: contains the folder of batches
+    "cifar-10-batches-py",  # Keras 2 unpacked the batches into it; early Keras 3 one level deeper
     "cifar-10-batches-py-target_archive",
     "cifar-10-batches-py_archive",
     "cifar-10-batches-py.tar.gz",
@@ -33,11 +33,11 @@ _KERAS_NAMES = (
 
 @dataclass(frozen=True)
 class Location:
-    """A copy of CIFAR-10 that is complete by its names: a folder of batches, or an archive."""
+    """A copy of CIFAR-10: a folder with all batches, or an archive."""
 
     path: Path
     layout: Layout | None
-    """None for an archive: which version it holds shows when it is read."""
+    """None for an archive, whose version is known only when it is read."""
     source: str = LOCAL
 
     @property
@@ -45,7 +45,7 @@ class Location:
         return self.layout is None
 
     def shown(self, name: str) -> str:
-        """One of its files, for messages."""
+        """Name of one of its files for messages."""
         return f"{self.path}: {name}" if self.is_archive else str(self.path / name)
 
     def describe(self) -> str:
@@ -61,7 +61,7 @@ class Absence:
     path: Path
     reason: str
     damaged: bool = False
-    """There is one, but not whole."""
+    """Whether some of its files are there."""
 
     def describe(self) -> str:
         return self.reason
@@ -69,7 +69,7 @@ class Absence:
 
 @dataclass(frozen=True)
 class Place:
-    """One place of the search order."""
+    """A place where CIFAR-10 is searched."""
 
     title: str
     path: Path
@@ -78,7 +78,7 @@ class Place:
 
 
 def inspect(path: Path, source: str = LOCAL) -> Location | Absence:
-    """What a path that somebody gave is: a folder of either version, or one around it, or an archive."""
+    """The copy of CIFAR-10 at a path: a folder of either version, its parent, or an archive."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -91,11 +91,11 @@ def inspect(path: Path, source: str = LOCAL) -> Location | Absence:
     except OSError as error:
         return Absence(path, f"cannot be read: {error.strerror}", damaged=True)
     except ValueError:  # a null byte in the name
-        return Absence(path, "not a name that a file can have")
+        return Absence(path, "not a valid file name")
 
 
 def find(path: Path, source: str = LOCAL) -> Location:
-    """The copy at a path that somebody named; a wrong one is an error, never passed over.
+    """The copy at a path that the user gave.
 
     Raises:
         DataNotFoundError: nothing like CIFAR-10 there.
@@ -105,26 +105,27 @@ def find(path: Path, source: str = LOCAL) -> Location:
     if isinstance(found, Location):
         return found
     if found.damaged:
-        raise DataError(f"CIFAR-10 in {found.path} is not whole: {found.reason}. Get it again.")
+        raise DataError(f"CIFAR-10 in {found.path} is incomplete: {found.reason}. Download or copy it again.")
     raise DataNotFoundError(
-        f"No CIFAR-10 at {path}: {found.reason}. Give {WHAT_TO_GIVE}; fetch it with "
-        "`cifar-lab data download`; or go without: `--dataset synthetic`."
+        f"No CIFAR-10 at {path}: {found.reason}. Give {WHAT_TO_GIVE}; download it with "
+        "`cifar-lab data download`; or use `--dataset synthetic`."
     )
 
 
 def places() -> list[Place]:
-    """Where to look without an explicit path, in order."""
+    """Where to search when no path is given, in order."""
     override = paths.data_override()
-    named = [Place(paths.DATA_VARIABLE, override, True)] if override else []
+    # Keras's own rule, without importing it.
+    keras_cache = Path(os.environ.get("KERAS_HOME") or Path("~/.keras").expanduser()) / "datasets"
     return [
-        *named,
+        *([Place(paths.DATA_VARIABLE, override, True)] if override else []),
         Place("home data folder", paths.data_dir(), False),
-        *(Place("Keras cache", _keras_datasets() / name, False, KERAS) for name in _KERAS_NAMES),
+        *(Place("Keras cache", keras_cache / name, False, KERAS) for name in _KERAS_NAMES),
     ]
 
 
 def search() -> Iterator[tuple[Place, Location | Absence]]:
-    """Each place with what is there, up to the first find or the first one named and wrong."""
+    """Each place with what is there, up to the first copy; a place chosen by the user is always the last."""
     for place in places():
         found = inspect(place.path, place.source)
         yield place, found
@@ -133,28 +134,23 @@ def search() -> Iterator[tuple[Place, Location | Absence]]:
 
 
 def locate() -> Location:
-    """The copy that `load_dataset("cifar10")` reads when it is told no path.
+    """The copy that `load_dataset("cifar10")` reads when no path is given.
 
     Raises:
-        DataNotFoundError: there is none; says where it looked.
-        DataError: `CIFAR_LAB_DATA` names a copy that is not whole.
+        DataNotFoundError: there is none; names the places searched.
+        DataError: `CIFAR_LAB_DATA` is the path of an incomplete copy.
     """
-    looked = []
+    searched = []
     for place, found in search():
         if isinstance(found, Location):
             return found
         if place.chosen_by_user:
-            return _named_wrongly(place)
-        looked.append(f"{place.path} ({found.reason})")
-    raise DataNotFoundError(f"CIFAR-10 was not found. Looked in {'; '.join(looked)}. {WHAT_TO_DO}")
-
-
-def _named_wrongly(place: Place) -> Location:
-    """Always raises; as `find` does, and says which variable is to blame."""
-    try:
-        return find(place.path)
-    except DataError as error:
-        raise type(error)(f"{place.title} is set, but: {error}") from None
+            try:
+                return find(place.path)  # raises, unless the copy has just appeared
+            except DataError as error:
+                raise type(error)(f"{place.title} is set, but: {error}") from None
+        searched.append(f"{place.path} ({found.reason})")
+    raise DataNotFoundError(f"CIFAR-10 was not found. Looked in {'; '.join(searched)}. {WHAT_TO_DO}")
 
 
 def _inspect_folder(path: Path, source: str) -> Location | Absence:
@@ -166,9 +162,9 @@ def _inspect_folder(path: Path, source: str) -> Location | Absence:
             return Location(folder, layout, source)
         if len(missing) < len(layout.batches):
             damaged = damaged or Absence(folder, f"{', '.join(missing)} missing", damaged=True)
-    archives = [path / layout.archive for layout in LAYOUTS if (path / layout.archive).is_file()]
-    if archives:
-        return _inspect_file(archives[0], source)
+    for layout in LAYOUTS:
+        if (path / layout.archive).is_file():
+            return _inspect_file(path / layout.archive, source)
     return damaged or Absence(path, "a folder without batches of CIFAR-10")
 
 
@@ -176,9 +172,4 @@ def _inspect_file(path: Path, source: str) -> Location | Absence:
     with path.open("rb") as file:
         if file.read(2) == b"\x1f\x8b":
             return Location(path, None, source)
-    return Absence(path, "a file that is no .tar.gz archive")
-
-
-def _keras_datasets() -> Path:
-    """Keras's own rule, without importing it: `KERAS_HOME`, or `~/.keras`."""
-    return Path(os.environ.get("KERAS_HOME") or Path("~/.keras").expanduser()) / "datasets"
+    return Absence(path, "a file that is not a .tar.gz archive")

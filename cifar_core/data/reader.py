@@ -112,7 +112,7 @@ class Files:
         if len(missing) == len(layout.batches):
             raise DataNotFoundError(f"{path} holds none of CIFAR-10's batches: it is another archive.")
         if missing:
-            raise DataError(f"{path} is not whole: {', '.join(missing)} missing. Download or copy it again.")
+            raise DataError(f"{path} is incomplete: {', '.join(missing)} missing. Download or copy it again.")
 
     def are_official(self) -> bool:
         """Whether the checksums of what was read are the published ones."""

@@ -1,8 +1,8 @@
-"""What the ten classes look like in the synthetic dataset, as far as 32x32 pixels and a few shapes go.
+"""Drawings of the ten classes for the synthetic dataset.
 
-Each function draws its thing into all pictures of a canvas, in a frame of its own (x to the
-front, y down, about -1..1), with varied build and colours. Backgrounds, clutter and what stands
-in the way are shared and overlap between classes, so that colour alone tells little.
+Each function draws one object into all images of a canvas, in the object's frame (x to the front, y down,
+about -1..1), with random proportions and colours. Backgrounds and clutter are shared between classes, so that
+colour alone does not identify a class.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Palette = Sequence[tuple[int, int, int]]
 
 
 def _palette(colours: str) -> Palette:
-    """From hexadecimal rrggbb, separated by blanks."""
+    """Colours from hexadecimal rrggbb, separated by spaces."""
     return [(int(c[:2], 16), int(c[2:4], 16), int(c[4:], 16)) for c in colours.split()]
 
 
@@ -43,7 +43,7 @@ BONE = _palette("c8b996 967d5a 6e553c")
 
 
 class Scene(NamedTuple):
-    """Where a class is usually seen, how it stands there, and how it is drawn."""
+    """Background, pose and drawing function of a class."""
 
     draw: Callable[[Canvas, Chance], None]
     above: Palette
@@ -54,7 +54,7 @@ class Scene(NamedTuple):
 
 
 def background(canvas: Canvas, chance: Chance, scene: Scene) -> None:
-    """Two textured colours that meet at a horizon; in four of ten pictures, those of any class."""
+    """Two textured colours that meet at a horizon; in 40 % of the images, those of any class."""
     elsewhere = chance.happens(0.4)
     above = np.where(elsewhere, chance.colour(EVERYWHERE), chance.colour(scene.above))
     below = np.where(elsewhere, chance.colour(EVERYWHERE), chance.colour(scene.below))
@@ -71,7 +71,7 @@ def background(canvas: Canvas, chance: Chance, scene: Scene) -> None:
 
 
 def clutter(canvas: Canvas, chance: Chance, probability: float, size: tuple[float, float]) -> None:
-    """Something that has nothing to do with the class, at any place, in some of the pictures."""
+    """A random shape, unrelated to the class, in some of the images."""
     present = chance.happens(probability)
     x, y = chance.uniform(-1.2, 1.2), chance.uniform(-1.2, 1.2)
     round_one = canvas.ellipse(x, y, chance.uniform(*size), chance.uniform(*size))
@@ -354,7 +354,7 @@ SCENES: tuple[Scene, ...] = (
     Scene(ship, SKY, WATER, (-0.4, 0.4), (0.62, 0.98), 8.0),
     Scene(truck, [*SKY, *WOODS, *ROAD], ROAD, (-0.6, 0.5), (0.6, 0.95), 10.0),
 )
-"""In the order of the classes."""
+"""In the order of the labels."""
 
 
 def _wheels(c: Canvas, r: Chance, centres: Sequence[Field | float], y: float, radius: Field) -> None:
@@ -364,7 +364,7 @@ def _wheels(c: Canvas, r: Chance, centres: Sequence[Field | float], y: float, ra
 
 
 def _legs(c: Canvas, r: Chance, colour: np.ndarray, thick: float, top: float, bottom: Field) -> None:
-    """Four of them in some gait; the far pair darker."""
+    """Four legs in a random gait, the far pair darker."""
     for far in (True, False):
         swing = r.uniform(-0.25, 0.25)
         shift = 0.1 if far else 0.0

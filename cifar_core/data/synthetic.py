@@ -1,8 +1,7 @@
-"""The synthetic dataset: drawn scenes of CIFAR-10's ten classes, for machines without CIFAR-10.
+"""Synthetic dataset: drawn scenes of CIFAR-10's ten classes, for machines without CIFAR-10.
 
-Picture i of a split depends on (seed, split, i) alone, not on how many are asked for, and comes
-out the same to the bit on every machine. It is no substitute for CIFAR-10: numbers on it compare with
-nothing else.
+Image i of a split depends only on (seed, split, i), not on the number of images, and is the same to the bit
+on every machine. Results on it cannot be compared with results on CIFAR-10.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ from cifar_core.errors import ConfigError
 TRAIN_IMAGES = 10_000
 TEST_IMAGES = 2_000
 VERSION = 1
-"""Goes up whenever the same seed would draw anything else."""
+"""Incremented whenever the same seed draws other images."""
 
-_CHUNK = 128  # so many pictures' arrays fit a processor's cache
+_CHUNK = 128  # images whose arrays fit into a CPU cache
 
 
 def synthetic_dataset(seed: int = 0, train: int = TRAIN_IMAGES, test: int = TEST_IMAGES) -> Dataset:
-    """Drawn scenes, labelled synthetic; as many of each class as the counts allow.
+    """Synthetic images, the ten classes equally frequent.
 
     Raises:
-        ConfigError: a negative seed, or no images.
+        ConfigError: a negative seed, or a split without images.
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ConfigError(f"The seed of the synthetic dataset must be a whole number from 0; got {seed!r}.")
     if min(train, test) < 1:
         raise ConfigError(
-            f"A synthetic dataset needs images to train and to test on; got {train} and {test}."
+            f"A synthetic dataset needs at least one training and one test image; got {train} and {test}."
         )
     x_train, y_train = draw(int(seed), "train", np.arange(train))
     x_test, y_test = draw(int(seed), "test", np.arange(test))
@@ -44,7 +43,7 @@ def synthetic_dataset(seed: int = 0, train: int = TRAIN_IMAGES, test: int = TEST
 
 
 def draw(seed: int, split: str, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The pictures of these numbers: uint8 (n, 32, 32, 3), int64 (n,)."""
+    """Images and labels of these indices: uint8 (n, 32, 32, 3), int64 (n,)."""
     keys = _keys(seed, split, indices)
     labels = _labels(seed, split, indices)
     images = np.empty((len(indices), SIZE, SIZE, 3), np.uint8)
@@ -59,14 +58,14 @@ def draw(seed: int, split: str, indices: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _keys(seed: int, split: str, indices: np.ndarray) -> np.ndarray:
-    """One uint64 for each picture."""
+    """One uint64 per image."""
     stream = (VERSION << 8) + (1 if split == "train" else 2)
     start = mix(np.array([seed % 2**64], np.uint64)) + np.uint64(stream)
     return mix(mix(start) + indices.astype(np.uint64))
 
 
 def _labels(seed: int, split: str, indices: np.ndarray) -> np.ndarray:
-    """Every ten pictures in a row have the ten classes in some order, so all are equally common."""
+    """Each block of ten images has the ten classes in random order."""
     block, place = np.divmod(indices, NUM_CLASSES)
     keys = _keys(seed, split, block + (1 << 40))
     orders = np.argsort(mix(keys[:, None] + np.arange(NUM_CLASSES, dtype=np.uint64)), axis=1, kind="stable")
@@ -87,7 +86,7 @@ def _draw_class(label: int, chance: Chance) -> np.ndarray:
 
 
 def _photographed(canvas: Canvas, chance: Chance) -> np.ndarray:
-    """Contrast, brightness, a cast of colour and grain, then whole numbers."""
+    """uint8 images, after random contrast, brightness, colour cast and grain."""
     contrast, brightness = chance.uniform(0.7, 1.15), chance.uniform(-30, 30)
     grain = chance.grid(SIZE) * chance.uniform(3, 18)
     for channel in range(3):

@@ -35,7 +35,7 @@ MODELS: dict[str, type[ModelConfig]] = {
 
 
 def models() -> list[str]:
-    """Names of all architectures, in the order in which people meet them."""
+    """Names of all architectures, in the order in which pages list them."""
     return list(MODELS)
 
 
@@ -43,7 +43,7 @@ def model_config(name: str) -> type[ModelConfig]:
     """The hyperparameter class of a model.
 
     Raises:
-        ConfigError: no such model; the message lists those there are.
+        ConfigError: no such model; the message lists the known ones.
     """
     if not isinstance(name, str) or name not in MODELS:
         raise ConfigError(f"Unknown model {shown(name)}; known are: {', '.join(MODELS)}.")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
 from cifar_core.base.labels import IMAGE_SHAPE
+from cifar_core.base.lazy_keras import keras, layers
 from cifar_core.models.base import ModelConfig, l2_setting
-
-if TYPE_CHECKING:
-    import keras
 
 # Filters of the five 3x3 convolutions, and whether 2x2 max pooling follows.
 CONVOLUTIONS = ((96, True), (256, True), (384, False), (384, False), (256, True))
@@ -68,35 +66,27 @@ class AlexNet(ModelConfig):
     l2: float = l2_setting()
 
     def build(self) -> keras.Model:
-        import keras
-
         images = keras.Input(IMAGE_SHAPE, name="images")
         x = blocks.unit_range()(images)
         for filters, pool in CONVOLUTIONS:
             x = self._convolution(x, filters, pool)
-        x = keras.layers.Flatten()(x)
+        x = layers.Flatten()(x)
         x = blocks.dropped(self._dense(x, self.units_dense1), self.dropout_rate1)
         x = blocks.dropped(self._dense(x, self.units_dense2), self.dropout_rate2)
         return keras.Model(images, blocks.probabilities(self.l2)(x), name="alexnet")
 
     def _convolution(self, x: keras.KerasTensor, filters: int, pool: bool) -> keras.KerasTensor:
-        from keras import layers
-
         x = layers.Conv2D(filters, 3, padding="same", **self._weights())(x)
         x = self._activated(x)
         return layers.MaxPooling2D()(x) if pool else x
 
     def _dense(self, x: keras.KerasTensor, units: int) -> keras.KerasTensor:
-        from keras import layers
-
         return self._activated(layers.Dense(units, **self._weights())(x))
 
     def _weights(self) -> dict[str, Any]:
         return {"use_bias": not self.batch_norm, "kernel_regularizer": blocks.penalty(self.l2)}
 
     def _activated(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        from keras import layers
-
         if self.batch_norm:
             x = layers.BatchNormalization(momentum=blocks.BN_MOMENTUM)(x)
         return layers.ReLU()(x)

@@ -1,4 +1,4 @@
-"""What a model of the registry is: typed hyperparameters that know how to build their network."""
+"""Base class of the architectures: typed hyperparameters that build their network."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ class ModelConfig(Settings):
     """Hyperparameters of one architecture.
 
     A subclass declares its fields with `setting(...)`, names its `title`, `summary` and `source`,
-    and builds the network. Its module must not import keras at the top: pages read declarations
-    and must not pay for TensorFlow. Its field names must differ from those of `TrainConfig`, since
-    both stand side by side on the command line and in a search.
+    and builds the network. Its module must not import keras at the top, since pages read the declarations.
+    Its field names must differ from those of `TrainConfig`, since both are given side by side on the
+    command line and in a search.
 
-    Every network is made of Keras's own layers only, so that a saved `.keras` file opens with
-    `keras.models.load_model` in safe mode on a machine that has never seen this package.
+    Networks consist of Keras's own layers only, so that a saved `.keras` file opens with
+    `keras.models.load_model` in safe mode without this package.
     """
 
     title: ClassVar[str]
     """Name for people, e.g. "ResNet-18"."""
     summary: ClassVar[str]
-    """Two or three sentences for somebody who meets it for the first time."""
+    """Two or three sentences for people who do not know it yet."""
     source: ClassVar[str]
     """Citation and, where there is one, the address of the paper."""
 
@@ -34,13 +34,13 @@ class ModelConfig(Settings):
         """The network, new and untrained.
 
         Takes float or integer images (N, 32, 32, 3) in 0..255 (rescaling is its first layer) and
-        gives float32 probabilities (N, 10), whatever the dtype policy that is current while building.
+        returns float32 probabilities (N, 10), whatever dtype policy is set while building.
         """
         raise NotImplementedError
 
 
 def l2_setting() -> Any:
-    """The field `l2`, the same in every model; off unless asked for."""
+    """The field `l2`, the same in every model; 0 by default."""
     return setting(
         0.0,
         ge=0,
@@ -69,7 +69,7 @@ def dropout_setting(
 
 
 def require(is_so: bool, message: str) -> None:
-    """Refuse settings that are fine each for itself and contradict each other.
+    """Refuse settings that contradict each other, though each is in its range.
 
     Raises:
         ConfigError: with `message`, where `is_so` is false.

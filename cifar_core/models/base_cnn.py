@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from cifar_core.base.fields import setting
 from cifar_core.base.labels import IMAGE_SHAPE
+from cifar_core.base.lazy_keras import keras, layers
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting
 from cifar_core.models.blocks import BN_MOMENTUM, penalty, probabilities, unit_range
-
-if TYPE_CHECKING:
-    import keras
 
 
 class BaseCNN(ModelConfig):
@@ -41,43 +39,31 @@ class BaseCNN(ModelConfig):
     l2: float = l2_setting()
 
     def build(self) -> keras.Model:
-        from keras import Sequential, layers
-
-        return Sequential(
+        return keras.Sequential(
             [layers.Input(IMAGE_SHAPE, name="images"), unit_range(), *self._features(), *self._head()],
             name="base_cnn",
         )
 
     def _features(self) -> list[keras.Layer]:
-        from keras import layers
-
         stack = [*self._conv(32), layers.MaxPooling2D(), *_dropout(self.conv_dropout)]
         stack += [*self._conv(64), layers.MaxPooling2D(), *_dropout(self.conv_dropout)]
         return stack + (self._conv(64) if self.design == "notebook" else [])
 
     def _head(self) -> list[keras.Layer]:
-        from keras import layers
-
         units = 128 if self.design == "paper" else 64
         dense = layers.Dense(units, use_bias=not self.batch_norm, kernel_regularizer=penalty(self.l2))
         hidden = [*self._activated(dense), *_dropout(self.dropout)]
         return [layers.Flatten(), *hidden, probabilities(self.l2)]
 
     def _conv(self, filters: int) -> list[keras.Layer]:
-        from keras import layers
-
         conv = layers.Conv2D(filters, 3, use_bias=not self.batch_norm, kernel_regularizer=penalty(self.l2))
         return self._activated(conv)
 
     def _activated(self, layer: keras.Layer) -> list[keras.Layer]:
         """A layer, its normalisation where wanted (which makes the layer's bias idle), and ReLU."""
-        from keras import layers
-
         norm = [layers.BatchNormalization(momentum=BN_MOMENTUM)] if self.batch_norm else []
         return [layer, *norm, layers.ReLU()]
 
 
 def _dropout(rate: float) -> list[keras.Layer]:
-    from keras import layers
-
     return [layers.Dropout(rate)] if rate else []

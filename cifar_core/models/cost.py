@@ -1,21 +1,19 @@
-"""What a network is made of and what it costs: parameters, arithmetic, memory, layer by layer.
+"""Layers of a model and its cost: parameters, arithmetic and memory, layer by layer.
 
-`describe_architecture` builds the network with Keras and counts. `architecture` answers the same
-question from a file in the home folder, and asks a fresh process where the file is not there yet: so
-a page can show a network without ever importing Keras.
+`describe_architecture` builds the model with Keras and counts. `architecture` reads the same from a cache
+file in the home folder, and asks another process where there is none yet: pages need not import Keras.
 
-How things are counted, for one image going forward:
+How costs are counted, for the forward pass of one image:
 
-- a multiply-add is one multiplication and one addition; only convolutions, dense layers and attention
-  have them. Published "FLOPs" of networks are usually these, under another name.
-- FLOPs are two per multiply-add, one per added bias, and for the rest the operations per value of the
-  output as `ELEMENTWISE` and the pooling rules below say. A step of training costs about three times
-  as much: forward, and backward by values and by weights.
-- parameter memory is four bytes for each (float32, also under mixed precision, where the computation
-  alone is in 16 bits).
-- activation memory is what one image leaves behind in training for the way back: the outputs of all
-  layers that make new values, and of attention its inner ones, four bytes each (two under mixed
-  precision). A backend may keep somewhat more or less.
+- A multiply-add is one multiplication and one addition; only convolutions, dense layers and attention have
+  them. Published "FLOPs" are usually multiply-adds.
+- FLOPs are two per multiply-add, one per added bias, and otherwise the operations per output value in
+  `ELEMENTWISE` and the pooling rules below. A training step costs about three times as much.
+- Parameter memory is four bytes per parameter (float32, also under mixed precision, where only computation
+  is in 16 bits).
+- Activation memory is what training keeps of one image for the backward pass: the outputs of all layers that
+  compute new values, and the inner values of attention, four bytes each (two under mixed precision). A
+  backend may keep somewhat more or less.
 """
 
 from __future__ import annotations
@@ -28,23 +26,23 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
+
+from pydantic import TypeAdapter
 
 from cifar_core.base import paths
 from cifar_core.base.child import ChildError, ask
 from cifar_core.base.files import write_whole
+from cifar_core.base.lazy_keras import keras
 from cifar_core.errors import CifarLabError
 from cifar_core.models import model_config
 from cifar_core.models.base import ModelConfig
 
-if TYPE_CHECKING:
-    import keras
-
 BYTES_PER_VALUE = 4
 CHILD_SECONDS = 180
 
-# Operations per value of the output. Normalisation: a multiplication and an addition once its averages
-# are folded in (batch), and about five where they are taken from the input (layer).
+# Operations per output value. Batch normalisation: a multiplication and an addition, with its averages folded
+# in; layer normalisation computes its averages from the input.
 ELEMENTWISE = {
     "Rescaling": 2,
     "BatchNormalization": 2,
@@ -55,19 +53,19 @@ ELEMENTWISE = {
     "Add": 1,
     "Multiply": 1,
 }
-# Words in the names of hyperparameters that are a share of values dropped.
+# Parts of the names of hyperparameters that are dropout rates.
 RATES = ("dropout", "stochastic_depth")
-# Hyperparameters that no layer's existence or size depends on.
+# Hyperparameters that change no layer's existence or size.
 WITHOUT_LAYERS = ("l2", "bn_momentum")
-# Layers that at inference hand their input on.
+# Layers without arithmetic at inference.
 FREE = ("InputLayer", "Flatten", "Reshape", "Dropout", "ZeroPadding2D")
-# Those whose output is the input itself, so that training keeps nothing more.
+# Layers whose output is their input, so that training keeps nothing more.
 SAME_VALUES = ("InputLayer", "Flatten", "Reshape")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: `output_shape` is without the batch; `connected_to` names where its input comes from."""
+    """One layer: `output_shape` is without the batch; `connected_to` are the names of its input layers."""
 
     name: str
     type: str
@@ -81,7 +79,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network in numbers; the module's text says how each is counted."""
+    """Costs of a model; the module's docstring defines each."""
 
     model: str
     hyperparameters: dict[str, Any]
@@ -94,31 +92,21 @@ class Architecture:
     layers: tuple[Layer, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The reverse of `to_dict`, also after a way through JSON.
+        """The reverse of `to_dict`, also after conversion to JSON and back.
 
         Raises:
-            TypeError, KeyError: the values are not those of an Architecture.
+            ValueError: the values are not those of an Architecture.
         """
-        layers = (
-            Layer(
-                **{
-                    **layer,
-                    "output_shape": tuple(layer["output_shape"]),
-                    "connected_to": tuple(layer["connected_to"]),
-                }
-            )
-            for layer in values["layers"]
-        )
-        return cls(**{**values, "layers": tuple(layers)})
+        return TypeAdapter(cls).validate_python(values)
 
 
 def describe_architecture(name: str, **hyperparameters: Any) -> Architecture:
-    """Build the network and count. Imports Keras, which takes seconds: pages call `architecture`.
+    """Build a model and count its costs. Imports Keras, which takes seconds; pages call `architecture`.
 
     Raises:
         ConfigError: unknown model or hyperparameter, or a value out of range.
@@ -128,7 +116,7 @@ def describe_architecture(name: str, **hyperparameters: Any) -> Architecture:
 
 
 def count(name: str, config: ModelConfig, network: keras.Model) -> Architecture:
-    """Count a network that is built already."""
+    """Costs of a model that is built already."""
     layers = tuple(_layer(layer) for layer in network.layers)
     parameters = network.count_params()
     return Architecture(
@@ -162,8 +150,6 @@ def _layer(layer: keras.Layer) -> Layer:
 
 def _connections(layer: keras.Layer) -> tuple[str, ...]:
     """Names of the layers whose outputs this one takes, each once, in order."""
-    import keras
-
     if isinstance(layer, keras.layers.InputLayer):
         return ()
     sources = (tensor._keras_history.operation.name for tensor in keras.tree.flatten(layer.input))
@@ -171,14 +157,14 @@ def _connections(layer: keras.Layer) -> tuple[str, ...]:
 
 
 def _cost(layer: keras.Layer, kind: str, outputs: int) -> tuple[int, int]:
-    """(multiply-adds, other operations) of one image on its way through a layer."""
+    """(multiply-adds, other operations) of a layer for one image."""
     if kind in FREE:
         return 0, 0
     if kind in ELEMENTWISE:
         return 0, ELEMENTWISE[kind] * outputs
     if kind not in _COSTS:
         raise CifarLabError(
-            f"The layer {layer.name!r} is of the type {kind}, whose operations nobody has said how to count: "
+            f"The layer {layer.name!r} is of the type {kind}, for which no cost is defined: "
             "add it to ELEMENTWISE, FREE or _COSTS in cifar_core/models/cost.py."
         )
     multiply_adds, others = _COSTS[kind](layer, outputs)
@@ -187,8 +173,6 @@ def _cost(layer: keras.Layer, kind: str, outputs: int) -> tuple[int, int]:
 
 def _bias_and_activation(layer: keras.Layer, outputs: int) -> int:
     """One operation per value for a bias, and one for an activation inside the layer."""
-    import keras
-
     biased = getattr(layer, "use_bias", False) and not isinstance(layer, keras.layers.MultiHeadAttention)
     activation = getattr(layer, "activation", None)
     active = activation is not None and activation is not keras.activations.linear
@@ -196,13 +180,12 @@ def _bias_and_activation(layer: keras.Layer, outputs: int) -> int:
 
 
 def _convolution(layer: keras.layers.Conv2D, outputs: int) -> tuple[int, int]:
-    """Each output value takes a kernel's height x width x input channels (of its group)."""
-    per_value = math.prod(layer.kernel.shape[:-1])
-    return outputs * per_value, 0
+    """Kernel height x width x input channels (of its group) per output value."""
+    return outputs * math.prod(layer.kernel.shape[:-1]), 0
 
 
 def _depthwise_convolution(layer: keras.layers.DepthwiseConv2D, outputs: int) -> tuple[int, int]:
-    """Each output value takes a kernel's height x width, of one channel."""
+    """Kernel height x width per output value."""
     return outputs * math.prod(layer.kernel_size), 0
 
 
@@ -211,7 +194,7 @@ def _dense(layer: keras.layers.Dense, outputs: int) -> tuple[int, int]:
 
 
 def _pooling(layer: keras.Layer, outputs: int) -> tuple[int, int]:
-    """A comparison or an addition for each value of the window."""
+    """A comparison or an addition per value of the window."""
     return 0, outputs * math.prod(layer.pool_size)
 
 
@@ -220,7 +203,7 @@ def _global_pooling(layer: keras.Layer, outputs: int) -> tuple[int, int]:  # noq
 
 
 def _attention(layer: keras.layers.MultiHeadAttention, outputs: int) -> tuple[int, int]:
-    """Four projections; queries by keys and weights by values; softmax at three per weight."""
+    """Four projections, queries by keys, weights by values, and softmax at three operations per weight."""
     tokens, weights = layer.output.shape[1], _attention_weights(layer)
     inner = layer.num_heads * layer.key_dim
     projections = 4 * outputs * inner
@@ -248,21 +231,19 @@ _COSTS: dict[str, Callable[[Any, int], tuple[int, int]]] = {
 
 
 def _activations(layer: keras.Layer, kind: str, outputs: int) -> int:
-    """Values of one image that training keeps for the way back."""
-    if kind in SAME_VALUES:
-        return 0
+    """Values of one image that training keeps for the backward pass."""
     if kind == "MultiHeadAttention":
         queries_keys_values_and_mix = 4 * layer.output.shape[1] * layer.num_heads * layer.key_dim
         return outputs + queries_keys_values_and_mix + _attention_weights(layer)
-    return outputs
+    return 0 if kind in SAME_VALUES else outputs
 
 
 def architecture(name: str, **hyperparameters: Any) -> Architecture:
-    """As `describe_architecture`, without importing Keras here: milliseconds where it was asked before.
+    """As `describe_architecture`, without importing Keras in this process.
 
-    The first question takes a process of its own and some ten seconds. Answers stand under
-    `cache/architectures` in the home folder, one file each, keyed by model, hyperparameters and the
-    sources that build and count, so that a new release asks anew.
+    The first call for a model and its hyperparameters starts another process and takes about ten seconds;
+    later ones read a file under `cache/architectures` in the home folder. A change of the sources that build
+    and count makes the files invalid.
 
     Raises:
         ConfigError: unknown model or hyperparameter, or a value out of range.
@@ -271,15 +252,18 @@ def architecture(name: str, **hyperparameters: Any) -> Architecture:
     config = model_config(name)(**hyperparameters)
     file = _cache_file(name, config)
     known = _read(file)
-    if known is not None:
-        return known
-    answer = _ask_process(name, config)
-    _remember(file, answer)
-    return answer
+    if known is None:
+        known = _ask_process(name, config)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(file, json.dumps(known.to_dict()))
+        except OSError as error:  # a read-only home costs only the cache
+            logging.getLogger(__name__).warning("Cannot keep %s: %s", file, error)
+    return known
 
 
 def known_architecture(name: str, **hyperparameters: Any) -> Architecture | None:
-    """As `architecture` where it was asked before; None where it would have to start a process.
+    """As `architecture` if cached; None where it would have to start a process.
 
     Raises:
         ConfigError: unknown model or hyperparameter, or a value out of range.
@@ -288,10 +272,9 @@ def known_architecture(name: str, **hyperparameters: Any) -> Architecture | None
 
 
 def sizes_only(name: str, **hyperparameters: Any) -> dict[str, Any]:
-    """The hyperparameters with those that change no layer's size set to a common value.
+    """The hyperparameters, with a common value for those that change no layer's size.
 
-    Networks that differ in nothing but these have the same layers, so that one answer of
-    `architecture` serves them all. A rate of 0 stays 0: it leaves the layer out.
+    Models that differ only in these have the same costs. A dropout rate of 0 stays 0: it has no layer.
     """
     values = model_config(name)(**hyperparameters).model_dump()
     declared = model_config(name).model_fields
@@ -317,23 +300,14 @@ def _sources_digest() -> str:
 
 
 def _read(file: Path) -> Architecture | None:
-    """What a cache file says, or None where there is none or it is damaged (it will be written anew)."""
+    """The content of a cache file, or None where there is none or it is damaged."""
     try:
         return Architecture.from_dict(json.loads(file.read_text("utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         logging.getLogger(__name__).warning("Ignoring the damaged cache file %s: %s", file, error)
         return None
-
-
-def _remember(file: Path, answer: Architecture) -> None:
-    """Write the cache file; where that fails (a read-only home), the answer still stands."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps(answer.to_dict()))
-    except OSError as error:
-        logging.getLogger(__name__).warning("Cannot keep %s: %s", file, error)
 
 
 def _ask_process(name: str, config: ModelConfig) -> Architecture:

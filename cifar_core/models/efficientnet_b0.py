@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
 from cifar_core.base.labels import IMAGE_SHAPE
+from cifar_core.base.lazy_keras import keras, layers
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting
-
-if TYPE_CHECKING:
-    import keras
 
 # (filters, blocks, expansion, kernel, stride) of the seven stages: table 1 of the paper, where the
 # first convolution and the second stage have stride 2; here both have 1, so the last map is 4x4, not 1x1.
@@ -24,7 +22,7 @@ STAGES = (
     (320, 1, 6, 3, 1),
 )
 FIRST_FILTERS, LAST_FILTERS = 32, 1280
-SQUEEZE = 4  # channels of a block's input to the squeezed ones
+SQUEEZE = 4  # ratio of a block's input channels to the squeezed ones
 BLOCKS = sum(stage[1] for stage in STAGES)
 
 
@@ -57,14 +55,12 @@ class EfficientNetB0(ModelConfig):
     l2: float = l2_setting()
 
     def build(self) -> keras.Model:
-        import keras
-
         images = keras.Input(IMAGE_SHAPE, name="images")
         x = blocks.standardised()(images)
         x = self._convolution(x, self._filters(FIRST_FILTERS), "stem", kernel=3)
         x = self._blocks(x)
         x = self._convolution(x, self._filters(LAST_FILTERS), "top")
-        x = blocks.dropped(keras.layers.GlobalAveragePooling2D()(x), self.dropout)
+        x = blocks.dropped(layers.GlobalAveragePooling2D()(x), self.dropout)
         return keras.Model(images, blocks.probabilities(self.l2)(x), name="efficientnet_b0")
 
     def _filters(self, filters: int) -> int:
@@ -82,9 +78,7 @@ class EfficientNetB0(ModelConfig):
     def _block(
         self, x: keras.KerasTensor, filters: int, expansion: int, kernel: int, stride: int, number: int
     ) -> keras.KerasTensor:
-        """Widen, filter each channel for itself, weigh the channels, narrow again."""
-        from keras import layers
-
+        """Expand, depthwise convolution, squeeze-and-excitation, project."""
         name, before = f"block_{number}", x.shape[-1]
         branch = self._convolution(x, expansion * before, f"{name}_expand") if expansion > 1 else x
         branch = self._depthwise(branch, kernel, stride, f"{name}_depthwise")
@@ -96,8 +90,6 @@ class EfficientNetB0(ModelConfig):
         return layers.Add(name=f"{name}_add")([blocks.skipped_at_random(branch, rate, f"{name}_skip"), x])
 
     def _depthwise(self, x: keras.KerasTensor, kernel: int, stride: int, name: str) -> keras.KerasTensor:
-        from keras import layers
-
         x = layers.DepthwiseConv2D(
             kernel,
             stride,
@@ -110,9 +102,7 @@ class EfficientNetB0(ModelConfig):
         return _normalised(x, name)
 
     def _gated(self, x: keras.KerasTensor, squeezed: int, name: str) -> keras.KerasTensor:
-        """Squeeze-and-excitation: each channel times a weight in 0..1 that the whole image decides."""
-        from keras import layers
-
+        """Squeeze-and-excitation: each channel times a weight in 0..1 computed from all channels."""
         gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
         gate = layers.Conv2D(squeezed, 1, activation="silu", **self._weights(f"{name}_squeeze"))(gate)
         gate = layers.Conv2D(x.shape[-1], 1, activation="sigmoid", **self._weights(f"{name}_excite"))(gate)
@@ -121,8 +111,6 @@ class EfficientNetB0(ModelConfig):
     def _convolution(
         self, x: keras.KerasTensor, filters: int, name: str, kernel: int = 1, active: bool = True
     ) -> keras.KerasTensor:
-        from keras import layers
-
         x = layers.Conv2D(filters, kernel, padding="same", use_bias=False, **self._weights(name))(x)
         return _normalised(x, name, active)
 
@@ -132,14 +120,10 @@ class EfficientNetB0(ModelConfig):
 
 
 def _initializer() -> keras.Initializer:
-    """As the authors' code: by what a kernel feeds, which for a depthwise one is its own channel alone."""
-    import keras
-
+    """As in the authors' code: scaled by fan-out, which for a depthwise kernel is its own channel only."""
     return keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="truncated_normal")
 
 
 def _normalised(x: keras.KerasTensor, name: str, active: bool = True) -> keras.KerasTensor:
-    from keras import layers
-
     x = layers.BatchNormalization(momentum=blocks.BN_MOMENTUM, epsilon=1e-3, name=f"{name}_bn")(x)
     return layers.Activation("silu", name=f"{name}_silu")(x) if active else x

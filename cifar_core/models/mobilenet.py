@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
 from cifar_core.base.labels import IMAGE_SHAPE
+from cifar_core.base.lazy_keras import keras, layers
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting
-
-if TYPE_CHECKING:
-    import keras
 
 # (filters, blocks, expansion) of the seven stages: table 2 of the paper.
 STAGES = ((16, 1, 1), (24, 2, 6), (32, 3, 6), (64, 4, 6), (96, 3, 6), (160, 3, 6), (320, 1, 6))
@@ -23,7 +21,7 @@ STRIDES = {
     "cifar-fast": (1, 1, 2, 2, 2, 1, 2, 1),
     "cifar": (1, 1, 1, 2, 2, 1, 2, 1),
 }
-KERAS_BN_MOMENTUM = 0.999  # what keras.applications has, and lets nobody change
+KERAS_BN_MOMENTUM = 0.999  # fixed in keras.applications
 
 
 class MobileNet(ModelConfig):
@@ -35,8 +33,8 @@ class MobileNet(ModelConfig):
 
     title: ClassVar[str] = "MobileNetV2"
     summary: ClassVar[str] = (
-        "Built for telephones: cheap depthwise convolutions between narrow layers. Its usual stem shrinks "
-        "a 32x32 image to a single point before the classifier; the cifar stems keep a map of 4x4 or 2x2."
+        "Designed for mobile phones: cheap depthwise convolutions between narrow layers. Its usual stem "
+        "shrinks a 32x32 image to a single point before the classifier; the cifar stems keep 4x4 or 2x2."
     )
     source: ClassVar[str] = (
         "M. Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, 2018, "
@@ -65,19 +63,17 @@ class MobileNet(ModelConfig):
     l2: float = l2_setting()
 
     def build(self) -> keras.Model:
-        import keras
-
         images = keras.Input(IMAGE_SHAPE, name="images")
         x = blocks.unit_range()(images) if self.stem == "imagenet" else blocks.standardised()(images)
         first, *strides = STRIDES[self.stem]
         x = self._convolution(x, blocks.divisible(32 * self.width), "Conv1", kernel=3, strides=first)
         x = self._blocks(x, strides)
         x = self._convolution(x, blocks.divisible(LAST_FILTERS * max(1, self.width)), "Conv_1")
-        x = blocks.dropped(keras.layers.GlobalAveragePooling2D()(x), self.dropout)
+        x = blocks.dropped(layers.GlobalAveragePooling2D()(x), self.dropout)
         return keras.Model(images, blocks.probabilities(self.l2, name="predictions")(x), name="mobilenet")
 
     def momentum(self) -> float:
-        """The batch normalisation momentum that is used: the one given, or the stem's own."""
+        """The batch normalisation momentum in use: the one given, or the stem's default."""
         if self.bn_momentum is not None:
             return self.bn_momentum
         return KERAS_BN_MOMENTUM if self.stem == "imagenet" else blocks.BN_MOMENTUM
@@ -93,9 +89,7 @@ class MobileNet(ModelConfig):
     def _block(
         self, x: keras.KerasTensor, filters: int, expansion: int, stride: int, name: str
     ) -> keras.KerasTensor:
-        """Widen, filter each channel for itself, narrow again without an activation."""
-        from keras import layers
-
+        """Expand, depthwise convolution, project without an activation."""
         filters = blocks.divisible(int(filters * self.width))
         before = x.shape[-1]
         branch = self._convolution(x, expansion * before, f"{name}_expand") if expansion > 1 else x
@@ -120,8 +114,6 @@ class MobileNet(ModelConfig):
         relu: bool = True,
         **options: Any,
     ) -> keras.KerasTensor:
-        from keras import layers
-
         x = layers.Conv2D(
             filters,
             kernel,
@@ -135,6 +127,4 @@ class MobileNet(ModelConfig):
         return layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x
 
     def _norm(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-        from keras import layers
-
         return layers.BatchNormalization(momentum=self.momentum(), epsilon=1e-3, name=f"{name}_bn")(x)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
 from cifar_core.base.labels import IMAGE_SHAPE
+from cifar_core.base.lazy_keras import keras, layers
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting
-
-if TYPE_CHECKING:
-    import keras
 
 BLOCKS_PER_STAGE = 2
 
@@ -47,17 +45,13 @@ class ResNet18(ModelConfig):
     l2: float = l2_setting()
 
     def build(self) -> keras.Model:
-        import keras
-
         images = keras.Input(IMAGE_SHAPE, name="images")
         x = self._paper(images) if self.design == "paper" else self._standard(images)
-        x = blocks.dropped(keras.layers.GlobalAveragePooling2D()(x), self.dropout)
+        x = blocks.dropped(layers.GlobalAveragePooling2D()(x), self.dropout)
         return keras.Model(images, blocks.probabilities(self.l2)(x), name="resnet18")
 
     def _paper(self, images: keras.KerasTensor) -> keras.KerasTensor:
         """Convolutions keep their biases, as in the study's code, though normalisation makes them idle."""
-        from keras import layers
-
         x = self._paper_convolution(blocks.unit_range()(images), self.width)
         x = layers.ReLU()(x)
         for stage in range(3):
@@ -72,21 +66,15 @@ class ResNet18(ModelConfig):
         return x
 
     def _paper_block(self, x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
-        from keras import layers
-
         branch = layers.ReLU()(self._paper_convolution(x, filters))
         branch = self._paper_convolution(branch, filters)
         return layers.ReLU()(layers.Add()([branch, x]))
 
     def _paper_convolution(self, x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
-        from keras import layers
-
         x = layers.Conv2D(filters, 3, padding="same", kernel_regularizer=blocks.penalty(self.l2))(x)
         return layers.BatchNormalization()(x)
 
     def _standard(self, images: keras.KerasTensor) -> keras.KerasTensor:
-        from keras import layers
-
         x = layers.ReLU()(self._convolution(blocks.standardised()(images), self.width))
         for stage in range(4):
             for block in range(BLOCKS_PER_STAGE):
@@ -95,8 +83,6 @@ class ResNet18(ModelConfig):
         return x
 
     def _block(self, x: keras.KerasTensor, filters: int, stride: int) -> keras.KerasTensor:
-        from keras import layers
-
         branch = layers.ReLU()(self._convolution(x, filters, strides=stride))
         branch = self._convolution(branch, filters)
         if stride > 1:
@@ -104,17 +90,7 @@ class ResNet18(ModelConfig):
         return layers.ReLU()(layers.Add()([branch, x]))
 
     def _convolution(
-        self, x: keras.KerasTensor, filters: int, kernel: int = 3, **options: Any
+        self, x: keras.KerasTensor, filters: int, kernel: int = 3, strides: int = 1
     ) -> keras.KerasTensor:
-        from keras import layers
-
-        x = layers.Conv2D(
-            filters,
-            kernel,
-            padding="same",
-            use_bias=False,
-            kernel_initializer="he_normal",
-            kernel_regularizer=blocks.penalty(self.l2),
-            **options,
-        )(x)
+        x = blocks.convolution(x, filters, kernel, strides, l2=self.l2)
         return layers.BatchNormalization(momentum=blocks.BN_MOMENTUM, epsilon=1e-5)(x)

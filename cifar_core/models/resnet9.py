@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
 from cifar_core.base.labels import IMAGE_SHAPE
+from cifar_core.base.lazy_keras import keras, layers
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting
-
-if TYPE_CHECKING:
-    import keras
 
 
 class ResNet9(ModelConfig):
@@ -56,9 +54,6 @@ class ResNet9(ModelConfig):
     l2: float = l2_setting()
 
     def build(self) -> keras.Model:
-        import keras
-        from keras import layers
-
         images = keras.Input(IMAGE_SHAPE, name="images")
         x = self._convolution(blocks.standardised()(images), self.width)
         x = self._residual(self._stage(x, 2 * self.width))
@@ -70,25 +65,12 @@ class ResNet9(ModelConfig):
         return keras.Model(images, blocks.probabilities(self.l2, use_bias=False)(x), name="resnet9")
 
     def _stage(self, x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
-        from keras import layers
-
         return layers.MaxPooling2D()(self._convolution(x, filters))
 
     def _residual(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        from keras import layers
-
         branch = self._convolution(self._convolution(x, x.shape[-1]), x.shape[-1])
         return layers.Add()([x, branch])
 
     def _convolution(self, x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
-        from keras import layers
-
-        x = layers.Conv2D(
-            filters,
-            3,
-            padding="same",
-            use_bias=False,
-            kernel_initializer="he_normal",
-            kernel_regularizer=blocks.penalty(self.l2),
-        )(x)
+        x = blocks.convolution(x, filters, l2=self.l2)
         return layers.ReLU()(layers.BatchNormalization(momentum=self.bn_momentum, epsilon=1e-5)(x))

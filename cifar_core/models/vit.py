@@ -11,10 +11,10 @@ from pydantic import model_validator
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
 from cifar_core.base.labels import IMAGE_SHAPE
+from cifar_core.base.lazy_keras import keras, layers
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting, require
 
 if TYPE_CHECKING:
-    import keras
     import numpy as np
 
 
@@ -26,7 +26,7 @@ class VisionTransformer(ModelConfig):
 
     title: ClassVar[str] = "Vision Transformer"
     summary: ClassVar[str] = (
-        "Cuts the image into small squares and lets each look at all others. Without convolutions it must "
+        "Cuts the image into small patches and lets each attend to all others. Without convolutions it must "
         "learn from the data what neighbours are, so it needs many epochs and strong augmentation here."
     )
     source: ClassVar[str] = (
@@ -38,7 +38,8 @@ class VisionTransformer(ModelConfig):
 
     patch: Literal[2, 4, 8] = setting(
         4,
-        help="Side of the squares. Halving it makes four times as many, and attention sixteen times as dear.",
+        help="Side of the patches. Half the side means four times as many patches, and sixteen times the "
+        "cost of attention.",
         unit="px",
         search=(4, 8),
     )
@@ -47,7 +48,7 @@ class VisionTransformer(ModelConfig):
         ge=8,
         le=1024,
         step=64,
-        help="Numbers that describe a square; a multiple of 4 and of heads.",
+        help="Length of the vector of a patch; a multiple of 4 and of heads.",
         search=(128, 192, 256, 384),
     )
     depth: int = setting(
@@ -88,9 +89,6 @@ class VisionTransformer(ModelConfig):
         return self
 
     def build(self) -> keras.Model:
-        import keras
-        from keras import layers
-
         images = keras.Input(IMAGE_SHAPE, name="images")
         x = self._tokens(blocks.standardised()(images))
         for number in range(self.depth):
@@ -102,9 +100,7 @@ class VisionTransformer(ModelConfig):
         return keras.Model(images, blocks.probabilities(self.l2)(x), name="vit")
 
     def _tokens(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        """Images (N, 32, 32, 3) to one vector per square with its place added (N, squares, dim)."""
-        from keras import layers
-
+        """Images (N, 32, 32, 3) to one vector per patch with its position added (N, patches, dim)."""
         side = IMAGE_SHAPE[0] // self.patch
         x = layers.Conv2D(
             self.dim, self.patch, self.patch, kernel_regularizer=blocks.penalty(self.l2), name="patches"
@@ -120,15 +116,11 @@ class VisionTransformer(ModelConfig):
         rate: float,
         name: str,
     ) -> keras.KerasTensor:
-        from keras import layers
-
         y = layers.LayerNormalization(epsilon=1e-6, name=f"{name}_norm")(x)
         y = blocks.dropped(branch(y, name), self.dropout)
         return layers.Add(name=f"{name}_add")([x, blocks.skipped_at_random(y, rate, f"{name}_skip")])
 
     def _attention(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-        from keras import layers
-
         return layers.MultiHeadAttention(
             self.heads,
             self.dim // self.heads,
@@ -138,8 +130,6 @@ class VisionTransformer(ModelConfig):
         )(x, x)
 
     def _perceptron(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-        from keras import layers
-
         hidden = max(1, round(self.dim * self.mlp_ratio))
         penalty = blocks.penalty(self.l2)
         x = layers.Dense(hidden, activation="gelu", kernel_regularizer=penalty, name=f"{name}_widen")(x)
@@ -147,9 +137,9 @@ class VisionTransformer(ModelConfig):
 
 
 def sine_cosine_positions(side: int, dim: int) -> np.ndarray:
-    """Fixed position of each square of a grid, float32 (side, side, dim), dim a multiple of 4.
+    """Fixed position vectors of the patches of a grid, float32 (side, side, dim), dim a multiple of 4.
 
-    A quarter each of sin(x), cos(x), sin(y), cos(y), at wavelengths from 2 pi to 20,000 pi squares, as
+    A quarter each of sin(x), cos(x), sin(y), cos(y), at wavelengths from 2 pi to 20,000 pi patches, as
     `posemb_sincos_2d` of https://github.com/google-research/big_vision has it.
     """
     import numpy as np

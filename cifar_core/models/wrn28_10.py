@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 from pydantic import model_validator
 
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
 from cifar_core.base.labels import IMAGE_SHAPE
+from cifar_core.base.lazy_keras import keras, layers
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting, require
-
-if TYPE_CHECKING:
-    import keras
 
 STAGE_FILTERS = (16, 32, 64)  # times the width
 
@@ -55,45 +53,24 @@ class WideResNet(ModelConfig):
         return self
 
     def build(self) -> keras.Model:
-        import keras
-
         images = keras.Input(IMAGE_SHAPE, name="images")
-        x = self._convolution(blocks.standardised()(images), STAGE_FILTERS[0])
+        x = blocks.convolution(blocks.standardised()(images), STAGE_FILTERS[0], l2=self.l2)
         for stage, filters in enumerate(STAGE_FILTERS):
             for block in range((self.depth - 4) // 6):
                 x = self._block(x, filters * self.width, 2 if stage and not block else 1)
-        x = keras.layers.GlobalAveragePooling2D()(_normalised(x))
+        x = layers.GlobalAveragePooling2D()(_normalised(x))
         return keras.Model(images, blocks.probabilities(self.l2)(x), name="wrn28_10")
 
     def _block(self, x: keras.KerasTensor, filters: int, stride: int) -> keras.KerasTensor:
         """Normalise and activate before each convolution; a projection only where the shape changes."""
-        from keras import layers
-
         active = _normalised(x)
-        branch = self._convolution(active, filters, stride=stride)
+        branch = blocks.convolution(active, filters, strides=stride, l2=self.l2)
         branch = blocks.dropped(_normalised(branch), self.dropout)
-        branch = self._convolution(branch, filters)
+        branch = blocks.convolution(branch, filters, l2=self.l2)
         if x.shape[-1] != filters or stride > 1:
-            x = self._convolution(active, filters, kernel=1, stride=stride)
+            x = blocks.convolution(active, filters, 1, stride, l2=self.l2)
         return layers.Add()([branch, x])
-
-    def _convolution(
-        self, x: keras.KerasTensor, filters: int, *, kernel: int = 3, stride: int = 1
-    ) -> keras.KerasTensor:
-        from keras import layers
-
-        return layers.Conv2D(
-            filters,
-            kernel,
-            stride,
-            padding="same",
-            use_bias=False,
-            kernel_initializer="he_normal",
-            kernel_regularizer=blocks.penalty(self.l2),
-        )(x)
 
 
 def _normalised(x: keras.KerasTensor) -> keras.KerasTensor:
-    from keras import layers
-
     return layers.ReLU()(layers.BatchNormalization(momentum=blocks.BN_MOMENTUM, epsilon=1e-5)(x))

@@ -1,9 +1,8 @@
-"""Keeps what a network predicts for each test image after every epoch."""
+"""Log of a run's predictions for the test images after each epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import IO
 
 import numpy as np
 
@@ -14,12 +13,14 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class AnswerLog:
-    """Asks a network for its answers after each epoch and keeps them with the run.
+    """Keeps the predicted class of each test image after each epoch, in a file of the run.
 
     Args:
-        recorder: where the file goes; one without a store keeps the answers in memory alone.
-        images: uint8 (N, 32, 32, 3). labels, indices: int (N,), true classes and places in the test set.
-        epochs_done: epochs that a resumed run has behind it; their answers are read back.
+        recorder: receives the file; without a store the predictions are kept only in memory.
+        images: uint8 (N, 32, 32, 3).
+        labels: true classes, int (N,).
+        indices: positions in the whole test set, int (N,).
+        epochs_done: completed epochs of a resumed run, whose predictions are read back.
     """
 
     def __init__(
@@ -36,30 +37,29 @@ class AnswerLog:
 
     @property
     def answers(self) -> np.ndarray:
-        """int8 (epochs, images) so far."""
+        """Predicted classes so far, int8 (epochs, N); -1 where unknown."""
         return np.array(self._rows, np.int8).reshape(-1, len(self._labels))
 
     def record(self, predict: Predict) -> None:
-        """Ask for one more epoch, and keep all of them.
+        """Predict for one more epoch and write the file.
 
         Args:
-            predict: probabilities (N, 10) of the images.
+            predict: gives probabilities (N, 10) of images.
         """
         self._rows.append(predict(self._images).argmax(axis=1).astype(np.int8))
-        content = {"answers": self.answers, "labels": self._labels, "indices": self._indices}
-
-        def write(stream: IO[bytes]) -> None:
-            np.savez_compressed(stream, **content)
-
-        self._recorder.artifact(ANSWERS_FILE, write)
+        self._recorder.artifact(
+            ANSWERS_FILE,
+            lambda stream: np.savez_compressed(
+                stream, answers=self.answers, labels=self._labels, indices=self._indices
+            ),
+        )
 
     def _earlier(self, epochs_done: int) -> list[np.ndarray]:
-        """Of the epochs before; -1 for those that are not on file any more."""
+        """Rows of the epochs done before; unknown for those that are no longer in the file."""
         rows: list[np.ndarray] = []
-        store, run_id = self._recorder.store, self._recorder.run_id
-        if epochs_done and store is not None and run_id is not None:
-            found = read_answers(store, run_id)
+        if epochs_done and self._recorder.stored is not None:
+            found = read_answers(*self._recorder.stored)
             if found is not None and np.array_equal(found.indices, self._indices):
                 rows = list(found.answers[:epochs_done])
-        lacking = np.full(len(self._labels), UNKNOWN, np.int8)
-        return rows + [lacking] * (epochs_done - len(rows))
+        unknown = np.full(len(self._labels), UNKNOWN, np.int8)
+        return rows + [unknown] * (epochs_done - len(rows))

@@ -1,7 +1,7 @@
-"""From settings to a Keras optimizer with its schedule.
+"""Keras optimizer and learning rate schedule of a setting.
 
-Cosine, one-cycle and warm-up are all `keras.optimizers.schedules.CosineDecay` with different
-arguments, so one tested schedule serves them all; plateau is a callback on a constant rate.
+Cosine, one-cycle and warm-up are all `keras.optimizers.schedules.CosineDecay` with different arguments;
+plateau is a callback on a constant rate.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     import keras
 
 ONE_CYCLE_RISE = 0.3
-"""Share of the steps in which one-cycle rises (Smith and Topin, https://arxiv.org/abs/1708.07120)."""
+"""Share of the steps in which the one-cycle rate rises (Smith and Topin, https://arxiv.org/abs/1708.07120)."""
 ONE_CYCLE_START = 1 / 25
-"""One-cycle starts at this share of its peak."""
+"""Share of its peak at which the one-cycle rate starts."""
 UNDECAYED = ("bias", "gamma", "beta")
-"""Parts of variable names that weight decay leaves alone."""
+"""Parts of names of variables that are excluded from weight decay."""
 
 
 def learning_rate(
     config: TrainConfig, steps_per_epoch: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """The rate, or its schedule over all `config.epochs * steps_per_epoch` steps."""
+    """Constant learning rate, or its schedule over `config.epochs * steps_per_epoch` steps."""
     from keras.optimizers.schedules import CosineDecay
 
     peak, total = config.learning_rate, config.epochs * steps_per_epoch
@@ -45,7 +45,7 @@ def learning_rate(
 
 
 def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> keras.Optimizer:
-    """The optimizer that the settings describe, not yet built."""
+    """The optimizer of a setting, not yet built."""
     import keras
 
     common = {

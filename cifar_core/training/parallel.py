@@ -1,11 +1,11 @@
-"""One training shared by several devices: each takes an equal part of every batch (data parallelism).
+"""Data parallelism: several devices share a training, each with an equal part of every batch.
 
-Keras does the sharing: `keras.distribution.DataParallel` on JAX, where the step stays the same computation
-and the parts' sums are joined inside it; TensorFlow's `MirroredStrategy`, where each device normalises by
-the statistics of its own part, as small as that is.
+On JAX `keras.distribution.DataParallel` is used, where the step stays the same computation and the parts'
+sums are joined inside it; on TensorFlow `MirroredStrategy`, where each device normalises by the statistics of
+its own part.
 
-A part must be as large as the others, so the batch size is a multiple of the number of devices, and of an
-epoch's images (and of validation's) up to devices - 1 are left out at the end of their order.
+All parts must be equally large, so the batch size is a multiple of the number of devices, and up to
+devices - 1 images at the end of an epoch's order (and of validation) are left out.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ if TYPE_CHECKING:
 
 
 def check_devices(devices: int) -> None:
-    """Loads the framework if more than one is asked for.
+    """Check that this process can use so many devices. Loads the framework if there is more than one.
 
     Raises:
-        ConfigError: this process can use fewer, or Keras runs on a backend that cannot share.
+        ConfigError: this process has fewer, or Keras runs on a backend without data parallelism.
     """
     if devices == 1:
         return
     if keras_backend() not in ("jax", "tensorflow"):
         raise ConfigError(
-            f"devices={devices}: on the backend {keras_backend()} a training uses one. Set devices=1, or "
+            f"devices={devices}: the backend {keras_backend()} trains on one device only. Set devices=1, or "
             "KERAS_BACKEND to tensorflow or jax."
         )
-    there = len(_devices())
-    if devices > there:
+    available = len(_devices())
+    if devices > available:
         raise ConfigError(
-            f"devices={devices}: this process can use {there}. Set devices to at most that; if the machine "
-            "has more GPUs, name them in CUDA_VISIBLE_DEVICES."
+            f"devices={devices}: this process can use {available}. Set devices to at most that; if the "
+            "machine has more GPUs, list them in CUDA_VISIBLE_DEVICES."
         )
 
 
 @contextmanager
 def building(devices: int) -> Iterator[None]:
-    """Models built and compiled inside belong to so many devices. One: nothing is changed.
+    """Models built and compiled inside the block belong to so many devices; with one nothing is changed.
 
     Raises:
         ConfigError: as `check_devices`.
@@ -64,7 +64,8 @@ def building(devices: int) -> Iterator[None]:
 
 @contextmanager
 def fitting(devices: int) -> Iterator[None]:
-    """Around `fit` of such a model. TensorFlow's remembers its strategy; under JAX the process must know."""
+    """For `fit` of such a model. On TensorFlow the model keeps its strategy; on JAX it is set for the
+    process."""
     if devices > 1 and keras_backend() == "jax":
         with _distributed(_data_parallel(devices)):
             yield
@@ -74,8 +75,7 @@ def fitting(devices: int) -> Iterator[None]:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Around the building and asking of a network that one device has to itself, also while a shared one
-    is being fitted."""
+    """For building and calling a model on a single device, also during the `fit` of a shared one."""
     if keras_backend() == "jax":
         with _distributed(None):
             yield
@@ -109,7 +109,7 @@ def _distributed(distribution: Any) -> Iterator[None]:
 
 
 def _devices() -> list[str]:
-    """Names of this process's GPUs, or of its CPU devices where it has none."""
+    """Names of this process's GPUs, or of its CPU devices if it has none."""
     if keras_backend() == "jax":
         import keras
 

@@ -1,11 +1,12 @@
-"""The study's seven runs again: their settings, their training, and published figure beside ours.
+"""Reproduction of the study's seven runs: settings, training, and published accuracies beside ours.
 
-A difference is only given a verdict where our run is the study's whole recipe on all the images;
-a scaled-down run says what it was instead.
+A difference gets a verdict only if our run is the study's complete recipe on all images; for a scaled-down
+run the table says how it was scaled instead.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from cifar_core.analysis.study.paper import paper_results
 from cifar_core.errors import CifarLabError, ConfigError
 from cifar_core.settings.presets import SAME_RUN, find_preset, preset, presets
 from cifar_core.settings.train_config import DatasetName, TrainConfig
+from cifar_core.training.estimate import IMAGES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,30 +27,13 @@ if TYPE_CHECKING:
     from cifar_core.training.recorder import Progress, StopCallback
     from cifar_core.training.result import Run
 
-SIZES: dict[str, tuple[int, int]] = {"cifar10": (50_000, 10_000), "synthetic": (10_000, 2_000)}
-"""Train and test images of each dataset, whole."""
-
 SMALLEST_TRAIN, SMALLEST_TEST = 200, 100
-"""Twenty training and ten test images of each class: below that no figure means anything."""
+"""Twenty training and ten test images of each class; with fewer, an accuracy means nothing."""
 
 COLUMNS = (
-    "preset",
-    "model",
-    "variant",
-    "protocol",
-    "published",
-    "ours",
-    "sd",
-    "difference",
-    "verdict",
-    "seeds",
-    "epochs",
-    "train_images",
-    "test_images",
-    "minutes",
-    "runs",
-    "note",
-)
+    "preset", "model", "variant", "protocol", "published", "ours", "sd", "difference", "verdict", "seeds",
+    "epochs", "train_images", "test_images", "minutes", "runs", "note",
+)  # fmt: skip
 
 _DTYPES = {
     **dict.fromkeys(("ours", "sd", "difference", "minutes"), "float64"),
@@ -59,7 +44,15 @@ _SCALED = {"train_limit", "test_limit", "epochs", "dataset"}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one run: `accuracy` is a share of the test images, None where `problem` says why."""
+    """Result of one run.
+
+    Attributes:
+        config: its settings.
+        accuracy: share of the test images in 0..1; None if `problem` says why there is none.
+        seconds: of training.
+        id: of the run in the store.
+        problem: state and reason of a run without an accuracy.
+    """
 
     config: TrainConfig
     accuracy: float | None = None
@@ -69,8 +62,8 @@ class Outcome:
 
 
 Watcher = Callable[[int, int, TrainConfig, "Progress | None"], None]
-"""Called with the run's number from 1, how many there are, its settings, and what it reports (None
-as it starts)."""
+"""Called with a run's number (from 1), how many there are, its settings, and its report (None at its
+start)."""
 
 
 def paper_runs(
@@ -84,18 +77,20 @@ def paper_runs(
 
     Args:
         only: presets ("alexnet/paper-tuned"), models ("alexnet") or variants ("tuned"); None takes all.
-        scale: share, above 0 to 1, of the images and of the epochs: 0.1 costs a hundredth. At least
-            one epoch, 200 training and 100 test images; images are drawn stratified.
-        dataset: "synthetic" where there is no CIFAR-10; its figures compare with nothing.
-        seeds: each run once per seed.
+        scale: share of images and of epochs, above 0 and at most 1: 0.1 costs a hundredth. At least one
+            epoch, 200 training and 100 test images; images are drawn stratified by class.
+        dataset: "synthetic" if there is no CIFAR-10; its accuracies are not comparable with the study's.
+        seeds: each run is made once per seed.
 
     Raises:
-        ConfigError: a name that is none of the study's runs, or a scale out of range.
+        ConfigError: a name that is none of the study's runs, an unknown dataset, or a scale out of range.
     """
     if not isinstance(scale, int | float) or not 0 < scale <= 1:
-        raise ConfigError(f"scale must be a number above 0 and to 1 (1: the whole study); got {scale!r}.")
-    if dataset not in SIZES:
-        raise ConfigError(f"Unknown dataset {dataset!r}; known are: {', '.join(SIZES)}.")
+        raise ConfigError(
+            f"scale must be a number above 0 and at most 1 (1: the whole study); got {scale!r}."
+        )
+    if dataset not in IMAGES:
+        raise ConfigError(f"Unknown dataset {dataset!r}; known are: {', '.join(IMAGES)}.")
     return [
         preset(name, dataset=dataset, seed=seed, **_scaled(preset(name).epochs, scale, dataset))
         for name in _chosen(only)
@@ -112,15 +107,20 @@ def reproduce(
     progress: Watcher | None = None,
     should_stop: StopCallback | None = None,
 ) -> pd.DataFrame:
-    """Train the study's runs one after the other and set our figures beside the published ones.
+    """Train the study's runs one after another and compare our accuracies with the published ones.
 
-    A run that fails does not end the others: its row says why. Where `should_stop` says so, the run
-    going on ends and no other begins; the table then holds what there is.
+    A run that fails does not end the others: its row gives the reason.
 
     Args:
-        runs: settings, as `paper_runs` gives them; None takes all seven at `scale`.
+        runs: settings from `paper_runs`; None takes all seven at `scale`.
         store: where each run is recorded; None records nothing.
-        dataset: images; loaded where None.
+        dataset: images; loaded if None.
+        scale: as for `paper_runs`.
+        progress: called as each run starts and with each of its reports.
+        should_stop: asked after each step; True stops the current run and starts no other.
+
+    Returns:
+        `reproduction_table` of the runs made.
 
     Raises:
         ConfigError: a setting that is not from one of the study's presets.
@@ -133,14 +133,14 @@ def reproduce(
     for number, config in enumerate(runs, start=1):
         if should_stop is not None and should_stop():
             break
-        report = _watched(progress, number, len(runs), config)
+        report = functools.partial(progress or _ignore, number, len(runs), config)
         report(None)
         try:
             run = train(config, dataset=dataset, store=store, progress=report, should_stop=should_stop)
         except CifarLabError as error:
             outcomes.append(Outcome(config, problem=f"failed: {error}"))
         else:
-            # The outcome keeps numbers only: seven models at once would be half a gigabyte.
+            # Keep only the numbers: seven models at once would take half a gigabyte.
             outcomes.append(_outcome(run))
     return reproduction_table(outcomes, only=chosen)
 
@@ -148,20 +148,24 @@ def reproduce(
 def reproduction_table(
     runs: RunStore | Iterable[RunRecord | Run | Outcome], *, only: str | Iterable[str] | None = None
 ) -> pd.DataFrame:
-    """One row for each of the study's runs, in its order, whether we ran it or not.
+    """One row per run of the study, in its order, whether we ran it or not.
 
-    Of the runs of a preset those nearest to the study count: the whole recipe on all images of
-    CIFAR-10 before scaled ones, and of these the largest. Runs with anything else changed are
-    another recipe and are left out. Of several with the same seed the last one counts.
+    Of the runs of a preset those closest to the study count: the complete recipe on all images of CIFAR-10
+    before scaled ones, and of these the largest. Runs with any other setting changed are another recipe and
+    are left out. Of several with the same seed the last counts.
 
-    Columns: preset, model, variant, protocol; published, ours (mean over seeds), sd (over seeds, NaN
-    for one), difference (ours - published): shares; verdict; seeds (how many), epochs,
-    train_images, test_images, minutes (mean training time), runs (their ids), note (the study's).
+    Columns: preset, model, variant, protocol; published, ours (mean over seeds), sd (over seeds, NaN for
+    one), difference (ours - published), all in 0..1; verdict; seeds (their number), epochs, train_images,
+    test_images, minutes (mean training time), runs (their ids), note (the study's).
 
-    The verdict of a whole run is "reproduced" where the difference is within what two draws of
-    10,000 images (and the spread over seeds, where known) allow in 95 of 100 cases, else "higher
-    than published" or "lower than published"; of a scaled one "not comparable" and in what it
-    differs; of one without a figure its state ("running", "failed: ..."), or "not run".
+    The verdict of a complete run is "reproduced" if the difference lies within the 95 % margin of two samples
+    of 10,000 images (and of the spread over seeds, if known), else "higher than published" or "lower than
+    published"; of a scaled one "not comparable" with the scaling; of one without an accuracy its state
+    ("running", "failed: ..."), or "not run".
+
+    Args:
+        runs: a store, or runs in order of age.
+        only: as for `paper_runs`.
     """
     import pandas as pd
 
@@ -178,7 +182,7 @@ def reproduction_table(
 
 
 def _chosen(only: str | Iterable[str] | None) -> list[str]:
-    """Names of the study's presets that `only` takes, in the study's order."""
+    """Names of the study's presets that `only` selects, in the study's order."""
     published = list(paper_results()["preset"])
     if only is None:
         return published
@@ -201,7 +205,7 @@ def _handles(name: str) -> tuple[str, str, str]:
 def _scaled(epochs: int, scale: float, dataset: DatasetName) -> dict[str, Any]:
     if scale == 1:
         return {}
-    train, test = SIZES[dataset]
+    train, test = IMAGES[dataset]
     return {
         "train_limit": _images(train, scale, SMALLEST_TRAIN),
         "test_limit": _images(test, scale, SMALLEST_TEST),
@@ -210,23 +214,19 @@ def _scaled(epochs: int, scale: float, dataset: DatasetName) -> dict[str, Any]:
 
 
 def _images(total: int, scale: float, smallest: int) -> int:
-    """So many images that each class has the same number."""
+    """A share of the images, with the same number of each class."""
     return min(total, max(smallest, 10 * round(total * scale / 10)))
 
 
-def _watched(
-    progress: Watcher | None, number: int, total: int, config: TrainConfig
-) -> Callable[[Progress | None], None]:
-    def report(event: Progress | None) -> None:
-        if progress is not None:
-            progress(number, total, config, event)
-
-    return report
+def _ignore(number: int, total: int, config: TrainConfig, report: Progress | None) -> None:
+    """Used if nobody watches."""
 
 
 def _outcomes(runs: RunStore | Iterable[RunRecord | Run | Outcome]) -> list[Outcome]:
     """Oldest first."""
-    if not hasattr(runs, "runs"):
+    from cifar_core.store import RunStore
+
+    if not isinstance(runs, RunStore):
         return [_outcome(run) for run in runs]
     frame = runs.runs()
     ids = frame.loc[frame["preset"].isin(_chosen(None)), "id"]
@@ -234,7 +234,7 @@ def _outcomes(runs: RunStore | Iterable[RunRecord | Run | Outcome]) -> list[Outc
 
 
 def _is_readable(record: RunRecord) -> bool:
-    """Settings that this release refuses, kept from another one, are no run of the study's recipe."""
+    """Whether this release accepts the run's settings."""
     try:
         return record.config is not None
     except ConfigError:
@@ -278,7 +278,7 @@ def _row(published: dict[str, Any], outcomes: list[Outcome]) -> dict[str, Any]:
 
 
 def _nearest(outcomes: list[Outcome]) -> list[Outcome]:
-    """Those of the largest scale, one per seed."""
+    """Runs of the largest scale, the last of each seed."""
     groups: dict[tuple[Any, ...], dict[int, Outcome]] = {}
     for item in outcomes:
         groups.setdefault(_size_key(item.config), {})[item.config.seed] = item
@@ -286,7 +286,7 @@ def _nearest(outcomes: list[Outcome]) -> list[Outcome]:
 
 
 def _changes(config: TrainConfig) -> set[str]:
-    """Settings in which a run differs from its preset, but for those that leave it the same run."""
+    """Settings that differ from the preset's, except those that leave it the same run."""
     if config.preset not in presets():
         return {"preset"}
     return set(config.changes_from(preset(str(config.preset)))) - SAME_RUN
@@ -298,27 +298,26 @@ def _size_key(config: TrainConfig) -> tuple[Any, ...]:
 
 
 def _sizes(config: TrainConfig) -> tuple[int, int]:
-    """Images to train with, validation among them, and to test on."""
-    train, test = SIZES[config.dataset]
+    """Training images (validation included) and test images."""
+    train, test = IMAGES[config.dataset]
     return config.train_limit or train, config.test_limit or test
 
 
 def _verdict(published: dict[str, Any], config: TrainConfig, ours: Spread) -> str:
-    lacking = _scale_words(config)
-    if lacking:
-        return f"not comparable: {', '.join(lacking)}"
+    if scaled := _scale_words(config):
+        return f"not comparable: {', '.join(scaled)}"
     difference = ours.mean - published["test_accuracy"]
-    margin = _margin(published["test_accuracy"], ours, SIZES["cifar10"][1])
+    margin = _margin(published["test_accuracy"], ours, IMAGES["cifar10"][1])
     if abs(difference) <= margin:
         return "reproduced"
     return "higher than published" if difference > 0 else "lower than published"
 
 
 def _margin(published: float, ours: Spread, images: int) -> float:
-    """How far two runs of the same recipe may lie apart: 1.96 standard errors of the difference.
+    """Largest difference that chance explains: 1.96 standard errors of the difference.
 
-    Binomial for the test images, as if they were not the same ones (we cannot know which ones the
-    study got right), and the spread over seeds, which the study's single run has too.
+    Binomial for the test images, as if the two runs had different ones (which of them the study predicted
+    correctly is unknown), and the spread over seeds, which the study's single run has too.
     """
     sampling = (published * (1 - published) + ours.mean * (1 - ours.mean)) / images
     seeds = ours.sd**2 * (1 + 1 / ours.n) if ours.n > 1 else 0.0
@@ -326,10 +325,10 @@ def _margin(published: float, ours: Spread, images: int) -> float:
 
 
 def _scale_words(config: TrainConfig) -> list[str]:
-    """In what a run is less than the study's: [] where it is whole."""
+    """How a run is scaled down from the study's; [] if it is complete."""
     if config.dataset != "cifar10":
         return ["drawn images, not CIFAR-10"]
-    train, test = (given / whole for given, whole in zip(_sizes(config), SIZES["cifar10"], strict=True))
+    train, test = (given / whole for given, whole in zip(_sizes(config), IMAGES["cifar10"], strict=True))
     shares = {"data": train} if train == test else {"training images": train, "test images": test}
     words = [f"{100 * share:.3g} % of the {what}" for what, share in shares.items() if share < 1]
     epochs = preset(str(config.preset)).epochs

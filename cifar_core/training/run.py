@@ -213,12 +213,15 @@ def _record_stop(setup: Setup, run: Run) -> None:
 
 def _record_result(setup: Setup, run: Run) -> None:
     """Store predictions, model and metrics, in this order, and mark the run as finished."""
-    if setup.recorder.stored is None or run.probabilities is None:
+    if setup.recorder.stored is None:
         return
     store, run_id = setup.recorder.stored
+    metrics, probabilities = run.metrics, run.probabilities
+    assert metrics is not None
+    assert probabilities is not None
     labels, indices = setup.images.test[1], setup.images.test_indices
-    store.save_predictions(run_id, run.probabilities.astype(np.float16), labels, indices)
+    store.save_predictions(run_id, probabilities.astype(np.float16), labels, indices)
     bare = without_optimizer(setup.config, run.model, setup.compute.precision)
     # Written under the file's temporary name beside it, so that leftovers of a kill are swept with the rest.
     setup.recorder.artifact(MODEL_FILE, lambda stream: bare.save(stream.name))
-    store.finish(run_id, metrics=run.metrics)
+    store.finish(run_id, metrics=metrics)

@@ -12,7 +12,6 @@ from cifar_core.analysis.study.reference_runs import (
     SHORTENED,
     accuracy_of,
     epochs_of,
-    evidence,
     measured_on,
     reference_runs,
     reference_table,
@@ -167,12 +166,10 @@ def _mean(row: dict[str, Any]) -> str:
 
 
 def _faults() -> None:
-    shown = evidence()
     with st.expander("What a careful reader finds wrong in the study, and what is done here instead"):
         for number, fault in enumerate(PAPER_FAULTS, start=1):
             st.markdown(f"**{number}. {fault.title}.** {fault.what}  \n{fault.here}")
-            if fault.title in shown:
-                st.markdown(f":material/science: {shown[fault.title]}")
+            st.markdown(f":material/science: {fault.evidence}")
         st.caption(f"{PAPER_AUTHOR}: {PAPER_TITLE}, {PAPER_URL}")
 
 

@@ -158,8 +158,8 @@ def test_an_archive_in_the_home_folder_is_found(home):
     [
         (lambda _: None, "nothing there"),
         (lambda path: path.mkdir(), "a folder without batches of CIFAR-10"),
-        (lambda path: path.write_bytes(b"hello"), "a file that is no .tar.gz archive"),
-        (lambda path: path.write_bytes(b""), "a file that is no .tar.gz archive"),
+        (lambda path: path.write_bytes(b"hello"), "a file that is not a .tar.gz archive"),
+        (lambda path: path.write_bytes(b""), "a file that is not a .tar.gz archive"),
         (os.mkfifo, "neither a file nor a folder"),
     ],
 )

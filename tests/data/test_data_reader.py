@@ -202,7 +202,7 @@ def test_a_wrong_binary_file_is_named(binary_folder, linked, content, message):
 def test_missing_batches_are_listed(python_folder, linked):
     folder = linked(python_folder, data_batch_3=None, test_batch=None)
     for path in (folder, folder.parent):
-        with pytest.raises(DataError, match=r"not whole: data_batch_3, test_batch missing"):
+        with pytest.raises(DataError, match=r"incomplete: data_batch_3, test_batch missing"):
             load_dataset(path=path)
 
 
@@ -285,7 +285,7 @@ def test_archives_that_are_not_whole(tmp_path, python_folder, python_archive):
         tmp_path / "part.tar.gz",
         [(member("p/data_batch_2"), (python_folder / "data_batch_2").read_bytes())],
     )
-    with pytest.raises(DataError, match=r"not whole: data_batch_1, data_batch_3.*missing"):
+    with pytest.raises(DataError, match=r"incomplete: data_batch_1, data_batch_3.*missing"):
         load_dataset(path=part)
 
 

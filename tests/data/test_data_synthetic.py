@@ -71,7 +71,7 @@ def test_seeds_that_are_none(seed):
 
 
 def test_counts_that_are_none():
-    with pytest.raises(ConfigError, match="needs images to train and to test on; got 0 and 5"):
+    with pytest.raises(ConfigError, match="needs at least one training and one test image; got 0 and 5"):
         synthetic_dataset(0, train=0, test=5)
 
 

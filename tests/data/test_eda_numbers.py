@@ -5,7 +5,7 @@ import colorsys
 import numpy as np
 import pytest
 
-from cifar_core.data import eda
+from cifar_core.data import eda, image_statistics
 
 
 def plain(*colours):
@@ -24,7 +24,7 @@ def test_class_counts_has_a_place_for_every_class():
 
 
 def test_channel_statistics_equal_numpy_s(noise, monkeypatch):
-    monkeypatch.setattr(eda, "CHUNK", 7)  # chunks that do not divide the images evenly
+    monkeypatch.setattr(image_statistics, "CHUNK", 7)  # chunks that do not divide the images evenly
     mean, deviation = eda.channel_statistics(noise[0])
     pixels = noise[0].reshape(-1, 3) / 255
     np.testing.assert_allclose(mean, pixels.mean(axis=0), rtol=1e-12)
@@ -32,7 +32,7 @@ def test_channel_statistics_equal_numpy_s(noise, monkeypatch):
 
 
 def test_mean_images_are_means_and_grey_where_a_class_is_empty(monkeypatch):
-    monkeypatch.setattr(eda, "CHUNK", 2)
+    monkeypatch.setattr(image_statistics, "CHUNK", 2)
     means = eda.mean_images(plain((0, 0, 0), (10, 20, 30), (20, 40, 60)), np.array([3, 5, 5]))
     assert (means[3] == 0).all()
     assert (means[5] == (15, 30, 45)).all()
@@ -75,14 +75,14 @@ def test_stratified_sample_takes_what_there_is():
 
 def test_shrinking_averages_blocks(noise):
     images = noise[0]
-    small = eda.shrunk(images, 8)
+    small = image_statistics.shrunk(images, 8)
     assert small.shape == (40, 8, 8, 3)
     np.testing.assert_allclose(small[3, 0, 1], images[3, :4, 4:8].mean(axis=(0, 1)) / 255, atol=1e-6)
 
 
 def test_principal_components_equal_a_singular_value_decomposition(noise):
     coordinates, share = eda.principal_components(noise[0])
-    points = eda.shrunk(noise[0], 16).reshape(40, -1)
+    points = image_statistics.shrunk(noise[0], 16).reshape(40, -1)
     centred = points - points.mean(axis=0)
     _, values, _ = np.linalg.svd(centred, full_matrices=False)
     np.testing.assert_allclose(np.linalg.norm(coordinates, axis=0), values[:2], rtol=1e-3)

@@ -83,7 +83,7 @@ def test_what_is_told_of_an_image(counts, counts_file):
         assert len(table) == np.count_nonzero(counts[index])
     agreement = votes.agreement_with_label(LABELS)
     assert agreement[3] == pytest.approx(counts[3, LABELS[3]] / counts[3].sum())
-    with pytest.raises(DataError, match="image 10000 is none"):
+    with pytest.raises(DataError, match="no image 10000"):
         human.votes_of(votes, 10_000)
     with pytest.raises(ValueError, match="read-only"):
         votes.probabilities[0, 0] = 1
@@ -101,7 +101,7 @@ def bad_arrays(counts):
     return {
         "shape": (counts[:500], r"int64 \(500, 10\)"),
         "turned": (counts.T, r"\(10, 10000\)"),
-        "text": (np.full((10_000, 10), "cat"), "where numbers"),
+        "text": (np.full((10_000, 10), "cat"), "not numbers"),
         "half votes": (half, "neither whole numbers"),
         "negative": (negative, "below 0"),
         "no votes": (empty, "1 images have no votes"),
@@ -113,25 +113,25 @@ def bad_arrays(counts):
 def test_arrays_that_are_no_votes_are_refused(counts, tmp_path, kind):
     array, words = bad_arrays(counts)[kind]
     np.save(tmp_path / "x.npy", array)
-    with pytest.raises(DataError, match=f"x.npy is no whole file of CIFAR-10H: .*{words}"):
+    with pytest.raises(DataError, match=f"x.npy is not a complete file of CIFAR-10H: .*{words}"):
         human.load_file(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("x.npy", b"", "no whole file"),
+        ("x.npy", b"", "not a complete file"),
         (
             "x.npy",
             b"\x93NUMPY\x01\x00v\x00{'descr': '<i8', 'fortran_order': False, 'shape': (10000, 10), }",
-            "whole",
+            "complete array",
         ),
-        ("x.zip", b"PK", "no whole file"),
-        ("x.csv", b"a,b\n1,2\n", "cifar10_test_set_idx, chosen_label lack"),
-        ("x.csv", b"cifar10_test_set_idx,chosen_label\n10000,1\n", "images or classes that there are not"),
-        ("x.csv", b"cifar10_test_set_idx,chosen_label\n1,cat\n", "no whole file"),
+        ("x.zip", b"PK", "not a complete file"),
+        ("x.csv", b"a,b\n1,2\n", "cifar10_test_set_idx, chosen_label are missing"),
+        ("x.csv", b"cifar10_test_set_idx,chosen_label\n10000,1\n", "images or classes that do not exist"),
+        ("x.csv", b"cifar10_test_set_idx,chosen_label\n1,cat\n", "not a complete file"),
         ("x.csv", b"cifar10_test_set_idx,chosen_label\n1,3\n", "9,999 images have no votes"),
-        ("x.csv", b"", "no whole file"),
+        ("x.csv", b"", "not a complete file"),
         ("x.txt", b"1", "none of the files of CIFAR-10H"),
     ],
 )
@@ -143,7 +143,7 @@ def test_files_that_are_something_else_are_refused(tmp_path, name, content, word
 
 def test_an_array_that_would_run_code_is_refused(tmp_path):
     np.save(tmp_path / "x.npy", np.full((10_000, 10), None), allow_pickle=True)
-    with pytest.raises(DataError, match="no whole file"):
+    with pytest.raises(DataError, match="not a complete file"):
         human.load_file(tmp_path / "x.npy")
 
 
@@ -185,7 +185,7 @@ def test_a_bad_file_changes_nothing(counts, counts_file, tmp_path):
     assert human.found().read_bytes() == kept
     assert [path.name for path in human.found().parent.iterdir()] == [human.OWN_FILE]
     human.found().write_bytes(kept[:200])
-    with pytest.raises(DataError, match="no whole file"):
+    with pytest.raises(DataError, match="not a complete file"):
         human.load()
 
 
@@ -325,7 +325,7 @@ def test_runs_on_other_images_are_refused(counts_file):
     table = pd.DataFrame({"index": np.arange(500), "label": 3, "predicted": 3})
     with pytest.raises(DataError, match="The run is about other images"):
         human.verdict(table, votes)
-    with pytest.raises(DataError, match="image 10400 is none of them"):
+    with pytest.raises(DataError, match="no image 10400"):
         human.verdict(table.assign(index=table["index"] + 9_901), votes)
     with pytest.raises(ConfigError, match=r"in 0\.\.1; got 80"):
         human.verdict(table, votes, hard_below=80)

@@ -116,7 +116,7 @@ def test_a_page_gets_its_answer_without_importing_keras(home, tmp_path):
     )
     # Started elsewhere: the process that it starts must find the package all the same.
     path = os.pathsep.join(
-        filter(None, [str(module.Path(module.__file__).parents[1]), os.environ.get("PYTHONPATH")])
+        filter(None, [str(module.Path(module.__file__).parents[2]), os.environ.get("PYTHONPATH")])
     )
     command = [sys.executable, "-c", code]
     options = {"capture_output": True, "text": True, "check": True, "cwd": tmp_path}

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from cifar_core.analysis.study import reference_runs as release
-from cifar_core.analysis.study.reference_runs import evidence, reference_runs
+from cifar_core.analysis.study.paper import PAPER_FAULTS
+from cifar_core.analysis.study.reference_runs import reference_runs
 from cifar_core.settings.presets import preset
 from pages.shared import resources
 
@@ -105,5 +106,5 @@ def test_an_unknown_reference_run_in_the_address_breaks_nothing(open_page):
 
 def test_the_evidence_on_the_faults_stands_beside_them(open_page):
     text = "\n".join(element.value for element in open_page().markdown)
-    for found in evidence().values():
-        assert found in text
+    for fault in PAPER_FAULTS:
+        assert fault.evidence in text

@@ -225,7 +225,7 @@ def test_a_file_that_holds_no_votes_is_refused_in_words(open_page, store, tmp_pa
     np.save(wrong, np.zeros((3, 3)))
     test = give(open_page(PAGE, view="Doubts", doubt="People"), wrong)
     assert not test.exception
-    assert plain("is no whole file of CIFAR-10H") in text(test)
+    assert plain("is not a complete file of CIFAR-10H") in text(test)
 
 
 def test_one_run_sorts_by_human_agreement_where_votes_are(open_page, store, votes):

@@ -131,6 +131,53 @@ def test_a_larger_batch_is_suggested_only_where_it_was_measured_to_pay(on):
     assert compute.suggestion(config.replace(batch_size=256)) is None
 
 
+def recorded(**changes):
+    """What a run's record says of how it was computed."""
+    device = {"kind": "cpu"}
+    return {"precision": "mixed_bfloat16", "jit": False, "onednn": "off", "backend": "tensorflow",
+            "device": device, **changes}  # fmt: skip
+
+
+def test_a_resumed_run_is_computed_as_it_was_started(on, monkeypatch):
+    on(OLD_CPU)
+    monkeypatch.setattr(compute, "keras_backend", lambda: "tensorflow")
+    config = TrainConfig(model="alexnet")
+    remember(config, row(precision="float32", jit=True, onednn=True))
+    found = compute.choice(config, recorded())
+    assert (found.precision, found.jit, found.onednn, found.source) == (
+        "mixed_bfloat16",
+        False,
+        False,
+        "the run",
+    )
+    assert compute.choice(config, recorded(onednn="default")).onednn is None
+    assert compute.choice(config, {}) == compute.choice(config)
+    fixed = config.replace(precision="float32", jit="on")
+    assert (compute.choice(fixed, recorded()).precision, compute.choice(fixed, recorded()).jit) == (
+        "float32",
+        True,
+    )
+
+
+@pytest.mark.parametrize("elsewhere", [{"backend": "jax"}, {"device": {"kind": "gpu"}}, {"device": None}])
+def test_on_another_device_or_backend_a_resumed_run_keeps_only_its_number_format(on, monkeypatch, elsewhere):
+    on(OLD_CPU)
+    monkeypatch.setattr(compute, "keras_backend", lambda: "tensorflow")
+    found = compute.choice(TrainConfig(), recorded(jit=True, **elsewhere))
+    assert (found.precision, found.jit, found.onednn) == ("mixed_bfloat16", False, True)
+
+
+@pytest.mark.parametrize(
+    "nonsense", [{"precision": 32}, {"precision": "float64"}, {"jit": "yes"}, {"onednn": []}]
+)
+def test_a_damaged_record_of_a_run_decides_nothing(on, monkeypatch, nonsense):
+    on(OLD_CPU)
+    monkeypatch.setattr(compute, "keras_backend", lambda: "tensorflow")
+    now = compute.choice(TrainConfig())
+    found = compute.choice(TrainConfig(), {**recorded(precision=None, jit=None, onednn=None), **nonsense})
+    assert found == now
+
+
 @pytest.mark.parametrize(
     "broken",
     [{"batch_size": 0}, {"images_per_second": -1}, {"precision": 32}, {"onednn": "yes"}, {"jit": None}],

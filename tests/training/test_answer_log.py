@@ -11,7 +11,6 @@ from cifar_core.settings.presets import preset
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.store.runs import settings_key
-from cifar_core.training import callbacks
 from cifar_core.training.answer_log import AnswerLog
 from cifar_core.training.recorder import Recorder
 from cifar_core.training.run import carry_out, resume, train
@@ -43,6 +42,7 @@ def store(home):  # noqa: ARG001 - the home must be the test's own
         yield opened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -66,29 +66,16 @@ def test_recording_changes_nothing_and_ends_with_the_tested_answers(tiny, store,
     np.testing.assert_array_equal(found.answers[tested - 1][order], run.probabilities.argmax(axis=1))
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tiny, tmp_path_factory):
-    """Answers of a run that was left alone, int8 (4, 50)."""
-    with RunStore(tmp_path_factory.mktemp("undisturbed")) as store:
-        run = train(DRAWN, dataset=tiny, store=store)
-        return answers_by_epoch(store, run.id).answers
-
-
-def test_a_stopped_run_resumed_has_the_answers_of_one_never_stopped(tiny, store, undisturbed):
-    asked = []
-    cut = train(DRAWN, dataset=tiny, store=store, should_stop=lambda: asked.append(None) or len(asked) >= 14)
-    assert cut.state is RunState.STOPPED
-    assert len(answers_by_epoch(store, cut.id).answers) == cut.epochs_done < 4
-    resume(cut.id, store=store, dataset=tiny)
-    np.testing.assert_array_equal(answers_by_epoch(store, cut.id).answers, undisturbed)
-
-
 class PowerCutError(BaseException):
     """Nothing catches it: the process is gone."""
 
 
-def test_a_kill_between_answers_and_checkpoint_leaves_no_row_too_many(tiny, store, undisturbed, monkeypatch):
+@pytest.mark.slow
+def test_a_kill_between_answers_and_checkpoint_leaves_no_row_too_many(tiny, store, monkeypatch):
     """The answers of the third epoch are on disk and its checkpoint is not."""
+    from cifar_core.training import callbacks
+
+    whole = train(DRAWN, dataset=tiny, store=store)
     commit, done = callbacks.RunCallback._commit, []
 
     def cut_at_the_third(session):
@@ -106,7 +93,8 @@ def test_a_kill_between_answers_and_checkpoint_leaves_no_row_too_many(tiny, stor
     if not store.get(run_id).state.is_resumable():
         store.crash(run_id, "power cut")
     resume(run_id, store=store, dataset=tiny)
-    np.testing.assert_array_equal(answers_by_epoch(store, run_id).answers, undisturbed)
+    answers = [answers_by_epoch(store, run).answers for run in (run_id, whole.id)]
+    np.testing.assert_array_equal(*answers)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK cut"])
@@ -124,6 +112,7 @@ def test_a_lost_record_costs_its_epochs_and_not_the_training(store, content):
     assert last_right(store, run_id)["last_right_epoch"].tolist() == [3, 0]
 
 
+@pytest.mark.slow
 def test_stop_is_heard_while_answers_are_recorded(tiny, store, monkeypatch):
     monkeypatch.setattr("cifar_core.training.callbacks.ANSWERS_BATCH", 10)
     stages = []
@@ -140,11 +129,6 @@ def test_stop_is_heard_while_answers_are_recorded(tiny, store, monkeypatch):
     )
     assert stages[-1] == "recording the answers after epoch 1"
     assert run.state is RunState.STOPPED
-
-
-def test_without_a_store_nothing_is_written(tiny, home):
-    assert train(settings(epochs=1), dataset=tiny).report is not None
-    assert not home.exists()
 
 
 # -- When an image was right -------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from cifar_core.training.augmentation.draws import geometric_draws
 from cifar_core.training.augmentation.geometry import affine_matrices, scaling_and_rotation
 
 STUDY = {"rotation": 15, "shift": 0.1, "zoom": 0.1, "flip": True}
-WAYS = ["numpy", "keras", "compiled"]
+COMPILED = pytest.param("compiled", marks=pytest.mark.slow)
+WAYS = ["numpy", "keras", COMPILED]
 N = 24
 FILLS = {"nearest": "nearest", "reflect": "reflect", "constant": "grid-constant"}
 """Ours, and scipy's name for the same (its "constant" stops at the middle of the outermost pixel)."""
@@ -247,7 +248,7 @@ EVERYTHING = {
 }
 
 
-@pytest.mark.parametrize("way", ["keras", "compiled"])
+@pytest.mark.parametrize("way", ["keras", COMPILED])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_all_ways_agree_with_everything_on(way, seed):
     config = TrainConfig(**EVERYTHING)

@@ -2,14 +2,13 @@
 
 import warnings
 
-import keras
 import numpy as np
 import pytest
 
 from cifar_core.errors import TrainingError
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation import epoch_plan
-from cifar_core.training.batches import device, steps_per_epoch, training_batches, validation_batches
+from cifar_core.training.batches import steps_per_epoch, training_batches, validation_batches
 from tests.conftest import needs_tensorflow
 
 N, SIZE = 150, 64
@@ -32,11 +31,10 @@ def setting(**settings) -> TrainConfig:
 
 def collected(batches) -> list[tuple[np.ndarray, np.ndarray]]:
     """All batches as arrays, of a tf.data.Dataset or a PyDataset."""
-    batches = (
-        [batches[i] for i in range(len(batches))]
-        if hasattr(batches, "__len__") and isinstance(batches, keras.utils.PyDataset)
-        else batches
-    )
+    import keras
+
+    if isinstance(batches, keras.utils.PyDataset):
+        batches = [batches[i] for i in range(len(batches))]
     return [tuple(keras.ops.convert_to_numpy(part) for part in batch) for batch in batches]
 
 
@@ -68,7 +66,7 @@ def test_images_and_labels_stay_together_and_whole(data):
         assert set(np.unique(y)) == {0.0, 1.0}
 
 
-@pytest.mark.parametrize("settings", [{}, EVERYTHING])
+@pytest.mark.parametrize("settings", [{}, pytest.param(EVERYTHING, marks=pytest.mark.slow)])
 def test_a_resumed_run_sees_the_same_batches(data, settings):
     config = setting(**settings, seed=5)
     whole = collected(training_batches(config, *data, epochs=3))
@@ -105,6 +103,7 @@ def test_validation_keeps_the_order_and_gives_exact_labels(data):
     assert batches[0][0].dtype == np.uint8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, STUDY, EVERYTHING])
 @on_tensorflow
 def test_compiled_or_not_the_batches_are_the_same(data, settings, monkeypatch):
@@ -120,6 +119,8 @@ def test_compiled_or_not_the_batches_are_the_same(data, settings, monkeypatch):
 @pytest.mark.parametrize("settings", [{}, STUDY])
 @on_tensorflow
 def test_both_pipelines_give_the_same_batches(data, settings):
+    from cifar_core.training.batches import device
+
     config = setting(**settings, label_smoothing=0.1)
     by_tfdata = collected(training_batches(config, *data, first_epoch=1, epochs=3))
     on_device = collected(device.training(config, *data, 1, 3))
@@ -162,6 +163,8 @@ def test_a_batch_size_above_the_data_gives_one_batch(data):
 
 @pytest.mark.parametrize("settings", [{}, STUDY])
 def test_fit_takes_all_epochs_and_warns_of_nothing(data, settings):
+    import keras
+
     model = keras.Sequential(
         [keras.layers.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(10)]
     )
@@ -186,6 +189,8 @@ def test_fit_takes_all_epochs_and_warns_of_nothing(data, settings):
 
 
 def test_batches_on_the_device_refuse_to_be_shuffled(data):
+    from cifar_core.training.batches import device
+
     batches = device.training(setting(), *data, 0, 2)
     assert len(batches) == 6
     batches[0]

@@ -6,6 +6,7 @@ import pytest
 
 from cifar_core.base.devices import DeviceSummary
 from cifar_core.models.cost import Architecture, Layer
+from cifar_core.settings.compute import Choice
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
 from cifar_core.training import estimate as module
@@ -20,9 +21,10 @@ def on_a_cpu(monkeypatch):
     device = {"now": CPU}
     monkeypatch.setattr(module, "device_summary", lambda: device["now"])
     monkeypatch.setattr(
-        module, "resolve_precision", lambda config: config.precision.replace("auto", "float32")
+        module,
+        "choice",
+        lambda config: Choice(config.precision.replace("auto", "float32"), config.jit == "on", None, 64),
     )
-    monkeypatch.setattr(module, "resolve_jit", lambda config: config.jit == "on")
     monkeypatch.setattr(module, "cpu_has_bfloat16", lambda: True)
     return device
 

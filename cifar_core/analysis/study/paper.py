@@ -29,12 +29,14 @@ class Fault:
         what: what the study did, and what it did to the figures.
         here: what this project does instead.
         runs: presets of the runs it touches.
+        evidence: what our reference runs show of it; a test compares its figures with the runs.
     """
 
     title: str
     what: str
     here: str
     runs: tuple[str, ...]
+    evidence: str
 
     def __str__(self) -> str:
         return f"{self.title}. {self.what} {self.here}"
@@ -51,6 +53,11 @@ PAPER_FAULTS: tuple[Fault, ...] = (
         "Here runs choose by images held out from train and look at test once; "
         "the published way exists as the protocol test-selected and is marked for ever.",
         _TUNED,
+        "In 2 runs that recorded the test accuracy after each epoch, choosing the epoch by it flatters by "
+        "0.32 to 0.76 points against choosing it by held-out images (on average 68.33 % against 67.79 %), "
+        "with the same weights learned. Settings and learning rate chosen by it come on top. "
+        "`mobilenet/paper-tuned` looks at test after every epoch: over its last 10 it has there from 42.0 "
+        "% to 59.5 %, and 50.4 % after the last.",
     ),
     Fault(
         "Every second epoch was one step long",
@@ -58,6 +65,8 @@ PAPER_FAULTS: tuple[Fault, ...] = (
         "so 50 epochs were 25; the printed seconds show it (692, 39, 684, 39 ...).",
         "Here an epoch is an epoch: every batch is seen, the last, smaller one too.",
         _TUNED[1:],
+        "MobileNetV2 with a constant learning rate, stem imagenet, seed 0: 53.6 % validation accuracy "
+        "after 5 epochs and 60.1 % after 10.",
     ),
     Fault(
         "The base CNN had been trained before",
@@ -66,6 +75,9 @@ PAPER_FAULTS: tuple[Fault, ...] = (
         "notebook also ran another network than the text defines (122,570 parameters, not 315,722).",
         "Here each run starts from new weights, and both networks are there (design=paper, design=notebook).",
         _BASELINES[:1],
+        "From new weights the base CNN is best after 22 epochs (68.3 % validation accuracy); after 50 it "
+        "has 99.1 % on the images that it trained with and 64.7 % on those held out: the rest was "
+        "overfitting.",
     ),
     Fault(
         "MobileNet could not see",
@@ -74,24 +86,35 @@ PAPER_FAULTS: tuple[Fault, ...] = (
         "overfitting, is why validation sits at 10 % while training climbs.",
         "Here mobilenet(stem=cifar) leaves out the early down-sampling and uses momentum 0.9.",
         ("mobilenet/paper-baseline", "mobilenet/paper-tuned"),
+        "The study's ten epochs: 50.57 % as published, 59.87 % with nothing but the momentum put right, "
+        "85.67 % with the stem and the recipe of today. The two trained alike, to the last digit of each "
+        "epoch's training accuracy; but as published, validation stood at 10.0 % for 6 epochs, and with "
+        "the momentum put right it began at 36.6 %.",
     ),
     Fault(
         "Tuned without tuning",
         "ResNet-18 and MobileNet, tuned, were not tuned: no search ran, only augmentation and more epochs.",
         "Here tuned settings come from a search whose trials and cost are on record.",
         _TUNED[1:],
+        "In 50 epochs each, the base CNN reaches 67.77 % as published and 81.21 % with normalisation, "
+        "augmentation and a schedule that nobody searched for: a gain of that kind shows a recipe, and "
+        "not a search.",
     ),
     Fault(
         "Unequal budgets",
         "Baselines get 10 epochs and tuned runs 50 (25): the comparison mixes budget with tuning.",
         "Here every row shows its epochs and minutes, and a baseline can be run at the tuned run's budget.",
         (*_BASELINES[1:], *_TUNED[1:]),
+        "The base CNN, with no setting changed: 68.06 % validation accuracy after 10 epochs and 68.89 % "
+        "at the best of 50. More epochs alone make that difference.",
     ),
     Fault(
         "One run each",
         "No seeds, no spread: a difference of a point may be luck.",
         "Here rows carry mean and standard deviation over seeds, and pairs of runs an exact McNemar test.",
         (*_BASELINES, *_TUNED),
+        "The standard deviation of the test accuracy over seeds is 0.45 points for "
+        "`base_cnn/paper-baseline` (3 seeds), 0.16 points for `base_cnn/recommended` (3 seeds).",
     ),
 )
 

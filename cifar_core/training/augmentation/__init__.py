@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from cifar_core.base.labels import IMAGE_SHAPE, NUM_CLASSES
@@ -33,7 +35,7 @@ def augment(
     targets: Array,
     parameters: dict[str, Array],
     config: TrainConfig,
-    ops: Array | None = None,
+    ops: Any = None,
     *,
     compiled: bool = False,
 ) -> tuple[Array, Array]:
@@ -55,7 +57,9 @@ def augment(
         images float32 in 0..255, and targets float32.
     """
     if ops is None:
-        from keras import ops
+        import keras
+
+        ops = keras.ops
     images = ops.cast(_moved(images, parameters, config, ops, compiled), "float32")
     if "colour_op" in parameters:
         images = randaugment.recolour(images, parameters["colour_op"], parameters["colour_amount"], ops)

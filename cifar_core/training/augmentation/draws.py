@@ -90,7 +90,8 @@ def _geometry(config: TrainConfig, streams: dict[str, np.random.Generator], n: i
     study = bool(config.rotation or config.shift or config.zoom)
     if not study and not config.randaugment_ops:
         return {} if flip is None else {"flip": flip}
-    matrices, colours = [], {}
+    matrices: list[np.ndarray] = []
+    colours: Parameters = {}
     if study:
         matrices.append(scaling_and_rotation(**geometric_draws(config, streams["affine"], n)))
     if config.randaugment_ops:

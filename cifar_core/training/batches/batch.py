@@ -1,4 +1,4 @@
-"""What a batch is made of, whichever way it comes."""
+"""Content of a training batch, the same for all backends."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ Plan = tuple[np.ndarray, dict[str, np.ndarray]]
 
 
 def whole_parts(images: int, devices: int) -> int:
-    """How many of so many images can be shared out equally."""
+    """Largest number of images, up to `images`, that the devices can share equally."""
     return images - images % devices
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Batches in an epoch of n images, the last, smaller one among them."""
+    """Batches in an epoch of n images, the last, smaller one included."""
     return -(-n // batch_size)
 
 
 def images_per_epoch(config: TrainConfig, n: int) -> int:
-    """How many of n images an epoch trains on: all, or as many as the devices can share equally. Those left
-    out stand last in the epoch's order, so that they are others each time."""
+    """How many of n images an epoch uses: all, or as many as the devices can share equally. Those left out
+    are the last in the epoch's order, so different ones each time."""
     return whole_parts(n, config.devices)
 
 
 def padded_plan(config: TrainConfig, n: int, epoch: int) -> Plan:
-    """`epoch_plan` with its end repeated up to whole batches, so that every batch has the same
-    shape where it is prepared, and is compiled once. What is too much is cut off afterwards."""
+    """`epoch_plan`, padded to whole batches with its last element, so that all batches are prepared in the
+    same shape and compiled once. The padding is cut off afterwards."""
     order, parameters = epoch_plan(config, n, epoch)
     short = -n % config.batch_size
     return _padded(order, short), {name: _padded(x, short) for name, x in parameters.items()}
@@ -49,15 +49,18 @@ def prepare(
     *,
     compiled: bool,
 ) -> tuple[Array, Array]:
-    """Gather, smooth the labels, augment. keras.ops only.
+    """One batch: gathered, labels smoothed, augmented. Uses `keras.ops` only.
 
     Args:
-        images: all of them, uint8 (n, 32, 32, 3).
-        labels: of all of them, int32 (n,).
-        order: int32 (B,), which ones.
-        parameters: the batch's draws, B in front; empty where nothing is augmented.
-        config: label smoothing and augmentation are read.
+        images: all training images, uint8 (n, 32, 32, 3).
+        labels: their labels, int32 (n,).
+        order: indices of the batch's images, int32 (B,).
+        parameters: the batch's draws, with leading dimension B; empty without augmentation.
+        config: label smoothing and augmentation are used.
         compiled: whether XLA compiles this.
+
+    Returns:
+        Images and targets as from `training_batches`.
     """
     from keras import ops
 

@@ -1,7 +1,7 @@
-"""Batches on JAX and other backends: gathered and augmented on the device, from its own memory.
+"""Batches on JAX and other backends, gathered and augmented on the device.
 
-The images are on the device once, an epoch's draws are sent there in one go, and a batch is one
-compiled call.
+The images are copied to the device once, each epoch's draws in one transfer, and a batch is one compiled
+call.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _TrainingBatches(keras.utils.PyDataset):
     """Batch i belongs to epoch first_epoch + i // steps.
 
     Raises:
-        TrainingError: on reading out of order, as `fit` does unless told `shuffle=False`.
+        TrainingError: batches are read out of order, as by `fit` without `shuffle=False`.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class _TrainingBatches(keras.utils.PyDataset):
         self._images, self._labels = _on_device(images), _on_device(labels.astype("int32"))
         self._batch = _compiled(functools.partial(_part, config=config))
         self._plans = _Plans(lambda epoch: padded_plan(config, len(images), epoch), epochs)
-        self._epoch, self._plan = -1, None
-        self._last = -1
+        self._epoch = self._last = -1
+        self._plan: tuple[Array, dict[str, Array]] | None = None
 
     def __len__(self) -> int:
         return (self._epochs - self._first) * self._steps
@@ -69,8 +69,8 @@ class _TrainingBatches(keras.utils.PyDataset):
     def _check_order(self, index: int) -> None:
         if index not in (0, self._last + 1):
             raise TrainingError(
-                f"Batch {index} was asked for after batch {self._last}; batches come in the order of "
-                "their epoch's draws: pass shuffle=False to fit."
+                f"Batch {index} was requested after batch {self._last}, but batches must be read in order. "
+                "Pass shuffle=False to fit."
             )
         self._last = index
 
@@ -82,7 +82,7 @@ class _TrainingBatches(keras.utils.PyDataset):
 
 
 class _Plans:
-    """Draws an epoch's plan in a thread while the one before is being trained on."""
+    """Draws each epoch's plan in a thread during the epoch before."""
 
     def __init__(self, draw: Callable[[int], Plan], epochs: int) -> None:
         self._draw, self._epochs = draw, epochs
@@ -119,7 +119,7 @@ def _part(
     *,
     config: TrainConfig,
 ) -> tuple[Array, Array]:
-    """The batch whose draws stand from `start` on in the epoch's plan."""
+    """The batch whose draws begin at `start` in the epoch's plan."""
 
     def cut(x: Array) -> Array:
         return ops.slice(x, [start] + [0] * (len(x.shape) - 1), (config.batch_size, *x.shape[1:]))
@@ -134,7 +134,7 @@ def _on_device(array: np.ndarray) -> Array:
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled under JAX; called as it stands elsewhere."""
+    """Compiled under JAX; unchanged elsewhere."""
     if keras.backend.backend() != "jax":
         return function
     import jax

@@ -1,4 +1,4 @@
-"""Batches on TensorFlow: one tf.data pipeline over all epochs, running beside the training."""
+"""Batches on TensorFlow: one tf.data pipeline over all epochs, prepared beside the training."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from cifar_core.training.batches.batch import images_per_epoch, padded_plan, pre
 Plan = tuple[tf.Tensor, dict[str, tf.Tensor]]
 
 CALLS = max(2, (os.cpu_count() or 2) // 2)
-"""Batches prepared at a time: two on a small machine, whose cores training wants; more beside a GPU."""
+"""Batches prepared in parallel: two on a small machine, where training needs the cores; more beside a GPU."""
 
 WORTH_COMPILING = 20_000
-"""Augmented images over a whole run (as planned, so that a resumed run decides alike) from which
-compiling with XLA pays: it takes half a second to two, and an image then costs a half to a third."""
+"""Augmented images in a whole run from which compiling with XLA pays: it takes half a second to two, and an
+image then costs a half to a third. Counted as planned, so that a resumed run decides the same."""
 
 
 def training(
     config: TrainConfig, images: np.ndarray, labels: np.ndarray, first_epoch: int, epochs: int
 ) -> tf.data.Dataset:
-    """See `cifar_core.training.batches.training_batches`. Its length is unknown to tf.data, on purpose:
-    Keras starts the iterator of a dataset of known length again after the last epoch."""
+    """See `cifar_core.training.batches.training_batches`. Its length is deliberately unknown to tf.data:
+    Keras would restart the iterator of a dataset of known length after the last epoch."""
     n, size = len(images), config.batch_size
     used = images_per_epoch(config, n)
     prepared = _prepare_function(config, images, labels, n * epochs)
@@ -47,7 +47,7 @@ def training(
         batch, targets = prepared(*plan)
         return batch[:length], targets[:length]
 
-    # The prefetch draws an epoch's plan while the one before is being trained on.
+    # The prefetch draws an epoch's plan during the epoch before.
     plans = tf.data.Dataset.range(first_epoch, epochs).map(_plan_function(config, n)).prefetch(1)
     return plans.flat_map(parts).map(batch, num_parallel_calls=CALLS, deterministic=True).prefetch(2)
 
@@ -76,7 +76,7 @@ def validation(images: np.ndarray, labels: np.ndarray, batch_size: int) -> tf.da
 
 
 def _plan_function(config: TrainConfig, n: int) -> Callable[[tf.Tensor], Plan]:
-    """`padded_plan` as one call out of the graph per epoch."""
+    """`padded_plan` as a tf.data function: one call out of the graph per epoch."""
     order, parameters = padded_plan(config, n, 0)
     names = list(parameters)
     specs = [tf.TensorSpec(x.shape, x.dtype) for x in (order, *parameters.values())]
@@ -95,6 +95,6 @@ def _plan_function(config: TrainConfig, n: int) -> Callable[[tf.Tensor], Plan]:
 
 
 def _on_host(images: np.ndarray, labels: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
-    """Tensors in the host's memory, where tf.data works, also on a machine with a GPU."""
+    """Tensors in host memory, where tf.data runs, also on a machine with a GPU."""
     with tf.device("CPU:0"):
         return tf.constant(images), tf.constant(labels, tf.int32)
