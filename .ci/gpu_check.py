@@ -1,8 +1,8 @@
-"""Train the study's presets, and `resnet18/recommended` before them, on a GPU within a budget of time.
+"""Train `resnet18/recommended` and then the study's presets on a GPU within a time budget.
 
-Each preset is trained by a process of its own, several side by side where asked; what it came to is
-written as soon as it is there. When the budget is spent, what still trains is stopped in order, and what
-had not begun is listed as such. Started by `gpu_check.sh`, which sees to the packages; see docs/gpu.md.
+Each preset is trained by its own process, several at once if requested, and its result is written as soon
+as it is known. When the budget is spent, running presets are stopped properly, and the others are listed as
+not begun. Started by `gpu_check.sh`, which installs the packages; see docs/gpu.md.
 """
 
 from __future__ import annotations
@@ -25,29 +25,39 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 WHEELS = HERE.parent / ".wheels"
 NEEDED = ("keras>=3.12,<3.16", "pydantic>=2.10,<3", "sqlalchemy>=2.0.36,<2.2", "alembic>=1.14,<2",
-          "pandas>=2.2,<4", "pillow>=11,<14", "psutil>=6,<8", "click>=8.1,<9")  # fmt: skip
-"""What training, storing and reading runs needs; neither page, search, figure nor TensorFlow."""
+          "pandas>=2.2,<4", "pillow>=11,<14", "psutil>=6,<8", "click>=8.1,<9",
+          "filelock>=3.16,<5")  # fmt: skip
+"""Packages needed to train, store and read runs, without pages, searches, figures and TensorFlow."""
 GIVEN = "numpy scipy ml-dtypes opt-einsum jax jaxlib packaging"
-"""What a machine with JAX has already."""
-LIMIT_MB = 64
+"""Packages that a machine with JAX already has."""
+MAX_MIB = 64
 
 FIRST = "resnet18/recommended"
 TARGET = 0.94
 TRAINING_PASSES = 3
-"""A training step costs about three forward passes: one forward, two for the gradients."""
-TINY = {"dataset": "synthetic", "epochs": 1, "train_limit": 64, "test_limit": 20, "batch_size": 16}
-TINY_NETWORK = {"resnet18": {"width": 4}, "mobilenet": {"width": 0.1},
-                "alexnet": {"units_dense1": 16, "units_dense2": 16}}  # fmt: skip
+"""Cost of a training step in forward passes: one forward, two for the gradients."""
+TINY: dict[str, Any] = {
+    "dataset": "synthetic",
+    "epochs": 1,
+    "train_limit": 64,
+    "test_limit": 20,
+    "batch_size": 16,
+}
+TINY_NETWORK: dict[str, dict[str, Any]] = {
+    "resnet18": {"width": 4},
+    "mobilenet": {"width": 0.1},
+    "alexnet": {"units_dense1": 16, "units_dense2": 16},
+}
 GRACE_S = 30.0
-"""So long after the budget a process may still need to stop, before it is ended."""
+"""Seconds that a process may take to stop after the budget before it is killed."""
 
 
 def main() -> int:
     options = _arguments()
     if options.prepare:
         return prepare(options.python, options.given)
-    if options.lacking:
-        print(*lacking(), sep="\n", end="\n" * bool(lacking()))
+    if options.missing:
+        print(*missing(), sep="\n", end="\n" * bool(missing()))
         return 0
     if options.one:
         return train_one(options)
@@ -58,26 +68,21 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     add = parser.add_argument
     add("--data", help="a folder that holds cifar-10-batches-py, or the official archive")
-    add(
-        "--what",
-        default="CIFAR-10",
-        help="what the images are, in words, for the record (default: %(default)s)",
-    )
+    add("--what", default="CIFAR-10", help="description of the images, for the record (default: %(default)s)")
     add("--out", type=Path, default=Path("gpu-results"), help="folder for the results (default: %(default)s)")
     add("--home", type=Path, help="folder for the store of runs (default: home, in the results)")
     add("--budget", type=float, default=540, help="seconds for all of it (default: %(default)g)")
-    add("--at-once", type=int, default=3, help="study's presets trained side by side (default: %(default)s)")
+    add("--at-once", type=int, default=3, help="study's presets trained at once (default: %(default)s)")
     add("--presets", help="comma-separated; default: resnet18/recommended, then the study's seven")
-    add("--tiny", action="store_true", help="drawn scenes and a few steps: does it work at all?")
+    add("--tiny", action="store_true", help="synthetic images and a few steps, to see whether it works")
     add("--prepare", action="store_true", help="download the wheels that a bare machine needs")
     add("--python", default="3.12", help="with --prepare: the Python of that machine (default: %(default)s)")
     add("--given", default=GIVEN, help="with --prepare: packages it has already (default: %(default)s)")
-    for inner in ("--lacking", "--matmul"):
+    for inner in ("--missing", "--matmul"):
         add(inner, action="store_true", help=argparse.SUPPRESS)
     add("--one", help=argparse.SUPPRESS)
     add("--until", type=float, default=float("inf"), help=argparse.SUPPRESS)
@@ -88,7 +93,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def prepare(python: str, given: str) -> int:
-    """Download the wheels for Linux on x86-64, without those of packages that the machine has."""
+    """Download wheels for Linux on x86-64 of all needed packages that are not `given`."""
     shutil.rmtree(WHEELS, ignore_errors=True)
     systems = [f"manylinux_2_{minor}_x86_64" for minor in (34, 31, 28, 27, 24, 17)]
     systems += ["manylinux2014_x86_64", "manylinux1_x86_64"]
@@ -96,7 +101,7 @@ def prepare(python: str, given: str) -> int:
     for wheel in WHEELS.glob("*.whl"):
         if _name(wheel) in {_normal(name) for name in given.split()}:
             wheel.unlink()
-    for wheel in list(WHEELS.glob("sqlalchemy-*-cp*.whl")):  # half the size in plain Python, and quick enough
+    for wheel in list(WHEELS.glob("sqlalchemy-*-cp*.whl")):  # half the size without compiled parts
         _download(python, ["--platform", "any", "--no-deps"], [f"sqlalchemy=={wheel.name.split('-')[1]}"])
         wheel.unlink()
     for wheel in sorted(WHEELS.glob("*.whl")):
@@ -104,28 +109,20 @@ def prepare(python: str, given: str) -> int:
         print(f"{wheel.stat().st_size / 1e6:6.2f} MB  {wheel.name}")
     total = sum(wheel.stat().st_size for wheel in WHEELS.glob("*.whl")) / 2**20
     print(f"{total:6.2f} MiB in all, in {WHEELS}")
-    if total > LIMIT_MB:
-        print(f"more than {LIMIT_MB} MiB: name more of what the machine has in --given", file=sys.stderr)
-    return int(total > LIMIT_MB)
+    if total > MAX_MIB:
+        print(f"more than {MAX_MIB} MiB: name more packages of the machine in --given", file=sys.stderr)
+    return int(total > MAX_MIB)
 
 
 def _download(python: str, systems: list[str], wanted: Sequence[str]) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--only-binary=:all:",
-        "--dest",
-        str(WHEELS),
-    ]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:"]
+    command += ["--dest", str(WHEELS)]
     command += ["--python-version", python, "--implementation", "cp", *systems]
     subprocess.run([*command, *wanted], check=True)
 
 
 def _squeeze(wheel: Path) -> None:
-    """The same wheel, packed more tightly: what travels to a machine without network is often limited."""
+    """Compress a wheel more tightly, since uploads to machines without a network are often limited."""
     packed = wheel.with_suffix(".part")
     with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_LZMA) as new:
         for member in old.infolist():
@@ -133,8 +130,8 @@ def _squeeze(wheel: Path) -> None:
     packed.replace(wheel)
 
 
-def lacking() -> list[Path]:
-    """Wheels of packages that are not installed here, in any version."""
+def missing() -> list[Path]:
+    """Wheels whose packages are not installed here in any version."""
     return [wheel for wheel in sorted(WHEELS.glob("*.whl")) if not _installed(_name(wheel))]
 
 
@@ -157,7 +154,7 @@ def _normal(name: str) -> str:
 
 
 def matmul_rate(size: int) -> dict[str, Any]:
-    """Bfloat16 products of two matrices of random numbers: how many floating-point operations a second."""
+    """Floating-point operations per second of bfloat16 products of two random matrices, and the device."""
     import jax
     import jax.numpy as jnp
 
@@ -182,7 +179,7 @@ def matmul_rate(size: int) -> dict[str, Any]:
 
 
 def train_one(options: argparse.Namespace) -> int:
-    """Train one preset into the store, and write what it came to beside the others."""
+    """Train one preset into the store and write its result."""
     from cifar_core.models.cost import count
     from cifar_core.store import RunState, RunStore
     from cifar_core.training.run import train
@@ -212,7 +209,7 @@ def train_one(options: argparse.Namespace) -> int:
         "side_by_side": options.at_once,
     }
     if run.state is RunState.FINISHED:
-        _keep(store, run.id, options)
+        _keep(store, str(run.id), options)
     _write(options.out / "results" / f"{_file(options.one)}.json", result)
     return 0
 
@@ -223,7 +220,7 @@ def _config(options: argparse.Namespace) -> Any:
     if options.tiny:
         return preset(options.one, **TINY, **TINY_NETWORK.get(options.one.partition("/")[0], {}))
     plain = preset(options.one)
-    # The study computed in float32. What "auto" takes on this card is much faster and no less accurate.
+    # The study computed in float32; what "auto" chooses on a GPU is much faster and as accurate.
     return plain.replace(precision="auto")
 
 
@@ -237,19 +234,19 @@ def _time_to(target: float, epochs: list[dict[str, float]]) -> float | None:
 
 
 def _keep(store: Any, run_id: str, options: argparse.Namespace) -> None:
-    """As `cifar-lab reference --keep` writes it, but into the results."""
+    """Write a reference run as `cifar-lab reference --keep` does, into the results."""
     from cifar_core.analysis.study.reference_runs import keep
 
     folder = options.out / "reference"
     folder.mkdir(parents=True, exist_ok=True)
-    keep(store, run_id, "drawn scenes" if options.tiny else options.what, folder)
+    keep(store, run_id, "synthetic images" if options.tiny else options.what, folder)
 
 
 # --- All of them --------------------------------------------------------------------------------
 
 
 def check(options: argparse.Namespace) -> int:
-    """Measure the card, train all presets within the budget, say what came of it."""
+    """Measure the GPU, train all presets within the budget and print a table of results."""
     deadline = time.time() + options.budget
     options.out = options.out.resolve()
     (options.out / "results").mkdir(parents=True, exist_ok=True)
@@ -268,9 +265,8 @@ def check(options: argparse.Namespace) -> int:
     for group, at_once in ((first, 1), (rest, max(1, options.at_once))):
         _train_all(group, at_once, deadline, options, summary)
     print(_table(summary))
-    failed = [
-        row["preset"] for row in summary["runs"] if row["state"] not in ("finished", "stopped", "not begun")
-    ]
+    ended = ("finished", "stopped", "not begun")
+    failed = [row["preset"] for row in summary["runs"] if row["state"] not in ended]
     if failed:
         print(f"failed: {', '.join(failed)}; see {options.out / 'results'}", file=sys.stderr)
     return 1 if failed else 0
@@ -279,7 +275,8 @@ def check(options: argparse.Namespace) -> int:
 def _train_all(
     names: list[str], at_once: int, deadline: float, options: argparse.Namespace, summary: dict[str, Any]
 ) -> None:
-    waiting, running = list(names), {}
+    waiting = list(names)
+    running: dict[str, subprocess.Popen[bytes]] = {}
     while waiting or running:
         while waiting and len(running) < at_once and time.time() < deadline:
             name = waiting.pop(0)
@@ -313,7 +310,7 @@ def _environment(options: argparse.Namespace, at_once: int = 1) -> dict[str, str
     env = {**os.environ, "CIFAR_LAB_HOME": str(options.home)}
     if options.data:
         env["CIFAR_LAB_DATA"] = str(Path(options.data).resolve())
-    if at_once > 1:  # JAX takes three quarters of a GPU's memory at its start, unless told
+    if at_once > 1:  # by default JAX reserves three quarters of the GPU's memory
         env["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / at_once:.2f}"
     return env
 
@@ -323,7 +320,7 @@ def _result(name: str, returncode: int, options: argparse.Namespace) -> dict[str
     if returncode == 0 and file.exists():
         return json.loads(file.read_text())
     lines = file.with_suffix(".log").read_text(errors="replace").splitlines()
-    return {"preset": name, "state": f"failed ({returncode})", "last_words": lines[-5:]}
+    return {"preset": name, "state": f"failed ({returncode})", "last_output": lines[-5:]}
 
 
 def _report(summary: dict[str, Any], options: argparse.Namespace) -> None:
@@ -349,18 +346,15 @@ def _machine() -> dict[str, Any]:
     from cifar_core.base.devices import device_summary
 
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    cards = (
-        subprocess.run(query, capture_output=True, text=True, check=False).stdout
-        if shutil.which("nvidia-smi")
-        else ""
-    )
+    cards = ""
+    if shutil.which("nvidia-smi"):
+        cards = subprocess.run(query, capture_output=True, text=True, check=False).stdout
     return {**device_summary().to_dict(), "cards": cards.splitlines(), "python": platform.python_version()}
 
 
 def _packages() -> dict[str, str]:
-    return {
-        name: version(name) for name in ("keras", "jax", "jaxlib", "numpy", "tensorflow") if _installed(name)
-    }
+    names = ("keras", "jax", "jaxlib", "numpy", "tensorflow")
+    return {name: version(name) for name in names if _installed(name)}
 
 
 def _presets() -> list[str]:
@@ -372,28 +366,12 @@ def _presets() -> list[str]:
 def _table(summary: dict[str, Any]) -> str:
     rate = summary["matmul"].get("flops_per_second")
     card = summary["matmul"].get("device") or summary["machine"]["name"]
-    head = (
-        f"{card}: bfloat16 matrix products at {rate / 1e12:.3g} TFLOP/s"
-        if rate
-        else f"{card}: no matrix rate"
-    )
-    columns = (
-        "preset",
-        "state",
-        "epochs",
-        "test",
-        "minutes",
-        "s to 94 %",
-        "images/s",
-        "of the rate",
-        "beside",
-    )
+    speed = f"bfloat16 matrix products at {rate / 1e12:.3g} TFLOP/s" if rate else "no matrix rate"
+    columns = ("preset", "state", "epochs", "test", "minutes", "s to 94 %", "images/s", "of rate", "at once")
     rows = [columns, *(_cells(row) for row in summary["runs"])]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    return "\n".join([head, *lines])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    return "\n".join([f"{card}: {speed}", *("  ".join(row).rstrip() for row in padded)])
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -420,9 +398,9 @@ def _file(preset: str) -> str:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(content, indent=1))
-    temporary.replace(path)
+    from cifar_core.base.files import write_whole
+
+    write_whole(path, json.dumps(content, indent=1))
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def _watcher(progress: Reporter) -> Watcher:
 
 
 @command("reference")
-@switch("--markdown", help="Print the table and the evidence as in README.")
+@switch("--markdown", help="Print README's tables of these runs.")
 @click.option("--keep", metavar="RUN", help="Save this run of your store as a reference run of the package.")
 @click.option("--data", metavar="TEXT", help="With --keep: description of its images.")
 @format_options

@@ -33,7 +33,7 @@ def test_what_a_machine_has_is_not_installed_over(check, tmp_path, monkeypatch):
     monkeypatch.setattr(check, "WHEELS", tmp_path)
     for name in ("numpy-1.0-py3-none-any.whl", "No_Such.Package-1.0-py3-none-any.whl"):
         (tmp_path / name).touch()
-    assert [wheel.name for wheel in check.lacking()] == ["No_Such.Package-1.0-py3-none-any.whl"]
+    assert [wheel.name for wheel in check.missing()] == ["No_Such.Package-1.0-py3-none-any.whl"]
 
 
 def test_a_squeezed_wheel_has_the_same_content(check, tmp_path):

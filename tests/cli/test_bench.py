@@ -1,14 +1,11 @@
-"""The benchmark: turns, workers that fail, and a complete result; the times themselves are not tested."""
+"""The benchmark's parts and its result; the times themselves are not tested."""
 
 import importlib
 import json
 import os
 import re
 import subprocess
-import sys
-import time
 
-import psutil
 import pytest
 from click.testing import CliRunner
 from markupsafe import escape
@@ -19,114 +16,14 @@ from cifar_core.cli.app import root
 from cifar_core.cli.bench import parts, run_bench, variants_store, write_files
 from cifar_core.cli.bench.result import HEADINGS, columns, row, with_ratios
 from cifar_core.cli.bench.subjects import STUDY_AUGMENTATION, automatic, studied, subjects
-from cifar_core.cli.bench.turns import Task, in_processes, in_turns, workers
+from cifar_core.cli.bench.turns import in_turns
 from cifar_core.errors import BenchError, ConfigError
 from cifar_core.settings import compute
 from cifar_core.settings.presets import preset
 from cifar_core.store import RunStore
 
-
-def task(maker, environment=None, each=None, **options):
-    return Task(f"tests.cli.bench_variants:{maker}", options, environment or {}, each or {})
-
-
-# Keras's old generator, the published pipeline, asks SciPy by a name that SciPy gives up.
+# Keras's old generator, in the study's pipeline, uses a deprecated name of SciPy.
 pytestmark = pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")
-
-# --- Turns ----------------------------------------------------------------------------------------
-
-
-def test_all_have_a_turn_before_one_has_its_next():
-    order = []
-    variants = {name: lambda name=name: order.append(name) or {"seconds": len(order)} for name in "abc"}
-    found = in_turns(variants, 2)
-    assert order == list("abcabcabc")
-    assert {name: [one["seconds"] for one in rounds] for name, rounds in found.items()} == {
-        "a": [4, 7],
-        "b": [5, 8],
-        "c": [6, 9],
-    }
-
-
-def test_each_variant_has_a_process_of_its_own_which_is_kept_and_ends(monkeypatch):
-    monkeypatch.setenv(ONEDNN_VARIABLE, "1")
-    tasks = {
-        "default": task("counting"),
-        "off": task("counting", {ONEDNN_VARIABLE: "0"}),
-        "chatty": task("chatty"),
-    }
-    found = in_processes(tasks, 2)
-    assert [one["asked"] for one in found["default"]] == [2, 3]  # the first warmed up
-    assert [one["onednn"] for one in (found["default"][0], found["off"][0])] == [None, "0"]
-    pids = {one["pid"] for name in ("default", "off") for one in found[name]}
-    assert len(pids) == 2
-    assert not any(psutil.pid_exists(pid) for pid in pids)
-
-
-def test_variants_that_differ_in_their_rounds_alone_share_a_process():
-    tasks = {f"by {step}": task("counting", each={"step": step}) for step in (1, 10)}
-    found = in_processes(tasks, 1, warm_up=False)
-    assert [found[name][0]["asked"] for name in tasks] == [1, 11]
-    assert found["by 1"][0]["pid"] == found["by 10"][0]["pid"]
-
-
-@pytest.mark.parametrize(
-    ("culprit", "message"),
-    [
-        (task("impossible"), "'culprit' could not be measured: no such network"),
-        (task("breaking", at=2), "'culprit' could not be measured: ValueError: a bad number"),
-        (task("dying", code=0), "'culprit'.*ended with exit status 7. Its last output: .*out of luck"),
-        (task("dying", code=9), "'culprit'.*ended by SIGKILL. The machine may be out of memory"),
-        (Task("tests.cli.bench_variants:nobody"), "'culprit'.*has no attribute 'nobody'"),
-    ],
-    ids=["cannot be made", "fails", "ends", "is killed", "does not exist"],
-)
-def test_a_variant_that_fails_is_named_and_no_process_is_left(culprit, message):
-    with pytest.raises(BenchError, match=message):
-        in_processes({"well": task("counting"), "culprit": culprit}, 2)
-    assert not _workers()
-
-
-def test_processes_end_when_the_measurement_is_interrupted():
-    def interrupted():
-        with workers({"a": task("sleeping"), "b": task("counting")}) as variants:
-            variants["b"]()
-            until(lambda: len(_workers()) == 2)
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert not _workers()
-
-
-_PARENT = """
-from cifar_core.cli.bench.turns import Task, in_processes
-in_processes({"slow": Task("tests.cli.bench_variants:sleeping")}, 1)
-"""
-
-
-def test_a_worker_in_the_middle_of_a_round_ends_with_who_started_it():
-    parent = subprocess.Popen([sys.executable, "-c", _PARENT])
-    try:
-        until(lambda: _workers(parent.pid))
-        (worker,) = _workers(parent.pid)
-    finally:
-        parent.kill()
-        parent.wait()
-    until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
-
-
-def _workers(pid=None):
-    """Of this process or that one; a test session has other children too, as a database."""
-    return [one for one in psutil.Process(pid).children() if "cifar-lab bench" in one.cmdline()]
-
-
-def until(so, seconds=30):
-    end = time.monotonic() + seconds
-    while not so():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.05)
-
 
 # --- Rows -----------------------------------------------------------------------------------------
 
@@ -165,7 +62,7 @@ def test_subjects_are_the_presets_designs_the_studys_first():
 def test_auto_is_measured_as_it_would_train(monkeypatch):
     config = studied("alexnet")[0].config
     chosen = compute.Choice("mixed_bfloat16", True, False, 256)
-    monkeypatch.setattr(compute, "choice", lambda _: chosen)
+    monkeypatch.setattr(compute, "choice", lambda *_: chosen)
     fixed, environment = automatic(config)
     assert (fixed.precision, fixed.jit, fixed.batch_size) == ("mixed_bfloat16", "on", 256)
     assert environment == {ONEDNN_VARIABLE: "0"}
@@ -177,6 +74,11 @@ def test_auto_is_measured_as_it_would_train(monkeypatch):
 def made(task):
     module, _, name = task.maker.partition(":")
     return getattr(importlib.import_module(module), name)(**task.options)
+
+
+@pytest.fixture(autouse=True)
+def _short_histories(monkeypatch):
+    monkeypatch.setattr(variants_store, "EPOCHS", 3)
 
 
 def by_variant(result):
@@ -205,6 +107,7 @@ def recorded(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 def test_augmentation_is_measured_against_the_old_generator(monkeypatch):
     def in_this_process(tasks, rounds, **_):
         return in_turns({name: made(one) for name, one in tasks.items()}, rounds, warm_up=False)
@@ -315,44 +218,36 @@ def test_start_up_is_measured_in_fresh_processes(monkeypatch):
 
 
 @pytest.mark.slow
-def test_one_model_is_trained_recorded_and_begun_for_real():
+def test_one_model_is_trained_recorded_and_begun_for_real(tmp_path):
     """The makers that the fakes above stand for, each in this one process."""
-    from cifar_core.cli.bench import variants_training as fits
+    from cifar_core.cli.bench import variants_training as variants
 
     config = studied("base_cnn")[0].config.replace(precision="float32", batch_size=32, epochs=10)
     settings = config.model_dump(mode="json")
     augmented = config.replace(**STUDY_AUGMENTATION).model_dump(mode="json")
-    ours = [fits.ours(augmented, 96)]
-    for epoch in (fits.bare(settings, 96), fits.study(augmented, 96), *ours):
+    ours = variants.ours(augmented, 96, store=str(tmp_path))
+    for epoch in (variants.bare(settings, 96), variants.study(augmented, 96), ours, ours):
         found = epoch()
         assert found["images"] == 64  # the first step of three does not count
         assert found["seconds"] > 0
         assert found["epoch_end_seconds"] > 0
-        assert (found["own_seconds"] is None) == (epoch not in ours)
+        assert (found["own_seconds"] is None) == (epoch is not ours)
         assert 0 <= (found["own_seconds"] or 0) < found["seconds"]
-    at_any_batch = fits.at_any_batch(settings, 96)
-    assert [at_any_batch(batch_size=size)["images"] for size in (96, 48, 96)] == [96, 48, 96]
-    fits.first_step(settings)
-
-
-def test_a_recorded_epoch_leaves_a_checkpoint_and_a_row(tmp_path):
-    from cifar_core.cli.bench import variants_training as fits
-
-    config = studied("base_cnn")[0].config.replace(precision="float32", batch_size=32)
-    epoch = fits.ours(config.model_dump(mode="json"), 64, store=str(tmp_path))
-    epoch()
-    epoch()
     store = RunStore(tmp_path)
     (run_id,) = store.runs()["id"]
     assert list(store.history(run_id)["epoch"]) == [1, 2]
     assert store.artifact(run_id, "checkpoint.npz").exists()
+    at_any_batch = variants.at_any_batch(settings, 96)
+    assert [at_any_batch(batch_size=size)["images"] for size in (96, 48, 96)] == [96, 48, 96]
+    variants.first_step(settings)
 
 
+@pytest.mark.slow
 def test_exports_are_written_timed_and_compared(tmp_path):
-    from cifar_core.cli.bench import variants_export as exporting
+    from cifar_core.cli.bench.variants_export import exported
 
     settings = studied("base_cnn")[0].config.model_dump(mode="json")
-    measured = exporting.exported(settings, str(tmp_path))
+    measured = exported(settings, str(tmp_path))
     found = measured(format="tflite", quantize="float16")
     assert found["ms"][0] > 0
     assert found["agreement"] > 0.9
@@ -418,11 +313,14 @@ def test_the_figure_has_a_bar_for_each_variant_with_its_spread():
 # --- The command ----------------------------------------------------------------------------------
 
 
-def test_the_command_prints_one_document_or_tables_and_says_where_the_files_are(tmp_path):
+def test_the_command_prints_one_document_or_tables_and_says_where_the_files_are(tmp_path, monkeypatch):
+    rows = [row("store", "history of one run", "1 runs", "ms", [2.5], runs=1)]
+    monkeypatch.setitem(bench.PARTS, "store", lambda request: rows if request.runs == (1, 2) else [])
     words = ["bench", "store", "--runs", "1,2", "--rounds", "1"]
     done = CliRunner().invoke(root, [*words, "--json", "--out", str(tmp_path)])
     document = json.loads(done.stdout)
     assert document["runs"] == [1, 2]
+    assert document["rows"] == rows
     written = [line.removeprefix("wrote ") for line in done.stderr.splitlines() if line.startswith("wrote ")]
     assert sorted(written) == sorted(str(file) for file in tmp_path.iterdir())
     assert {file.suffix for file in tmp_path.iterdir()} == {".json", ".html"}

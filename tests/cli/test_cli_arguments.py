@@ -251,7 +251,8 @@ def test_seeds():
 ANY_TEXT = st.one_of(st.text(max_size=12), st.integers().map(str), st.floats().map(str))
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.slow
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(sorted(describe(TrainConfig))), ANY_TEXT)
 def test_any_text_gives_a_setting_or_a_config_error(name, text):
     try:

@@ -1,6 +1,5 @@
-"""The command line as a process: exit statuses, pipes, a real training that is stopped and gone on with."""
+"""The command line as a process: exit statuses, pipes, a real training that is stopped and resumed."""
 
-import json
 import os
 import signal
 import subprocess
@@ -15,7 +14,7 @@ COMMAND = [sys.executable, "-m", "cifar_core"]
 SMALL = ["--dataset", "synthetic", "--train-limit", "400", "--test-limit", "50", "--batch-size", "20"]
 
 
-def lab(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+def finished(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == status, done.stderr
     return done
@@ -24,14 +23,14 @@ def lab(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
 def test_help_is_quick():
     def seconds() -> float:
         began = time.perf_counter()
-        lab("--help")
+        finished("--help")
         return time.perf_counter() - began
 
     assert min(seconds() for _ in range(3)) < 0.5
 
 
 def test_a_mistake_is_one_line_without_a_traceback():
-    done = lab("train", "--epochs", "ten", status=2)
+    done = finished("train", "--epochs", "ten", status=2)
     assert done.stdout == ""
     assert done.stderr == "cifar-lab: error: epochs must be a whole number from 1 to 1000; got 'ten'.\n"
 
@@ -62,8 +61,8 @@ def started(*words: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.slow
-def test_train_stop_resume_delete():
-    """One real run, by the commands that a person would type."""
+def test_train_stop_resume_delete(lab):
+    """One real run, by the commands that a person would type; those that train are processes."""
     with started("train", *SMALL, "--epochs", "500") as training:
         assert training.stdout.readline().startswith("epoch   1/500  loss ")
         training.send_signal(signal.SIGTERM)
@@ -73,15 +72,15 @@ def test_train_stop_resume_delete():
     assert "Traceback" not in said
     assert f"continue with: cifar-lab resume {run_id}" in said
 
-    record = json.loads(lab("show", run_id, "--json").stdout)
+    record = lab("show", run_id, "--json").document
     assert record["state"] == "stopped"
     assert 1 <= record["epochs_done"] < 500
 
-    with started("resume", run_id) as going_on:
-        assert going_on.stdout.readline().startswith(f"epoch {record['epochs_done'] + 1:>3}/500")
-        assert json.loads(lab("stop", run_id, "--json").stdout)["state"] == "stopping"
-        going_on.communicate(timeout=120)
-        assert going_on.returncode == 1  # stopped by somebody else: it did not do what it was asked
+    with started("resume", run_id) as resumed:
+        assert resumed.stdout.readline().startswith(f"epoch {record['epochs_done'] + 1:>3}/500")
+        assert lab("stop", run_id, "--json").document["state"] == "stopping"
+        resumed.communicate(timeout=120)
+        assert resumed.returncode == 1  # stopped by somebody else: it did not do what it was asked
 
-    lab("delete", run_id, "--yes")
-    assert json.loads(lab("runs", "--json").stdout) == []
+    assert lab("delete", run_id, "--yes").status == 0
+    assert lab("runs", "--json").document == []

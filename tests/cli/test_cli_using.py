@@ -1,30 +1,35 @@
 """`evaluate`, `predict` and `export` of a model that was really trained, in this process."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_core.cli import main
+from cifar_core.cli import main, model
 
 pytestmark = pytest.mark.slow
 SMALL = ["--dataset", "synthetic", "--train-limit", "200", "--test-limit", "50", "--epochs", "1"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """(home, the document that `train --json` printed)."""
     home = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CIFAR_LAB_HOME", str(home))
-        patch.setattr("cifar_core.cli.train.print_json", lambda document: kept.append(document))
+        patch.setattr("cifar_core.cli.train.print_result", lambda _, document, *__: kept.append(document))
         kept: list[dict] = []
         assert main(["train", *SMALL, "--json"]) == 0
     return home, kept[0]
 
 
 @pytest.fixture(autouse=True)
-def _in_its_home(trained, monkeypatch):
-    monkeypatch.setenv("CIFAR_LAB_HOME", str(trained[0]))
+def home(trained, tmp_path, monkeypatch):
+    """A copy of the home in which the run was trained."""
+    copy = shutil.copytree(trained[0], tmp_path / "home")
+    monkeypatch.setenv("CIFAR_LAB_HOME", str(copy))
+    return copy
 
 
 @pytest.fixture
@@ -32,6 +37,22 @@ def run_id(trained):
     return trained[1]["run"]
 
 
+LOADED = []
+"""The run's model, once it has been loaded: each load costs a compilation."""
+
+
+@pytest.fixture
+def _loaded_once(monkeypatch):
+    load = model._load_model
+
+    def cached(*arguments):
+        LOADED.extend([] if LOADED else [load(*arguments)])
+        return LOADED[0]
+
+    monkeypatch.setattr(model, "_load_model", cached)
+
+
+@pytest.mark.usefixtures("_loaded_once")
 def test_evaluate_finds_what_was_recorded(lab, trained, run_id):
     checked = lab("evaluate", run_id, "--json").document
     assert checked["equal"] is True
@@ -42,6 +63,7 @@ def test_evaluate_finds_what_was_recorded(lab, trained, run_id):
     assert "NOT" not in text
 
 
+@pytest.mark.usefixtures("_loaded_once")
 def test_evaluate_says_where_it_differs(lab, run_id, monkeypatch):
     from cifar_core.data import load_dataset
 
@@ -52,6 +74,7 @@ def test_evaluate_says_where_it_differs(lab, run_id, monkeypatch):
     assert "the images are not the same" in checked["verdict"]
 
 
+@pytest.mark.usefixtures("_loaded_once")
 def test_predict(lab, run_id, tmp_path):
     paths = []
     for name, shade in (("dark.png", 20), ("light.webp", 220)):
@@ -94,13 +117,9 @@ def test_export(lab, run_id, tmp_path, monkeypatch):
     assert "exported files, each verified against the model" in lab("show", run_id).out
 
 
-def test_a_damaged_model_is_an_error(lab, trained, run_id):
-    path = trained[0] / "artifacts" / run_id / "model.keras"
-    whole = path.read_bytes()
-    try:
-        path.write_bytes(whole[: len(whole) // 2])
-        outcome = lab("evaluate", run_id)
-    finally:
-        path.write_bytes(whole)
+def test_a_damaged_model_is_an_error(lab, home, run_id):
+    path = home / "artifacts" / run_id / "model.keras"
+    path.write_bytes(path.read_bytes()[:-1000])
+    outcome = lab("evaluate", run_id)
     assert outcome.status == 1
     assert "cannot be loaded" in outcome.err

@@ -1,10 +1,9 @@
-"""Variants that take turns, each in a worker process of its own.
+"""Measurement of variants in turns, each in its own worker process.
 
-A machine that is busy for a while slows all variants of a round alike, so medians over rounds compare
-fairly. Each variant has a process, since TensorFlow's kernels are chosen once for a process, and since
-what one variant leaves behind (memory, threads, caches) must not burden the next.
-
-A variant's process prepares it once and then does one round per call.
+A machine that is busy for a while slows all variants of a round alike, so that medians over rounds compare
+fairly. Each variant has its own process, because TensorFlow chooses its kernels once per process, and because
+memory, threads and caches of one variant must not affect the next. A process prepares its variant once and
+then does one round per call.
 """
 
 from __future__ import annotations
@@ -24,23 +23,23 @@ from cifar_core.base.devices import ONEDNN_VARIABLE
 from cifar_core.errors import BenchError, CifarLabError
 
 Measured = dict[str, Any]
-"""What one round of a variant came to; "seconds" is always among it."""
+"""Result of one round of a variant: "seconds" and further numbers."""
 Tell = Callable[[str], None]
 
 _SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-"""Several processes have models on one card at the same time: none may take all its memory."""
+"""Keeps each of several processes on one GPU from reserving all of its memory."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker process does in a round.
+    """A variant to measure in a worker process.
 
     Attributes:
-        maker: "module:function"; called once with `options`, it gives what is called in each round.
-        options: keyword arguments of the maker, JSON-able.
-        environment: variables that the process has before it loads a framework. The choice of
-            oneDNN kernels that this process runs with is not handed on.
-        each: keyword arguments of each round. Variants that differ in these alone share a process.
+        maker: "module:function" that is called once with `options` and returns the function of a round.
+        options: keyword arguments of the maker, representable in JSON.
+        environment: environment variables of the process. The oneDNN setting of this process is not
+            inherited.
+        each: keyword arguments of each round. Tasks that differ only in these share a process.
     """
 
     maker: str
@@ -50,7 +49,7 @@ class Task:
 
     @property
     def process(self) -> str:
-        """Tasks with the same text are done by one process."""
+        """Identity of the process: tasks with the same text share one."""
         return json.dumps([self.maker, dict(self.options), dict(self.environment)], sort_keys=True)
 
 
@@ -61,23 +60,22 @@ def in_turns(
     warm_up: bool = True,
     tell: Tell | None = None,
 ) -> dict[str, list[Measured]]:
-    """What each variant measured in each round; all have a turn before one has its next.
+    """Results of each variant by round, where each round calls every variant once.
 
     Args:
-        variants: what to call, by name.
-        rounds: that count.
-        warm_up: call each once before, uncounted: the first call compiles.
-        tell: told which round begins.
+        variants: functions to call, by name.
+        rounds: number of rounds.
+        warm_up: whether to call each variant once before, uncounted, since the first call compiles.
+        tell: called with a line of text when a round begins.
     """
+    tell = tell or (lambda text: None)  # noqa: ARG005
     if warm_up:
         for number, (name, measure) in enumerate(variants.items(), start=1):
-            if tell:
-                tell(f"  warming up {number} of {len(variants)}: {name}")
+            tell(f"  warming up {number} of {len(variants)}: {name}")
             measure()
     found: dict[str, list[Measured]] = {name: [] for name in variants}
     for number in range(1, rounds + 1):
-        if tell:
-            tell(f"  round {number} of {rounds}")
+        tell(f"  round {number} of {rounds}")
         for name, measure in variants.items():
             found[name].append(measure())
     return found
@@ -97,7 +95,7 @@ def in_processes(
 
 @contextmanager
 def workers(tasks: Mapping[str, Task]) -> Iterator[dict[str, Callable[[], Measured]]]:
-    """One call for each task, done by its process. All processes are gone at the end, however it comes."""
+    """A function per task that does one round in the task's process; all processes end with the block."""
     with ExitStack() as cleanup:
         by_process = {task.process: _Worker(task) for task in tasks.values()}
         pool = cleanup.enter_context(ThreadPoolExecutor(len(by_process) or 1))
@@ -120,11 +118,11 @@ class _Worker:
         self._task = task
 
     def prepare(self, pool: Executor) -> None:
-        """Begin to start and prepare the process: all do so at the same time."""
+        """Start and prepare the process in the background, at the same time as the others."""
         self._prepared = pool.submit(self.child.call, _prepare, self._task.maker, dict(self._task.options))
 
     def measure(self, name: str, each: Mapping[str, Any]) -> Measured:
-        """One round. The first waits until the process is prepared."""
+        """Result of one round; the first call waits until the process is prepared."""
         try:
             self._prepared.result()
             return self.child.call(_round, dict(each))
