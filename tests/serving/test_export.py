@@ -17,7 +17,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 NEEDED = {"tflite": ["ai_edge_litert"], "onnx": ["onnx", "onnxruntime", "tf2onnx"]}
-EVERY = [(form, None) for form in formats.FORMATS] + [("tflite", how) for how in formats.QUANTIZATIONS]
+EVERY = [
+    ("keras", None),
+    *(pytest.param(form, None, marks=pytest.mark.slow) for form in formats.FORMATS[1:]),
+    *(pytest.param("tflite", how, marks=pytest.mark.slow) for how in formats.QUANTIZATIONS),
+]
 
 
 def need(form: str) -> None:
@@ -90,6 +94,7 @@ def test_the_file_does_what_the_model_does(exported, model, images, form, quanti
         assert 0 < result.max_difference < 0.1
 
 
+@pytest.mark.slow
 def test_the_optimizer_of_a_compiled_network_is_left_out(tmp_path):
     network = trained("base_cnn")
     plain = export_model(network, "keras", tmp_path / "plain.keras").bytes
@@ -99,17 +104,20 @@ def test_the_optimizer_of_a_compiled_network_is_left_out(tmp_path):
     assert network.compiled
 
 
+@pytest.mark.slow
 def test_quantized_files_are_smaller(exported):
     sizes = [exported("tflite", how).bytes for how in (None, "float16", "int8")]
     assert sizes[0] > 1.9 * sizes[1] > 3.4 * sizes[2]
 
 
+@pytest.mark.slow
 def test_from_a_file(tmp_path, exported):
     again = export_model(exported("keras").path, "keras", tmp_path / "again.keras")
     assert again.max_difference == 0
     assert again.bytes == pytest.approx(exported("keras").bytes, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["keras", "saved_model", "tflite", "onnx"])
 def test_any_number_of_images(exported, model, images, form):
     expected = np.asarray(model.predict_on_batch(images[:3].astype(np.float32)))
@@ -118,6 +126,7 @@ def test_any_number_of_images(exported, model, images, form):
         np.testing.assert_allclose(found, expected[:count], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_is_exported_in_float32(tmp_path, images, policy):
     mixed = trained("base_cnn", policy, batch_norm=True)
@@ -136,6 +145,7 @@ def test_a_float32_model_is_left_alone(model):
     assert in_float32(model) is model
 
 
+@pytest.mark.slow
 def test_gelu_in_onnx(tmp_path, images):
     need("onnx")
     small = trained("vit", dim=32, depth=1, heads=2)
@@ -170,6 +180,7 @@ def test_bad_requests(tmp_path, form, name, options, said):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["keras", "saved_model"])
 def test_overwrite_replaces_an_earlier_export(tmp_path, model, form):
     target = tmp_path / default_name("net", form)
@@ -187,6 +198,7 @@ def answering(value):
     return lambda images: np.full((len(images), 10), value, np.float32)
 
 
+@pytest.mark.slow
 def test_a_file_that_does_not_agree_is_thrown_away(tmp_path, model, monkeypatch):
     monkeypatch.setattr(runtimes, "_open_saved_model", lambda _: answering(0.1))
     with pytest.raises(ExportError, match="does not agree"):
@@ -194,6 +206,7 @@ def test_a_file_that_does_not_agree_is_thrown_away(tmp_path, model, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_file_that_gives_no_numbers_is_thrown_away(tmp_path, model, images, monkeypatch):
     monkeypatch.setattr(runtimes, "_open_saved_model", lambda _: answering(np.nan))
     with pytest.raises(ExportError, match="finite"):
@@ -201,6 +214,7 @@ def test_a_file_that_gives_no_numbers_is_thrown_away(tmp_path, model, images, mo
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_quantized_file_that_mostly_disagrees_is_thrown_away(tmp_path, model, images, monkeypatch):
     need("tflite")
     opened = runtimes._open_tflite
@@ -215,6 +229,7 @@ def test_a_quantized_file_that_mostly_disagrees_is_thrown_away(tmp_path, model, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", formats.FORMATS)
 def test_a_damaged_file_is_thrown_away(tmp_path, model, form, monkeypatch):
     need(form)
@@ -231,6 +246,7 @@ def test_a_damaged_file_is_thrown_away(tmp_path, model, form, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_with_labels_both_accuracies_are_measured(tmp_path, model, images):
     expected = np.asarray(model.predict_on_batch(images.astype(np.float32))).argmax(1)
     labels = np.where(np.arange(len(images)) < 48, expected, (expected + 1) % 10)
