@@ -20,6 +20,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from cifar_core.analysis.boards import FINISHED as FINISHED
+from cifar_core.analysis.boards import STUDY_DATASET as STUDY_DATASET
+from cifar_core.analysis.boards import Absence as Absence
+from cifar_core.analysis.boards import Board, is_ranked, same_images
+from cifar_core.analysis.boards import absences as absences
+from cifar_core.analysis.boards import boards as boards
+from cifar_core.analysis.boards import on_board as on_board
 from cifar_core.analysis.statistics import SIGNIFICANCE, Comparison, Spread, compare, mcnemar, spread
 from cifar_core.base.labels import CLASS_NAMES, NUM_CLASSES
 from cifar_core.errors import RunNotFoundError, StoreError
@@ -30,8 +37,6 @@ if TYPE_CHECKING:
     from cifar_core.settings.train_config import TrainConfig
     from cifar_core.store import RunStore
 
-FINISHED = "finished"
-STUDY_DATASET = "cifar10"
 LEAST_SEEDS = 3
 """From so many runs on, a spread over seeds says something."""
 EQUAL_BUDGET = ("epochs", "protocol", "validation_fraction", "train_limit", "test_limit", "mixup", "cutmix")
@@ -39,132 +44,6 @@ EQUAL_BUDGET = ("epochs", "protocol", "validation_fraction", "train_limit", "tes
 FAIR_NAME = "baseline with the tuned run's epochs and augmentation"
 
 Read = Callable[[str], "Answers | None"]
-
-
-# --- Boards -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Board:
-    """Where runs rank together. `runs` counts those on it."""
-
-    dataset: str
-    fingerprint: str
-    """Of the images' content; "" where it was not recorded."""
-    protocol: str
-    subset: bool
-    runs: int = 0
-
-
-def boards(runs: pd.DataFrame) -> list[Board]:
-    """All boards of a store, those that people look for first: whole CIFAR-10, held out, most runs.
-
-    Args:
-        runs: as `RunStore.runs` gives them.
-    """
-    ranked = runs[_is_ranked(runs)]
-    keys = ["dataset", "fingerprint", "protocol", "subset"]
-    counts = ranked.assign(fingerprint=_fingerprints(ranked)).groupby(keys, sort=False).size()
-    found = [
-        Board(str(dataset), str(fingerprint), str(protocol), bool(subset), int(count))
-        for (dataset, fingerprint, protocol, subset), count in counts.items()
-    ]
-    return sorted(
-        found,
-        key=lambda board: (
-            board.subset,
-            board.dataset != STUDY_DATASET,
-            board.protocol != "held-out",
-            -board.runs,
-            board.fingerprint,
-        ),
-    )
-
-
-def on_board(rows: pd.DataFrame, board: Board) -> pd.Series:
-    """Which rows (of runs or of a leaderboard) stand on the board, were they finished: bool."""
-    return same_images(rows, board) & (rows["protocol"] == board.protocol)
-
-
-def same_images(rows: pd.DataFrame, board: Board) -> pd.Series:
-    """Which rows are about the board's images, under any protocol: bool."""
-    return (
-        (rows["dataset"] == board.dataset)
-        & (_fingerprints(rows) == board.fingerprint)
-        & (rows["subset"].astype(bool) == board.subset)
-    )
-
-
-@dataclass(frozen=True)
-class Absence:
-    """Runs that are not on a board, all for one reason."""
-
-    reason: str
-    remedy: str
-    ids: tuple[str, ...]
-
-
-_UNFINISHED = {
-    "queued": ("waiting in the queue", "It ranks when it is finished."),
-    "running": ("training now", "It ranks when it is finished."),
-    "stopping": ("stopping", "Resume it, and it ranks when it is finished."),
-    "stopped": ("stopped before the end", "Resume it: the test images are looked at when a run is finished."),
-    "failed": ("failed", "Its page says why. Resume it, or change its settings and start anew."),
-    "crashed": ("crashed", "Its page says why. Resume it: completed epochs are kept."),
-}
-
-
-def absences(runs: pd.DataFrame, board: Board | None) -> list[Absence]:
-    """Why runs are not on the board, most frequent reason first; each run is counted once.
-
-    Args:
-        runs: as `RunStore.runs` gives them.
-        board: None where there is none yet: then only what keeps a run from all boards counts.
-    """
-    reasons = _reasons(runs, board)
-    remedies = dict(_UNFINISHED.values())
-    found = [
-        Absence(str(reason), remedies.get(str(reason)) or _remedy(str(reason)), tuple(group["id"]))
-        for reason, group in runs[reasons != ""].groupby(reasons[reasons != ""], sort=False)
-    ]
-    return sorted(found, key=lambda absence: -len(absence.ids))
-
-
-def _reasons(runs: pd.DataFrame, board: Board | None) -> pd.Series:
-    """One reason per run, "" for those that rank: the first that applies."""
-    import pandas as pd
-
-    conditions = [(runs["state"] == state, text) for state, (text, _) in _UNFINISHED.items()]
-    conditions.append((~_is_ranked(runs), "finished without a test accuracy"))
-    if board is not None:
-        here = runs["dataset"] == board.dataset
-        same = _fingerprints(runs) == board.fingerprint
-        part = runs["subset"].astype(bool)
-        conditions += [
-            (~here, "another dataset"),
-            (part & (not board.subset), "trained or tested on a part of the images"),
-            (~part & board.subset, "trained and tested on all images"),
-            (~same, "other images under the same name"),
-            (runs["protocol"] != board.protocol, "another protocol"),
-        ]
-    chosen = np.select([mask.to_numpy(bool) for mask, _ in conditions], [text for _, text in conditions], "")
-    return pd.Series(chosen, index=runs.index, dtype=object)
-
-
-def _remedy(reason: str) -> str:
-    if reason == "finished without a test accuracy":
-        return "It was written by another program; evaluate it again."
-    if reason == "another protocol":
-        return "Accuracy that was selected on the test set flatters, so the two never rank together."
-    return "It has a board of its own: choose it above."
-
-
-def _is_ranked(runs: pd.DataFrame) -> pd.Series:
-    return (runs["state"] == FINISHED) & runs["accuracy"].notna()
-
-
-def _fingerprints(rows: pd.DataFrame) -> pd.Series:
-    return rows["fingerprint"].fillna("")
 
 
 # --- Answers ------------------------------------------------------------------------------------
@@ -326,7 +205,7 @@ def stand_in(ids: Sequence[str], accuracies: Sequence[float]) -> str:
 
 def groups(runs: pd.DataFrame) -> list[Group]:
     """Finished runs by model, variant, protocol and settings; oldest run of each first."""
-    ranked = runs[_is_ranked(runs)].iloc[::-1]
+    ranked = runs[is_ranked(runs)].iloc[::-1]
     keys = ["model", "variant", "protocol", "settings_key"]
     return [_group(*key, rows) for key, rows in ranked.groupby(keys, sort=False)]
 
@@ -389,7 +268,7 @@ def pairs(runs: pd.DataFrame, board: Board, read: Read) -> list[Pair]:
 
 def _standing_for(runs: pd.DataFrame, board: Board) -> pd.DataFrame:
     """Of each model and variant, the finished runs of the one setting that stands for it."""
-    ranked = runs[_is_ranked(runs)]
+    ranked = runs[is_ranked(runs)]
     keys = ["model", "variant", "protocol", "settings_key"]
     means = ranked.groupby(keys, sort=False)["best_val_accuracy"].mean().fillna(-1).reset_index()
     means["here"] = means["protocol"] == board.protocol
@@ -429,7 +308,7 @@ def fair_config(baseline: TrainConfig, tuned: TrainConfig) -> TrainConfig:
 
 def group_with(runs: pd.DataFrame, board: Board, settings_key: str) -> Group | None:
     """The finished runs of exactly these settings on the board's images, whatever they are called."""
-    same = runs[same_images(runs, board) & (runs["settings_key"] == settings_key) & _is_ranked(runs)]
+    same = runs[same_images(runs, board) & (runs["settings_key"] == settings_key) & is_ranked(runs)]
     if same.empty:
         return None
     rows = same.iloc[::-1]

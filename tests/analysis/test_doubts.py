@@ -181,6 +181,7 @@ def save(store, run_id, seed):
     store.save_predictions(run_id, rows, table["label"].to_numpy(), table["index"].to_numpy())
 
 
+@pytest.mark.slow
 def test_what_another_process_keeps_is_read_again_without_cleanlab(store):
     run_id = store.create_run(TrainConfig())
     save(store, run_id, 1)

@@ -2,6 +2,7 @@
 without a trace left."""
 
 import io
+import os
 import subprocess
 import sys
 
@@ -23,7 +24,12 @@ from cifar_core.models import MODELS, create_model
 from cifar_core.serving.images import read_image
 from tests.analysis.small_models import SMALL
 
-keras = pytest.importorskip("keras")
+
+@pytest.fixture(scope="module", autouse=True)
+def _keras():
+    """`keras` for this module: imported by the first test, not when tests are collected."""
+    global keras
+    import keras
 
 
 @pytest.fixture
@@ -107,6 +113,7 @@ def test_no_model_of_the_registry_is_forgotten():
     assert set(SMALL) == set(MODELS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", SMALL)
 def test_every_model_has_a_heat_map_and_keeps_its_weights_and_config(name, method, image, monkeypatch):
@@ -297,7 +304,8 @@ def test_new_weights_are_seen_by_what_was_traced_before(image):
     assert not integrated_gradients(model, image, spoken_for, steps=2).any()
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing is traced")
+@pytest.mark.slow
+@pytest.mark.skipif(os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow", reason="nothing is traced")
 def test_what_was_traced_for_a_model_ends_with_it():
     """In a process of its own, where nothing else can hold the model."""
     done = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, check=False)
@@ -307,7 +315,7 @@ def test_what_was_traced_for_a_model_ends_with_it():
 ENDS = """
 import gc, weakref
 import numpy as np
-from cifar_core.explain import grad_cam, integrated_gradients
+from cifar_core.analysis.explain import grad_cam, integrated_gradients
 from cifar_core.models import create_model
 model, image = create_model("base_cnn"), np.zeros((32, 32, 3), np.uint8)
 grad_cam(model, image, 4)

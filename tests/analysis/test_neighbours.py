@@ -9,11 +9,14 @@ from cifar_core.models import MODELS, create_model
 from cifar_core.serving.inference import Inference
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
-from cifar_core.training.images import run_images
-from cifar_core.training.run import train
 from tests.analysis.small_models import SMALL
 
-keras = pytest.importorskip("keras")
+
+@pytest.fixture(scope="module", autouse=True)
+def _keras():
+    """`keras` for this module: imported by the first test, not when tests are collected."""
+    global keras
+    import keras
 
 
 # -- The search ----------------------------------------------------------------------------------
@@ -88,7 +91,9 @@ def test_what_cannot_be_searched_is_said(features, queries, k, words):
 # -- Features ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "base_cnn" else pytest.mark.slow) for name in MODELS]
+)
 def test_the_last_layer_gives_the_answer_from_the_features(name):
     """Of every model: features times the last layer's weights are its answer, and nothing has changed."""
     model = create_model(name, **SMALL[name])
@@ -153,6 +158,8 @@ class Here(Inference):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, tiny):
     """A store with a run of one epoch, and its folder."""
+    from cifar_core.training.run import train
+
     folder = tmp_path_factory.mktemp("neighbours")
     config = TrainConfig(
         dataset="synthetic", epochs=1, batch_size=32, validation_fraction=0.2, precision="float32"
@@ -266,7 +273,9 @@ def test_a_run_without_a_model_and_a_wrong_place_are_said(trained, tiny, asking)
 def test_images_that_were_learned_from_are_told_from_the_others(tiny, settings):
     config = TrainConfig(dataset="synthetic", **settings)
     learned = tiny.x_train[n.trained_on(config, tiny.y_train)]
-    np.testing.assert_array_equal(learned, run_images(config, tiny).train[0])
+    from cifar_core.training.run import _parts
+
+    np.testing.assert_array_equal(learned, _parts(config, tiny).train[0])
 
 
 @pytest.mark.slow

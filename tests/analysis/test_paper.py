@@ -86,6 +86,7 @@ def test_the_seven_faults_name_runs_that_there_are():
     assert all(len(text) > 80 for text in paper_faults())
 
 
+@pytest.mark.slow
 def test_importing_the_module_does_not_pay_for_pandas():
     code = (
         "import sys, cifar_core.analysis.study.paper as p; "

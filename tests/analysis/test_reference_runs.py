@@ -155,7 +155,7 @@ def test_a_short_recipe_may_have_other_batches_in_proportion(any_run, changes, c
 
 def test_readme_has_the_tables_as_the_command_prints_them():
     text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    assert text.split("<!-- results -->")[1].split("<!-- /results -->")[0].strip() == markdown()
+    assert text.split("<!-- results -->")[1].split("<!-- /tables -->")[0].strip() == markdown()
 
 
 # --- The figures in the text about the study's faults ---------------------------------------------
@@ -230,9 +230,7 @@ def untuned():
 
 
 def budgets():
-    runs = [
-        run for run in of("base_cnn/paper-baseline") if best(run) >= 10
-    ]  # the seeds that more epochs helped
+    runs = [run for run in of("base_cnn/paper-baseline") if best(run) >= 10]  # seeds that more epochs helped
     values = [run.history["val_accuracy"] for run in runs]
     return [mean(of_run[9] for of_run in values), "10", mean(map(max, values)), str(runs[0].epochs)]
 

@@ -16,7 +16,14 @@ from cifar_core.errors import CifarLabError, ExportError, ModelFileError
 from cifar_core.serving.model_file import load_model
 from tests.hostile.hostile import JSON, examples, fed, in_words, mutated
 
-keras = pytest.importorskip("keras")
+
+@pytest.fixture(scope="module", autouse=True)
+def _keras():
+    """`keras` for this module: imported by the first test, not when tests are collected."""
+    global keras
+    import keras
+
+
 MEMORY = 2**30
 
 

@@ -1,20 +1,27 @@
 """`export_model`: every format is written, runs, agrees; and nothing is half-written when it does not."""
 
 import errno
+import functools
+import os
 
 import numpy as np
 import pytest
 
 from cifar_core.errors import ConfigError, ExportError
 from cifar_core.models import create_model
-from cifar_core.serving import formats
+from cifar_core.serving import formats, runtimes
 from cifar_core.serving.formats import default_name, export_model, in_float32, run_exported
-from tests.conftest import needs_tensorflow
 
-pytestmark = needs_tensorflow("the other formats are made by its tools.")
+pytestmark = pytest.mark.skipif(
+    os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow", reason="TensorFlow makes the other formats"
+)
 
 NEEDED = {"tflite": ["ai_edge_litert"], "onnx": ["onnx", "onnxruntime", "tf2onnx"]}
-EVERY = [(form, None) for form in formats.FORMATS] + [("tflite", how) for how in formats.QUANTIZATIONS]
+EVERY = [
+    ("keras", None),
+    *(pytest.param(form, None, marks=pytest.mark.slow) for form in formats.FORMATS[1:]),
+    *(pytest.param("tflite", how, marks=pytest.mark.slow) for how in formats.QUANTIZATIONS),
+]
 
 
 def need(form: str) -> None:
@@ -48,13 +55,30 @@ def model():
     return trained("base_cnn", batch_norm=True, dropout=0.3)
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, model, images):
+    """Gives the result of an export, made once for all tests."""
+
+    @functools.cache
+    def result_of(form, quantize=None):
+        need(form)
+        target = tmp_path_factory.mktemp("exported") / default_name("net", form, quantize)
+        return export_model(model, form, target, quantize=quantize, calibration=images, images=images)
+
+    return result_of
+
+
 @pytest.mark.parametrize(("form", "quantize"), EVERY)
-def test_the_file_does_what_the_model_does(tmp_path, model, images, form, quantize):
-    need(form)
-    target = tmp_path / default_name("net", form, quantize)
-    result = export_model(model, form, target, quantize=quantize, calibration=images, images=images)
-    assert (result.path, result.format, result.quantize, result.images) == (target, form, quantize, 64)
-    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+def test_the_file_does_what_the_model_does(exported, model, images, form, quantize):
+    result = exported(form, quantize)
+    target = result.path
+    assert (target.name, result.format, result.quantize) == (
+        default_name("net", form, quantize),
+        form,
+        quantize,
+    )
+    assert result.images == 64
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
     files = [target] if target.is_file() else [path for path in target.rglob("*") if path.is_file()]
     assert result.bytes == sum(path.stat().st_size for path in files)
 
@@ -70,6 +94,7 @@ def test_the_file_does_what_the_model_does(tmp_path, model, images, form, quanti
         assert 0 < result.max_difference < 0.1
 
 
+@pytest.mark.slow
 def test_the_optimizer_of_a_compiled_network_is_left_out(tmp_path):
     network = trained("base_cnn")
     plain = export_model(network, "keras", tmp_path / "plain.keras").bytes
@@ -79,24 +104,29 @@ def test_the_optimizer_of_a_compiled_network_is_left_out(tmp_path):
     assert network.compiled
 
 
-def test_quantized_files_are_smaller(tmp_path, model, images):
-    need("tflite")
-    sizes = [
-        export_model(model, "tflite", tmp_path / f"{how}.tflite", quantize=how, calibration=images).bytes
-        for how in (None, "float16", "int8")
-    ]
+@pytest.mark.slow
+def test_quantized_files_are_smaller(exported):
+    sizes = [exported("tflite", how).bytes for how in (None, "float16", "int8")]
     assert sizes[0] > 1.9 * sizes[1] > 3.4 * sizes[2]
 
 
-def test_from_a_file_and_with_any_number_of_images(tmp_path, model, images):
-    model.save(tmp_path / "model.keras")
-    export_model(tmp_path / "model.keras", "saved_model", tmp_path / "out")
+@pytest.mark.slow
+def test_from_a_file(tmp_path, exported):
+    again = export_model(exported("keras").path, "keras", tmp_path / "again.keras")
+    assert again.max_difference == 0
+    assert again.bytes == pytest.approx(exported("keras").bytes, rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["keras", "saved_model", "tflite", "onnx"])
+def test_any_number_of_images(exported, model, images, form):
     expected = np.asarray(model.predict_on_batch(images[:3].astype(np.float32)))
     for count in (1, 3):
-        found = run_exported(tmp_path / "out", "saved_model", images[:count])
+        found = run_exported(exported(form).path, form, images[:count])
         np.testing.assert_allclose(found, expected[:count], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_is_exported_in_float32(tmp_path, images, policy):
     mixed = trained("base_cnn", policy, batch_norm=True)
@@ -115,6 +145,7 @@ def test_a_float32_model_is_left_alone(model):
     assert in_float32(model) is model
 
 
+@pytest.mark.slow
 def test_gelu_in_onnx(tmp_path, images):
     need("onnx")
     small = trained("vit", dim=32, depth=1, heads=2)
@@ -149,6 +180,7 @@ def test_bad_requests(tmp_path, form, name, options, said):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["keras", "saved_model"])
 def test_overwrite_replaces_an_earlier_export(tmp_path, model, form):
     target = tmp_path / default_name("net", form)
@@ -166,50 +198,55 @@ def answering(value):
     return lambda images: np.full((len(images), 10), value, np.float32)
 
 
+@pytest.mark.slow
 def test_a_file_that_does_not_agree_is_thrown_away(tmp_path, model, monkeypatch):
-    monkeypatch.setattr(formats, "_open_saved_model", lambda _: answering(0.1))
+    monkeypatch.setattr(runtimes, "_open_saved_model", lambda _: answering(0.1))
     with pytest.raises(ExportError, match="does not agree"):
         export_model(model, "saved_model", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_file_that_gives_no_numbers_is_thrown_away(tmp_path, model, images, monkeypatch):
-    monkeypatch.setattr(formats, "_open_saved_model", lambda _: answering(np.nan))
+    monkeypatch.setattr(runtimes, "_open_saved_model", lambda _: answering(np.nan))
     with pytest.raises(ExportError, match="finite"):
         export_model(model, "saved_model", tmp_path / "out", images=images)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_quantized_file_that_mostly_disagrees_is_thrown_away(tmp_path, model, images, monkeypatch):
     need("tflite")
-    opened = formats._open_tflite
+    opened = runtimes._open_tflite
 
     def shifted(path):
         run = opened(path)
         return lambda images: np.roll(run(images), 1, axis=1)
 
-    monkeypatch.setattr(formats, "_open_tflite", shifted)
+    monkeypatch.setattr(runtimes, "_open_tflite", shifted)
     with pytest.raises(ExportError, match=r"float16 tflite file does not agree .* 0% of 64 images"):
         export_model(model, "tflite", tmp_path / "x.tflite", quantize="float16", images=images)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", formats.FORMATS)
 def test_a_damaged_file_is_thrown_away(tmp_path, model, form, monkeypatch):
     need(form)
-    write = formats._write
+    write = formats.convert
 
     def damaged(model, form, path, *rest):
         write(model, form, path, *rest)
         file = path / "saved_model.pb" if path.is_dir() else path
         file.write_bytes(file.read_bytes()[:1000])
 
-    monkeypatch.setattr(formats, "_write", damaged)
+    monkeypatch.setattr(formats, "convert", damaged)
     with pytest.raises(ExportError, match=r"cannot be (run|loaded)"):
         export_model(model, form, tmp_path / default_name("net", form))
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_with_labels_both_accuracies_are_measured(tmp_path, model, images):
     expected = np.asarray(model.predict_on_batch(images.astype(np.float32))).argmax(1)
     labels = np.where(np.arange(len(images)) < 48, expected, (expected + 1) % 10)
@@ -225,9 +262,9 @@ def test_with_labels_both_accuracies_are_measured(tmp_path, model, images):
 
 def test_latency_is_the_median_of_single_images_after_the_first(monkeypatch):
     seconds = iter(float(moment) for call in range(26) for moment in (0, 100 if call == 0 else call))
-    monkeypatch.setattr(formats.time, "perf_counter", lambda: next(seconds))
+    monkeypatch.setattr(runtimes.time, "perf_counter", lambda: next(seconds))
     shapes = []
-    assert formats._latencies(lambda images: shapes.append(images.shape)) == [13_000.0]
+    assert runtimes.latencies(lambda images: shapes.append(images.shape)) == [13_000.0]
     assert shapes == [(1, 32, 32, 3)] * 26
 
 

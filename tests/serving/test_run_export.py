@@ -8,17 +8,23 @@ import numpy as np
 import pytest
 
 from cifar_core.errors import ConfigError, DataNotFoundError, ExportError, RunNotFoundError
-from cifar_core.serving import formats, run_export
+from cifar_core.serving import run_export, runtimes
 from cifar_core.serving.formats import default_name, digest, run_exported
 from cifar_core.serving.model_file import load_model
 from cifar_core.serving.run_export import download_path, export_run, make_download, sweep_downloads
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
-from tests.conftest import needs_tensorflow
 
 NEEDED = {"tflite": ["ai_edge_litert"], "onnx": ["onnx", "onnxruntime", "tf2onnx"]}
-pytestmark = needs_tensorflow("the other formats are made by its tools.")
-EVERY = [(form, None) for form in formats.FORMATS] + [("tflite", how) for how in formats.QUANTIZATIONS]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow",
+        reason="TensorFlow makes the other formats",
+    ),
+]
+SOME = [("keras", None), ("onnx", None), ("tflite", "int8")]
+"""All formats are tested with `export_model`."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +56,7 @@ def _has_the_images(monkeypatch, tiny):
     monkeypatch.setattr(run_export, "load_dataset", lambda _: tiny)
 
 
-@pytest.mark.parametrize(("form", "quantize"), EVERY)
+@pytest.mark.parametrize(("form", "quantize"), SOME)
 def test_each_format_is_measured_on_the_test_images_and_written_down(
     tmp_path, tiny, store, run_id, form, quantize
 ):
@@ -148,7 +154,7 @@ def test_without_the_dataset_drawn_pictures_serve_and_the_record_says_so(
 def test_a_file_that_does_not_agree_is_neither_kept_nor_recorded(tmp_path, store, run_id, monkeypatch):
     before = store.exports(run_id)
     uniform = lambda images: np.full((len(images), 10), 0.1)  # noqa: E731
-    monkeypatch.setattr(formats, "_open_saved_model", lambda _: uniform)
+    monkeypatch.setattr(runtimes, "_open_saved_model", lambda _: uniform)
     with pytest.raises(ExportError, match="does not agree"):
         export_run(store, run_id, "saved_model", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,116 @@
+"""Models converted to the export formats: Keras, TensorFlow SavedModel, LiteRT (TFLite), ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cifar_core.base.labels import IMAGE_SHAPE
+from cifar_core.errors import ExportError
+from cifar_core.serving.runtimes import in_words
+
+if TYPE_CHECKING:
+    import keras
+
+MAX_CALIBRATION = 500
+
+
+def convert(
+    model: keras.Model,
+    format: str,  # noqa: A002
+    path: Path,
+    quantize: str | None = None,
+    calibration: np.ndarray | None = None,
+) -> None:
+    """Write a model to a file, or a folder for "saved_model"; arguments as of `formats.export_model`.
+
+    Raises:
+        ExportError: a package is missing, or the converter fails.
+    """
+    writers: dict[str, Callable[[], None]] = {
+        # Keras writes the optimizer's numbers too, two for each weight, whatever `include_optimizer` says.
+        "keras": lambda: _twin(model).save(path),
+        "saved_model": lambda: model.export(path, format="tf_saved_model", verbose=False),
+        "onnx": lambda: _with_erf(model).export(path, format="onnx", verbose=False),
+        "tflite": lambda: model.export(
+            path, format="litert", verbose=False, **_converter_options(quantize, calibration)
+        ),
+    }
+    with in_words(format, f"The conversion to {format} failed"):
+        writers[format]()
+
+
+def check_backend(format: str) -> None:  # noqa: A002
+    """Only TensorFlow converts to other formats; a `.keras` file is the same from every backend."""
+    import keras
+
+    backend = keras.backend.backend()
+    if format != "keras" and backend != "tensorflow":
+        raise ExportError(
+            f"Exporting to {format} needs TensorFlow, and Keras runs on {backend} here. Export to keras, or "
+            "set the environment variable KERAS_BACKEND=tensorflow where TensorFlow is installed: the .keras "
+            "file of a run is the same for both."
+        )
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """The same model with every layer computing in float32; `model` itself if it does already."""
+    config = model.get_config()
+    plain = _without_mixed(config)
+    return model if plain == config else _twin(model, plain)
+
+
+def _twin(model: keras.Model, config: dict[str, Any] | None = None) -> keras.Model:
+    """A copy of the model, or of its weights in the model that `config` describes; without an optimizer."""
+    twin = type(model).from_config(model.get_config() if config is None else config)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def _without_mixed(value: Any) -> Any:
+    """A model's configuration with every dtype policy replaced by float32."""
+    if isinstance(value, dict):
+        if value.get("class_name") == "DTypePolicy":
+            return {**value, "config": {**value["config"], "name": "float32"}}
+        return {
+            key: "float32" if key == "dtype" and isinstance(item, str) else _without_mixed(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return type(value)(_without_mixed(item) for item in value)
+    return value
+
+
+def _with_erf(model: keras.Model) -> keras.Model:
+    """The same model with GELU computed by erf: TensorFlow uses erfc, which ONNX doesn't have."""
+    import keras
+
+    if not any(_is_gelu(layer) for layer in model.layers):
+        return model
+    twin = _twin(model)
+    for layer in filter(_is_gelu, twin.layers):
+        layer.activation = lambda x: 0.5 * x * (1 + keras.ops.erf(x / np.float32(np.sqrt(2))))
+    twin(np.zeros((1, *IMAGE_SHAPE), np.float32))  # Keras exports only what was called once
+    return twin
+
+
+def _is_gelu(layer: keras.Layer) -> bool:
+    import keras
+
+    return getattr(layer, "activation", None) is keras.activations.gelu
+
+
+def _converter_options(quantize: str | None, calibration: np.ndarray | None) -> dict[str, Any]:
+    if quantize is None:
+        return {}
+    import tensorflow as tf
+
+    options: dict[str, Any] = {"optimizations": [tf.lite.Optimize.DEFAULT]}
+    if quantize == "float16":
+        return {**options, "target_spec": {"supported_types": [tf.float16]}}
+    assert calibration is not None
+    samples = calibration[:MAX_CALIBRATION].astype(np.float32)
+    return {**options, "representative_dataset": lambda: ([sample[None]] for sample in samples)}
