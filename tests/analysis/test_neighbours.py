@@ -273,9 +273,9 @@ def test_a_run_without_a_model_and_a_wrong_place_are_said(trained, tiny, asking)
 def test_images_that_were_learned_from_are_told_from_the_others(tiny, settings):
     config = TrainConfig(dataset="synthetic", **settings)
     learned = tiny.x_train[n.trained_on(config, tiny.y_train)]
-    from cifar_core.training.run import _parts
+    from cifar_core.training.images import run_images
 
-    np.testing.assert_array_equal(learned, _parts(config, tiny).train[0])
+    np.testing.assert_array_equal(learned, run_images(config, tiny).train[0])
 
 
 @pytest.mark.slow
