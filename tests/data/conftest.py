@@ -1,10 +1,27 @@
-"""A whole CIFAR-10 of each version, written once; tests link to its files instead of copying them."""
+"""A small CIFAR-10 of each version, written once; tests link to its files instead of copying them."""
 
 import os
 
 import pytest
 
-from tests.data.cifar_files import write_archive, write_binary, write_python
+from cifar_core.data import batches, reader
+from tests.data.cifar_files import ROWS, write_archive, write_binary, write_python
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_rows():
+    """The package expects batches of `ROWS` images in these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (batches, reader):
+            patch.setattr(module, "ROWS", ROWS)
+        yield
+
+
+@pytest.fixture
+def published_rows(monkeypatch):
+    """For tests that read the real images."""
+    for module in (batches, reader):
+        monkeypatch.setattr(module, "ROWS", 10_000)
 
 
 @pytest.fixture(scope="session")

@@ -210,7 +210,9 @@ def test_no_limit_is_the_dataset_itself():
 
 @pytest.mark.parametrize(("train", "test"), [(0, None), (501, None), (None, 51), (-5, None)])
 def test_impossible_limits_are_refused(train, test):
-    with pytest.raises(ConfigError, match=r"(train|test)_limit must be between 1 and (500|50), the images"):
+    with pytest.raises(
+        ConfigError, match=r"(train|test)_limit must be between 1 and (500|50), the number of images"
+    ):
         make().limited(train, test, 0)
 
 

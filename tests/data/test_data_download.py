@@ -21,7 +21,7 @@ from cifar_core.data import reader as reader_module
 from cifar_core.data.batches import BINARY, PYTHON
 from cifar_core.data.fetch import Patience, Wanted, fetch
 from cifar_core.errors import ConfigError, DataError, DataNotFoundError, DownloadError
-from tests.data.cifar_files import BATCHES, tar_gz, write_archive
+from tests.data.cifar_files import BATCHES, ROWS, tar_gz, write_archive
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 HURRY = Patience(
@@ -497,9 +497,10 @@ def test_two_processes_take_turns(official, server, home):
     code = f"""
 import sys
 from dataclasses import replace
+from cifar_core.data import batches, reader
 from cifar_core.data.batches import PYTHON
-from cifar_core.data import reader
 from cifar_core.data.download import download_cifar10
+batches.ROWS = reader.ROWS = {ROWS}
 reader.OFFICIAL_MD5 = {reader_module.OFFICIAL_MD5!r}
 layout = replace(PYTHON, archive_bytes={official.archive_bytes}, archive_sha256={official.archive_sha256!r})
 print(download_cifar10(layout=layout, urls=[{server.url()!r}]))

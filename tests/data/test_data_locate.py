@@ -175,7 +175,7 @@ def test_status_is_cheap_and_reads_no_images(python_folder, linked, home, monkey
     def refuse(*_):
         raise AssertionError("status read an image file")
 
-    monkeypatch.setattr(reader_module, "read_file", refuse)
+    monkeypatch.setattr(reader_module, "_read_file", refuse)
     start = time.process_time()
     status = dataset_status()
     assert time.process_time() - start < 0.1

@@ -118,6 +118,7 @@ def test_sheet_places_images_row_by_row():
 
 
 @pytest.mark.real_data
+@pytest.mark.usefixtures("published_rows")
 def test_cifar_10_s_channel_means_are_those_that_everybody_quotes(real_cifar):
     from cifar_core.data import load_dataset
 
