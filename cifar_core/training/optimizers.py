@@ -55,12 +55,10 @@ def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> keras.Optimizer
         "use_ema": config.ema_momentum > 0,
         "ema_momentum": config.ema_momentum or 0.99,
     }
+    kinds = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD}
     if config.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(momentum=config.momentum, nesterov=config.nesterov, **common)
-    elif config.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(**common)
-    else:
-        optimizer = keras.optimizers.Adam(**common)
+        common |= {"momentum": config.momentum, "nesterov": config.nesterov}
+    optimizer = kinds[config.optimizer](**common)
     if config.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=list(UNDECAYED))
     return optimizer
