@@ -184,8 +184,8 @@ def score(run_id: str, progress: Progress) -> None:
 
 
 def kept_quality(store: RunStore, run_id: str) -> pd.DataFrame | None:
-    """Stored scores of `keep_quality`, as `label_quality` returns them; None if they are missing, damaged or older
-    than the run's predictions."""
+    """Stored scores of `keep_quality`, as `label_quality` returns them; None if they are missing, damaged or
+    older than the run's predictions."""
     import pandas as pd
 
     try:
