@@ -1,4 +1,4 @@
-"""What several runs say of the same test images: the hardest ones, and how alike two runs answer.
+"""Predictions of several runs for the same test images: the hardest images, and agreement between runs.
 
     told = answers(store, run_ids)
     hardest(told).head(50)              # wrong in the most runs first
@@ -32,7 +32,7 @@ MEASURES: tuple[Measure, ...] = ("share", "kappa")
 
 @dataclass(frozen=True, eq=False)
 class Agreement:
-    """Answers of R runs to the same N test images, in order of `indices`.
+    """Predictions of R runs for the same N test images, in order of `indices`.
 
     Attributes:
         runs: their ids, in the order asked for; `models` and `variants` likewise.
@@ -88,7 +88,7 @@ class Agreement:
 
 
 def answers(store: RunStore, run_ids: Sequence[str]) -> Agreement:
-    """Read the predictions of several runs and lay them side by side.
+    """Predictions of several runs for the same test images.
 
     The first run that can be read sets the standard: every other one must have been tested on the same
     images (same places in the test set, same true classes) of the same dataset by content.
@@ -131,7 +131,7 @@ def hardest(agreement: Agreement) -> pd.DataFrame:
 
 
 def pairwise(agreement: Agreement, measure: Measure = "share") -> pd.DataFrame:
-    """How alike any two runs answer, runs x runs by id, symmetric, 1 on the diagonal.
+    """Agreement between each two runs, runs x runs by id, symmetric, 1 on the diagonal.
 
     Args:
         measure: "share" of the images that both give the same class, in 0..1; or "kappa", Cohen's
@@ -156,7 +156,7 @@ def pairwise(agreement: Agreement, measure: Measure = "share") -> pd.DataFrame:
 
 
 def one_image(source: Agreement | RunStore, index: int, run_ids: Sequence[str] | None = None) -> pd.DataFrame:
-    """What each run says of one test image, in the order of the runs.
+    """Prediction of each run for one test image, in order of the runs.
 
     Columns: run, model, variant, predicted (0..9), confidence, p_true (probability of the true class),
     correct.
@@ -203,7 +203,7 @@ def _differs(
     record: RunRecord,
     found: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> str | None:
-    """Why a run cannot be laid beside the first one, in words."""
+    """Sentence why a run cannot be compared with the first one."""
     if record.fingerprint != first.fingerprint:
         return (
             f"{record.id} was tested on another dataset ({record.dataset_name}) than {first.id} "
@@ -237,7 +237,7 @@ def _together(
         predicted=np.stack([each.argmax(axis=1) for each in stacks]).astype(np.int8),
         confidence=np.stack([each.max(axis=1) for each in stacks]),
         p_true=np.stack([each[at, labels] for each in stacks]),
-        mean_probabilities=np.mean(stacks, axis=0, dtype=np.float32),
+        mean_probabilities=np.asarray(np.mean(stacks, axis=0, dtype=np.float32)),
         refused=refused,
     )
 
@@ -253,7 +253,7 @@ def _share_alike(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _kappa(one: np.ndarray, other: np.ndarray) -> float:
-    """Cohen's kappa; 1 where both always say one and the same class, so that chance explains all."""
+    """Cohen's kappa; 1 where both always predict one and the same class."""
     by_one, by_other = (np.bincount(each, minlength=NUM_CLASSES) / max(len(each), 1) for each in (one, other))
     chance = float(by_one @ by_other)
     return 1.0 if chance >= 1 else (_share_alike(one, other) - chance) / (1 - chance)

@@ -1,4 +1,4 @@
-"""What a run said of every test image after each epoch: kept only where `record_answers` asks for it.
+"""Predictions for every test image after each epoch, recorded by runs with `record_answers`.
 
     last_right(store, run_id)     # when each image was last right, and how often it was forgotten
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ANSWERS_FILE = "answers.npz"
 UNKNOWN = -1
 _MOST_BYTES = 64 * 2**20
-"""1,000 epochs of 10,000 images take 10 MB."""
+"""Largest file that is read; 1,000 epochs of 10,000 images take 10 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class AnswersByEpoch:
 
 
 def answers_by_epoch(store: RunStore, run_id: str) -> AnswersByEpoch:
-    """What a run recorded, as far as it has come.
+    """Predictions that a run has recorded so far.
 
     Raises:
         RunNotFoundError: no such run, or it recorded none.
@@ -71,7 +71,7 @@ def answers_by_epoch(store: RunStore, run_id: str) -> AnswersByEpoch:
 
 
 def last_right(store: RunStore, run_id: str) -> pd.DataFrame:
-    """When each test image was right, in order of `index`.
+    """Epochs at which each test image was classified correctly, in order of `index`.
 
     Columns: index, label, last_right_epoch and first_right_epoch (from 1; 0: never), times_forgotten
     (right after one epoch and wrong after the next that is known; M. Toneva et al., An Empirical Study of

@@ -16,18 +16,18 @@ STUDY_DATASET = "cifar10"
 
 @dataclass(frozen=True)
 class Board:
-    """Where runs rank together. `runs` counts those on it."""
+    """A set of results that may be ranked together; `runs` is the number of runs on it."""
 
     dataset: str
     fingerprint: str
-    """Of the images' content; "" where it was not recorded."""
+    """Fingerprint of the images' content; "" where it was not recorded."""
     protocol: str
     subset: bool
     runs: int = 0
 
 
 def boards(runs: pd.DataFrame) -> list[Board]:
-    """All boards of a store, those that people look for first: whole CIFAR-10, held out, most runs.
+    """All boards of a store; the most wanted first: whole CIFAR-10, held-out protocol, most runs.
 
     Args:
         runs: as `RunStore.runs` gives them.
@@ -52,12 +52,12 @@ def boards(runs: pd.DataFrame) -> list[Board]:
 
 
 def on_board(rows: pd.DataFrame, board: Board) -> pd.Series:
-    """Which rows (of runs or of a leaderboard) stand on the board, were they finished: bool."""
+    """Mask of the rows (of runs or of a leaderboard) that belong on the board once finished, bool."""
     return same_images(rows, board) & (rows["protocol"] == board.protocol)
 
 
 def same_images(rows: pd.DataFrame, board: Board) -> pd.Series:
-    """Which rows are about the board's images, under any protocol: bool."""
+    """Mask of the rows on the board's images under any protocol, bool."""
     return (
         (rows["dataset"] == board.dataset)
         & (_fingerprints(rows) == board.fingerprint)
@@ -67,7 +67,7 @@ def same_images(rows: pd.DataFrame, board: Board) -> pd.Series:
 
 @dataclass(frozen=True)
 class Absence:
-    """Runs that are not on a board, all for one reason."""
+    """Runs that are missing from a board for one reason, and what to do about it."""
 
     reason: str
     remedy: str
@@ -85,11 +85,11 @@ _UNFINISHED = {
 
 
 def absences(runs: pd.DataFrame, board: Board | None) -> list[Absence]:
-    """Why runs are not on the board, most frequent reason first; each run is counted once.
+    """Reasons why runs are not on the board, most frequent first; each run is counted once.
 
     Args:
         runs: as `RunStore.runs` gives them.
-        board: None where there is none yet: then only what keeps a run from all boards counts.
+        board: None if there is none yet: then only reasons that apply to every board.
     """
     reasons = _reasons(runs, board)
     remedies = dict(_UNFINISHED.values())
@@ -101,7 +101,7 @@ def absences(runs: pd.DataFrame, board: Board | None) -> list[Absence]:
 
 
 def _reasons(runs: pd.DataFrame, board: Board | None) -> pd.Series:
-    """One reason per run, "" for those that rank: the first that applies."""
+    """First reason that applies to each run, "" for those that rank."""
     import pandas as pd
 
     conditions = [(runs["state"] == state, text) for state, (text, _) in _UNFINISHED.items()]

@@ -1,17 +1,16 @@
-"""What may be compared with what, and what comes of it: boards, ranks, pairs, fronts, disagreements.
+"""Comparisons of runs: ranks, tuned against baseline, Pareto front, disagreement, differing settings.
 
-Two results rank together only on one *board*: the same dataset by content, the same protocol, the whole
-of it or a part. Two runs are tested against each other only over the same test images, each with the
-right answer of its own (`Answers`).
+Two runs are tested against each other only on the same test images (`Answers`). Results rank together only on
+one board (`cifar_core.analysis.boards`).
 
-Where one side is several seeds, the run whose accuracy is nearest to their mean stands for them
-(`stand_in`): the best seed would flatter, and the test over images wants one network. How far seeds lie
-apart is another question, and `Group.spread` answers it.
+A group of seeds is represented by the run whose accuracy is nearest to the group's mean (`stand_in`): a test
+over images needs one model, and the best seed would be too good. `Group.spread` tells how seeds differ.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,9 +37,9 @@ if TYPE_CHECKING:
     from cifar_core.store import RunStore
 
 LEAST_SEEDS = 3
-"""From so many runs on, a spread over seeds says something."""
+"""Smallest number of runs whose spread over seeds is shown as meaningful."""
 EQUAL_BUDGET = ("epochs", "protocol", "validation_fraction", "train_limit", "test_limit", "mixup", "cutmix")
-"""What the fair view gives the baseline of the tuned run's settings, beside all of its augmentation."""
+"""Settings that `fair_config` takes from the tuned run, with its augmentation."""
 FAIR_NAME = "baseline with the tuned run's epochs and augmentation"
 
 Read = Callable[[str], "Answers | None"]
@@ -51,7 +50,7 @@ Read = Callable[[str], "Answers | None"]
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What one run says of each test image, in order of the images.
+    """Predictions of one run for each test image, in order of the images.
 
     predicted, labels: uint8 (N,), classes 0..9; indices: int32 (N,), places in the test set, rising.
     """
@@ -67,18 +66,18 @@ class Answers:
 
     @cached_property
     def images(self) -> str:
-        """Equal for answers about the same images with the same true classes."""
+        """Checksum, equal for the same images with the same true classes."""
         return hashlib.sha256(self.indices.tobytes() + self.labels.tobytes()).hexdigest()
 
     @property
     def confusion(self) -> np.ndarray:
-        """int64 (10, 10); rows are true classes."""
+        """Confusion matrix, int64 (10, 10); rows are true classes."""
         cells = self.labels.astype(np.int64) * NUM_CLASSES + self.predicted
         return np.bincount(cells, minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, NUM_CLASSES)
 
 
 def answers(probabilities: np.ndarray, labels: np.ndarray, indices: np.ndarray) -> Answers:
-    """From what `RunStore.prediction_arrays` gives."""
+    """`Answers` from the arrays of `RunStore.prediction_arrays`."""
     order = np.argsort(indices, kind="stable")
     predicted = probabilities.argmax(axis=1)[order]
     return Answers(
@@ -87,7 +86,7 @@ def answers(probabilities: np.ndarray, labels: np.ndarray, indices: np.ndarray) 
 
 
 def read_answers(store: RunStore, run_id: str) -> Answers | None:
-    """The run's answers; None where it has none, or where the file is damaged."""
+    """A run's predictions; None where it has none or the file is damaged."""
     try:
         found = answers(*store.prediction_arrays(run_id))
     except (RunNotFoundError, StoreError):
@@ -96,7 +95,7 @@ def read_answers(store: RunStore, run_id: str) -> Answers | None:
 
 
 def compare_answers(a: Answers | None, b: Answers | None) -> Comparison | str:
-    """A against B, or in words why they can't be tested against each other."""
+    """Comparison of A with B, or a sentence why they cannot be compared."""
     if a is None or b is None:
         return "The predictions on the test images are not there, so only the two figures can be shown."
     if a.images != b.images:
@@ -105,7 +104,7 @@ def compare_answers(a: Answers | None, b: Answers | None) -> Comparison | str:
 
 
 def disagreement(a: Answers, b: Answers) -> pd.DataFrame:
-    """By true class, how many images both, only A, only B, or neither got right.
+    """Numbers of images that both, only A, only B, or neither classified correctly, by true class.
 
     Columns: class_name, images, both, only_a, only_b, neither; ten rows. Same images assumed.
     """
@@ -114,7 +113,7 @@ def disagreement(a: Answers, b: Answers) -> pd.DataFrame:
     kinds = {kind: kind_mask(a, b, kind) for kind in KINDS}
     counts = {kind: np.bincount(a.labels[mask], minlength=NUM_CLASSES) for kind, mask in kinds.items()}
     images = np.bincount(a.labels, minlength=NUM_CLASSES)
-    return pd.DataFrame({"class_name": CLASS_NAMES, "images": images, **counts})
+    return pd.DataFrame({"class_name": CLASS_NAMES, "images": images} | counts)
 
 
 Kind = Literal["both", "only_a", "only_b", "neither"]
@@ -159,7 +158,7 @@ def places(order: Sequence[str], found: Mapping[str, Answers | None]) -> list[Pl
 
 
 def _alike(a: Answers, b: Answers) -> bool:
-    """Not told apart by the images. Counting first: the exact test takes longer than all the rest."""
+    """Whether McNemar's test finds no difference between two runs on the same images."""
     if a.images != b.images:
         return False
     only_a, only_b = int((a.correct & ~b.correct).sum()), int((b.correct & ~a.correct).sum())
@@ -171,7 +170,7 @@ def _alike(a: Answers, b: Answers) -> bool:
 
 @dataclass(frozen=True)
 class Group:
-    """Finished runs of one model that differ in nothing but seed (and name)."""
+    """Finished runs of one model with the same settings but for seed and name."""
 
     model: str
     variant: str
@@ -184,7 +183,7 @@ class Group:
     epochs: float
     training_s: float | None
     validation: float
-    """Mean best validation accuracy; -1 where there is none. What a choice among settings goes by."""
+    """Mean best validation accuracy, by which settings are chosen; -1 where there is none."""
     search_ids: tuple[str, ...]
 
     @property
@@ -193,31 +192,32 @@ class Group:
 
     @property
     def stand_in(self) -> str:
-        """Id of the run nearest to the mean."""
+        """Id of the run whose accuracy is nearest to the mean."""
         return stand_in(self.ids, self.accuracies)
 
 
 def stand_in(ids: Sequence[str], accuracies: Sequence[float]) -> str:
-    """Of several runs, the id of the one nearest to their mean; of two alike the first."""
+    """Id of the run whose accuracy is nearest to the mean of all; of equals the first."""
     distance = np.abs(np.asarray(accuracies, np.float64) - np.mean(accuracies))
     return ids[int(distance.argmin())]
 
 
 def groups(runs: pd.DataFrame) -> list[Group]:
-    """Finished runs by model, variant, protocol and settings; oldest run of each first."""
+    """Finished runs grouped by model, variant, protocol and settings, oldest run of each first."""
     ranked = runs[is_ranked(runs)].iloc[::-1]
     keys = ["model", "variant", "protocol", "settings_key"]
-    return [_group(*key, rows) for key, rows in ranked.groupby(keys, sort=False)]
+    return [_group(rows) for _, rows in ranked.groupby(keys, sort=False)]
 
 
-def _group(model: str, variant: str, protocol: str, settings_key: str, rows: pd.DataFrame) -> Group:
+def _group(rows: pd.DataFrame) -> Group:
+    first = rows.iloc[0]
     trained, validation = rows["training_s"].mean(), rows["best_val_accuracy"].mean()
     return Group(
-        model=model,
-        variant=variant,
+        model=first["model"],
+        variant=first["variant"],
         preset=next((preset for preset in rows["preset"] if preset), None),
-        protocol=protocol,
-        settings_key=settings_key,
+        protocol=first["protocol"],
+        settings_key=first["settings_key"],
         ids=tuple(rows["id"]),
         accuracies=tuple(float(accuracy) for accuracy in rows["accuracy"]),
         seeds=tuple(int(seed) for seed in rows["seed"]),
@@ -234,8 +234,8 @@ class Pair:
 
     Attributes:
         baseline, tuned: None where there are no such runs.
-        result: of tuned against baseline; a sentence where there can be no test; None where a side lacks.
-        same_protocol: False where one side's figure was selected on the test set and the other's not.
+        result: comparison of tuned with baseline; a sentence if that is impossible; None if one is missing.
+        same_protocol: False if one side's accuracy was selected on the test set and the other's was not.
     """
 
     model: str
@@ -307,31 +307,23 @@ def fair_config(baseline: TrainConfig, tuned: TrainConfig) -> TrainConfig:
 
 
 def group_with(runs: pd.DataFrame, board: Board, settings_key: str) -> Group | None:
-    """The finished runs of exactly these settings on the board's images, whatever they are called."""
+    """Finished runs with exactly these settings on the board's images; None where there are none."""
     same = runs[same_images(runs, board) & (runs["settings_key"] == settings_key) & is_ranked(runs)]
-    if same.empty:
-        return None
-    rows = same.iloc[::-1]
-    first = rows.iloc[0]
-    return _group(first["model"], first["variant"], first["protocol"], settings_key, rows)
+    return None if same.empty else _group(same.iloc[::-1])
 
 
 def free_seeds(taken: Iterable[int], count: int) -> list[int]:
-    """The smallest seeds that no run has yet."""
-    used, free, seed = {int(value) for value in taken}, [], 0
-    while len(free) < count:
-        if seed not in used:
-            free.append(seed)
-        seed += 1
-    return free
+    """The `count` smallest seeds that are not taken."""
+    used = {int(value) for value in taken}
+    return list(itertools.islice((seed for seed in itertools.count() if seed not in used), count))
 
 
 # --- Cost and settings --------------------------------------------------------------------------
 
 
 def pareto_front(cost: Sequence[float], accuracy: Sequence[float]) -> np.ndarray:
-    """bool (N,): rows that no other row beats, being as cheap or cheaper and more accurate (or as
-    accurate and cheaper). Rows whose cost or accuracy is not known are not on it."""
+    """Mask of the rows on the Pareto front, bool (N,): no other row is at least as good in cost and accuracy
+    and better in one of them. Rows whose cost or accuracy is not finite are not on it."""
     costs, accuracies = np.asarray(cost, np.float64), np.asarray(accuracy, np.float64)
     front = np.zeros(len(costs), bool)
     best_accuracy, best_cost = -np.inf, np.nan
@@ -346,7 +338,7 @@ def pareto_front(cost: Sequence[float], accuracy: Sequence[float]) -> np.ndarray
 
 
 def differing(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Settings that are not the same in all of the runs: by name, one value per run (None: it lacks it)."""
+    """Settings that differ between runs: by name, one value per run, None where a run has no such setting."""
     names = dict.fromkeys(name for values in settings.values() for name in values)
     rows = {name: [values.get(name) for values in settings.values()] for name in names}
     return {name: row for name, row in rows.items() if any(value != row[0] for value in row)}

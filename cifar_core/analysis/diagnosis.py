@@ -1,4 +1,4 @@
-"""What the curves of a training tell a practised eye: nothing learned, validation blind, overfitting.
+"""Diagnosis of training curves: nothing learned, validation at chance level, overfitting.
 
 Each remark states what was measured, what it means, and what helps. Thresholds are wide on purpose: a
 remark that is wrong once is not read the second time.
@@ -15,19 +15,19 @@ from cifar_core.base.labels import NUM_CLASSES
 
 CHANCE = 1 / NUM_CLASSES
 NEAR_CHANCE = 1.2 * CHANCE
-"""An accuracy up to here says nothing: one who guesses 1,000 images has as many right one time in fifty."""
+"""Highest accuracy that counts as chance: guessing on 1,000 images exceeds it one time in fifty."""
 SURELY_LEARNING = 3 * CHANCE
-"""A training accuracy from here on is no chance."""
+"""Training accuracy from which on a model has certainly learned something."""
 GAP = 0.10
-"""Training above validation accuracy, in which some is usual: training is averaged over its epoch."""
+"""Gap between training and validation accuracy that indicates overfitting; a smaller one is usual."""
 RISEN = 1.2
-"""Validation loss, as a multiple of its lowest."""
+"""Validation loss that indicates overfitting, as a multiple of its lowest value."""
 PATIENCE = 3
-"""Epochs in a row that must show overfitting: a single bad one does not."""
+"""Number of consecutive epochs that must show overfitting."""
 
 
 def remarks(epochs: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What there is to say of a run so far; usually nothing.
+    """Problems visible in a run's curves so far; usually none.
 
     Args:
         epochs: the completed ones in order, with epoch (from 1), accuracy, val_accuracy and val_loss as

@@ -1,4 +1,4 @@
-"""Whether a label, and not the model, is wrong: label quality, and near-duplicates of training images.
+"""Label quality scores, and test images that are near-duplicates of training images.
 
     label_quality(store.predictions(run_id))                       # the most doubtful labels first
     label_quality([store.predictions(run_id) for run_id in runs])  # of several runs together
@@ -47,7 +47,7 @@ LIKENESS_LEVELS = (0.9, 0.95, 0.98, 0.99)
 def label_quality(
     predictions: pd.DataFrame | Sequence[pd.DataFrame], method: Method = "normalized_margin"
 ) -> pd.DataFrame:
-    """How well each test image's label fits what the model says, the most doubtful first.
+    """Label quality of each test image by the model's probabilities, the most doubtful first.
 
     Columns: index, label, predicted (0..9; of several runs, by their mean probabilities), quality
     (0..1; low: the label may be wrong), rank (from 1, the lowest quality).
@@ -82,7 +82,7 @@ def label_quality(
 
 
 def without(predictions: pd.DataFrame, indices: Sequence[int] | np.ndarray) -> Report:
-    """The run's figures over the test images that remain when those are left out.
+    """Metrics of a run without the given test images.
 
     Args:
         indices: places in the test set; those that were not tested are passed over.
@@ -99,7 +99,7 @@ def without(predictions: pd.DataFrame, indices: Sequence[int] | np.ndarray) -> R
 def twins(
     predictions: pd.DataFrame, duplicates: Mapping[str, np.ndarray], train_labels: np.ndarray
 ) -> pd.DataFrame:
-    """Tested images with a training image that is nearly the same, most alike first.
+    """Test images with a near-duplicate among the training images, most alike first.
 
     Columns: index, label, predicted, correct, train_index, train_label, likeness (0.9..1), mirrored,
     same_label. Where the two labels differ, one of them deserves a look.
@@ -131,7 +131,7 @@ def effect_of_duplicates(
     duplicates: Mapping[str, np.ndarray],
     levels: Sequence[float] = LIKENESS_LEVELS,
 ) -> pd.DataFrame:
-    """Accuracy with and without the test images that nearly are training images.
+    """Accuracy with and without the test images that are near-duplicates of training images.
 
     One row for each level of likeness from which on two images count as the same. Columns: likeness,
     duplicates (tested images), on_duplicates (accuracy on them; NaN where there are none), images (that
@@ -162,7 +162,7 @@ def effect_of_duplicates(
 
 
 def keep_quality(store: RunStore, run_id: str) -> None:
-    """Work out a run's `label_quality` and keep it with the run, for `kept_quality` to read.
+    """Compute a run's `label_quality` and store it with the run, for `kept_quality`.
 
     Raises:
         RunNotFoundError: no such run, or it keeps no predictions.
@@ -184,8 +184,8 @@ def score(run_id: str, progress: Progress) -> None:
 
 
 def kept_quality(store: RunStore, run_id: str) -> pd.DataFrame | None:
-    """The scores that `keep_quality` left, as `label_quality` gives them; None where there are none, they
-    are damaged, or the run's predictions have changed since."""
+    """Stored scores of `keep_quality`, as `label_quality` returns them; None if they are missing, damaged or
+    older than the run's predictions."""
     import pandas as pd
 
     try:
@@ -199,7 +199,7 @@ def kept_quality(store: RunStore, run_id: str) -> pd.DataFrame | None:
 
 
 def _mark(store: RunStore, run_id: str) -> str:
-    """What tells one state of the stored predictions from another: checksums of the file's members."""
+    """Checksums of the stored predictions, to notice that they have changed."""
     from cifar_core.store.artifacts import PREDICTIONS
 
     path = store.artifact(run_id, PREDICTIONS)

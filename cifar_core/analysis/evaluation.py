@@ -1,4 +1,4 @@
-"""Predictions of a Keras model, and what they are worth.
+"""Predictions of a Keras model and their evaluation.
 
 Keras stays with the caller: this module only calls the model it is given.
 """
@@ -26,7 +26,7 @@ def evaluate(
     batch_size: int = 500,
     test_flip: bool = False,
 ) -> Report:
-    """Predict and compare with the truth.
+    """Evaluate a model on labelled images.
 
     Args:
         model: takes images in 0..255, gives probabilities (N, 10).
@@ -88,7 +88,7 @@ def latency(model: keras.Model, *, repeats: int = 25) -> float:
 
 
 def check_images(images: np.ndarray) -> np.ndarray:
-    """The images as given, if a model can take them.
+    """Check images for a model and return them unchanged.
 
     Raises:
         ImageError: another shape or type, values outside 0..255, or images already scaled to 0..1.

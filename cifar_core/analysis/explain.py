@@ -1,15 +1,13 @@
-"""Where in the image a network found its answer: Grad-CAM and integrated gradients.
+"""Saliency maps of a model's predictions: Grad-CAM and integrated gradients.
 
 R. R. Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
 Localization, 2017, https://arxiv.org/abs/1610.02391
 M. Sundararajan, A. Taly, Q. Yan, Axiomatic Attribution for Deep Networks, 2017,
 https://arxiv.org/abs/1703.01365
 
-Grad-CAM looks at the last layer that still has a map of the image, which it finds by itself, for
-convolutional networks and for the square grid of a transformer's tokens: a coarse map of what the
-network calls a thing. Integrated gradients look at the pixels: finer, noisier, and complete, since what
-the pixels are given adds up to the score. The network is only read: neither its weights nor its
-configuration change.
+Grad-CAM uses the last layer with a spatial map, of a convolutional network or of a transformer's square grid
+of tokens; its maps are coarse. Integrated gradients use the pixels: finer, noisier, and complete, since the
+values of all pixels add up to the score. Neither weights nor configuration of the model change.
 """
 
 from __future__ import annotations
@@ -33,14 +31,14 @@ PixelGradients = Callable[["keras.Model", np.ndarray, int], np.ndarray]
 
 Method = Literal["grad_cam", "integrated_gradients"]
 METHODS: dict[Method, str] = {"grad_cam": "Grad-CAM", "integrated_gradients": "Integrated gradients"}
-"""Ways to explain an answer, with their titles for people."""
+"""Explanation methods with their titles."""
 
 BASELINES = (0.0, 255.0)
 """Black and white: from black alone a black pixel gets nothing, whatever it means to the network
 (P. Sturmfels et al., Visualizing the Impact of Feature Attribution Baselines, 2020,
 https://distill.pub/2020/attribution-baselines/)."""
 STEPS = 16
-"""From each baseline: the map differs little from that of 300 steps (correlation 0.995)."""
+"""Steps from each baseline: the map correlates by 0.995 with that of 300 steps."""
 TOP_PERCENT = 99.0
 """Pixels above this percentile all count as 1, so that one pixel does not darken all others."""
 _AT_ONCE = 8
@@ -50,7 +48,7 @@ _AT_ONCE = 8
 def saliency(
     model: keras.Model, image: np.ndarray, class_index: int | None = None, method: Method = "grad_cam"
 ) -> np.ndarray:
-    """How much each place of the image spoke for a class, by one of `METHODS`.
+    """Saliency map of an image for a class by one of `METHODS`.
 
     Arguments, result and errors as `grad_cam`; ConfigError also for an unknown method.
     """
@@ -62,7 +60,7 @@ def saliency(
 
 
 def grad_cam(model: keras.Model, image: np.ndarray, class_index: int | None = None) -> np.ndarray:
-    """How much each place of the image spoke for a class.
+    """Grad-CAM map of an image: evidence for a class at each place.
 
     Each channel of the last spatial map is weighted by the mean gradient of the class's score (before
     softmax, where the last layer is one) and summed; what speaks against the class is dropped.
@@ -73,7 +71,7 @@ def grad_cam(model: keras.Model, image: np.ndarray, class_index: int | None = No
         class_index: 0..9; None takes the class that the model predicts.
 
     Returns:
-        float32 (32, 32) in 0..1, its greatest value 1; all zeros where nothing speaks for the class.
+        float32 (32, 32) in 0..1, its greatest value 1; all zeros where there is no evidence for the class.
 
     Raises:
         ImageError: an image of another shape or range.
@@ -88,8 +86,7 @@ def grad_cam(model: keras.Model, image: np.ndarray, class_index: int | None = No
 def integrated_gradients(
     model: keras.Model, image: np.ndarray, class_index: int | None = None, steps: int = STEPS
 ) -> np.ndarray:
-    """How much each pixel spoke for a class: what `attributions` give it over its three channels, where
-    that is for the class and not against it.
+    """Integrated-gradients map of an image: each pixel's `attributions` summed over channels, where positive.
 
     Arguments and errors as `attributions`.
 
@@ -106,7 +103,7 @@ def integrated_gradients(
 def attributions(
     model: keras.Model, image: np.ndarray, class_index: int | None = None, steps: int = STEPS
 ) -> np.ndarray:
-    """What each value of the image adds to a class's score: integrated gradients.
+    """Integrated gradients: contribution of each value of the image to a class's score.
 
     The gradient of the score (before softmax, where the last layer is one) by the pixels, averaged along
     the straight way from a plain image to this one (at the middles of `steps` equal parts), times the way.
@@ -120,7 +117,7 @@ def attributions(
         steps: from 1, for each baseline; 16 for a look, 100 and more where the sum matters.
 
     Returns:
-        float32 (32, 32, 3), above 0 what speaks for the class, below what speaks against it.
+        float32 (32, 32, 3), above 0 evidence for the class, below 0 evidence against it.
 
     Raises:
         ImageError: an image of another shape or range.
@@ -150,7 +147,7 @@ def _asked(model: keras.Model, image: np.ndarray, class_index: int | None) -> tu
 
 
 def spatial_layer(model: keras.Model) -> keras.Layer:
-    """The last layer whose output still is a map of the image.
+    """Last layer whose output is a spatial map of the image.
 
     A map is (height, width, channels) of more than one place, or of tokens (places, channels) that
     make a square; of a transformer, the sum that ends its last block.
@@ -330,7 +327,7 @@ _BY_BACKEND: dict[str, tuple[Gradients, PixelGradients]] = {
 
 
 def softmax_head(model: keras.Model) -> keras.Layer | None:
-    """The last layer, where it is dense with softmax: then its scores before softmax are at hand."""
+    """The last layer if it is dense with softmax, else None."""
     import keras
 
     last = model.layers[-1]

@@ -1,4 +1,4 @@
-"""What a set of predictions is worth: accuracy, loss, top-2, per class, confusion, calibration.
+"""Metrics of predictions: accuracy, loss, top-2, per class, confusion, calibration.
 
 Numbers only: numpy at the top, pandas where a table is made, no keras.
 """
@@ -33,7 +33,7 @@ RELIABILITY_COLUMNS = ("low", "high", "count", "confidence", "accuracy")
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """How a model did on n labelled images. Shares are in 0..1.
+    """Metrics of a model on n labelled images. Shares are in 0..1.
 
     Attributes:
         n: images.
@@ -69,7 +69,7 @@ class Report:
         return int(self.n - np.trace(self.confusion))
 
     def to_dict(self) -> dict[str, Any]:
-        """Only what strict JSON knows; NaN becomes None. `from_dict` gives back the same numbers."""
+        """Values for strict JSON, NaN as None; `from_dict` restores the same numbers."""
         return {
             "n": self.n,
             "accuracy": self.accuracy,
@@ -86,7 +86,7 @@ class Report:
         """The report that `to_dict` wrote.
 
         Raises:
-            ConfigError: something lacks; the message names it.
+            ConfigError: a key is missing; the message names it.
         """
         names = ("n", "accuracy", "loss", "top2_accuracy", "ece", "confusion", "per_class", "reliability")
         lacking = [name for name in names if name not in values]
@@ -104,7 +104,7 @@ class Report:
 
 
 def report(probabilities: np.ndarray, labels: np.ndarray) -> Report:
-    """Everything there is to say about these predictions.
+    """Metrics of predicted probabilities.
 
     Args:
         probabilities: (N, 10), any float type, each row finite, in 0..1 and summing to 1 ± 0.002.
@@ -139,7 +139,7 @@ def report(probabilities: np.ndarray, labels: np.ndarray) -> Report:
 
 
 def check_probabilities(probabilities: np.ndarray) -> np.ndarray:
-    """The same as float64 (N, 10).
+    """Check probabilities and return them as float64 (N, 10).
 
     Raises:
         ConfigError: wrong shape, not finite, outside 0..1, or rows that do not sum to 1.
@@ -198,7 +198,7 @@ def _from_one_hot(array: np.ndarray) -> np.ndarray:
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """How often each class was taken for each: int64 (10, 10), rows true, columns predicted."""
+    """Confusion matrix, int64 (10, 10): rows true, columns predicted."""
     cells = np.asarray(labels) * NUM_CLASSES + np.asarray(predicted)
     return np.bincount(cells, minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, NUM_CLASSES).astype(np.int64)
 

@@ -1,4 +1,4 @@
-"""What a run gets wrong, image by image: tables of its answers, what two runs differ in, confused pairs.
+"""Misclassified images of a run: tables of predictions, confused pairs, differences between two runs.
 
 All of it comes from the stored predictions (`RunStore.predictions`) and is plain pandas, so a script gets
 what the page shows:
@@ -39,7 +39,7 @@ HISTOGRAM_BINS = 20
 
 
 def mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per test image, in the order given, right ones too.
+    """Table of predictions, one row per test image in the given order, correct ones included.
 
     Columns: index (place in the test set), label, predicted (classes 0..9), confidence (probability of the
     predicted class), margin (probability of the true class less the greatest of the others; below 0 where
@@ -84,7 +84,7 @@ def narrowed(
     predicted: int | None = None,
     confidence: tuple[float, float] = (0.0, 1.0),
 ) -> pd.DataFrame:
-    """The rows of `mistakes` that meet all that is given.
+    """Rows of `mistakes` that meet all given conditions.
 
     Args:
         kind: "wrong", "right" or "all".
@@ -127,7 +127,7 @@ def counts(table: pd.DataFrame) -> np.ndarray:
 
 
 def confused_pairs(table: pd.DataFrame) -> pd.DataFrame:
-    """Which class was taken for which, most frequent first; pairs that never happened are left out.
+    """Pairs of true and wrongly predicted class, most frequent first; pairs that never occur are left out.
 
     Columns: true, predicted (0..9), images, share (of the true class's images), confidence (mean, in the
     error).
@@ -146,7 +146,7 @@ def confused_pairs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def worst_classes(table: pd.DataFrame) -> pd.DataFrame:
-    """Classes that were tested, the one with the greatest share of wrong images first.
+    """Error rate of each tested class, highest first.
 
     Columns: true (0..9), images, wrong, share (wrong of its images).
     """
@@ -158,7 +158,7 @@ def worst_classes(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def confidence_histogram(table: pd.DataFrame, bins: int = HISTOGRAM_BINS) -> pd.DataFrame:
-    """How many right and wrong images fall into each of the equally wide bins of confidence.
+    """Numbers of correct and wrong images in equally wide bins of confidence.
 
     Columns: low, high (low <= confidence < high; the last bin includes 1), right, wrong.
     """
@@ -174,7 +174,7 @@ def confidence_histogram(table: pd.DataFrame, bins: int = HISTOGRAM_BINS) -> pd.
 
 
 def fixed_and_broken(run_a: pd.DataFrame, run_b: pd.DataFrame) -> pd.DataFrame:
-    """What became of each test image from run A to run B.
+    """Change of each test image from run A to run B.
 
     Columns: index, label, predicted_a, confidence_a, predicted_b, confidence_b, change: "fixed" (A wrong, B
     right), "broken" (A right, B wrong), "both wrong" or "both right". In order of `index`.
@@ -202,7 +202,7 @@ def fixed_and_broken(run_a: pd.DataFrame, run_b: pd.DataFrame) -> pd.DataFrame:
 
 
 def changed_pairs(changes: pd.DataFrame) -> pd.DataFrame:
-    """For each class and the class it was mistaken for: what B fixed of A's mistakes, what it broke.
+    """Mistakes that run B fixed and made compared with run A, by true class and wrong class.
 
     Columns: true, mistaken_for (0..9), fixed, broken, net (fixed less broken); most images first. An image
     fixed counts under what A took it for, an image broken under what B takes it for.

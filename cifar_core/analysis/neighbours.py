@@ -1,4 +1,4 @@
-"""The training images that a network itself finds most alike to a test image.
+"""Training images whose features are most similar to those of a test image.
 
 Alike is what lies in the same direction (cosine) in the features that its last layer decides by. Next
 to a mistake they show what the network was reminded of, and whether it learned from a wrong label.
@@ -37,8 +37,9 @@ PREFIX = "features-"
 BATCH = 100
 MOST_FEATURES = 4096
 MIXTURES = 1024
-"""Of a layer that is wider than `MOST_FEATURES`, so many random mixtures are taken, which nearly keep the
-angles (W. B. Johnson and J. Lindenstrauss, Extensions of Lipschitz Mappings into a Hilbert Space, 1984)."""
+"""Number of random projections that replace the features of a layer wider than `MOST_FEATURES`; they nearly
+keep the angles (W. B. Johnson and J. Lindenstrauss, Extensions of Lipschitz Mappings into a Hilbert Space,
+1984)."""
 _SEARCH_BYTES = 32 * 2**20
 
 Progress = Callable[[int, int], None]
@@ -46,7 +47,7 @@ ShouldStop = Callable[[], bool]
 
 
 class Images(Protocol):
-    """What is needed of a dataset: `cifar_core.data.Dataset` and `cifar_core.data.eda.Opened` have it."""
+    """Part of a dataset that is used here, of `cifar_core.data.Dataset` or `cifar_core.data.eda.Opened`."""
 
     @property
     def fingerprint(self) -> str: ...
@@ -59,14 +60,14 @@ class Images(Protocol):
 
 
 class StoppedError(CifarLabError):
-    """Somebody ended the work before it was done."""
+    """The computation was cancelled before it was done."""
 
 
 # In the process that has the model.
 
 
 def penultimate(model: keras.Model) -> keras.Layer:
-    """The layer whose output the last one, dense with softmax, decides by.
+    """Layer whose output is the input of the last layer, dense with softmax.
 
     Raises:
         CifarLabError: the model's last layer is none, so that there are no such features.
@@ -75,7 +76,7 @@ def penultimate(model: keras.Model) -> keras.Layer:
 
 
 def feature_model(model: keras.Model) -> keras.Model:
-    """From the model's images (N, 32, 32, 3) to the output of `penultimate`, (N, d); shares its weights."""
+    """Model from images (N, 32, 32, 3) to the output of `penultimate`, (N, d); it shares the weights."""
     import keras
 
     return keras.Model(model.inputs[0], _decided_by(model))
@@ -116,7 +117,7 @@ def _narrowed(features: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1)
 def _mixing(width: int) -> np.ndarray:
-    """Always the same for a width, float32 (width, MIXTURES)."""
+    """Random projection, the same for each width, float32 (width, MIXTURES)."""
     drawn = np.random.default_rng(0).standard_normal((width, MIXTURES), np.float32)
     return drawn / np.float32(np.sqrt(MIXTURES))
 
@@ -125,7 +126,7 @@ def _mixing(width: int) -> np.ndarray:
 
 
 def nearest(features: np.ndarray, queries: np.ndarray, k: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """For each query the rows that point most nearly in its direction, the nearest first.
+    """Rows with the greatest cosine similarity to each query, the most similar first.
 
     Goes through the rows in pieces of 32 MB, so that a memory-mapped array is never held whole.
 
@@ -164,7 +165,7 @@ def nearest(features: np.ndarray, queries: np.ndarray, k: int = 8) -> tuple[np.n
 
 
 class FeatureSource(Protocol):
-    """Works out the features of images, as `cifar_core.Inference` does in a process of its own."""
+    """Computes features of images, as `cifar_core.Inference` does in a child process."""
 
     def features(self, model: Path, images: np.ndarray) -> np.ndarray:
         """Features float32 (N, d) of images uint8 (N, 32, 32, 3)."""
@@ -182,7 +183,7 @@ def training_features(
     progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> np.ndarray:
-    """Features of all training images by the run's network, float16 (N, d), memory-mapped, read-only.
+    """Features of all training images by the run's model, float16 (N, d), memory-mapped, read-only.
 
     Worked out once: a quarter of a minute for a small network on a processor, hours for the largest ones.
     Kept with the run in a file that is named after the images' and the model's content, so that neither
@@ -232,7 +233,7 @@ def training_features(
 
 
 def kept_features(store: RunStore, run_id: str, dataset: Images) -> np.ndarray | None:
-    """What `training_features` has kept, at once; None where it has yet to be worked out.
+    """Stored result of `training_features`; None where it has not been computed yet.
 
     Raises:
         DataError, RunNotFoundError, StoreError: as `training_features`.
@@ -266,7 +267,7 @@ def neighbours(
     progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> pd.DataFrame:
-    """The training images that the run's network finds most alike to a test image, the nearest first.
+    """Training images most similar to a test image in the run's features, the most similar first.
 
     Columns: index (place in the training set), label (0..9), similarity (cosine, -1..1), trained_on
     (False for images that the run kept for validation or left out, which it has not learned from).
@@ -292,7 +293,7 @@ def neighbours(
 
 
 def trained_on(config: TrainConfig, labels: np.ndarray) -> np.ndarray:
-    """Which training images a run of these settings learns from, bool (N,).
+    """Mask of the training images that a run with these settings learns from, bool (N,).
 
     Args:
         labels: int (N,), of all training images.
@@ -314,8 +315,8 @@ def _of_length_one(rows: np.ndarray) -> np.ndarray:
 
 
 def _best(index: np.ndarray, cosine: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k greatest of each row, in falling order; of equals those further left, as `argpartition` alone
-    would not promise."""
+    """Columns of the k greatest values of each row, greatest first, of equals the leftmost, which
+    `argpartition` does not guarantee."""
     if cosine.shape[1] > k:
         least = np.partition(cosine, -k, axis=1)[:, -k][:, None]
         above, equal = cosine > least, cosine == least

@@ -1,4 +1,4 @@
-"""Is one model better than another, or was it luck? All runs share the same test images.
+"""Significance tests between models on the same test images, and spread over seeds.
 
 `compare` takes two rows of right-or-wrong over the same images: exact McNemar test, and a paired
 bootstrap for how large the difference may be. Seeds are another question: `spread`.
@@ -26,15 +26,15 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Comparison:
-    """A against B on the same n images.
+    """Result of comparing model A with model B on the same n images.
 
     Attributes:
         n: images.
         accuracy_a, accuracy_b: shares right.
         difference: accuracy_a - accuracy_b; positive where A is ahead.
         low, high: 95 % confidence interval of the difference (paired bootstrap, percentiles).
-        only_a, only_b: images that only A, only B got right; the others say nothing about which is better.
-        p_value: exact two-sided McNemar: how often a difference this large comes up by luck alone.
+        only_a, only_b: images that only A, only B classified correctly.
+        p_value: exact two-sided McNemar test: probability of a difference this large by chance alone.
         verdict: of A: "better" or "worse" where p_value < 0.05, else "no evidence".
     """
 
@@ -71,10 +71,10 @@ class Spread:
 
 
 def compare(correct_a: np.ndarray, correct_b: np.ndarray, *, seed: int = 0) -> Comparison:
-    """Compare two models by which of the same images each got right.
+    """Compare two models by which of the same images each classified correctly.
 
     Args:
-        correct_a: bool (N,), which images model A got right.
+        correct_a: bool (N,), images that model A classified correctly.
         correct_b: bool (N,), model B, in the same order of images.
         seed: of the bootstrap; the same seed gives the same interval.
 
@@ -100,7 +100,7 @@ def compare(correct_a: np.ndarray, correct_b: np.ndarray, *, seed: int = 0) -> C
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Exact two-sided p-value: under luck alone, only_a is binomial(only_a + only_b, 1/2).
+    """Exact two-sided p-value of McNemar's test: by chance, only_a is binomial(only_a + only_b, 1/2).
 
     Computed in whole numbers, so it is exact to the last bit for any count, and 1.0 where the two
     differ on no image.
@@ -135,7 +135,7 @@ def bootstrap_interval(
 
 
 def verdict(difference: float, p_value: float, significance: float = SIGNIFICANCE) -> Verdict:
-    """In words: of A against B, from the sign of the difference and the p-value."""
+    """Verdict on A compared with B, from the sign of the difference and the p-value."""
     if p_value >= significance or difference == 0:
         return "no evidence"
     return "better" if difference > 0 else "worse"
@@ -186,5 +186,5 @@ def _paired(correct_a: np.ndarray, correct_b: np.ndarray) -> tuple[np.ndarray, n
             f"Only results on the same images can be compared; got shapes {a.shape} and {b.shape}."
         )
     if not all(np.isin(row, (0, 1)).all() for row in (a, b)):
-        raise ConfigError("Give true or false for each image: was it classified rightly?")
+        raise ConfigError("Give true or false for each image: whether it was classified correctly.")
     return a.astype(bool), b.astype(bool)

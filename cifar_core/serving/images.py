@@ -1,4 +1,4 @@
-"""Any picture that people have, as the 32x32 image that a model takes.
+"""Reading of picture files as the 32x32 images that models take.
 
 Pictures come from strangers: the format must be a named one, the size is read from the header and
 checked before anything is decoded, and whatever the decoder says ends as one `ImageError`.
@@ -19,7 +19,7 @@ from cifar_core.errors import ImageError
 
 FORMATS: tuple[str, ...] = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 EXTENSIONS: tuple[str, ...] = ("png", "jpg", "jpeg", "gif", "bmp", "webp", "tif", "tiff")
-"""What a file dialog should offer."""
+"""File name extensions for a file dialog."""
 MAX_PIXELS = 40_000_000
 MAX_BYTES = 100_000_000
 
@@ -34,7 +34,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation to what sets the picture upright."""
+"""Transposition that sets a picture upright, by its EXIF orientation."""
 
 
 def read_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> np.ndarray:
@@ -124,7 +124,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _square(image: Image.Image) -> Image.Image:
-    """The largest square around the middle."""
+    """The largest centred square."""
     side = min(image.size)
     left, top = ((length - side) // 2 for length in image.size)
     return image.crop((left, top, left + side, top + side))

@@ -1,4 +1,4 @@
-"""Opens a `.keras` file that may come from anybody: nothing in it is run, and it costs no more than its size.
+"""Loading of untrusted `.keras` files: no code in them runs, and they cost no more than their size.
 
 Keras's safe mode refuses Lambda layers and pickles, and leaves much: a class of any name may be asked for,
 layers may read files, a member of the archive may lead out of its folder, and 1.5 kB may ask for a
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
 MOST_CONFIG_BYTES = 4_000_000
-"""The description of the deepest network here has 0.4 MB."""
+"""Largest model description in bytes; that of the deepest model here has 0.4 MB."""
 MOST_LAYERS = 1000
 MOST_IN_A_ROW = 64
-"""Layers of one Sequential, which Keras builds anew for each of them."""
+"""Most layers of one Sequential, which Keras rebuilds for each of them."""
 MOST_MAP_VALUES = 2**22
-"""Values of one layer's output for one image; the widest network here has 0.2 million."""
+"""Most values of one layer's output for one image; the widest model here has 0.2 million."""
 LAYERS = frozenset((
     "InputLayer", "Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "Dense", "EinsumDense",
     "Conv1D", "Conv2D", "Conv2DTranspose", "SeparableConv2D", "DepthwiseConv2D", "Dropout",
@@ -43,7 +43,7 @@ LAYERS = frozenset((
     "Identity", "RandomFlip", "RandomCrop", "RandomRotation", "RandomTranslation", "RandomZoom",
     "RandomContrast", "RandomBrightness",
 ))  # fmt: skip
-"""What a network for images is made of. No other layer reads files or calls what a file names."""
+"""Layers of image models that are allowed; none of them reads files or calls what a file names."""
 
 _MODELS = {"keras": ("Sequential", "Functional", "Model", "DTypePolicy"),
            "keras.models": ("Sequential", "Functional", "Model"),
@@ -52,13 +52,13 @@ _MODELS = {"keras": ("Sequential", "Functional", "Model", "DTypePolicy"),
            "keras.layers": LAYERS}  # fmt: skip
 _PARTS = ("keras.initializers", "keras.regularizers", "keras.constraints")
 _PART = re.compile(r"[A-Z][A-Za-z0-9]{0,60}")
-"""A class; functions of these modules begin small."""
+"""Name of a class; functions of these modules begin with a small letter."""
 _VALUES = ("__keras_tensor__", "__tuple__", "__numpy__", "__slice__", "__ellipsis__")
 _ACTIVATION = re.compile(r"[a-z][a-z0-9_]{0,30}")
 
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
-    """The network in a `.keras` file, not compiled.
+    """The model in a `.keras` file, not compiled.
 
     Raises:
         ModelFileError: no such file, damaged, or it asks for something else than a network of plain layers
@@ -80,7 +80,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
 
 
 def _checked(path: Path) -> dict[str, Any]:
-    """The network's description, once archive and description are found harmless."""
+    """The model's description after checking that archive and description are harmless."""
     if path.suffix != ".keras" or not path.is_file():
         what = "no such file" if path.suffix == ".keras" else "its name must end with .keras"
         raise ModelFileError(f"The model {path} cannot be loaded: {what}.")
@@ -106,7 +106,7 @@ def _checked(path: Path) -> dict[str, Any]:
 
 
 def _count(value: Any) -> int:
-    """How many layers are described."""
+    """Number of layers described."""
     if isinstance(value, dict):
         return (value.get("module") == "keras.layers") + sum(map(_count, value.values()))
     return sum(map(_count, value)) if isinstance(value, list) else 0
@@ -177,7 +177,7 @@ def _refuse_giants(config: dict[str, Any], path: Path) -> None:
 
 
 def _layers(model: keras.Model) -> list[keras.Layer]:
-    """All of them, those of networks within the network too."""
+    """All layers of a model, those of nested models included."""
     found: list[keras.Layer] = []
     for layer in model.layers:
         found += [layer, *(_layers(layer) if hasattr(layer, "layers") else [])]

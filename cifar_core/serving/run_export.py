@@ -1,4 +1,4 @@
-"""A run's network as a file for elsewhere, verified on the run's own images and written down.
+"""Export of a run's model, verified on the run's own test images and recorded in the store.
 
 What a file for download is made for waits in a cache, `<home>/cache/exports`, and not among the run's
 files: it can be made again at any time, so no backup and no packed run needs to carry it. The cache is
@@ -30,15 +30,15 @@ from cifar_core.store import RunRecord, RunStore
 from cifar_core.store.artifacts import store_errors
 
 TEST_IMAGES = 1000
-"""On how many test images a file is verified, if nobody says otherwise."""
+"""Default number of test images on which a file is verified."""
 CALIBRATION_IMAGES = 200
 MOST_BYTES = 1_000_000_000
-"""Of the cache; ten of the study's largest network."""
+"""Largest size of the cache in bytes: ten of the study's largest model."""
 
 
 @dataclass(frozen=True)
 class _Evidence:
-    """What a file is verified on and, for int8, set up with. `images` None: there is no dataset."""
+    """Images to verify a file on and, for int8, to calibrate it with; None without a dataset."""
 
     name: str = DRAWN
     images: np.ndarray | None = None
@@ -57,7 +57,7 @@ def export_run(
     overwrite: bool = False,
     tell: Progress = lambda _share, _text: None,
 ) -> ExportResult:
-    """Export a run's network, verify the file on the run's test images, and record the figures.
+    """Export a run's model, verify the file on the run's test images, and record the figures.
 
     The test images are those that the run was tested on, or a sample of them, drawn by the run's seed
     with every class in proportion. int8 is set up with images of the run's training split alone. Where
@@ -145,13 +145,13 @@ def make_download_at_home(run_id: str, format: str, quantize: str | None, tell: 
 
 
 def download_path(run_id: str, format: str, quantize: str | None) -> Path:  # noqa: A002
-    """Where the cache has this file, whether it is there or not."""
+    """Path of an export in the cache; it need not exist."""
     name = default_name(run_id, format, quantize)
     return _cache() / (f"{name}.zip" if format == "saved_model" else name)
 
 
 def settings_if_known(record: RunRecord) -> TrainConfig | None:
-    """None for settings of another release: a network can be exported without them."""
+    """A run's settings, or None if this release cannot read them; exporting works without them."""
     try:
         return record.config
     except ConfigError:
@@ -159,7 +159,7 @@ def settings_if_known(record: RunRecord) -> TrainConfig | None:
 
 
 def sweep_downloads(store: RunStore, keep: Path | None = None) -> list[Path]:
-    """Remove from the cache what belongs to no run any more, and the oldest of what is too much.
+    """Remove exports of deleted runs from the cache, and the oldest ones until it is small enough.
 
     Args:
         keep: this one stays, however large.
@@ -185,7 +185,7 @@ def _cache() -> Path:
 
 
 def _evidence(record: RunRecord, count: int, *, needed: bool) -> _Evidence:
-    """Of the run's own dataset; where that can't be had, nothing, unless it is `needed`."""
+    """Images of the run's own dataset; empty if it is not on this machine, an error if it is `needed`."""
     try:
         config = record.config
         whole = load_dataset(config.dataset)
@@ -207,7 +207,7 @@ def _evidence(record: RunRecord, count: int, *, needed: bool) -> _Evidence:
 
 
 def _calibration(record: RunRecord, data: Dataset) -> np.ndarray:
-    """Images that the run learned from: never any of its validation part."""
+    """Training images of the run, none of its validation part."""
     trained = np.arange(len(data.y_train))
     if record.config.protocol != "test-selected":  # that one has no validation part
         trained, _ = data.split(record.config.validation_fraction, record.config.seed)
