@@ -63,11 +63,11 @@ def open_page():
 @pytest.fixture
 def quiet(monkeypatch):
     """No run is carried out, and no process counts layers."""
-    from pages.shared import resources
+    from pages.shared import network_summary, resources
 
     called = []
     monkeypatch.setattr(resources, "supervisor", lambda: called.append(True))
-    monkeypatch.setattr(network, "known", lambda model, _: network(model))
+    monkeypatch.setattr(network_summary, "known", lambda model, _: network(model))
     return called
 
 

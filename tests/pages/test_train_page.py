@@ -9,6 +9,7 @@ from cifar_core.models import MODELS
 from cifar_core.settings.config import TrainConfig, train_settings
 from cifar_core.settings.presets import PRESETS, SCENES_EPOCHS, begin_with, preset
 from pages.shared import network_summary, resources
+from pages.shared.launch import roughly
 from pages.train import draft
 from pages.train import launch as launch_panel
 from tests.pages.conftest import network
@@ -218,7 +219,7 @@ def test_a_limit_above_what_there_is_is_refused(train):
     test = train()
     settings(test)["train_limit"] = 20_000
     test.run()
-    assert "has 10,000 such images" in test.error[0].value.replace("\\", "")
+    assert "has 10,000 training images" in test.error[0].value.replace("\\", "")
 
 
 def test_launching_queues_exactly_one_run_and_shows_it(train, quiet):
@@ -388,7 +389,7 @@ def test_the_queue_has_places_and_a_way_out(train):
     ],
 )
 def test_estimates_have_no_more_digits_than_they_are_worth(seconds, words):
-    assert launch_panel.roughly(seconds) == words
+    assert roughly(seconds) == words
 
 
 def test_the_drawing_shows_maps_by_size_and_channels():
