@@ -7,12 +7,13 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from cifar_core.models import MODELS
+from cifar_core.plots import search as search_figures
 from cifar_core.settings.config import SearchConfig
 from cifar_core.store import RunState
 from cifar_core.tuning import SEARCH_PRESETS, check_search, search_preset, stopping_after_trial
 from pages.shared import navigation, resources
-from pages.tune import draft, parts
-from pages.tune import figures as tune_figures
+from pages.shared.draft import presets_of
+from pages.tune import draft, tabs
 from pages.tune.watch import WatchedSearch
 from tests.pages import live_runs, tune_searches
 from tests.pages.conftest import APP
@@ -86,7 +87,7 @@ def address(test, name):
 def test_an_empty_store_offers_a_search_and_says_that_there_is_none_yet(tune):
     test = tune()
     assert test.title[0].value == "Tune"
-    assert "Nothing has been searched here yet" in test.info[0].value
+    assert "There are no searches yet" in test.info[0].value
     assert not launch(test).disabled
     assert (address(test, "model"), address(test, "preset")) == ("base_cnn", "own")
 
@@ -98,7 +99,7 @@ def test_every_model_begins_with_a_search_that_can_be_launched(tune, model):
     assert not launch(test).disabled
     assert not test.error
     assert check_search(the_config(test)).trials == 30
-    for start in [*draft.starts_of(model), draft.OWN]:
+    for start in [*presets_of(model), draft.OWN]:
         test.pills("tune_start").set_value(start).run()
         assert not test.exception
         assert not test.error, test.error[0].value
@@ -243,7 +244,7 @@ def test_a_limit_of_images_holds_for_all_trials(tune):
     widget(test, "train_limit_set").set_value(True).run()
     widget(test, "train_limit").set_value(500).run()
     assert the_config(test).base["train_limit"] == 500
-    assert "400 images to train on, 100 to choose by" in words(test)
+    assert "400 images to train on, 100 for validation" in words(test)
     widget(test, "train_limit").set_value(40_000).run()
     assert "has 10,000 training images" in test.error[0].value.replace("\\", "")
 
@@ -320,7 +321,7 @@ def test_every_state_is_told(tune):
         assert test.title[0].value == search_id
 
 
-@pytest.mark.parametrize("tab", list(parts.TABS))
+@pytest.mark.parametrize("tab", list(tabs.TABS))
 def test_every_tab_says_what_there_is(tune, tab):
     known = states(store())
     test = tune(tab=tab)
@@ -347,7 +348,13 @@ def test_hyperbands_tree_shows_what_is_planned_and_who_was_promoted(tune):
 
 def test_curves_of_promoted_trials_begin_where_their_parents_ended(home):  # noqa: ARG001
     watch = watched(tune_searches.running(store(), 14, 1))
-    drawn = tune_figures.curves(watch, "val_accuracy", "Accuracy", 100.0)
+    drawn = search_figures.trial_curves(
+        watch.trials,
+        lambda trial_id: watch.points(trial_id, "val_accuracy"),
+        "Accuracy",
+        factor=100,
+        winners=watch.winners,
+    )
     names = [trace["name"] for trace in drawn["data"]]
     assert names == ["others", "running now", f"best: trial {watch.best['number']}"]
     best = drawn["data"][2]
@@ -393,11 +400,11 @@ def test_what_mattered_waits_for_enough_trials(tune):
 def test_the_table_of_trials_has_all_of_them(home):  # noqa: ARG001
     search_id = tune_searches.running(store(), 14, 1)
     tune_searches.fail_trial(store(), search_id, 15)
-    rows = parts.table(watched(search_id))
+    rows = tabs.table(watched(search_id))
     assert rows["Trial"].tolist() == list(range(1, 16))
     assert rows["State"].tolist() == ["finished"] * 14 + ["failed"]
     assert rows["Reason"].iloc[-1] == "The loss is no longer a finite number."
-    assert rows["Goes on from"].notna().sum() == 3
+    assert rows["Continues"].notna().sum() == 3
     trials = store().trials(search_id)
     assert rows["Learning rate"].tolist() == [values["learning_rate"] for values in trials["settings"]]
 
@@ -438,7 +445,7 @@ def test_stop_now_resume_and_delete(tune):
     assert "stopped on request after 3 trials" in html(test)
     button(test, "Resume with trial 4").click().run()
     assert store().get_search(search_id).state is RunState.QUEUED
-    assert "it goes on after 3 trials" in html(test)
+    assert "continues after 3 trials" in html(test)
     button(test, "Take out of the queue").click().run()
     assert store().get_search(search_id).state is RunState.STOPPED
     button(test, "Delete for good").click().run()
