@@ -111,7 +111,8 @@ def search_progress(trials: Sequence[Trial], planned: int, hover: Hover) -> Figu
     scores = _percentages(done)
     numbers = [trial["number"] for trial in done]
     line: Trace = {
-        "type": "scatter", "mode": "lines", "name": "best so far", "x": numbers, "y": list(itertools.accumulate(scores, max)),
+        "type": "scatter", "mode": "lines", "name": "best so far",
+        "x": numbers, "y": list(itertools.accumulate(scores, max)),
         "line": {"shape": "hv", "color": BEST, "width": 2}, "hoverinfo": "skip",
     }  # fmt: skip
     traces = [line, _marks("trials", done, numbers, scores, hover, color=NEUTRAL)]

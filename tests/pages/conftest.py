@@ -44,13 +44,19 @@ def prepared(prepared_home, home):
 def open_page():
     """open_page("pages/dataset/dataset.py", tab="Map"): the app at that page, run once, by AppTest."""
     from streamlit.testing.v1 import AppTest
+    from streamlit.util import calc_hash
+
+    from pages.shared.navigation import PAGES
+
+    addresses = {page.file: page.path for page in PAGES}
 
     def opened(file=None, **parameters):
         test = AppTest.from_file(APP, default_timeout=30)
         for name, value in parameters.items():
             test.query_params[name] = value
         if file:
-            test.switch_page(str(CHECKOUT / file))
+            # Before its first run `AppTest.switch_page` takes a file's name for its address.
+            test._page_hash = calc_hash(addresses[file])
         return test.run()
 
     yield opened
