@@ -104,7 +104,6 @@ def search_progress(trials: Sequence[Trial], planned: int, hover: Hover) -> Figu
     Args:
         trials: in the order of their numbers.
         planned: number of trials in the plan, the length of the axis.
-        hover: HTML shown for a trial.
     """
     done = finished_trials(trials)
     failed = [trial for trial in trials if trial["state"] == RunState.FAILED]
@@ -155,7 +154,6 @@ def bracket_tree(
         tree: as `cifar_core.tuning.tree` returns it.
         trials: all trials.
         winners: trial ids of the best trial and of those it continues.
-        hover: HTML shown for a trial.
     """
     places, empty, labels, rows = _tree_places(tree)
     height = round(min(max(rows * ROW_PX + 60, MIN_TREE_PX), MAX_TREE_PX))
@@ -217,16 +215,17 @@ def _tree_lines(shown: Sequence[Trial], places: Places, winners: Collection[str]
 
 def _tree_marks(shown: Sequence[Trial], places: Places, hover: Hover) -> Trace:
     spots = [places[trial["trial_id"]] for trial in shown]
-    scores = [None if trial["score"] is None else 100 * trial["score"] for trial in shown]
+    scored = [100 * trial["score"] for trial in shown if trial["score"] is not None]
+    faintest = min(scored, default=0.0)
     marks = _marks(
         "trials", shown, [x for x, _ in spots], [y for _, y in spots], hover,
         symbol=[SYMBOLS[RunState(trial["state"])] for trial in shown],
         size=13,
-        color=scores,
+        color=[faintest if trial["score"] is None else 100 * trial["score"] for trial in shown],
         colorscale=SCALE,
         line={"width": 1.5, "color": NEUTRAL},
         colorbar={"title": {"text": "%"}, "thickness": 10, "len": 0.6, "outlinewidth": 0},
-        showscale=any(score is not None for score in scores),
+        showscale=bool(scored),
     )  # fmt: skip
     return {**marks, "showlegend": False}
 
@@ -359,7 +358,6 @@ def score_against(trials: Sequence[Trial], axis: Axis, hover: Hover, best: str |
     Args:
         trials: all trials.
         axis: the setting.
-        hover: HTML shown for a trial.
         best: id of the trial to highlight.
     """
     done = finished_trials(trials)

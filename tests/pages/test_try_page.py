@@ -1,5 +1,6 @@
 """The Try it page: nothing trained, networks answering, pictures that are none."""
 
+import functools
 import io
 import json
 import os
@@ -12,8 +13,7 @@ from cifar_core.serving.inference import PREDICTED, Answer, InferenceError
 from cifar_core.settings.config import TrainConfig
 from pages.shared import asking, images, resources
 from pages.try_it import predictions
-
-PAGE = "pages/try_it/try_it.py"
+from tests.pages.scenes import open_on_scenes
 
 
 class Oracle:
@@ -66,26 +66,14 @@ def answers(test):
 
 
 @pytest.fixture
-def visit_page(open_page):
-    """The page in a session that works with this dataset."""
-
-    def opened(dataset="cifar10", **parameters):
-        from pages.shared import navigation
-
-        test = open_page()
-        test.session_state["chosen_dataset"] = dataset
-        for name, value in parameters.items():
-            test.query_params[name] = value
-        test.switch_page(str(navigation.ROOT / PAGE)).run()
-        assert not test.exception
-        return test
-
-    return opened
+def visit_page(open_page):  # noqa: ARG001 - it closes what the page has opened
+    """The page in a session that uses CIFAR-10, or another dataset."""
+    return functools.partial(open_on_scenes, "try", dataset="cifar10")
 
 
 @pytest.fixture
 def try_it(visit_page, prepared):  # noqa: ARG001 - the scenes are there before the page is opened
-    return lambda **parameters: visit_page("synthetic", **parameters)
+    return lambda **parameters: visit_page(dataset="synthetic", **parameters)
 
 
 def test_without_a_trained_network_it_says_what_to_do(visit_page):
