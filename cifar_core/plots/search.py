@@ -131,7 +131,7 @@ def _percentages(trials: Sequence[Trial]) -> list[float]:
 
 def _marks(
     name: str, trials: Sequence[Trial], x: Sequence[Any], y: Sequence[Any], hover: Hover, **marker: Any
-) -> Trace:
+) -> Figure:
     """One mark for each trial."""
     return {
         "type": "scatter", "mode": "markers", "name": name, "x": x, "y": y,
@@ -261,7 +261,6 @@ def trial_curves(
     """Learning curves of all trials: the best one strong, running ones dotted, the others faint.
 
     Args:
-        trials: all trials.
         points: (epoch, value) of a trial id's own epochs, in order.
         title: of the value axis.
         factor: from values to the axis's unit.

@@ -48,6 +48,7 @@ def ended(key):
             thread.join(20)
 
 
+@pytest.mark.slow
 def test_a_download_tells_its_progress_can_be_cancelled_and_tried_again(open_page, monkeypatch):
     begun = threading.Event()
 
@@ -114,6 +115,7 @@ def test_samples_are_of_the_class_and_split_in_the_address(scenes, prepared):
     assert "dog" not in shown.split("airplane")[0]
 
 
+@pytest.mark.slow
 def test_show_others_shows_others_and_the_same_address_the_same(scenes):
     test = scenes("Images")
     before = html(test)
@@ -160,6 +162,7 @@ def test_the_longer_questions_wait_for_a_click(scenes):
     assert scenes("Duplicates").button("start_duplicates")
 
 
+@pytest.mark.slow
 def test_duplicates_are_listed_once_they_are_known(scenes, prepared):
     found = {"test": [3], "train": [5], "likeness": np.float32([0.97]), "mirrored": [True]}
     np.savez(prepared.folder / "duplicates.npz", **found)

@@ -108,6 +108,7 @@ def test_several_runs_answer_side_by_side(try_it):
     assert [text.partition("*,")[0].strip("*") for text in answers(test)] == ["cat", "dog", "ship"]
 
 
+@pytest.mark.slow
 def test_the_same_question_is_asked_once(try_it, oracle):
     finished(3)
     test = try_it(image="7")
@@ -117,6 +118,7 @@ def test_the_same_question_is_asked_once(try_it, oracle):
     assert [explain for *_, explain, _ in oracle.asked] == [PREDICTED, 5]
 
 
+@pytest.mark.slow
 def test_a_failure_is_said_and_can_be_tried_again(try_it, oracle):
     finished(3)
     oracle.broken = True
@@ -129,6 +131,7 @@ def test_a_failure_is_said_and_can_be_tried_again(try_it, oracle):
     assert answers(test)
 
 
+@pytest.mark.slow
 def test_without_the_images_a_picture_of_ones_own_still_works(visit_page):
     finished(3)
     test = visit_page()
