@@ -37,7 +37,7 @@ def dataset_in_use(page: str, name: str, *, note: str, missing: str) -> bool:
             st.caption(note)
         return True
     st.warning(missing)
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.button(
             "Use synthetic scenes",
             key=f"{page}_synthetic",

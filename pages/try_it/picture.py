@@ -91,7 +91,7 @@ def _test_images() -> Opened | None:
     if name != "cifar10" or resources.dataset_state().found:
         return images_or_wait(name)
     st.info("CIFAR-10 is not on this machine yet. Use a picture of your own, or get the images.")
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.button(
             "Use synthetic scenes",
             key="try_synthetic",

@@ -275,7 +275,7 @@ def _winner(watch: WatchedSearch, store: RunStore) -> None:
     with st.container(border=True, gap="small"):
         st.markdown(f"**{title}: trial {best['number']}**, {percent(best['score'])} on validation images")
         st.html(STYLE + facts_html(settings))
-        with st.container(horizontal=True, gap="small"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             if run_id := watch.row.get("best_run"):
                 _links_to_run(watch, store, str(run_id))
             st.button(

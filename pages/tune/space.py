@@ -124,7 +124,7 @@ def _entry_widget(declared: Setting, explored: Entry) -> Entry:
     kind, *values = explored
     if kind == "range":
         with st.container(horizontal=True, gap="small"):
-            return ("range", _end(declared, values[0], "From"), _end(declared, values[1], "to"))
+            return ("range", _end(declared, values[0], "From"), _end(declared, values[1], "To"))
     if kind == "text":
         text = st.text_input(
             "Values",
