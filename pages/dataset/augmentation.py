@@ -1,4 +1,4 @@
-"""What augmentation makes of one image: the settings of the Train page, or ones tried here."""
+"""Augmentation of one image, with the Train page's settings, the study's, or others."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import streamlit as st
 
 from cifar_core.base.fields import describe
 from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.data.eda import sheet
 from cifar_core.errors import ConfigError
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation import augments, preview
 from pages.shared import figure
+from pages.shared.draft import Draft
 from pages.shared.images import enlarged, grid, png
 from pages.shared.widgets import setting_widget
 from pages.shared.words import message
@@ -21,22 +23,28 @@ if TYPE_CHECKING:
     from cifar_core.data.eda import Opened
 
 DRAWS = 12
-NOT_HERE = ("test_flip",)
-"""Settings of the group that change no training image."""
+DECLARED = {
+    name: declared
+    for name, declared in describe(TrainConfig).items()
+    if declared.group == "Augmentation" and name != "test_flip"  # which changes no training image
+}
 STUDY = {"flip": True, "rotation": 15.0, "shift": 0.1, "zoom": 0.1, "fill": "nearest"}
 ABOUT = (
-    "During training each image is changed at random, anew in every epoch, so that the network "
-    "cannot learn pixels by heart. These are twelve draws of the image at the left with the "
-    "settings below it, made by the very code that training uses. Mixup and cutmix need a second "
-    "image and show nothing here."
+    "During training each image is changed at random, differently in every epoch, so that the model cannot "
+    "memorise pixels. These are twelve draws of the image on the left with the settings below it, made by "
+    "the code that training uses. Mixup and cutmix need a second image and show nothing here."
 )
 
 
 def show(dataset: Opened) -> None:
-    """The image and the settings at the left, the draws at the right."""
+    """The image and the settings on the left, the draws on the right."""
     left, right = st.columns([1, 2], gap="large")
     with left:
-        index, seed = _numbers(len(dataset.y_test))
+        first, second = st.columns(2)
+        index = first.number_input(
+            "Test image", 0, len(dataset.y_test) - 1, 0, key="image", bind="query-params", width="stretch"
+        )
+        seed = second.number_input("Seed", 0, 9999, 0, key="seed", bind="query-params", width="stretch")
         image = np.asarray(dataset.x_test[index])
         grid(image[None], [f"{CLASS_NAMES[dataset.y_test[index]]} · test {index}"], side=150)
         config = _settings()
@@ -46,30 +54,32 @@ def show(dataset: Opened) -> None:
 
 
 def _settings() -> TrainConfig | None:
-    chosen = st.session_state.get("train_settings")
-    sources = {"study": "The study's", "own": "My own"} | ({"train": "Train page"} if chosen else {})
-    start = st.segmented_control(
+    """The chosen settings; None, with the reason shown, where they contradict each other."""
+    of_train_page = st.session_state.get(Draft("train").stored)
+    sources = {"study": "The study's", "own": "My own"} | ({"train": "Train page"} if of_train_page else {})
+    source = st.segmented_control(
         "Settings",
         list(sources),
         format_func=sources.__getitem__,
-        default="train" if chosen else "study",
+        default="train" if of_train_page else "study",
         required=True,
         key="augment",
     )
-    if start == "study":
-        values: dict[str, Any] = dict(STUDY)
+    values: dict[str, Any] = dict(STUDY)
+    if source == "study":
         st.caption(
-            "Rotation up to 15°, shifts up to 10 %, zoom 10 %, mirroring; the edge repeated where "
-            "the image was moved away."
+            "Rotation up to 15°, shifts up to 10 %, zoom 10 %, mirroring; edge pixels are repeated where the "
+            "image was moved away."
         )
-    elif start == "train":
-        values = _augmentation_part(chosen or {})
-        st.caption(
-            "As chosen on the Train page: "
-            + (", ".join(f"{key} {value}" for key, value in values.items()) or "none")
-        )
+    elif source == "train":
+        values = {name: value for name, value in (of_train_page or {}).items() if name in DECLARED}
+        listed = ", ".join(f"{name} {value}" for name, value in values.items())
+        st.caption(f"As chosen on the Train page: {listed or 'none'}")
     else:
-        values = _widgets()
+        values = {
+            name: setting_widget(declared, STUDY.get(name, declared.default), key=f"augment_{name}")
+            for name, declared in DECLARED.items()
+        }
     try:
         return TrainConfig(**values)
     except ConfigError as error:
@@ -77,49 +87,15 @@ def _settings() -> TrainConfig | None:
         return None
 
 
-def _declared() -> dict[str, Any]:
-    return {
-        name: setting
-        for name, setting in describe(TrainConfig).items()
-        if setting.group == "Augmentation" and name not in NOT_HERE
-    }
-
-
-def _augmentation_part(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: settings[name] for name in _declared() if name in settings}
-
-
-def _widgets() -> dict[str, Any]:
-    return {
-        name: setting_widget(declared, STUDY.get(name, declared.default), key=f"augment_{name}")
-        for name, declared in _declared().items()
-    }
-
-
 def _draws(image: np.ndarray, config: TrainConfig, index: int, seed: int) -> None:
     pictures = preview(image, config, DRAWS, seed)
     everything = np.concatenate([image[None], pictures])
     figure.heading(
-        "Twelve draws", ABOUT, table=lambda: png(_sheet(everything)), name=f"augmentation_{index}.png"
+        "Twelve draws",
+        ABOUT,
+        table=lambda: png(enlarged(sheet(everything, 7), 4)),
+        name=f"augmentation_{index}.png",
     )
     grid(pictures, [f"draw {place + 1}" for place in range(DRAWS)], side=104)
     if not augments(config):
-        st.caption("Nothing is switched on: every draw is the image itself.")
-
-
-def _numbers(count: int) -> tuple[int, int]:
-    """(index of the test image, seed of the draws), both in the address."""
-    first, second = st.columns(2)
-    with first:
-        index = st.number_input(
-            "Test image", 0, count - 1, 0, key="image", bind="query-params", width="stretch"
-        )
-    with second:
-        seed = st.number_input("Seed", 0, 9999, 0, key="seed", bind="query-params", width="stretch")
-    return int(index), int(seed)
-
-
-def _sheet(pictures: np.ndarray) -> np.ndarray:
-    from cifar_core.data.eda import sheet
-
-    return enlarged(sheet(pictures, 7), 4)
+        st.caption("No augmentation is switched on: every draw is the image itself.")

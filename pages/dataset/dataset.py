@@ -1,18 +1,18 @@
-"""The dataset: where it comes from, what is in it, and what augmentation makes of it."""
+"""The Dataset page: where the images come from, what they look like, and what augmentation does to them."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from pages.dataset import augmentation, colour, likeness, samples, source
+from pages.dataset import augmentation, colour, samples, similarity, source
 from pages.shared.waiting import images_or_wait
 
 TABS = {
     "Images": samples.images,
     "Classes": samples.classes,
     "Light and colour": colour.show,
-    "Map": likeness.projection,
-    "Duplicates": likeness.duplicates,
+    "Map": similarity.image_map,
+    "Duplicates": similarity.duplicates,
     "Augmentation": augmentation.show,
 }
 
@@ -20,7 +20,7 @@ TABS = {
 def page() -> None:
     st.title("Dataset", anchor=False)
     name = source.choose()
-    if not source.show(name):
+    if not source.available(name):
         return
     dataset = images_or_wait(name)
     source.facts(dataset)

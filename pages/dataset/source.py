@@ -1,4 +1,4 @@
-"""Which dataset this session works with, where it is, and how to get it."""
+"""The dataset this session uses: the choice, where its images are, and how to get them."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ DOWNLOAD = "download cifar10"
 IMPORT = "import cifar10"
 CHOICE = "dataset_choice"
 PATH_GIVEN = "import_path_given"
-"""The field is not drawn while its path is copied, and Streamlit forgets what is not drawn."""
+"""Session key of the path to import: Streamlit forgets the field's value while it is not shown."""
 SYNTHETIC_NOTE = (
-    "These scenes of the same ten classes are drawn by a program, so that everything here works "
-    "on a machine without CIFAR-10. They are no photographs, and their results never stand beside CIFAR-10's."
+    "Scenes of the same ten classes, drawn by a program, so that everything works on a machine without "
+    "CIFAR-10. They are not photographs, and their results are never ranked with CIFAR-10's."
 )
-
-PATHS_ARE_OFF = (
-    "While the lab is shared, no path can be given here. On the machine itself: `cifar-lab data import PATH`."
+NO_PATHS = (
+    "While the lab is shared, no path can be given here. On the machine itself, run "
+    "`cifar-lab data import PATH`."
 )
 
 
 def choose() -> str:
-    """The choice of dataset; kept for the session, and in the address."""
+    """The chosen dataset's name, kept in the session and in the address."""
     if CHOICE not in st.session_state:
         asked = st.query_params.get("dataset", "")
-        _take(asked if asked in resources.DATASETS else resources.chosen_dataset())
+        _use(asked if asked in resources.DATASETS else resources.chosen_dataset())
     with st.container(horizontal=True, vertical_alignment="center"):
         st.segmented_control(
             "Dataset",
@@ -44,66 +44,62 @@ def choose() -> str:
             required=True,
             key=CHOICE,
             label_visibility="collapsed",
-            on_change=lambda: _take(st.session_state[CHOICE]),
+            on_change=lambda: _use(st.session_state[CHOICE]),
         )
         name = resources.chosen_dataset()
         if name == "cifar10" and resources.dataset_state().found:
             with st.popover("Where the images come from", type="tertiary"):
                 _searched(resources.dataset_state())
-                _path_field("Take a copy from another place")
+                _path_field("Import from another place")
     st.query_params["dataset"] = name
     return name
 
 
-def _take(name: str) -> None:
-    """Work with a dataset from now on; only before the widget of the choice is drawn, or in a callback."""
+def _use(name: str) -> None:
+    """Use this dataset from now on; only before the choice's widget is shown, or in a callback."""
     resources.choose_dataset(name)
     st.session_state[CHOICE] = name
 
 
-def show(name: str) -> bool:
-    """What there is to say and do about the dataset's files; False where there is nothing to look at."""
+def available(name: str) -> bool:
+    """Whether the images are available; where they are not, ways to get them are shown."""
     if name == "synthetic":
         st.caption(SYNTHETIC_NOTE)
         return True
-    if _working():
+    if _fetching(DOWNLOAD, "Downloading CIFAR-10") or _fetching(IMPORT, "Copying CIFAR-10"):
         return False
     state = resources.dataset_state()
-    if state.found:
-        return True
-    st.info("CIFAR-10 is not on this machine yet, or not where it was looked for. Three ways to go on:")
-    _ways(state)
-    return False
+    if not state.found:
+        st.info("CIFAR-10 is not on this machine, or not in the places searched. You can:")
+        _ways(state)
+    return state.found
 
 
 def facts(dataset: Opened) -> None:
-    """One line about what is shown."""
+    """Sizes, source and fingerprint of the dataset in one line."""
     train, test = len(dataset.y_train), len(dataset.y_test)
     where = "" if dataset.name == "synthetic" else f" · `{dataset.origin}`"
     st.caption(
         f"{count(train)} training and {count(test)} test images of 32 × 32 pixels "
         f"· {dataset.source}{where} · fingerprint `{dataset.fingerprint[:12]}`",
-        help="The fingerprint is taken of the images and labels themselves: equal fingerprints mean "
-        "equal data, wherever the files come from. Every run records it.",
+        help="The fingerprint is a checksum of the images and labels: equal fingerprints mean equal data, "
+        "wherever the files come from. Every run records it.",
     )
 
 
-def _working() -> bool:
-    """Show the download or import that runs; True while one does. Of one that failed, what was wrong: the
-    ways to go on stay below it, with the path as it was given."""
-    for key, doing in ((DOWNLOAD, "Downloading CIFAR-10"), (IMPORT, "Copying CIFAR-10")):
-        task = tasks().get(key)
-        if task is None:
-            continue
-        if task.state == "done":
-            tasks().forget(key)
-            st.rerun()  # the sidebar was drawn before and still says that the images are not here
-        if task.state in ENDED_EARLY:
-            tell_end(task, doing, "Close")
-        else:  # it runs, or has ended this moment
-            wait_for(key, lambda task=task: task, doing)
-            return True
-    return False
+def _fetching(key: str, doing: str) -> bool:
+    """Show the progress of a download or import, or why it failed; True while it is running."""
+    task = tasks().get(key)
+    if task is None:
+        return False
+    if task.state == "done":
+        tasks().forget(key)
+        st.rerun()  # the sidebar, drawn before, still says that the images are missing
+    if task.state in ENDED_EARLY:
+        tell_end(task, doing, "Close")
+        return False
+    wait_for(key, lambda: task, doing)
+    return True
 
 
 def _ways(state: DatasetStatus) -> None:
@@ -111,24 +107,24 @@ def _ways(state: DatasetStatus) -> None:
     with get:
         st.markdown("**Download it**")
         st.markdown(
-            "170 MB from the University of Toronto, checked against its published checksum. You "
-            "can go on with a broken-off download."
+            "170 MB from the University of Toronto, verified by its published checksum. An interrupted "
+            "download can be continued."
         )
         access.button("Download CIFAR-10", type="primary", key="download", on_click=_start_download)
     with have:
-        st.markdown("**Take a copy that you have**")
+        st.markdown("**Import a copy**")
         _path_field("Folder or archive on this machine")
     with without:
-        st.markdown("**Go without**")
-        st.markdown("Synthetic scenes of the same ten classes, drawn in seconds; everything works with them.")
-        st.button("Use synthetic scenes", key="use_synthetic", on_click=_take, args=("synthetic",))
-    with st.expander("Where it was looked for"):
+        st.markdown("**Do without it**")
+        st.markdown("Synthetic scenes of the same ten classes, drawn in seconds; every page works with them.")
+        st.button("Use synthetic scenes", key="use_synthetic", on_click=_use, args=("synthetic",))
+    with st.expander("Places searched"):
         _searched(state)
 
 
 def _path_field(label: str) -> None:
     if not access.role().may_name_paths:
-        st.markdown(PATHS_ARE_OFF)
+        st.markdown(NO_PATHS)
         return
     path = st.text_input(
         label,
@@ -143,7 +139,7 @@ def _path_field(label: str) -> None:
 
 def _searched(state: DatasetStatus) -> None:
     st.markdown("\n".join(f"- {plain(place)}: {plain(what)}" for place, what in state.searched))
-    st.caption(f"The lab's own folder is {plain(state.home)}.")
+    st.caption(f"The lab keeps its data in {plain(state.home)}.")
 
 
 def _start_download() -> None:

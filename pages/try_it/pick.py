@@ -1,4 +1,4 @@
-"""Two small widgets that Streamlit has not: pictures to click, and a place to paste a picture into."""
+"""Two browser components: pictures to click, and a field to paste a picture into."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ _mount = st.components.v2.component(
 def tiles(
     images: np.ndarray, ids: Sequence[int], labels: Sequence[str], *, chosen: int | None, key: str
 ) -> int | None:
-    """Pictures side by side; the id of the one that was just clicked, else None.
+    """Pictures side by side; returns the id of the one just clicked, else None.
 
     Args:
-        images: uint8 (n, 32, 32, 3).
-        ids: what each is called in the answer.
-        labels: what is read aloud for each, and shown while it is pointed at.
-        chosen: the one that is marked.
+        images: uint8 (N, 32, 32, 3).
+        ids: one for each picture.
+        labels: text of each picture, for screen readers and the pointer.
+        chosen: id of the picture to mark.
+        key: unique on the page.
     """
     columns = min(COLUMNS, len(images))
     data = {
@@ -52,10 +53,10 @@ def tiles(
 
 
 def pasted(*, key: str) -> bytes | None:
-    """A place to paste a picture into; its PNG once it was pasted, else None.
+    """A field to paste a picture into; returns its PNG once, just after it was pasted, else None.
 
     Raises:
-        ImageError: what the browser sent is no picture.
+        ImageError: the browser sent something else.
     """
     data: dict[str, Any] = {"kind": "paste", "ids": [], "chosen": None}
     url = _mount(key=key, data=data, height="content", on_pasted_change=_nothing).get("pasted")
@@ -64,8 +65,8 @@ def pasted(*, key: str) -> bytes | None:
     try:
         return base64.b64decode(str(url).partition(",")[2], validate=True)
     except binascii.Error:
-        raise ImageError("What was pasted is no picture.") from None
+        raise ImageError("The pasted content is not a picture. Copy a picture and paste it again.") from None
 
 
 def _nothing() -> None:
-    """A trigger exists only where a callback is given; the return value is what is used."""
+    """A component reports an event only where a callback is given; its returned value is what is used."""

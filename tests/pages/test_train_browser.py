@@ -28,7 +28,7 @@ def test_a_launched_run_finishes_once_and_its_network_answers(serve, visit):
         page.get_by_text("Finished").first.wait_for(timeout=MINUTES)
         assert _states() == ["finished"]
         page.get_by_role("link", name="Try it", exact=True).click()
-        page.get_by_text(re.compile(r"% sure")).first.wait_for(timeout=MINUTES)
+        page.get_by_text(re.compile(r"probability")).first.wait_for(timeout=MINUTES)
         page.get_by_role("button", name=re.compile("test ")).nth(5).click()
         page.get_by_text(re.compile(r"test image \d+: the 32")).wait_for()
 

@@ -1,6 +1,7 @@
 """The Train page: every model, every preset, what is refused, what is kept, what a click starts."""
 
 import dataclasses
+import functools
 
 import pytest
 
@@ -8,31 +9,21 @@ from cifar_core.base.devices import device_summary
 from cifar_core.models import MODELS
 from cifar_core.settings.presets import PRESETS, SCENES_EPOCHS, begin_with, preset
 from cifar_core.settings.train_config import TrainConfig, train_settings
-from pages.shared import model_summary, resources
+from pages.shared import model_summary, navigation, resources
+from pages.shared.launch import roughly
 from pages.train import draft
 from pages.train import launch as launch_panel
 from tests.pages.conftest import network
+from tests.pages.scenes import open_on_scenes
 
 PAGE = "pages/train/train.py"
 pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture
-def train(open_page):
-    """The page on drawn scenes, which are always there."""
-
-    def opened(**parameters):
-        test = open_page()
-        test.session_state["chosen_dataset"] = "synthetic"
-        for name, value in parameters.items():
-            test.query_params[name] = value
-        from pages.shared import navigation
-
-        test.switch_page(str(navigation.ROOT / PAGE)).run()
-        assert not test.exception
-        return test
-
-    return opened
+def train(open_page):  # noqa: ARG001 - it closes what the page has opened
+    """The page on drawn scenes."""
+    return functools.partial(open_on_scenes, "train")
 
 
 def launch(test):
@@ -70,23 +61,17 @@ def all_runs():
     return resources.store().runs()
 
 
-def test_without_the_images_it_says_what_to_do(open_page):
+def test_without_the_images_scenes_are_offered_with_a_shorter_first_training(open_page):
     test = open_page(PAGE)
     assert not test.exception
     assert "not on this machine yet" in test.warning[0].value
     assert launch(test).disabled
+    whole = preset("base_cnn/recommended")
+    assert settings(test)["epochs"] == whole.epochs
     test.button("train_synthetic").click().run()
     assert not test.exception
     assert not test.warning
     assert not launch(test).disabled
-    assert settings(test)["dataset"] == "synthetic"
-
-
-def test_a_first_try_on_drawn_scenes_is_short_and_the_preset_is_back_on_the_photographs(open_page):
-    test = open_page(PAGE)
-    whole = preset("base_cnn/recommended")
-    assert settings(test)["epochs"] == whole.epochs
-    test.button("train_synthetic").click().run()
     assert draft.config(settings(test)) == preset(
         "base_cnn/recommended", dataset="synthetic", epochs=SCENES_EPOCHS
     )
@@ -97,6 +82,90 @@ def test_a_first_try_on_drawn_scenes_is_short_and_the_preset_is_back_on_the_phot
     assert draft.config(settings(test)) == whole
 
 
+@pytest.mark.slow
+def test_each_model_is_chosen_with_a_click_and_shows_its_settings(train):
+    test = train()
+    for model in reversed(MODELS):
+        test.pills("train_model").set_value(model).run()
+        assert not test.exception
+        assert test.subheader[0].value == MODELS[model].title
+        assert settings(test)["model"] == test.query_params["model"] == model
+        assert settings(test)["preset"] == test.query_params["preset"] == f"{model}/recommended"
+        assert set(MODELS[model].model_fields) == set(widgets(test))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_each_preset_survives_the_page_s_settings(name):
+    whole = begin_with(name, "synthetic")
+    assert draft.config(whole.flat()) == whole
+
+
+@pytest.mark.slow
+def test_each_preset_in_the_address_is_taken_whole(train):
+    test = train()
+    for name in PRESETS:
+        test.query_params["preset"] = name
+        test.query_params["model"] = PRESETS[name].model
+        test.run()
+        assert not test.exception
+        assert draft.config(settings(test)) == begin_with(name, "synthetic")
+        whole = begin_with(name, "synthetic") == preset(name, dataset="synthetic")
+        assert ("Exactly the preset" in captions(test)) == whole
+        assert not launch(test).disabled
+
+
+@pytest.mark.slow
+def test_each_group_has_a_widget_for_each_setting(train):
+    test = train()
+    for group, names in draft.groups("base_cnn").items():
+        open_group(test, group)
+        assert not test.exception
+        assert set(names) == set(widgets(test))
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_the_number_of_devices_is_a_setting_where_there_are_several(monkeypatch, gpus):
+    here = dataclasses.replace(device_summary(), gpus=gpus)
+    monkeypatch.setattr(draft, "device_summary", lambda: here)
+    assert ("devices" in draft.groups("base_cnn")["Device"]) == (gpus == 2)
+
+
+def test_nonsense_in_the_address_is_said_and_passed_over(train):
+    test = train(preset="base_cnn/recomended")
+    assert "nknown" in test.info[0].value
+    test.query_params["model"] = "unicorn"
+    test.run()
+    assert "nknown model" in test.info[0].value
+    assert settings(test)["model"] == "base_cnn"
+
+
+def test_a_launch_queues_exactly_one_run_and_shows_it_and_the_page_opened_anew_may_launch_again(train, quiet):
+    test = train()
+    assert test.query_params["model"] == "base_cnn"
+    assert test.query_params["preset"] == "base_cnn/recommended"
+    assert "Per epoch" in html(test)
+    assert "Memory" in html(test)
+    launch(test).click().run()
+    assert not test.exception
+    runs = all_runs()
+    assert runs["state"].tolist() == ["queued"]
+    assert quiet
+    assert resources.store().get(runs["id"][0]).config == begin_with("base_cnn/recommended", "synthetic")
+    assert test.title[0].value == "Runs"
+    assert test.query_params["runs"] == runs["id"][0]
+    test.switch_page(str(navigation.ROOT / PAGE)).run()
+    launch(test).click().run()
+    assert not test.exception
+    assert len(all_runs()) == 2
+
+
+def test_a_first_try_s_epochs_are_put_back_with_their_warm_up(train):
+    test = train()
+    test.button("back_epochs").click().run()
+    assert "Exactly the preset" in captions(test)
+
+
+@pytest.mark.slow
 def test_epochs_that_somebody_has_set_stay_when_the_dataset_changes(open_page):
     test = open_page(PAGE)
     settings(test)["epochs"] = 30
@@ -107,50 +176,9 @@ def test_epochs_that_somebody_has_set_stay_when_the_dataset_changes(open_page):
     assert settings(test)["epochs"] == 30
 
 
-def test_the_first_visit_begins_with_the_base_cnn_as_recommended(train):
-    test = train()
-    assert test.query_params["model"] == "base_cnn"
-    assert test.query_params["preset"] == "base_cnn/recommended"
-    assert "Per epoch" in html(test)
-    assert "Memory" in html(test)
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_each_model_shows_its_settings(train, model):
-    test = train(model=model)
-    assert test.pills("train_model").value == model
-    assert test.subheader[0].value == MODELS[model].title
-    assert settings(test)["model"] == model
-    assert set(MODELS[model].model_fields) == set(widgets(test))
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_each_preset_is_taken_whole(train, name):
-    test = train(preset=name)
-    chosen = settings(test)
-    assert draft.config(chosen) == begin_with(name, "synthetic")
-    whole = begin_with(name, "synthetic") == preset(name, dataset="synthetic")
-    assert ("Exactly the preset" in captions(test)) == whole
-    assert not launch(test).disabled
-
-
-@pytest.mark.parametrize("group", [group for group in draft.groups("base_cnn") if group != "Model"])
-def test_each_group_has_a_widget_for_each_setting(train, group):
-    test = open_group(train(), group)
-    assert not test.exception
-    assert set(draft.groups("base_cnn")[group]) == set(widgets(test))
-
-
 def test_groups_hold_every_setting_that_people_choose_here():
     chosen = {name for names in draft.groups("vit").values() for name in names}
     assert set(train_settings("vit")) - chosen == {"model", "variant", "preset", "dataset", "devices"}
-
-
-@pytest.mark.parametrize("gpus", [0, 2])
-def test_how_many_devices_share_a_training_is_asked_where_there_are_several(train, monkeypatch, gpus):
-    here = dataclasses.replace(device_summary(), gpus=gpus)
-    monkeypatch.setattr(draft, "device_summary", lambda: here)
-    assert ("devices" in widgets(open_group(train(), "Device"))) == (gpus == 2)
 
 
 def test_more_devices_than_there_are_can_be_seen_and_set_right(train):
@@ -178,12 +206,6 @@ def test_a_change_is_shown_and_can_be_put_back(train):
     assert "Exactly the preset" in captions(test)
 
 
-def test_a_first_try_s_epochs_are_put_back_with_their_warm_up(train):
-    test = train()
-    test.button("back_epochs").click().run()
-    assert "Exactly the preset" in captions(test)
-
-
 def test_put_all_back_takes_the_limits_too_and_leaves_the_seed(train):
     test = train()
     settings(test).update(train_limit=500, learning_rate=0.5, seed=7)
@@ -206,6 +228,7 @@ def test_a_contradiction_is_said_beside_the_button_and_nothing_is_lost(train):
     assert not launch(test).disabled
 
 
+@pytest.mark.slow
 def test_hyperparameters_that_make_no_network_are_said(train):
     test = train(model="vit")
     widget(test, "heads").set_value(3).run()
@@ -218,19 +241,7 @@ def test_a_limit_above_what_there_is_is_refused(train):
     test = train()
     settings(test)["train_limit"] = 20_000
     test.run()
-    assert "has 10,000 such images" in test.error[0].value.replace("\\", "")
-
-
-def test_launching_queues_exactly_one_run_and_shows_it(train, quiet):
-    test = train()
-    launch(test).click().run()
-    assert not test.exception
-    runs = all_runs()
-    assert runs["state"].tolist() == ["queued"]
-    assert quiet
-    assert resources.store().get(runs["id"][0]).config == begin_with("base_cnn/recommended", "synthetic")
-    assert test.title[0].value == "Runs"
-    assert test.query_params["runs"] == runs["id"][0]
+    assert "has 10,000 training images" in test.error[0].value.replace("\\", "")
 
 
 def test_a_second_click_on_the_same_button_starts_nothing_more(train, monkeypatch):
@@ -244,6 +255,7 @@ def test_a_second_click_on_the_same_button_starts_nothing_more(train, monkeypatc
     assert "In the queue" in test.success[0].value
 
 
+@pytest.mark.slow
 def test_a_click_on_what_has_just_become_wrong_is_forgotten(train):
     test = open_group(train(), "Budget")
     settings(test)["warmup_epochs"] = 2.0
@@ -257,17 +269,7 @@ def test_a_click_on_what_has_just_become_wrong_is_forgotten(train):
     assert not launch(test).disabled
 
 
-def test_a_page_opened_anew_may_launch_again(train):
-    test = train()
-    launch(test).click().run()
-    from pages.shared import navigation
-
-    test.switch_page(str(navigation.ROOT / PAGE)).run()
-    launch(test).click().run()
-    assert not test.exception
-    assert len(all_runs()) == 2
-
-
+@pytest.mark.slow
 def test_several_seeds_are_several_runs(train):
     test = train()
     settings(test)["seed"] = 5
@@ -285,9 +287,8 @@ def test_seeds_that_run_out_queue_nothing():
     assert all_runs().empty
 
 
+@pytest.mark.slow
 def test_settings_survive_other_pages(train):
-    from pages.shared import navigation
-
     test = open_group(train(model="resnet18"), "Optimizer")
     widget(test, "learning_rate").set_value(0.05).run()
     test.switch_page(str(navigation.ROOT / "pages/home/home.py")).run()
@@ -298,9 +299,8 @@ def test_settings_survive_other_pages(train):
     assert test.button("back_learning_rate")
 
 
+@pytest.mark.slow
 def test_the_overview_s_button_opens_its_preset(train):
-    from pages.shared import navigation
-
     test = train(model="vit")
     test.switch_page(str(navigation.ROOT / "pages/home/home.py")).run()
     test.button("go_train").click().run()
@@ -309,8 +309,6 @@ def test_the_overview_s_button_opens_its_preset(train):
 
 
 def test_a_cloned_run_brings_its_settings_its_dataset_and_its_variant(open_page):
-    from pages.shared import navigation
-
     test = open_page()
     config = preset("alexnet/paper-tuned", dataset="synthetic", seed=9, epochs=3, variant="tuned")
     test.session_state["train_settings"] = config.flat()
@@ -346,21 +344,6 @@ def test_plain_defaults_have_an_address_too(train):
     assert test.query_params["preset"] == "none"
 
 
-def test_another_model_is_chosen_with_a_click(train):
-    test = train()
-    test.pills("train_model").set_value("resnet9").run()
-    assert not test.exception
-    assert settings(test)["preset"] == "resnet9/recommended"
-    assert test.query_params["model"] == "resnet9"
-
-
-@pytest.mark.parametrize("parameters", [{"preset": "base_cnn/recomended"}, {"model": "unicorn"}])
-def test_nonsense_in_the_address_is_said_and_passed_over(train, parameters):
-    test = train(**parameters)
-    assert "nknown" in test.info[0].value
-    assert settings(test)["model"] == "base_cnn"
-
-
 def test_the_queue_has_places_and_a_way_out(train):
     store = resources.store()
     first, second = (store.create_run(TrainConfig(seed=seed)) for seed in (0, 1))
@@ -388,7 +371,7 @@ def test_the_queue_has_places_and_a_way_out(train):
     ],
 )
 def test_estimates_have_no_more_digits_than_they_are_worth(seconds, words):
-    assert launch_panel.roughly(seconds) == words
+    assert roughly(seconds) == words
 
 
 def test_the_drawing_shows_maps_by_size_and_channels():

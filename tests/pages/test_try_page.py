@@ -1,5 +1,6 @@
 """The Try it page: nothing trained, networks answering, pictures that are none."""
 
+import functools
 import io
 import json
 import os
@@ -11,9 +12,8 @@ from PIL import Image
 from cifar_core.serving.inference import PREDICTED, Answer, InferenceError
 from cifar_core.settings.train_config import TrainConfig
 from pages.shared import background, images, resources
-from pages.try_it import answers as answers_module
-
-PAGE = "pages/try_it/try_it.py"
+from pages.try_it import predictions
+from tests.pages.scenes import open_on_scenes
 
 
 class Oracle:
@@ -62,43 +62,31 @@ def html(test):
 
 
 def answers(test):
-    return [element.value for element in test.main.markdown if "sure" in element.value]
+    return [element.value for element in test.main.markdown if "probability" in element.value]
 
 
 @pytest.fixture
-def visit_page(open_page):
-    """The page in a session that works with this dataset."""
-
-    def opened(dataset="cifar10", **parameters):
-        from pages.shared import navigation
-
-        test = open_page()
-        test.session_state["chosen_dataset"] = dataset
-        for name, value in parameters.items():
-            test.query_params[name] = value
-        test.switch_page(str(navigation.ROOT / PAGE)).run()
-        assert not test.exception
-        return test
-
-    return opened
+def visit_page(open_page):  # noqa: ARG001 - it closes what the page has opened
+    """The page in a session that uses CIFAR-10, or another dataset."""
+    return functools.partial(open_on_scenes, "try", dataset="cifar10")
 
 
 @pytest.fixture
 def try_it(visit_page, prepared):  # noqa: ARG001 - the scenes are there before the page is opened
-    return lambda **parameters: visit_page("synthetic", **parameters)
+    return lambda **parameters: visit_page(dataset="synthetic", **parameters)
 
 
 def test_without_a_trained_network_it_says_what_to_do(visit_page):
     test = visit_page()
     assert not test.exception
-    assert "no trained network yet" in test.info[0].value
+    assert "no trained model yet" in test.info[0].value
     test.button("try_train").click().run()
     assert test.title[0].value == "Train"
 
 
 def test_a_run_without_its_model_is_not_offered(visit_page):
     (resources.store().artifact_dir(finished(3)) / "model.keras").unlink()
-    assert "no trained network yet" in visit_page().info[0].value
+    assert "no trained model yet" in visit_page().info[0].value
 
 
 def test_the_best_run_answers_at_once(try_it, oracle, prepared):
@@ -106,12 +94,12 @@ def test_the_best_run_answers_at_once(try_it, oracle, prepared):
     best = finished(3, accuracy=0.8, test_flip=True)
     test = try_it(image="7")
     assert test.query_params["runs"] == best
-    assert answers(test)[0].startswith("**cat**, 91.0 % sure")
+    assert answers(test)[0].startswith("**cat**, probability 91.0 %")
     _, images, explain, test_flip = oracle.asked[-1]
     np.testing.assert_array_equal(images[0], prepared.x_test[7])
     assert (explain, test_flip) == (PREDICTED, True)
     assert "<b>cat</b>" in html(test)
-    assert "What spoke for cat." in "".join(element.value for element in test.main.caption)
+    assert "Regions that were evidence for cat." in "".join(element.value for element in test.main.caption)
 
 
 def test_several_runs_answer_side_by_side(try_it):
@@ -120,6 +108,7 @@ def test_several_runs_answer_side_by_side(try_it):
     assert [text.partition("*,")[0].strip("*") for text in answers(test)] == ["cat", "dog", "ship"]
 
 
+@pytest.mark.slow
 def test_the_same_question_is_asked_once(try_it, oracle):
     finished(3)
     test = try_it(image="7")
@@ -129,6 +118,7 @@ def test_the_same_question_is_asked_once(try_it, oracle):
     assert [explain for *_, explain, _ in oracle.asked] == [PREDICTED, 5]
 
 
+@pytest.mark.slow
 def test_a_failure_is_said_and_can_be_tried_again(try_it, oracle):
     finished(3)
     oracle.broken = True
@@ -141,6 +131,7 @@ def test_a_failure_is_said_and_can_be_tried_again(try_it, oracle):
     assert answers(test)
 
 
+@pytest.mark.slow
 def test_without_the_images_a_picture_of_ones_own_still_works(visit_page):
     finished(3)
     test = visit_page()
@@ -178,7 +169,7 @@ def test_a_file_that_is_no_picture_is_refused_in_words(try_it, oracle):
 def test_an_unknown_run_in_the_address_is_said(try_it):
     finished(3)
     test = try_it(runs="base_cnn-000000")
-    assert "No trained network of that name" in test.info[0].value
+    assert "no trained model of a run named" in test.info[0].value
 
 
 def test_the_tiles_are_of_the_test_set_and_mark_the_chosen_one(try_it, prepared):
@@ -208,7 +199,7 @@ def test_the_overlay_runs_from_the_image_to_the_heat():
 
 
 def test_bars_have_the_probabilities_widths():
-    drawn = answers_module.bars(np.array([0.5, 0.25, *[0.03125] * 8]), "#123456")
+    drawn = predictions.bars(np.array([0.5, 0.25, *[0.03125] * 8]), "#123456")
     assert "width: 50.0%" in drawn
     assert "<b>airplane</b>" in drawn
     assert drawn.count("<i ") == 10

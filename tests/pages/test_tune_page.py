@@ -1,21 +1,22 @@
 """The Tune page: every start, every space, what is refused, what a click starts, every state of a search."""
 
+import functools
 import json
 import re
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from cifar_core.models import MODELS
+from cifar_core.plots import search as search_figures
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunState
-from cifar_core.tuning import SEARCH_PRESETS, check_search, search_preset, stopping_after_trial
-from pages.shared import navigation, resources
-from pages.tune import draft, parts
-from pages.tune import figures as tune_figures
+from cifar_core.tuning import SEARCH_PRESETS, check_search, search_preset, searchable, stopping_after_trial
+from pages.shared import resources
+from pages.shared.draft import presets_of
+from pages.tune import draft, entry, tabs
 from pages.tune.watch import WatchedSearch
 from tests.pages import live_runs, tune_searches
-from tests.pages.conftest import APP
+from tests.pages.scenes import open_on_scenes
 
 PAGE = "pages/tune/tune.py"
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -23,18 +24,8 @@ pytestmark = pytest.mark.usefixtures("quiet")
 
 @pytest.fixture
 def tune(open_page):  # noqa: ARG001 - it closes what the page has opened
-    """The page on drawn scenes, which are always there."""
-
-    def opened(**parameters):
-        test = AppTest.from_file(APP, default_timeout=30)
-        test.session_state["chosen_dataset"] = "synthetic"
-        for name, value in parameters.items():
-            test.query_params[name] = value
-        test.switch_page(str(navigation.ROOT / PAGE)).run()
-        assert not test.exception
-        return test
-
-    return opened
+    """The page on drawn scenes."""
+    return functools.partial(open_on_scenes, "tune")
 
 
 def store():
@@ -86,23 +77,96 @@ def address(test, name):
 def test_an_empty_store_offers_a_search_and_says_that_there_is_none_yet(tune):
     test = tune()
     assert test.title[0].value == "Tune"
-    assert "Nothing has been searched here yet" in test.info[0].value
+    assert "There are no searches yet" in test.info[0].value
     assert not launch(test).disabled
     assert (address(test, "model"), address(test, "preset")) == ("base_cnn", "own")
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_model_begins_with_a_search_that_can_be_launched(tune, model):
-    test = tune(model=model)
-    assert settings(test)["model"] == model
-    assert not launch(test).disabled
-    assert not test.error
-    assert check_search(the_config(test)).trials == 30
-    for start in [*draft.starts_of(model), draft.OWN]:
-        test.pills("tune_start").set_value(start).run()
+def test_every_model_begins_with_a_valid_search(model):
+    assert check_search(draft.config(draft.of_model(model))).trials == 30
+    assert check_search(draft.config(draft.own(model))).trials == 30
+
+
+@pytest.mark.slow
+def test_every_model_and_every_start_can_be_launched(tune):
+    test = tune()
+    for model in reversed(MODELS):
+        test.pills("tune_model").set_value(model).run()
+        assert settings(test)["model"] == model
+        assert not launch(test).disabled
+        assert not test.error
+        assert check_search(the_config(test)).trials == 30
+        for start in [*presets_of(model), draft.OWN]:
+            test.pills("tune_start").set_value(start).run()
+            assert not test.exception
+            assert not test.error, test.error[0].value
+            assert the_config(test).preset == (None if start == "own" else start)
+
+
+def test_hostile_addresses_are_a_calm_message(tune):
+    test = tune()
+    for model, preset in [
+        ("nope", ""), ("<b>x</b>", "own"), ("alexnet", "nope/x"), ("", "../../etc"), ("a" * 3000, "a" * 3000)
+    ]:  # fmt: skip
+        test.query_params["model"], test.query_params["preset"] = model, preset
+        test.run()
         assert not test.exception
-        assert not test.error, test.error[0].value
-        assert the_config(test).preset == (None if start == "own" else start)
+        assert not launch(test).disabled
+        assert "nknown" in test.info[0].value
+        for message in test.info:
+            assert not re.search(r"(?<!\\)[<\[*]", message.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("0.1", "at least two values"),
+        ("0.1, 0.2", "Two numbers would be a range"),
+        ("a, b, c", "is not a number"),
+        ("0.1, 0.2, 7", "must be a number"),
+        ("0.1, 0.1, 0.2", "names a value twice"),
+        ("0.1, nan, 0.2", "is not a number"),
+        ("0.1, 0.2, 0.4", ""),
+    ],
+)
+def test_what_is_wrong_with_listed_values_is_said(text, said):
+    problem = entry.problem("base_cnn", searchable("base_cnn")["dropout"], ("text", text))
+    assert said in problem
+    assert bool(said) == bool(problem)
+
+
+def test_what_is_wrong_stands_beside_the_field_and_nothing_is_lost(tune):
+    test = tune(model="base_cnn")
+    widget(test, "dropout_mode").set_value("Values").run()
+    widget(test, "dropout_text").set_value("a, b, c").run()
+    assert not test.exception
+    beside = [item.value for item in test.markdown if item.value.startswith(":red[")]
+    assert len(beside) == 1
+    assert "is not a number" in beside[0].replace("\\", "")
+    assert launch(test).disabled
+    assert widget(test, "dropout_text").value == "a, b, c"
+    test.pills("tune_group").set_value("Optimizer").run()
+    test.pills("tune_group").set_value("Model").run()
+    assert widget(test, "dropout_text").value == "a, b, c"
+    widget(test, "dropout_text").set_value("0.1, 0.2, 0.4").run()
+    assert not launch(test).disabled
+    next(b for b in test.button if b.key == "tune_let_go_dropout").click().run()
+    assert "dropout" not in the_config(test).space
+    assert widget(test, "dropout_mode").value == "Fixed"
+
+
+def test_an_entry_becomes_another_kind_and_back():
+    rate = searchable("base_cnn")["learning_rate"]
+    assert entry.of_values(rate, (1e-4, 1e-2)) == ("range", 1e-4, 1e-2)
+    assert entry.as_list(rate, ("range", 1e-4, 1e-2)) == ("text", "0.0001, 0.0003162, 0.001, 0.003162, 0.01")
+    assert entry.as_range(rate, ("text", "0.001, 0.01, 0.0005"), 0.001) == ("range", 0.0005, 0.01)
+    assert entry.as_range(rate, ("text", "nonsense"), 0.001)[0] == "range"
+    low, high = entry.range_including(rate, 0.9)[1:]
+    assert low <= 0.9 <= high
+    assert entry.text_of(rate, ("range", 1e-4, 1e-2)) == "0.0001 to 0.01"
+    flip = searchable("base_cnn")["flip"]
+    assert entry.text_of(flip, entry.proposal(flip, True)) == "on / off"
 
 
 def test_the_studys_search_is_exactly_the_preset(tune):
@@ -118,23 +182,13 @@ def test_the_studys_search_is_exactly_the_preset(tune):
     assert the_config(test) != named
 
 
+@pytest.mark.slow
 def test_all_groups_of_a_model_can_be_looked_through(tune):
     test = tune(model="vit")
     for group in draft.groups("vit"):
         test.pills("tune_group").set_value(group).run()
         assert not test.exception
     assert not launch(test).disabled
-
-
-@pytest.mark.parametrize(
-    ("model", "preset"),
-    [("nope", ""), ("<b>x</b>", "own"), ("alexnet", "nope/x"), ("", "../../etc"), ("a" * 3000, "a" * 3000)],
-)
-def test_hostile_addresses_are_a_calm_message(tune, model, preset):
-    test = tune(model=model, preset=preset)
-    assert not launch(test).disabled
-    for message in test.info:
-        assert not re.search(r"(?<!\\)[<\[*]", message.value)
 
 
 def test_a_number_is_fixed_drawn_from_a_range_or_listed(tune):
@@ -154,6 +208,7 @@ def test_a_number_is_fixed_drawn_from_a_range_or_listed(tune):
     assert the_config(test).space["dropout"] == (0.0, 0.6)
 
 
+@pytest.mark.slow
 def test_choices_and_switches_are_narrowed(tune):
     test = tune(model="base_cnn")
     test.pills("tune_group").set_value("Optimizer").run()
@@ -164,34 +219,6 @@ def test_choices_and_switches_are_narrowed(tune):
     test.pills("tune_group").set_value("Augmentation").run()
     widget(test, "flip_mode").set_value("Values").run()
     assert the_config(test).space["flip"] == (True, False)
-    assert not launch(test).disabled
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("0.1", "at least two values"),
-        ("0.1, 0.2", "Two numbers would be a range"),
-        ("a, b, c", "is not a number"),
-        ("0.1, 0.2, 7", "must be a number"),
-        ("0.1, 0.1, 0.2", "names a value twice"),
-        ("0.1, nan, 0.2", "is not a number"),
-    ],
-)
-def test_what_is_wrong_stands_beside_the_field_and_nothing_is_lost(tune, text, said):
-    test = tune(model="base_cnn")
-    widget(test, "dropout_mode").set_value("Values").run()
-    widget(test, "dropout_text").set_value(text).run()
-    assert not test.exception
-    beside = [item.value for item in test.markdown if item.value.startswith(":red[")]
-    assert len(beside) == 1
-    assert said in beside[0].replace("\\", "")
-    assert launch(test).disabled
-    assert widget(test, "dropout_text").value == text
-    test.pills("tune_group").set_value("Optimizer").run()
-    test.pills("tune_group").set_value("Model").run()
-    assert widget(test, "dropout_text").value == text
-    widget(test, "dropout_text").set_value("0.1, 0.2, 0.4").run()
     assert not launch(test).disabled
 
 
@@ -209,13 +236,6 @@ def test_an_empty_range_and_an_empty_space_are_refused(tune):
     assert len(the_config(test).space) > 10
 
 
-def test_one_explored_setting_is_let_go_with_a_click(tune):
-    test = tune(model="base_cnn")
-    next(b for b in test.button if b.key == "tune_let_go_dropout").click().run()
-    assert "dropout" not in the_config(test).space
-    assert widget(test, "dropout_mode").value == "Fixed"
-
-
 def test_what_contradicts_is_said_at_the_button(tune):
     test = tune(model="base_cnn")
     test.pills("tune_group").set_value("Schedule").run()
@@ -225,6 +245,7 @@ def test_what_contradicts_is_said_at_the_button(tune):
     assert launch(test).disabled
 
 
+@pytest.mark.slow
 def test_each_tuner_shows_its_own_options_and_plan(tune):
     test = tune(model="base_cnn")
     for tuner, trials in (("random", 20), ("bayesian", 20), ("grid", 20), ("hyperband", 30)):
@@ -243,7 +264,7 @@ def test_a_limit_of_images_holds_for_all_trials(tune):
     widget(test, "train_limit_set").set_value(True).run()
     widget(test, "train_limit").set_value(500).run()
     assert the_config(test).base["train_limit"] == 500
-    assert "400 images to train on, 100 to choose by" in words(test)
+    assert "400 images to train on, 100 for validation" in words(test)
     widget(test, "train_limit").set_value(40_000).run()
     assert "has 10,000 training images" in test.error[0].value.replace("\\", "")
 
@@ -278,12 +299,15 @@ def test_a_launch_queues_one_search_and_opens_it(tune, quiet):
 # --- One search -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("asked", ["search-nope", "<script>x</script>", "%00", "a" * 5000, "../x"])
-def test_an_unknown_search_is_said_and_a_new_one_offered(tune, asked):
-    test = tune(search=asked)
-    assert "No " in test.info[0].value
-    assert not re.search(r"(?<!\\)[<\[*]", test.info[0].value)
-    assert launch(test)
+def test_an_unknown_search_is_said_and_a_new_one_offered(tune):
+    test = tune()
+    for asked in ["search-nope", "<script>x</script>", "%00", "a" * 5000, "../x"]:
+        test.query_params["search"] = asked
+        test.run()
+        assert not test.exception
+        assert "No " in test.info[0].value
+        assert not re.search(r"(?<!\\)[<\[*]", test.info[0].value)
+        assert launch(test)
 
 
 def states(opened):
@@ -310,27 +334,40 @@ def states(opened):
     }
 
 
-def test_every_state_is_told(tune):
+@pytest.mark.slow
+def test_every_state_is_told_and_every_tab_says_what_there_is(tune):
     test = tune()
-    for title, search_id in states(store()).items():
+    known = states(store())
+    for title, search_id in known.items():
         test.query_params["search"] = search_id
         test.run()
         assert not test.exception
         assert title in html(test)
         assert test.title[0].value == search_id
+    for tab in tabs.TABS:
+        test = tune(tab=tab)
+        for title in ("Queued", "Failed", "Running, trial 6 of 30", "Running, trial 1 of 20"):
+            test.query_params["search"] = known[title]
+            test.run()
+            assert not test.exception
+            assert title in html(test)
+            assert "<b>Out" not in json.dumps(figures(test))
+            assert figures(test) or test.main.dataframe[:-1] or test.info
 
 
-@pytest.mark.parametrize("tab", list(parts.TABS))
-def test_every_tab_says_what_there_is(tune, tab):
-    known = states(store())
-    test = tune(tab=tab)
-    for title in ("Queued", "Failed", "Running, trial 6 of 30", "Running, trial 1 of 20"):
-        test.query_params["search"] = known[title]
-        test.run()
-        assert not test.exception
-        assert title in html(test)
-        assert "<b>Out" not in json.dumps(figures(test))
-        assert figures(test) or test.main.dataframe[:-1] or test.info
+def test_a_running_search_is_shown_live_and_listed(tune):
+    search_id = tune_searches.running(store(), 3, 1)
+    test = tune(search=search_id[:9])
+    assert address(test, "search") == search_id
+    assert test.title[0].value == search_id
+    assert "Running, trial 4 of 30" in html(test)
+    test.query_params.pop("search")
+    test.run()
+    listed = test.dataframe[-1].value
+    assert listed["Search"].tolist() == [search_id]
+    assert listed["State"].tolist() == ["running: trial 4 of 30"]
+    assert listed["Trials"].tolist() == ["3 / 30"]
+    assert button(test, "Open the search").disabled
 
 
 def test_hyperbands_tree_shows_what_is_planned_and_who_was_promoted(tune):
@@ -347,7 +384,13 @@ def test_hyperbands_tree_shows_what_is_planned_and_who_was_promoted(tune):
 
 def test_curves_of_promoted_trials_begin_where_their_parents_ended(home):  # noqa: ARG001
     watch = watched(tune_searches.running(store(), 14, 1))
-    drawn = tune_figures.curves(watch, "val_accuracy", "Accuracy", 100.0)
+    drawn = search_figures.trial_curves(
+        watch.trials,
+        lambda trial_id: watch.points(trial_id, "val_accuracy"),
+        "Accuracy",
+        factor=100,
+        winners=watch.winners,
+    )
     names = [trace["name"] for trace in drawn["data"]]
     assert names == ["others", "running now", f"best: trial {watch.best['number']}"]
     best = drawn["data"][2]
@@ -376,6 +419,7 @@ def test_only_new_rows_are_read(home):  # noqa: ARG001
     assert watch.status.trials_done == 3
 
 
+@pytest.mark.slow
 def test_what_mattered_waits_for_enough_trials(tune):
     test = tune(search=tune_searches.running(store(), 1, 1), tab="What mattered")
     assert "from 2 finished trials" in test.info[0].value
@@ -393,15 +437,16 @@ def test_what_mattered_waits_for_enough_trials(tune):
 def test_the_table_of_trials_has_all_of_them(home):  # noqa: ARG001
     search_id = tune_searches.running(store(), 14, 1)
     tune_searches.fail_trial(store(), search_id, 15)
-    rows = parts.table(watched(search_id))
+    rows = tabs.table(watched(search_id))
     assert rows["Trial"].tolist() == list(range(1, 16))
     assert rows["State"].tolist() == ["finished"] * 14 + ["failed"]
     assert rows["Reason"].iloc[-1] == "The loss is no longer a finite number."
-    assert rows["Goes on from"].notna().sum() == 3
+    assert rows["Continues"].notna().sum() == 3
     trials = store().trials(search_id)
     assert rows["Learning rate"].tolist() == [values["learning_rate"] for values in trials["settings"]]
 
 
+@pytest.mark.slow
 def test_the_winner_leads_to_its_run_and_to_the_train_page(tune):
     run = live_runs.finished(store(), variant="tuned")
     test = tune(search=tune_searches.finished(store(), best_run=run))
@@ -427,6 +472,7 @@ def test_stop_after_the_trial_is_asked_once_and_shown(tune):
     assert store().get_search(search_id).state is RunState.RUNNING
 
 
+@pytest.mark.slow
 def test_stop_now_resume_and_delete(tune):
     search_id = tune_searches.running(store(), 3, 1)
     test = tune(search=search_id)
@@ -438,7 +484,7 @@ def test_stop_now_resume_and_delete(tune):
     assert "stopped on request after 3 trials" in html(test)
     button(test, "Resume with trial 4").click().run()
     assert store().get_search(search_id).state is RunState.QUEUED
-    assert "it goes on after 3 trials" in html(test)
+    assert "continues after 3 trials" in html(test)
     button(test, "Take out of the queue").click().run()
     assert store().get_search(search_id).state is RunState.STOPPED
     button(test, "Delete for good").click().run()
@@ -447,13 +493,7 @@ def test_stop_now_resume_and_delete(tune):
     assert address(test, "search") is None
 
 
-def test_the_beginning_of_an_id_is_enough(tune):
-    search_id = tune_searches.queued(store())
-    test = tune(search=search_id[:9])
-    assert test.title[0].value == search_id
-    assert address(test, "search") == search_id
-
-
+@pytest.mark.slow
 def test_a_click_that_comes_too_late_is_told(tune):
     search_id = tune_searches.running(store(), 3, 1)
     test = tune(search=search_id)
@@ -463,6 +503,7 @@ def test_a_click_that_comes_too_late_is_told(tune):
     assert "can't be stopped" in test.warning[0].value.replace("\\", "")
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_search_is_set_up_as_it_was(tune):
     search_id = tune_searches.finished(store())
     test = tune(search=search_id)
@@ -491,13 +532,3 @@ def _refused(*_):
     from cifar_core.errors import ConfigError
 
     raise ConfigError("Unknown setting 'old'.")
-
-
-def test_the_list_leads_to_each_search(tune):
-    search_id = tune_searches.running(store(), 3, 1)
-    test = tune()
-    listed = test.dataframe[-1].value
-    assert listed["Search"].tolist() == [search_id]
-    assert listed["State"].tolist() == ["running: trial 4 of 30"]
-    assert listed["Trials"].tolist() == ["3 / 30"]
-    assert button(test, "Open the search").disabled

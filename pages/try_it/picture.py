@@ -1,0 +1,140 @@
+"""The picture to predict: from the test set, from a file or the clipboard, or from the camera."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+import numpy as np
+import streamlit as st
+
+from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.errors import ImageError
+from cifar_core.serving.images import EXTENSIONS, read_image
+from pages.shared import navigation, resources
+from pages.shared.images import data_url, png
+from pages.shared.waiting import images_or_wait
+from pages.shared.words import message, plain
+from pages.try_it import pick
+
+if TYPE_CHECKING:
+    from cifar_core.data.eda import Opened
+
+Picture = tuple[np.ndarray, str]
+"""(uint8 (32, 32, 3), what it is)."""
+PICTURE, REFUSED, FILE = "_try_picture", "_try_wrong", "_try_file"
+"""Session keys: the user's own picture, why the last one was refused, the file that was read last."""
+PICKED, DRAW = "_try_picked", "_try_draw"
+"""Session keys: the test image just clicked, the number of the draw of test images."""
+TEST = "From the test set"
+SHOWN_TILES = 24
+MAX_MB = 10
+STYLE = """<style>
+.lab-pixels { display: block; width: 100%; max-width: 288px; aspect-ratio: 1; border-radius: 6px;
+  image-rendering: pixelated; }
+</style>"""
+
+
+def choose() -> np.ndarray | None:
+    """The chosen picture, uint8 (32, 32, 3); None where there is none yet."""
+    if (picked := st.session_state.pop(PICKED, None)) is not None:
+        st.session_state["image"] = picked  # before the field of that name is shown
+    source = st.pills(
+        "Picture", list(SOURCES), default=TEST, required=True, wrap=True, key="source", bind="query-params"
+    )
+    try:
+        chosen = SOURCES[source]()
+    except ImageError as error:
+        st.error(message(error))
+        return None
+    if chosen is None:
+        return None
+    image, what = chosen
+    st.html(f'{STYLE}<img class="lab-pixels" src="{data_url(png(image))}" alt="{html.escape(what)}">')
+    st.caption(f"{plain(what)}: the 32 × 32 pixels that the models see.")
+    return image
+
+
+def _from_test() -> Picture | None:
+    dataset = _test_images()
+    if dataset is None:
+        return None
+    count = len(dataset.y_test)
+    draw = int(st.session_state.setdefault(DRAW, 0))
+    shown = np.sort(np.random.default_rng(draw).choice(count, min(SHOWN_TILES, count), replace=False))
+    names = [f"{CLASS_NAMES[dataset.y_test[index]]}, test {index}" for index in shown]
+    if "image" not in st.session_state and "image" not in st.query_params:
+        st.session_state["image"] = int(shown[0])
+    place = st.container()
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        index = int(
+            st.number_input(
+                "Test image", 0, count - 1, key="image", bind="query-params", width=150, format="%d"
+            )
+        )
+        st.button("Show others", key="try_others", on_click=_draw_others, args=(draw + 1,))
+    with place:
+        picked = pick.tiles(dataset.x_test[shown], shown.tolist(), names, chosen=index, key="try_tiles")
+    if picked is not None and picked != index:
+        st.session_state[PICKED] = picked
+        st.rerun()
+    return np.asarray(dataset.x_test[index]), f"{CLASS_NAMES[dataset.y_test[index]]}, test image {index}"
+
+
+def _draw_others(draw: int) -> None:
+    st.session_state[DRAW] = draw
+
+
+def _test_images() -> Opened | None:
+    """The chosen dataset; None, with two ways to go on, where CIFAR-10 is not on this machine."""
+    name = resources.chosen_dataset()
+    if name != "cifar10" or resources.dataset_state().found:
+        return images_or_wait(name)
+    st.info("CIFAR-10 is not on this machine yet. Use a picture of your own, or get the images.")
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.button(
+            "Use synthetic scenes",
+            key="try_synthetic",
+            on_click=resources.choose_dataset,
+            args=("synthetic",),
+        )
+        navigation.link("dataset", "Get the images", dataset="cifar10")
+    return None
+
+
+def _own() -> Picture | None:
+    """The uploaded file or the pasted picture, whichever came last."""
+    file = st.file_uploader(
+        "A picture: drop it here, or browse",
+        type=list(EXTENSIONS),
+        key="try_file",
+        max_upload_size=MAX_MB,
+        help="The square in its middle is scaled to 32 × 32. It stays on this machine.",
+    )
+    pasted = pick.pasted(key="try_paste")
+    if pasted is not None:
+        _keep(pasted, "Pasted picture")
+    elif file is not None and file.file_id != st.session_state.get(FILE):
+        st.session_state[FILE] = file.file_id  # only once: it must not replace what is pasted after it
+        _keep(file.getvalue(), file.name)
+    if refused := st.session_state.get(REFUSED):
+        st.error(plain(refused))
+    return st.session_state.get(PICTURE)
+
+
+def _keep(content: bytes, what: str) -> None:
+    """Make this the session's own picture, or keep the reason why it can't be read."""
+    st.session_state.pop(PICTURE, None)
+    st.session_state.pop(REFUSED, None)
+    try:
+        st.session_state[PICTURE] = (read_image(content), what)
+    except ImageError as error:
+        st.session_state[REFUSED] = str(error)
+
+
+def _photograph() -> Picture | None:
+    taken = st.camera_input("Take a photograph", key="try_camera")
+    return None if taken is None else (read_image(taken.getvalue()), "Your photograph")
+
+
+SOURCES = {TEST: _from_test, "Your own": _own, "Camera": _photograph}

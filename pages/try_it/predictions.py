@@ -1,0 +1,174 @@
+"""Predictions of trained models for one picture, side by side, with the regions that were evidence."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.errors import CifarLabError
+from cifar_core.plots.palette import model_colour
+from cifar_core.serving.inference import PREDICTED, Answer
+from pages.shared import background, navigation, resources
+from pages.shared.images import data_url, overlaid, png
+from pages.shared.tasks import Task
+from pages.shared.words import message, model_title, percent, plain
+
+MODEL_FILE = "model.keras"
+PREDICTED_CLASS = "the predicted class"
+ABOUT_EVIDENCE = (
+    "Grad-CAM: the brighter a region, the stronger the evidence for the class. It is computed on the model's "
+    "last feature map, of 2 × 2 to 8 × 8 cells, so it shows a region rather than an outline. Dark regions "
+    "were no evidence."
+)
+STYLE = """<style>
+.lab-bars { display: grid; grid-template-columns: max-content 1fr max-content; gap: 3px 8px;
+  align-items: center; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
+.lab-bars b { font-weight: 650; }
+.lab-bars i { display: block; height: 13px; border-radius: 3px; min-width: 1px; }
+.lab-smooth { display: block; width: 100%; max-width: 224px; aspect-ratio: 1; border-radius: 6px; }
+</style>"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One picture for one model.
+
+    Attributes:
+        model: path of the `.keras` file.
+        image: uint8 (32, 32, 3).
+        explain: class 0..9 whose evidence is wanted, or `PREDICTED`.
+        test_flip: whether to average with the mirrored picture.
+    """
+
+    model: Path
+    image: np.ndarray
+    explain: int
+    test_flip: bool
+
+    @property
+    def key(self) -> str:
+        digest = hashlib.sha256(self.image.tobytes()).hexdigest()[:16]
+        return f"{self.model} {self.model.stat().st_mtime_ns} {digest} {self.explain} {self.test_flip}"
+
+
+def show(image: np.ndarray, runs: list[dict[str, Any]]) -> None:
+    """Predictions of these runs' models.
+
+    Args:
+        image: uint8 (32, 32, 3).
+        runs: rows of `RunStore.runs`.
+    """
+    explain, strength = _controls()
+    store = resources.store()
+    try:
+        requests = [
+            Request(
+                store.artifact_dir(run["id"]) / MODEL_FILE,
+                image,
+                explain,
+                store.get(run["id"]).config.test_flip,
+            )
+            for run in runs
+        ]
+        answers = _answers_or_wait(requests)
+    except (CifarLabError, OSError) as error:  # just deleted, or settings of another release
+        st.error(message(error))
+        return
+    if answers is None:
+        return
+    st.html(STYLE)
+    columns = min(len(runs), 2)
+    for place, (run, answer) in enumerate(zip(runs, answers, strict=True)):
+        if place % columns == 0:
+            row = st.columns(columns, gap="medium")
+        with row[place % columns], st.container(border=True):
+            _prediction(run, answer, image, explain, strength)
+
+
+def _controls() -> tuple[int, float]:
+    """(class to explain, strength of the overlay)."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        explain = st.selectbox(
+            "Show evidence for",
+            [PREDICTED_CLASS, *CLASS_NAMES],
+            key="explain",
+            bind="query-params",
+            width=180,
+        )
+        strength = st.slider("Overlay", 0.0, 1.0, 0.55, step=0.05, key="overlay", width=120)
+        with st.popover("What is this?", type="tertiary"):
+            st.markdown(ABOUT_EVIDENCE)
+    return (PREDICTED if explain == PREDICTED_CLASS else CLASS_NAMES.index(explain)), float(strength)
+
+
+def _prediction(
+    run: dict[str, Any], answer: Answer, image: np.ndarray, explain: int, strength: float
+) -> None:
+    probabilities = answer.probabilities[0]
+    best = int(probabilities.argmax())
+    trained_on = " · trained on drawn scenes" if run["dataset"] == "synthetic" else ""
+    st.markdown(
+        f"**{CLASS_NAMES[best]}**, probability {percent(float(probabilities[best]), 1)}  \n"
+        f":small[{plain(model_title(run['model']))} · {plain(run['id'])}{trained_on}]"
+    )
+    if answer.heat is not None:
+        name = CLASS_NAMES[best if explain == PREDICTED else explain]
+        url = data_url(png(overlaid(image, answer.heat[0], strength)))
+        st.html(f'<img class="lab-smooth" src="{url}" alt="Regions that were evidence for {name}">')
+        nothing = "" if answer.heat[0].any() else " No region was."
+        st.caption(f"Regions that were evidence for {name}.{nothing}")
+    st.html(bars(probabilities, model_colour(str(run["model"]))))
+    if navigation.known("run"):
+        navigation.link("run", "Open the run", id=run["id"])
+
+
+def bars(probabilities: np.ndarray, colour: str) -> str:
+    """The class probabilities as HTML bars, in the order of the classes, so that models compare by eye.
+
+    Args:
+        probabilities: (10,), in 0..1.
+        colour: of the bars, any CSS colour.
+    """
+    best = int(probabilities.argmax())
+    rows = []
+    for label, share in enumerate((100 * probabilities).tolist()):
+        name = f"<b>{CLASS_NAMES[label]}</b>" if label == best else CLASS_NAMES[label]
+        style = f"width: {share:.1f}%; background: {colour}; opacity: {1 if label == best else 0.55}"
+        rows.append(f'<span>{name}</span><div><i style="{style}"></i></div><span>{share:.1f} %</span>')
+    return f'<div class="lab-bars">{"".join(rows)}</div>'
+
+
+def _answers_or_wait(requests: list[Request]) -> list[Answer] | None:
+    """One answer for each request; None while they are computed: progress is shown, and the page runs again
+    when they are there."""
+    keys = " ".join(request.key for request in requests)
+    key = "ask " + hashlib.sha256(keys.encode()).hexdigest()[:16]
+    answers: list[Answer] | None = background.known_or_wait(
+        key, lambda task: _ask(task, requests), "Predicting"
+    )
+    return answers
+
+
+def _ask(task: Task, requests: list[Request]) -> list[Answer] | None:
+    """The answers, from earlier requests where they are known; None where the task was cancelled."""
+    answers = []
+    for place, request in enumerate(requests):
+        if task.stop.is_set():
+            return None
+        task.report(
+            (place + 0.2) / len(requests), f"{background.loading()}model {place + 1} of {len(requests)}"
+        )
+        answer = background.known(request.key)
+        if answer is None:
+            answer = background.inference().ask(
+                request.model, request.image[None], explain=request.explain, test_flip=request.test_flip
+            )
+            background.keep(request.key, answer)
+        answers.append(answer)
+    return answers
