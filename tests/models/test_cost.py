@@ -108,6 +108,7 @@ def test_a_layer_nobody_can_count_is_not_passed_over_in_silence():
         module._layer(unknown)
 
 
+@pytest.mark.slow
 def test_a_page_gets_its_answer_without_importing_keras(home, tmp_path):
     code = (
         "import sys, json; from cifar_core.models.cost import architecture; "

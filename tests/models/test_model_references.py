@@ -4,11 +4,10 @@ Each reference is written independently of ours; it takes images in 0..1, as the
 the reference's weights and must then give the reference's answers.
 """
 
-import keras
 import numpy as np
 import pytest
-from keras import layers
 
+from cifar_core.base.lazy_keras import keras, layers
 from cifar_core.models import create_model
 
 
