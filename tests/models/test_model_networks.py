@@ -35,6 +35,7 @@ def test_half_precision_too_gives_float32(name, smallest, images):
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_rescaling_is_inside_and_bytes_are_as_good_as_floats(small, network, images):
     model = network(small)
     np.testing.assert_array_equal(model(images), model(images.astype("float32")))
@@ -97,15 +98,18 @@ def momenta(model):
     return {layer.momentum for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)}
 
 
+@pytest.mark.slow
 def test_batch_normalisation_has_the_momentum_that_is_promised(small, network):
     assert momenta(network(small)) == PROMISED_MOMENTA[small.label]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet9", "mobilenet"])
 def test_the_momentum_can_be_chosen(name, smallest):
     assert momenta(create_model(name, **smallest[name], bn_momentum=0.7)) == {0.7}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("label", "side"), [("mobilenet", 4), ("mobilenet-cifar-fast", 2), ("mobilenet-imagenet", 1)]
 )
@@ -114,6 +118,7 @@ def test_the_stem_of_mobilenet_decides_the_last_map(label, side, network, all_sm
     assert network(small).get_layer("Conv_1_relu").output.shape == (None, side, side, 1280)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", models())
 def test_dropout_and_l2_are_where_they_are_asked_for(name, smallest):
     """Switched off they leave nothing behind: neither a layer nor a loss."""
@@ -142,6 +147,7 @@ def test_stochastic_depth_drops_a_branch_whole_and_scales_up_what_remains():
     assert 0.65 < (out[:, 0] > 0).mean() < 0.85
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet_b0", "vit"])
 def test_later_blocks_are_skipped_more_often(name, smallest):
     model = create_model(name, **{**smallest[name], **({"depth": 4} if name == "vit" else {})})

@@ -88,6 +88,7 @@ def mobilenet_of_keras():
     return keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), classes=10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "hyperparameters", "reference"),
     [
