@@ -492,6 +492,7 @@ def test_a_right_archive_that_is_no_cifar10_leaves_the_old_copy(server, home, tm
     assert not list((home / "data").glob(".incoming-*"))
 
 
+@pytest.mark.slow
 def test_two_processes_take_turns(official, server, home):
     """Both get their copy, and the server is asked once."""
     code = f"""
@@ -519,6 +520,7 @@ print(download_cifar10(layout=layout, urls=[{server.url()!r}]))
     assert dataset_status(verify=True).source == "official archive"
 
 
+@pytest.mark.slow
 def test_a_killed_holder_frees_the_lock_and_stop_ends_the_wait(server, home):
     (home / "data").mkdir(parents=True)
     code = (

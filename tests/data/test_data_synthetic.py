@@ -52,6 +52,7 @@ def test_seeds_and_splits_differ(scenes):
     assert other.fingerprint != scenes.fingerprint
 
 
+@pytest.mark.slow
 def test_no_picture_twice_and_none_empty(scenes):
     every = np.concatenate([scenes.x_train, scenes.x_test])
     assert len({image.tobytes() for image in every}) == 12_000
@@ -101,6 +102,7 @@ def softmax_accuracy(train, labels, test, test_labels, epochs=3):
     return float(((z @ weights + bias).argmax(1) == test_labels).mean())
 
 
+@pytest.mark.slow
 def test_pixels_alone_tell_a_linear_model_little(scenes):
     """40 % with all images (the base CNN reaches 74 % after 8 epochs, 80 % after 12)."""
     accuracy = softmax_accuracy(

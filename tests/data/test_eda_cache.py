@@ -8,10 +8,21 @@ from cifar_core.data import eda
 from cifar_core.errors import DataError, DataNotFoundError
 
 
+@pytest.fixture(scope="module")
+def prepared_home(tiny, tmp_path_factory):
+    """A home folder with a prepared dataset."""
+    home = tmp_path_factory.mktemp("prepared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CIFAR_LAB_HOME", str(home))
+        eda.keep_images(tiny, eda.cache_folder("synthetic"))
+        eda.prepare("synthetic")
+    return home
+
+
 @pytest.fixture
-def prepared(tiny):
-    eda.keep_images(tiny, eda.cache_folder("synthetic"))
-    return eda.prepare("synthetic")
+def prepared(prepared_home, monkeypatch):
+    monkeypatch.setenv("CIFAR_LAB_HOME", str(prepared_home))
+    return eda.opened("synthetic")
 
 
 @pytest.mark.usefixtures("prepared")
@@ -66,13 +77,18 @@ def test_a_cache_that_cannot_be_written_is_an_error_in_words(home, tiny, monkeyp
         eda.prepare("synthetic")
 
 
-def test_a_child_process_tells_progress_and_leaves_its_answer(prepared):
-    told = []
-    ask(eda.work_out, "duplicates", "synthetic", name="eda", progress=lambda *how_far: told.append(how_far))
-    assert told[-1] == (1.0, "50 of 50 test images")
+@pytest.mark.slow
+def test_the_process_of_its_own_tells_progress_and_leaves_its_answer(prepared):
+    command = [sys.executable, "-m", "cifar_core.data.eda", "duplicates", "synthetic"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == '[1.0, "50 of 50 test images"]'
     assert set(prepared.answer("duplicates")) == {"test", "train", "likeness", "mirrored"}
 
 
-def test_a_child_process_says_what_is_wrong():
-    with pytest.raises(DataNotFoundError, match="CIFAR-10"):
-        ask(eda.work_out, "prepare", "cifar10", name="eda", progress=print)
+@pytest.mark.slow
+def test_the_process_of_its_own_says_in_one_line_what_is_wrong():
+    command = [sys.executable, "-m", "cifar_core.data.eda", "prepare", "cifar10"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "CIFAR-10" in done.stderr

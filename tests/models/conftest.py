@@ -41,18 +41,31 @@ SMALL = [
 ]
 
 
+FIRST = {small.name: small for small in reversed(SMALL)}
+"""One design of each model."""
+
+
 @pytest.fixture(params=SMALL, ids=[small.label for small in SMALL])
 def small(request) -> Small:
     """Each of them in turn."""
     return request.param
 
 
-FIRST = {small.name: small for small in reversed(SMALL)}
 CASES = [(small, "float32") for small in SMALL] + [(small, "mixed_bfloat16") for small in FIRST.values()]
 """Every design in float32, and one design of each model under mixed precision too."""
 
 
-@pytest.fixture(params=CASES, ids=[f"{small.label}-{precision}" for small, precision in CASES])
+def _marks(small: Small, precision: str) -> list[pytest.MarkDecorator]:
+    """The quick tests run one design of each model in float32."""
+    return [] if precision == "float32" and small in FIRST.values() else [pytest.mark.slow]
+
+
+@pytest.fixture(
+    params=[
+        pytest.param((small, precision), marks=_marks(small, precision), id=f"{small.label}-{precision}")
+        for small, precision in CASES
+    ]
+)
 def case(request) -> tuple[Small, str]:
     """Each design and precision in turn."""
     return request.param

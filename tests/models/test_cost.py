@@ -13,6 +13,7 @@ from cifar_core.models import cost as module
 from cifar_core.models.cost import Architecture, Layer, architecture, describe_architecture
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "hyperparameters", "parameters", "trainable", "million_multiply_adds"),
     [
@@ -45,6 +46,7 @@ def test_full_sizes(name, hyperparameters, parameters, trainable, million_multip
     assert Architecture.from_dict(json.loads(json.dumps(described.to_dict()))) == described
 
 
+@pytest.mark.slow
 def test_mobilenet_at_its_home_size_costs_what_the_paper_says():
     """300 million multiply-adds at 224x224: 49 times the area of 32x32 (but for the classifier)."""
     described = describe_architecture("mobilenet", stem="imagenet")
@@ -90,6 +92,7 @@ def test_attention_by_hand():
     assert attention.activations == 5 * 16 * 8 + 2 * 16 * 16
 
 
+@pytest.mark.slow
 def test_connections_show_the_shortcuts():
     layers = {layer.name: layer for layer in describe_architecture("mobilenet", width=0.1).layers}
     assert layers["images"].connected_to == ()
@@ -108,6 +111,7 @@ def test_a_layer_nobody_can_count_is_not_passed_over_in_silence():
         module._layer(unknown)
 
 
+@pytest.mark.slow
 def test_a_page_gets_its_answer_without_importing_keras(home, tmp_path):
     code = (
         "import sys, json; from cifar_core.models.cost import architecture; "

@@ -1,9 +1,9 @@
 """The networks as such: shapes, sizes, precision, one step of training, and their moving parts."""
 
-import keras
 import numpy as np
 import pytest
 
+from cifar_core.base.lazy_keras import keras
 from cifar_core.models import MODELS, create_model, models
 from cifar_core.models.blocks import skipped_at_random
 from cifar_core.models.vit import sine_cosine_positions
@@ -35,6 +35,7 @@ def test_half_precision_too_gives_float32(name, smallest, images):
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_rescaling_is_inside_and_bytes_are_as_good_as_floats(small, network, images):
     model = network(small)
     np.testing.assert_array_equal(model(images), model(images.astype("float32")))
@@ -42,13 +43,15 @@ def test_rescaling_is_inside_and_bytes_are_as_good_as_floats(small, network, ima
     assert -3 < values.min() < values.max() < 3
 
 
+@pytest.mark.slow
 def test_a_step_of_training_moves_every_kernel(case, network, images):
+    images = images[:4]
     model = network(*case)
     kernels = [weight for weight in model.trainable_variables if "kernel" in weight.name]
     before, everything = [weight.numpy() for weight in kernels], model.get_weights()
     optimizer = keras.optimizers.SGD(0.01)
     model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"], run_eagerly=True)
-    loss, _ = model.train_on_batch(images, np.eye(10, dtype="float32")[np.arange(8)])
+    loss, _ = model.train_on_batch(images, np.eye(10, dtype="float32")[np.arange(4)])
     after = [weight.numpy() for weight in kernels]
     model.set_weights(everything)
     assert 0 < loss < 100
@@ -58,6 +61,7 @@ def test_a_step_of_training_moves_every_kernel(case, network, images):
         assert not np.array_equal(new, old), weight.path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "hyperparameters"),
     [("base_cnn", {}), ("vit", {"dim": 8, "depth": 1, "heads": 1, "patch": 8, "dropout": 0.0})],
@@ -94,15 +98,18 @@ def momenta(model):
     return {layer.momentum for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)}
 
 
+@pytest.mark.slow
 def test_batch_normalisation_has_the_momentum_that_is_promised(small, network):
     assert momenta(network(small)) == PROMISED_MOMENTA[small.label]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet9", "mobilenet"])
 def test_the_momentum_can_be_chosen(name, smallest):
     assert momenta(create_model(name, **smallest[name], bn_momentum=0.7)) == {0.7}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("label", "side"), [("mobilenet", 4), ("mobilenet-cifar-fast", 2), ("mobilenet-imagenet", 1)]
 )
@@ -111,6 +118,7 @@ def test_the_stem_of_mobilenet_decides_the_last_map(label, side, network, all_sm
     assert network(small).get_layer("Conv_1_relu").output.shape == (None, side, side, 1280)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", models())
 def test_dropout_and_l2_are_where_they_are_asked_for(name, smallest):
     """Switched off they leave nothing behind: neither a layer nor a loss."""
@@ -139,6 +147,7 @@ def test_stochastic_depth_drops_a_branch_whole_and_scales_up_what_remains():
     assert 0.65 < (out[:, 0] > 0).mean() < 0.85
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet_b0", "vit"])
 def test_later_blocks_are_skipped_more_often(name, smallest):
     model = create_model(name, **{**smallest[name], **({"depth": 4} if name == "vit" else {})})

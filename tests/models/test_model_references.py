@@ -4,11 +4,10 @@ Each reference is written independently of ours; it takes images in 0..1, as the
 the reference's weights and must then give the reference's answers.
 """
 
-import keras
 import numpy as np
 import pytest
-from keras import layers
 
+from cifar_core.base.lazy_keras import keras, layers
 from cifar_core.models import create_model
 
 
@@ -89,6 +88,7 @@ def mobilenet_of_keras():
     return keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), classes=10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "hyperparameters", "reference"),
     [

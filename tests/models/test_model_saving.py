@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 
+from cifar_core.base.lazy_keras import keras
+
+pytestmark = pytest.mark.slow
 ELSEWHERE = """
 import sys
 from pathlib import Path
