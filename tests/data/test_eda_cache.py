@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from cifar_core.base.child import ask
 from cifar_core.data import eda
 from cifar_core.errors import DataError, DataNotFoundError
 
