@@ -22,7 +22,7 @@ def test_a_search_is_launched_stopped_resumed_and_ends(serve, visit, store):
         page = visit(f"{server.url}/tune?model=base_cnn&preset=own")
         main = page.get_by_test_id("stMain")
         main.get_by_role("button", name="Use synthetic scenes").click()
-        main.get_by_text("Drawn scenes, no photographs").wait_for()
+        main.get_by_text("Drawn scenes, not photographs").wait_for()
         pick(page, "Random")
         fill(page, "Max trials", "3")
         fill(page, "Max epochs (epochs)", "2")
