@@ -203,7 +203,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         ('parts.scheme != "https"', "False"),
         ("known.role(st.user) if known.shared else known.role({})", "known.role({})"),
         ("disabled or not allowed", "disabled"),
-        ('address.rfind("@")', 'address.find("@")'),
     ),
 )
 
