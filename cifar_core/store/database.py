@@ -18,7 +18,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -271,17 +271,12 @@ def _stored_version(connection: Connection) -> str | None:
     """One query where all is well; a missing table is looked into only after it failed."""
     table = schema.version_table
     try:
-        with connection.begin_nested() if connection.dialect.name == "postgresql" else _nothing():
+        with connection.begin_nested() if connection.dialect.name == "postgresql" else nullcontext():
             return connection.execute(select(table.c.version_num)).scalar()
     except (exc.OperationalError, exc.ProgrammingError):
         if inspect(connection).has_table(table.name):
             raise
         return None
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def _refuse_foreign_tables(connection: Connection, place: str) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from cifar_core.plots.palette import model_colour
-from cifar_core.store.states import RunState
+from cifar_core.store.records import RunState
 from pages.shared.table import Fact
 from pages.shared.words import NOTHING, clock, count, duration, number, percent, shortened
 

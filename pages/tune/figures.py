@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from cifar_core.plots.palette import GOOD, faded
-from cifar_core.store.states import RunState
+from cifar_core.store.records import RunState
 from cifar_core.tuning.plan import tree
 from cifar_core.tuning.space import Dimension
 from pages.shared.words import duration, percent

@@ -13,7 +13,7 @@ import streamlit as st
 from cifar_core.errors import CifarLabError, ConfigError, RunNotFoundError
 from cifar_core.plots.palette import model_colour
 from cifar_core.store import RunStore
-from cifar_core.store.states import UNFINISHED, RunState
+from cifar_core.store.records import UNFINISHED, RunState
 from cifar_core.tuning import stop_after_trial, stopping_after_trial
 from cifar_core.tuning.space import tuned_config
 from pages.runs.actions import COPIED

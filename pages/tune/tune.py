@@ -12,7 +12,7 @@ import streamlit as st
 from cifar_core.errors import CifarLabError, ConfigError, RunNotFoundError, StoreError
 from cifar_core.models import MODELS
 from cifar_core.store import SearchRecord
-from cifar_core.store.states import UNFINISHED
+from cifar_core.store.records import UNFINISHED
 from pages.runs import panel
 from pages.shared import resources
 from pages.shared.widgets import setting_widget

@@ -9,7 +9,7 @@ from typing import Any
 
 from cifar_core.settings.config import SearchConfig
 from cifar_core.store import RunStore
-from cifar_core.store.states import RunState
+from cifar_core.store.records import RunState
 from cifar_core.tuning.plan import Plan, SearchStatus, make_plan, status
 from cifar_core.tuning.space import Dimension, dimensions
 

@@ -151,7 +151,7 @@ def test_a_live_process_is_left_alone_and_a_dead_one_is_told(store, child):
     record = store.get(run_id)
     assert record.state is RunState.CRASHED
     assert record.reason == (
-        f"The worker process {child.pid} ended without a word (killed or out of memory) during epoch 3."
+        f"The worker process {child.pid} ended unexpectedly (killed or out of memory) during epoch 3."
     )
     assert store.live([run_id])[0].steps == []
     assert store.reap() == []
@@ -200,7 +200,7 @@ def test_another_host_is_judged_by_silence_on_our_own_clock(store, monkeypatch):
     monkeypatch.undo()
     assert store.reap(now=170.0 + 14.9) == []
     assert store.reap(now=170.0 + 15.1) == [run_id]
-    assert "process 1 on elsewhere gave no sign of life for 15 s" in store.get(run_id).reason
+    assert "process 1 on elsewhere sent no heartbeat for 15 s" in store.get(run_id).reason
 
 
 def test_a_first_look_at_another_host_kills_nobody(store):
@@ -216,7 +216,7 @@ def test_a_sign_of_life_in_the_last_moment_counts(store):
     run_id = store.create_run(TrainConfig())
     store.claim(run_id, pid=1, host="elsewhere")
     store.reap(now=0.0)
-    (job,) = store._db.read(lifecycle._active_jobs)
+    (job,) = store._db.read(lifecycle.active_jobs)
     store.heartbeat(run_id)
     assert not store._bury(job, "silent")
     assert store.get(run_id).state is RunState.RUNNING
