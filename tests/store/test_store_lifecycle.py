@@ -11,7 +11,7 @@ from cifar_core.base import processes
 from cifar_core.base.processes import Liveness
 from cifar_core.errors import ConfigError, RunNotFoundError, RunStateError
 from cifar_core.settings.config import SearchConfig, TrainConfig
-from cifar_core.store import RunState, RunStore, lifecycle
+from cifar_core.store import RunState, RunStore, jobs, lifecycle
 
 ALL = tuple(RunState)
 ACTIVE = {RunState.RUNNING, RunState.STOPPING}
@@ -194,7 +194,7 @@ def test_another_host_is_judged_by_silence_on_our_own_clock(store, monkeypatch):
     run_id = store.create_run(TrainConfig())
     store.claim(run_id, pid=1, host="elsewhere")
     for instant, clock in enumerate(("1999-01-01T00:00:00+00:00", "2099-01-01T00:00:00+00:00") * 3):
-        monkeypatch.setattr(lifecycle, "now", lambda clock=clock: clock)
+        monkeypatch.setattr(jobs, "now", lambda clock=clock: clock)
         store.heartbeat(run_id)
         assert store.reap(now=100.0 + 14 * instant) == []
     monkeypatch.undo()
@@ -218,7 +218,7 @@ def test_a_sign_of_life_in_the_last_moment_counts(store):
     store.reap(now=0.0)
     (job,) = store._db.read(lifecycle.active_jobs)
     store.heartbeat(run_id)
-    assert not store._bury(job, "silent")
+    assert not store._mark_crashed(job, "silent")
     assert store.get(run_id).state is RunState.RUNNING
 
 
@@ -235,7 +235,7 @@ def test_a_dead_search_takes_its_running_trial_with_it(store, child):
 
 def test_time_of_all_attempts_adds_up_and_never_runs_backwards(store, begin, monkeypatch):
     clock = ["2030-01-01T00:00:00+00:00"]
-    monkeypatch.setattr(lifecycle, "now", lambda: clock[0])
+    monkeypatch.setattr(jobs, "now", lambda: clock[0])
     run_id = begin()
     clock[0] = "2030-01-01T00:01:40+00:00"
     store.stopped(run_id)
