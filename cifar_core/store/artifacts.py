@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sqlalchemy import Connection, delete
 
@@ -307,4 +307,5 @@ def _checked_predictions(
 def _save_npz(file: BinaryIO, arrays: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     import numpy as np
 
-    np.savez_compressed(file, **dict(zip(_ARRAYS, arrays, strict=True)))
+    named: dict[str, Any] = dict(zip(_ARRAYS, arrays, strict=True))
+    np.savez_compressed(file, **named)

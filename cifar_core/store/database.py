@@ -136,7 +136,8 @@ class Database:
         statement = "PRAGMA journal_mode = WAL"
         with self.engine.connect() as connection:
             try:
-                connection.connection.driver_connection.execute(statement)
+                driver: Any = connection.connection.driver_connection
+                driver.execute(statement)
             except sqlite3.OperationalError as error:
                 raise exc.OperationalError(statement, None, error) from error
 
@@ -312,7 +313,7 @@ def _foreign_keys_off(connection: Connection, is_sqlite: bool) -> Iterator[None]
     if not is_sqlite:
         yield
         return
-    driver = connection.connection.driver_connection
+    driver: Any = connection.connection.driver_connection
     driver.execute("PRAGMA foreign_keys = OFF")
     try:
         yield

@@ -94,7 +94,7 @@ class Runs(Lifecycle):
             if whole.startswith(SEARCH_PREFIX):
                 raise RunNotFoundError(f"{whole} is a search, not a run; use get_search.")
             query = select(schema.runs).where(schema.runs.c.id == whole)
-            return run_record(connection.execute(query).mappings().one())
+            return run_record(dict(connection.execute(query).mappings().one()))
 
         return self._db.read(read)
 

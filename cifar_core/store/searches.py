@@ -73,7 +73,7 @@ class Searches(Lifecycle):
             whole = _find_search(connection, search_id)
             query = select(schema.searches, _trials_done().label("trials_done"))
             row = connection.execute(query.where(schema.searches.c.id == whole)).mappings().one()
-            return search_record(row)
+            return search_record(dict(row))
 
         return self._db.read(read)
 

@@ -169,7 +169,9 @@ class Transfer(Artifacts):
         """None where a file was replaced, added or removed meanwhile."""
         folder = self._folder(job_id)
         try:
-            files = {name: stack.enter_context((folder / name).open("rb")) for name in self._names(job_id)}
+            files: dict[str, BinaryIO] = {
+                name: stack.enter_context((folder / name).open("rb")) for name in self._names(job_id)
+            }
             after = {name: os.stat(folder / name).st_ino for name in self._names(job_id)}
         except FileNotFoundError:
             return None
