@@ -18,7 +18,7 @@ import numpy as np
 
 from cifar_core.base.fields import number
 from cifar_core.plots.palette import BAD, GOOD, NEUTRAL, faded
-from cifar_core.store.states import RunState
+from cifar_core.store.records import RunState
 
 if TYPE_CHECKING:
     import pandas as pd

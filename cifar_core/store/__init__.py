@@ -1,10 +1,25 @@
-"""The database of runs and searches, and the folder of their files.
+"""The database of runs and searches, and the folder of their files: `RunStore`."""
 
-from cifar_core.store import RunStore
-"""
-
-from cifar_core.store.records import Artifact, Live, LiveSearch, RunRecord, SearchRecord
-from cifar_core.store.states import RunState
+from cifar_core.store.records import (
+    ACTIVE,
+    UNFINISHED,
+    Artifact,
+    Live,
+    LiveSearch,
+    RunRecord,
+    RunState,
+    SearchRecord,
+)
 from cifar_core.store.store import RunStore
 
-__all__ = ["Artifact", "Live", "LiveSearch", "RunRecord", "RunState", "RunStore", "SearchRecord"]
+__all__ = [
+    "ACTIVE",
+    "UNFINISHED",
+    "Artifact",
+    "Live",
+    "LiveSearch",
+    "RunRecord",
+    "RunState",
+    "RunStore",
+    "SearchRecord",
+]

@@ -1,9 +1,4 @@
-"""Files of runs: one folder per run, every file whole or not there.
-
-A file is written under a temporary name in the same folder, flushed to the disk and then renamed
-over its final name, so that a reader, a crash or a full disk never meets half of it. Temporary
-names carry the process that writes, so that what a dead one left can be told and swept away.
-"""
+"""Files of runs: one folder per run; files are written atomically (see `base.files`)."""
 
 from __future__ import annotations
 
@@ -15,15 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete
 
 from cifar_core.base.files import Content, is_abandoned, temporary_name, write_whole
 from cifar_core.base.labels import CLASS_NAMES, NUM_CLASSES
 from cifar_core.errors import RunNotFoundError, RunStateError, StoreError
 from cifar_core.store.database import free_space, open_error
-from cifar_core.store.lifecycle import Lifecycle, find_id, state_of, table_of
+from cifar_core.store.jobs import exists, find_id, state_of, table_of
+from cifar_core.store.lifecycle import Lifecycle
 from cifar_core.store.records import Artifact
 
 if TYPE_CHECKING:
@@ -33,21 +29,22 @@ if TYPE_CHECKING:
 PREDICTIONS = "predictions.npz"
 _ARRAYS = ("probabilities", "labels", "indices")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}")
-_DELETED = ".deleted-"
-_MOST_PREDICTIONS_BYTES = 64 * 2**20
-"""10,000 images take 0.3 MB; whoever asks for so much more is not one of our files."""
+_PENDING = ".deleted-"
+"""Prefix of folders whose job is being deleted or imported, until the transaction is committed."""
+_MAX_PREDICTIONS_BYTES = 64 * 2**20
+"""Limit for the unpacked predictions; those of 10,000 images take 0.3 MB."""
 
 
 class Artifacts(Lifecycle):
-    """The part of the store that keeps files. `run_id` stands for a run's or a search's id."""
+    """The part of the store that keeps files; `run_id` is the id of a run or search."""
 
     artifacts_root: Path
 
     def artifact_dir(self, run_id: str) -> Path:
-        """The run's folder, made if it is not there.
+        """The run's folder, created if it does not exist.
 
         Raises:
-            StoreError: it cannot be made, or `run_id` is no possible id.
+            StoreError: it cannot be created, or `run_id` is not a valid id.
         """
         folder = self._folder(run_id)
         with store_errors(folder):
@@ -55,19 +52,19 @@ class Artifacts(Lifecycle):
         return folder
 
     def write_artifact(self, run_id: str, name: str, content: Content) -> Path:
-        """Write a file of the run, whole or not at all.
+        """Write a file of the run atomically.
 
         Args:
             run_id: whole id.
             name: letters, digits and ._+- only, at most 120; an older file of that name is replaced.
             content: bytes, text (UTF-8), or a function that writes to the open binary file it is
-                given. The file's own name ends in `name`, for what looks at suffixes.
+                given.
 
         Returns:
             The file's path.
 
         Raises:
-            StoreError: no such name allowed, disk full, no permission. Nothing is left behind.
+            StoreError: invalid name, disk full, no permission. Nothing is left behind.
         """
         target = self.artifact_dir(run_id) / _checked_name(name)
         with store_errors(target):
@@ -75,24 +72,24 @@ class Artifacts(Lifecycle):
         return target
 
     def artifact(self, run_id: str, name: str) -> Path:
-        """The path of a file that is there.
+        """The path of a file of the run.
 
         Raises:
-            RunNotFoundError: it is not; the message lists those that are.
-            StoreError: no such name allowed, or a link that leads out of the folder.
+            RunNotFoundError: no such run or file; the message lists the run's files.
+            StoreError: invalid name, or a symbolic link.
         """
         whole = self.resolve(run_id)
         path = self._folder(whole) / _checked_name(name)
         if path.is_symlink():
             raise StoreError(f"{path} is a link; only plain files are read. Remove it.")
         if not path.is_file():
-            there = [artifact.name for artifact in self.artifacts(whole)]
-            known = f"there are: {', '.join(there)}" if there else "there is none yet"
+            names = [artifact.name for artifact in self.artifacts(whole)]
+            known = f"there are: {', '.join(names)}" if names else "there is none yet"
             raise RunNotFoundError(f"{whole} has no file {name!r}; {known}.")
         return path
 
     def artifacts(self, run_id: str) -> list[Artifact]:
-        """The run's files by name; those being written are not among them."""
+        """The run's files in order of name, without temporary ones."""
         folder = self._folder(self.resolve(run_id))
         if not folder.is_dir():
             return []
@@ -106,22 +103,22 @@ class Artifacts(Lifecycle):
     def save_predictions(
         self, run_id: str, probabilities: np.ndarray, labels: np.ndarray, indices: np.ndarray
     ) -> Path:
-        """Keep what the run says of every test image.
+        """Store a run's predictions on the test images.
 
         Args:
             run_id: whole id.
-            probabilities: (N, 10), each in 0..1; kept as float16.
+            probabilities: (N, 10), each in 0..1; stored as float16.
             labels: (N,) true classes, 0..9.
-            indices: (N,) places in the test set, no two alike.
+            indices: (N,) positions in the test set, all different.
 
         Raises:
-            StoreError: shapes or values are not as said.
+            StoreError: other shapes or values.
         """
         arrays = _checked_predictions(probabilities, labels, indices)
         return self.write_artifact(run_id, PREDICTIONS, lambda file: _save_npz(file, arrays))
 
     def prediction_arrays(self, run_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(probabilities float16 (N, 10), labels int64 (N,), indices int64 (N,)).
+        """A run's predictions: (probabilities float16 (N, 10), labels int64 (N,), indices int64 (N,)).
 
         Raises:
             RunNotFoundError: the run has none.
@@ -150,7 +147,7 @@ class Artifacts(Lifecycle):
         return pd.DataFrame(columns)
 
     def delete(self, run_id: str) -> None:
-        """Delete a run or search for good: its history and its files. Runs of a search stay.
+        """Delete a run or search permanently: its history and its files. Runs of a search stay.
 
         Raises:
             RunNotFoundError: no such run.
@@ -162,26 +159,22 @@ class Artifacts(Lifecycle):
             state = state_of(connection, job_id)
             if state.is_active():
                 raise RunStateError(f"{job_id} is {state} and can't be deleted; stop it first.")
-            table = table_of(job_id)
+            table, folder = table_of(job_id), self._folder(job_id)
             connection.execute(delete(table).where(table.c.id == job_id))
-            # The folder goes aside before the row is gone for good: were we killed in between, the
-            # row comes back, and `sweep` puts the folder back too.
-            _put_aside(self._folder(job_id))
+            # Renamed before the commit: if this process is killed in between, the row is not deleted,
+            # and `sweep` gives the folder its name back.
+            if folder.is_dir():
+                with store_errors(folder):
+                    os.replace(folder, pending_folder(folder))
             return job_id
 
-        shutil.rmtree(_aside(self._folder(self._db.write(remove))), ignore_errors=True)
+        shutil.rmtree(pending_folder(self._folder(self._db.write(remove))), ignore_errors=True)
 
     @contextmanager
     def scratch(self, run_id: str) -> Iterator[Path]:
-        """A folder for temporary files of a job's process, removed at the end; should the process be
-        killed, it is swept away like all that it left."""
-        with self._own_folder(_checked_name(run_id)) as folder:
-            yield folder
-
-    @contextmanager
-    def _own_folder(self, word: str) -> Iterator[Path]:
-        """A folder of this process for a while, under a name that `sweep` knows."""
-        folder = self.artifacts_root / temporary_name(word)
+        """A folder for temporary files of a job's process, removed at the end, or by `sweep` after the
+        process was killed."""
+        folder = self.artifacts_root / temporary_name(_checked_name(run_id))
         with store_errors(folder):
             folder.mkdir(parents=True)
         try:
@@ -190,44 +183,44 @@ class Artifacts(Lifecycle):
             shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self, run_id: str = "*") -> list[Path]:
-        """Remove what dead processes left behind: temporary files, and folders of deleted runs.
+        """Remove leftovers of dead processes: temporary files, and folders of deleted runs.
 
         Args:
-            run_id: one run's folder only; every run's where not given.
+            run_id: only leftovers in this run's folder; default: of every run.
 
         Returns:
-            What was removed.
+            The removed files and folders.
         """
         if not self.artifacts_root.is_dir():
             return []
-        swept = [
-            path for path in self.artifacts_root.glob(f"{_DELETED}{run_id}") if self._finish_deletion(path)
-        ]
-        for path in self.artifacts_root.glob(f"{run_id}/.tmp-*"):
-            if is_abandoned(path):
-                path.unlink(missing_ok=True)
-                swept.append(path)
-        for path in self.artifacts_root.glob(".tmp-*"):  # what was being taken in from a file
-            if is_abandoned(path):
-                shutil.rmtree(path, ignore_errors=True)
+        pending = self.artifacts_root.glob(f"{_PENDING}{run_id}")
+        swept = [path for path in pending if self._resolve_pending(path)]
+        # Temporary files of a run, and temporary folders, e.g. of an import
+        for pattern in (f"{run_id}/.tmp-*", ".tmp-*"):
+            for path in filter(is_abandoned, list(self.artifacts_root.glob(pattern))):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
                 swept.append(path)
         return swept
 
-    def _finish_deletion(self, aside: Path) -> bool:
-        """Of a process that was killed between putting the folder aside and being done: if the
-        deletion holds, finish it; if the row is still there, the folder goes back."""
-        job_id = aside.name.removeprefix(_DELETED)
-        table = table_of(job_id)
+    def _resolve_pending(self, pending: Path) -> bool:
+        """Settle a folder whose process was killed while it deleted or imported the job.
 
-        def restore(connection: Connection, _revision: int) -> bool:  # alone: no deletion is under way
-            exists = connection.execute(select(table.c.id).where(table.c.id == job_id)).first() is not None
-            if exists and not self._folder(job_id).exists():
-                os.replace(aside, self._folder(job_id))
-            return exists
+        If the job's row exists, the folder gets its name back; else it is removed, and True returned.
+        """
+        job_id = pending.name.removeprefix(_PENDING)
+
+        def restore(connection: Connection, _revision: int) -> bool:  # a write, so no deletion is under way
+            found = exists(connection, job_id)
+            if found and not self._folder(job_id).exists():
+                os.replace(pending, self._folder(job_id))
+            return found
 
         if self._db.write(restore):
             return False
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(pending, ignore_errors=True)
         return True
 
     def _folder(self, run_id: str) -> Path:
@@ -235,7 +228,7 @@ class Artifacts(Lifecycle):
 
 
 def read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `RunStore.prediction_arrays` gives, from the file itself.
+    """The arrays of a predictions file, as `RunStore.prediction_arrays` returns them.
 
     Raises:
         StoreError: the file is damaged.
@@ -243,38 +236,33 @@ def read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     from cifar_core.base.npz import open_npz
 
     try:
-        with open_npz(path, _MOST_PREDICTIONS_BYTES) as arrays:
+        with open_npz(path, _MAX_PREDICTIONS_BYTES) as arrays:
             probabilities, labels, indices = (arrays[name] for name in _ARRAYS)
         if probabilities.dtype.kind != "f" or labels.dtype.kind not in "iu" or indices.dtype.kind not in "iu":
-            raise ValueError("its arrays are no numbers of the right kinds")
+            raise ValueError("its arrays have wrong dtypes")
         return _checked_predictions(probabilities, labels, indices)
     except (ValueError, OSError, StoreError) as error:
-        raise StoreError(f"{path} is damaged: {error}. Evaluate the run again to make it anew.") from error
+        raise StoreError(f"{path} is damaged: {error}. Evaluate the run again to write it anew.") from error
 
 
 def _checked_name(name: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
         shown = repr(name) if len(repr(name)) <= 60 else repr(name)[:57] + "..."
         raise StoreError(
-            f"{shown} can't be the name of a file here: use letters, digits and . _ + - only, "
-            "beginning with a letter or digit, no two dots in a row, at most 120 characters."
+            f"{shown} can't be a file name here: use only letters, digits and . _ + -, "
+            "a letter or digit first, no two dots in a row, at most 120 characters."
         )
     return name
 
 
-def _aside(folder: Path) -> Path:
-    return folder.with_name(f"{_DELETED}{folder.name}")
-
-
-def _put_aside(folder: Path) -> None:
-    if folder.is_dir():
-        with store_errors(folder):
-            os.replace(folder, _aside(folder))
+def pending_folder(folder: Path) -> Path:
+    """The name of a job's folder while the job is being deleted or imported."""
+    return folder.with_name(f"{_PENDING}{folder.name}")
 
 
 @contextmanager
 def store_errors(place: Path) -> Iterator[None]:
-    """Turns an `OSError` of the block into a `StoreError` that names `place` and what to do."""
+    """Turn an `OSError` of the block into a `StoreError` that names `place` and what to do."""
     try:
         yield
     except OSError as error:
@@ -312,11 +300,12 @@ def _checked_predictions(
             f"Predictions need labels in 0..{NUM_CLASSES - 1}; got {labels.min()}..{labels.max()}."
         )
     if len(np.unique(indices)) != count:
-        raise StoreError("Predictions need each test image once; some index is there twice.")
+        raise StoreError("Predictions need each test image once; some index occurs twice.")
     return probabilities.astype(np.float16), labels.astype(np.int64), indices.astype(np.int64)
 
 
 def _save_npz(file: BinaryIO, arrays: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     import numpy as np
 
-    np.savez_compressed(file, **dict(zip(_ARRAYS, arrays, strict=True)))
+    named: dict[str, Any] = dict(zip(_ARRAYS, arrays, strict=True))
+    np.savez_compressed(file, **named)

@@ -49,7 +49,7 @@ class Progressed:
 
 def write_checkpoint(stream: IO[bytes], model: keras.Model, progressed: Progressed) -> None:
     """Write model, optimizer and progress to an open binary file."""
-    arrays = {f"model_{i}": value for i, value in enumerate(_values(model.variables))}
+    arrays: dict[str, Any] = {f"model_{i}": value for i, value in enumerate(_values(model.variables))}
     arrays |= {f"optimizer_{i}": value for i, value in enumerate(_values(model.optimizer.variables))}
     meta = json.dumps({"format": FORMAT, "progressed": asdict(progressed)})
     np.savez(stream, meta=np.frombuffer(meta.encode(), np.uint8), **arrays)

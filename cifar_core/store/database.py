@@ -18,7 +18,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -136,7 +136,8 @@ class Database:
         statement = "PRAGMA journal_mode = WAL"
         with self.engine.connect() as connection:
             try:
-                connection.connection.driver_connection.execute(statement)
+                driver: Any = connection.connection.driver_connection
+                driver.execute(statement)
             except sqlite3.OperationalError as error:
                 raise exc.OperationalError(statement, None, error) from error
 
@@ -271,17 +272,12 @@ def _stored_version(connection: Connection) -> str | None:
     """One query where all is well; a missing table is looked into only after it failed."""
     table = schema.version_table
     try:
-        with connection.begin_nested() if connection.dialect.name == "postgresql" else _nothing():
+        with connection.begin_nested() if connection.dialect.name == "postgresql" else nullcontext():
             return connection.execute(select(table.c.version_num)).scalar()
     except (exc.OperationalError, exc.ProgrammingError):
         if inspect(connection).has_table(table.name):
             raise
         return None
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def _refuse_foreign_tables(connection: Connection, place: str) -> None:
@@ -317,7 +313,7 @@ def _foreign_keys_off(connection: Connection, is_sqlite: bool) -> Iterator[None]
     if not is_sqlite:
         yield
         return
-    driver = connection.connection.driver_connection
+    driver: Any = connection.connection.driver_connection
     driver.execute("PRAGMA foreign_keys = OFF")
     try:
         yield

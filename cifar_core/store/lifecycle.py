@@ -1,52 +1,59 @@
-"""States of runs and searches alike: who works on them, asking to stop, noticing the dead.
+"""State changes of runs and searches: queue, claim, heartbeat, stop, end, crash detection.
 
-Every change of state is one `UPDATE ... WHERE state IN (...)` inside a write transaction, so of two
-processes that want the same, one gets it and the other is told.
+Every change of state is one `UPDATE ... WHERE state IN (...)` in a write transaction, so of two processes
+that want the same change one succeeds and the other gets an error.
 """
 
 from __future__ import annotations
 
-import difflib
 import time
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import Connection, Table, delete, func, insert, select, union_all, update
+from sqlalchemy import Connection, Select, Table, func, insert, select, union_all, update
 
 from cifar_core.base import processes
 from cifar_core.base.processes import Liveness
-from cifar_core.errors import ConfigError, RunNotFoundError, RunStateError
+from cifar_core.errors import ConfigError
 from cifar_core.store import schema
+from cifar_core.store.columns import clean_text, frame, now
 from cifar_core.store.database import Database
-from cifar_core.store.states import ACTIVE, RESUMABLE, UNFINISHED, RunState
-from cifar_core.store.values import clean_text, now, seconds_between
+from cifar_core.store.jobs import SEARCH_PREFIX as SEARCH_PREFIX
+from cifar_core.store.jobs import (
+    clean_up_ended,
+    end_values,
+    find_id,
+    heartbeat_values,
+    log_event,
+    mark_claimed,
+    new_id,
+    owner_values,
+    state_error,
+    state_of,
+    table_of,
+    taken_over_error,
+)
+from cifar_core.store.records import ACTIVE, RESUMABLE, UNFINISHED, RunState
 
-SEARCH_PREFIX = "search-"
-SILENCE_S = 15.0
-"""A process whose host is another, or unknown, is dead after so long without a sign of life."""
-_MOST_ID = 80
+if TYPE_CHECKING:
+    import pandas as pd
+
+HEARTBEAT_TIMEOUT_S = 15.0
+"""Seconds without a heartbeat after which a process of another or unknown host counts as dead."""
 
 Kind = Literal["run", "search", "any"]
 
 
-def table_of(job_id: str) -> Table:
-    """Ids say what they are: those of searches begin with "search-"."""
-    return schema.searches if job_id.startswith(SEARCH_PREFIX) else schema.runs
-
-
 class Lifecycle:
-    """The part of the store that moves runs and searches from state to state.
-
-    `job_id` stands for either's id, whole.
-    """
+    """The part of the store that changes states; `job_id` is the whole id of a run or search."""
 
     _db: Database
 
     def __init__(self) -> None:
         self._attempts: dict[str, int] = {}
         """Attempts that this object began: it writes to those and to no later one."""
-        self._seen: dict[str, tuple[int, float]] = {}
-        """Last beat of jobs of other hosts, and when by our monotonic clock we first saw it."""
+        self._last_beats: dict[str, tuple[int, float]] = {}
+        """Heartbeat count of jobs of other hosts, and when this object first saw it (monotonic seconds)."""
 
     # --- Finding -------------------------------------------------------------------------------
 
@@ -54,58 +61,57 @@ class Lifecycle:
         """The whole id of a run or search from the beginning of it.
 
         Raises:
-            RunNotFoundError: none begins so, or several do; the message names candidates.
+            RunNotFoundError: no id or several begin so; the message names candidates.
         """
         return self._db.read(lambda connection: find_id(connection, job_id))
 
     def count(self, state: RunState | str, kind: Kind = "run") -> int:
-        """How many runs (or searches, or both) are in a state."""
+        """Number of runs (or searches, or both) in a state."""
         queries = [select(func.count()).where(table.c.state == state) for table in _tables(kind)]
         return self._db.read(lambda c: sum(c.execute(query).scalar_one() for query in queries))
 
     def busy(self, device: str) -> bool:
-        """Does a run or search of this host work on the device?"""
+        """Whether a run or search of this host works on the device."""
         return self._db.read(lambda connection: _is_busy(connection, processes.hostname(), device))
 
     def running_under(self, pid: int) -> list[str]:
-        """Ids of the jobs that this host's process works on, or should."""
-        here = processes.hostname()
-        active = self._db.read(_active_jobs)
-        return [job["id"] for job in active if (job["pid"], job["host"]) == (pid, here)]
+        """Ids of the active jobs of this host's process `pid`."""
+        return [job["id"] for job in self._active_here() if job["pid"] == pid]
 
     def stopping_here(self) -> list[tuple[str, int]]:
-        """(id, pid) of this host's jobs that were asked to stop and have not yet."""
-        here = processes.hostname()
-        active = self._db.read(_active_jobs)
-        stopping = [job for job in active if (job["state"], job["host"]) == (RunState.STOPPING, here)]
-        return [(job["id"], job["pid"]) for job in stopping]
+        """(id, pid) of this host's jobs that were asked to stop and have not stopped yet."""
+        return [(job["id"], job["pid"]) for job in self._active_here() if job["state"] == RunState.STOPPING]
 
-    # --- Taking work ---------------------------------------------------------------------------
+    def _active_here(self) -> list[dict[str, Any]]:
+        here = processes.hostname()
+        return [job for job in self._db.read(active_jobs) if job["host"] == here]
+
+    # --- Claiming ------------------------------------------------------------------------------
 
     def claim(self, job_id: str, *, pid: int, host: str | None = None, device: str | None = None) -> bool:
-        """Take one queued job for the process `pid`. True for exactly one of those who ask.
+        """Claim one queued job for the process `pid`; True for exactly one of the callers.
 
-        This does not look at what else runs on the device: for a script that starts a training by
-        name. `claim_next` does.
+        Does not check whether the device is busy, as `claim_next` does: for a script that starts a
+        certain training.
 
         Raises:
             RunNotFoundError: no such job.
         """
+        owner = owner_values(pid, host, device)
 
         def take(connection: Connection, revision: int) -> bool:
-            taken = mark_taken(connection, revision, job_id, owner)
+            taken = mark_claimed(connection, revision, job_id, owner)
             if not taken:
                 state_of(connection, job_id)
             return taken
 
-        owner = owner_of(pid, host, device)
         taken = self._db.write(take)
         if taken:
             self._attempts.pop(job_id, None)
         return taken
 
     def claim_next(self, *, pid: int, device: str, host: str | None = None, kind: Kind = "run") -> str | None:
-        """Take the job that has waited longest, if nothing runs on this host's device.
+        """Claim the job that has waited longest, if nothing runs on this host's device.
 
         Args:
             pid: of the process that will do the work; `hand_over` changes it.
@@ -116,7 +122,7 @@ class Lifecycle:
         Returns:
             The job's id, or None where the device is busy or nothing waits.
         """
-        owner, tables = owner_of(pid, host, device), _tables(kind)
+        owner, tables = owner_values(pid, host, device), _tables(kind)
 
         def look(connection: Connection) -> str | None:
             busy = _is_busy(connection, owner["host"], device)
@@ -125,21 +131,21 @@ class Lifecycle:
         def take(connection: Connection, revision: int) -> str | None:
             job_id = look(connection)
             if job_id is not None:
-                mark_taken(connection, revision, job_id, owner)
+                mark_claimed(connection, revision, job_id, owner)
             return job_id
 
-        if self._db.read(look) is None:  # so that a worker that waits does not write
+        if self._db.read(look) is None:  # so that a waiting worker does not write
             return None
         claimed = self._db.write(take)
         self._attempts.pop(claimed or "", None)
         return claimed
 
     def next_waiting(self, kind: Kind = "run") -> str | None:
-        """The id of the job that `claim_next` would take if the device were free, or None."""
+        """The id of the job that `claim_next` would claim if the device were free, or None."""
         return self._db.read(lambda connection: _longest_waiting(connection, _tables(kind)))
 
     def hand_over(self, job_id: str, *, pid: int) -> None:
-        """Say that another process of this host now does the work: the worker just started.
+        """Record that another process of this host does the work now: the worker just started.
 
         Raises:
             RunStateError: the job is not running.
@@ -147,36 +153,33 @@ class Lifecycle:
         owner = {"pid": pid, "process": processes.fingerprint(pid), "host": processes.hostname()}
         self._change(job_id, ACTIVE, "handed over", **owner)
 
-    # --- Signs of life -------------------------------------------------------------------------
-
     def heartbeat(self, job_id: str) -> RunState:
-        """Say that the process lives; to be called every few seconds.
+        """Record that the job's process is alive; to be called every few seconds.
 
         Returns:
-            RUNNING or STOPPING, so that the caller sees a wish to stop.
+            RUNNING or STOPPING, so that the caller notices a stop request.
 
         Raises:
-            RunStateError: the job has ended or was given to another process: leave it alone.
+            RunStateError: the job has ended or was given to another process, which alone may change it.
         """
 
         def beat(connection: Connection, revision: int) -> RunState:
-            changes = {**signs_of_life(table_of(job_id)), "revision": revision}
+            changes = {**heartbeat_values(table_of(job_id)), "revision": revision}
             self._update(connection, job_id, ACTIVE, "kept alive", changes)
             return state_of(connection, job_id)
 
         return self._db.write(beat)
 
     def set_stage(self, job_id: str, text: str) -> None:
-        """Say what the job is doing, for people: "loading data", "building model", "epoch 3"."""
-        self._change(
-            job_id, ACTIVE, "given a stage", stage=clean_text(text), **signs_of_life(table_of(job_id))
-        )
+        """Record what the job is doing, for people: "loading data", "building model", "epoch 3"."""
+        values = {"stage": clean_text(text), **heartbeat_values(table_of(job_id))}
+        self._change(job_id, ACTIVE, "given a stage", **values)
 
     # --- Stopping and ending -------------------------------------------------------------------
 
     def request_stop(self, job_id: str) -> RunState:
-        """Ask to stop: a queued job is stopped at once, a running one is stopping until its process
-        says that it did. Asking twice is fine.
+        """Ask a job to stop: a queued one is stopped at once, a running one is stopping until its process
+        has stopped. Asking twice is allowed.
 
         Raises:
             RunStateError: it has already ended.
@@ -184,53 +187,53 @@ class Lifecycle:
 
         def ask(connection: Connection, revision: int) -> RunState:
             job = find_id(connection, job_id)
-            table = table_of(job)
-            state = state_of(connection, job)
-            values: dict[str, Any] = {"state": RunState.STOPPING, "revision": revision}
+            table, state = table_of(job), state_of(connection, job)
+            if state.is_finished():
+                raise state_error(job, state, "stopped", UNFINISHED)
+            values: dict[str, Any] = {"state": RunState.STOPPING}
             if state is RunState.QUEUED:
-                values |= {"state": RunState.STOPPED, "reason": "stopped before it began"}
+                values = {"state": RunState.STOPPED, "reason": "stopped before it began"}
                 values |= {"finished_at": now(), "stage": None}
-            elif state.is_finished():
-                raise refusal(job, state, "stopped", UNFINISHED)
-            connection.execute(update(table).where(table.c.id == job).values(values))
+            connection.execute(update(table).where(table.c.id == job).values(**values, revision=revision))
             return values["state"]
 
         return self._db.write(ask)
 
     def stop_requested(self, job_id: str) -> bool:
-        """Should the process that works on it cease? True also where the job was taken from it."""
+        """Whether the process that works on it should end; True also where it lost the job to another."""
         state = self._db.read(lambda connection: state_of(connection, job_id))
         return state in (RunState.STOPPING, *RESUMABLE)
 
     def stopped(self, job_id: str, reason: str = "stopped on request") -> None:
-        """The process says that it stopped, keeping what was done."""
+        """End a job as stopped, keeping what was done; for its own process."""
         self._end(job_id, RunState.STOPPED, UNFINISHED, reason)
 
     def fail(self, job_id: str, reason: str) -> None:
-        """The process says what went wrong."""
+        """End a job as failed, with the error in words; for its own process."""
         self._end(job_id, RunState.FAILED, UNFINISHED, reason)
 
     def crash(self, job_id: str, reason: str) -> None:
-        """Somebody else saw the process end."""
+        """End a job as crashed; for another process, which saw the job's own process end."""
         self._end(job_id, RunState.CRASHED, ACTIVE, reason)
 
     def requeue(self, job_id: str) -> None:
-        """Back to the queue, to be resumed; its history stays.
+        """Put a job back in the queue, to be resumed; its history stays.
 
         Raises:
             RunStateError: it is not stopped, failed or crashed.
         """
-        values = {"reason": None, "finished_at": None, "queued_at": now(), "stage": None, "eta_s": None}
-        values |= {"pid": None, "process": None, "host": None, "device": None, "attempt_started_at": None}
-        self._change(self.resolve(job_id), RESUMABLE, "resumed", state=RunState.QUEUED, **values)
+        cleared = ("reason", "finished_at", "stage", "eta_s", "attempt_started_at")
+        values: dict[str, Any] = dict.fromkeys((*cleared, "pid", "process", "host", "device"))
+        values |= {"state": RunState.QUEUED, "queued_at": now()}
+        self._change(self.resolve(job_id), RESUMABLE, "resumed", **values)
 
     def reap(self, now: float | None = None) -> list[str]:
-        """Mark as crashed every running job whose process is gone; cheap, for calling each second.
+        """Mark as crashed every active job whose process is gone; cheap enough to call every second.
 
-        On this host the process table tells, by pid and start. For another host, or a container
-        whose pids are not ours, only the heartbeat can: its *count* is compared with what this
-        store object saw before, over `SILENCE_S` of this process's monotonic clock. So clocks that
-        differ or are set back kill nobody, and a first look alone never does.
+        On this host the process table decides, by pid and start time. For another host, or a container
+        with pids of its own, only heartbeats can: the heartbeat *count* is compared with what this
+        object saw before, over `HEARTBEAT_TIMEOUT_S` of this process's monotonic clock. So clocks that
+        differ or are set back crash nothing, and neither does a first look.
 
         Args:
             now: monotonic seconds; for tests.
@@ -239,51 +242,84 @@ class Lifecycle:
             Ids of the jobs marked.
         """
         instant = time.monotonic() if now is None else now
-        active = self._db.read(_active_jobs)
-        self._seen = {job["id"]: self._seen[job["id"]] for job in active if job["id"] in self._seen}
-        dead = [(job, reason) for job in active if (reason := self._reason_to_bury(job, instant))]
-        return [job["id"] for job, reason in dead if self._bury(job, reason)]
+        active = self._db.read(active_jobs)
+        self._last_beats = {
+            job["id"]: self._last_beats[job["id"]] for job in active if job["id"] in self._last_beats
+        }
+        dead = [(job, reason) for job in active if (reason := self._crash_reason(job, instant))]
+        return [job["id"] for job, reason in dead if self._mark_crashed(job, reason)]
 
-    def _reason_to_bury(self, job: dict[str, Any], instant: float) -> str | None:
+    def _crash_reason(self, job: dict[str, Any], instant: float) -> str | None:
         when = f" during {job['stage']}" if job["stage"] else ""
         alive = processes.liveness(job["pid"], job["process"], job["host"])
         if alive is Liveness.DEAD:
-            return f"The worker process {job['pid']} ended without a word (killed or out of memory){when}."
+            return f"The worker process {job['pid']} ended unexpectedly (killed or out of memory){when}."
         if alive is Liveness.ALIVE:
             return None
-        beats, since = self._seen.setdefault(job["id"], (job["beats"], instant))
+        beats, since = self._last_beats.setdefault(job["id"], (job["beats"], instant))
         if beats != job["beats"]:
-            self._seen[job["id"]] = (job["beats"], instant)
-        elif instant - since > SILENCE_S:
-            return (
-                f"The worker process {job['pid']} on {job['host']} gave no sign of life for "
-                f"{instant - since:.0f} s{when}."
-            )
+            self._last_beats[job["id"]] = (job["beats"], instant)
+        elif instant - since > HEARTBEAT_TIMEOUT_S:
+            silence = f"{instant - since:.0f} s"
+            return f"The worker process {job['pid']} on {job['host']} sent no heartbeat for {silence}{when}."
         return None
 
-    def _bury(self, job: dict[str, Any], reason: str) -> bool:
-        """Only if it is still as we saw it: it may have given a sign, ended, or begun anew."""
+    def _mark_crashed(self, job: dict[str, Any], reason: str) -> bool:
+        """Only if it did not change since it was read: no heartbeat, end or new attempt."""
 
         def mark(connection: Connection, revision: int) -> bool:
             table = table_of(job["id"])
             unchanged = [table.c[name] == job[name] for name in ("id", "state", "beats", "attempt")]
-            ended = _ending(connection, table, job["id"], RunState.CRASHED, reason, revision)
-            marked = connection.execute(update(table).where(*unchanged).values(ended)).rowcount == 1
+            values = end_values(connection, revision, job["id"], RunState.CRASHED, reason)
+            marked = connection.execute(update(table).where(*unchanged).values(values)).rowcount == 1
             if marked:
-                _after_ending(connection, revision, job["id"], RunState.CRASHED, reason)
+                clean_up_ended(connection, revision, job["id"], RunState.CRASHED, reason)
             return marked
 
         return self._db.write(mark)
 
-    # --- Changing ------------------------------------------------------------------------------
+    # --- Shared by the parts of the store ------------------------------------------------------
+
+    def _create(self, table: Table, word: str, values: dict[str, Any], claim_for: int | None) -> str:
+        owner = None if claim_for is None else owner_values(claim_for)
+
+        def create(connection: Connection, revision: int) -> str:
+            job_id = new_id(connection, table, word)
+            connection.execute(insert(table).values(id=job_id, **values, revision=revision))
+            log_event(connection, revision, job_id, "created", f"{job_id} was created")
+            if owner is not None:
+                mark_claimed(connection, revision, job_id, owner)
+            return job_id
+
+        return self._db.write(create)
+
+    def _begin(
+        self,
+        job_id: str,
+        values: dict[str, Any],
+        prepare: Callable[[Connection, int], None] = lambda _connection, _revision: None,
+    ) -> None:
+        """Start the current attempt; from now on this object writes for that attempt only."""
+        self._attempts.pop(job_id, None)
+        table = table_of(job_id)
+
+        def begin(connection: Connection, revision: int) -> int:
+            changes = {**values, **heartbeat_values(table), "revision": revision}
+            self._update(connection, job_id, ACTIVE, "begun", changes)
+            prepare(connection, revision)
+            attempt = connection.execute(select(table.c.attempt).where(table.c.id == job_id)).scalar_one()
+            log_event(connection, revision, job_id, "begun", f"attempt {attempt} began")
+            return attempt
+
+        self._attempts[job_id] = self._db.write(begin)
 
     def _end(
         self, job_id: str, state: RunState, sources: Iterable[RunState], reason: str | None, **values: Any
     ) -> None:
         def end(connection: Connection, revision: int) -> None:
-            ended = _ending(connection, table_of(job_id), job_id, state, reason, revision)
+            ended = end_values(connection, revision, job_id, state, reason)
             self._update(connection, job_id, sources, state.value, {**ended, **values})
-            _after_ending(connection, revision, job_id, state, reason)
+            clean_up_ended(connection, revision, job_id, state, reason)
 
         self._db.write(end)
 
@@ -300,110 +336,40 @@ class Lifecycle:
         action: str,
         values: dict[str, Any],
     ) -> None:
-        """Update the job's row if it is in one of `sources` and still ours; else say why not."""
+        """Update the job's row.
+
+        Raises:
+            RunNotFoundError: no such job.
+            RunStateError: it is in none of the states `sources`, or this object's attempt is over.
+        """
         table, sources = table_of(job_id), tuple(sources)
-        matches = (*self._is_ours(table, job_id), table.c.state.in_(sources))
+        matches = [table.c.id == job_id, table.c.state.in_(sources)]
+        if job_id in self._attempts:
+            matches.append(table.c.attempt == self._attempts[job_id])
         if connection.execute(update(table).where(*matches).values(values)).rowcount != 1:
             state = state_of(connection, job_id)
             if state in sources:
-                raise taken_over(job_id)
-            raise refusal(job_id, state, action, sources)
+                raise taken_over_error(job_id)
+            raise state_error(job_id, state, action, sources)
 
-    def _is_ours(self, table: Table, job_id: str) -> list[Any]:
-        attempt = self._attempts.get(job_id)
-        return [table.c.id == job_id, *([] if attempt is None else [table.c.attempt == attempt])]
+    def _frame(self, query: Select[Any]) -> pd.DataFrame:
+        return self._db.read(lambda connection: frame(connection, query))
 
+    def _frame_of(self, job_id: str, query: Select[Any], *owners: Any) -> pd.DataFrame:
+        """The query's rows of one job, given by the beginning of its id; `owners` are columns with its id."""
 
-def refusal(job_id: str, state: RunState, action: str, sources: Iterable[RunState]) -> RunStateError:
-    allowed = ", ".join(sources)
-    return RunStateError(f"{job_id} is {state} and can't be {action}; that is for one that is {allowed}.")
+        def read(connection: Connection) -> pd.DataFrame:
+            whole = find_id(connection, job_id)
+            mine = owners[0] == whole
+            for column in owners[1:]:
+                mine |= column == whole
+            return frame(connection, query.where(mine))
 
-
-def taken_over(job_id: str) -> RunStateError:
-    return RunStateError(f"{job_id} was taken over by another process; this one must leave it alone.")
-
-
-def check_whole(name: str, value: Any, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ConfigError(f"{name} must be a whole number from {low}; got {value!r}.")
-
-
-def signs_of_life(table: Table) -> dict[str, Any]:
-    return {"heartbeat_at": now(), "beats": table.c.beats + 1}
-
-
-def state_of(connection: Connection, job_id: str) -> RunState:
-    """Raises RunNotFoundError."""
-    table = table_of(job_id)
-    state = connection.execute(select(table.c.state).where(table.c.id == job_id)).scalar()
-    if state is None:
-        raise not_found(connection, job_id)
-    return RunState(state)
-
-
-def find_id(connection: Connection, job_id: str) -> str:
-    """A whole id from its beginning; raises RunNotFoundError."""
-    if not isinstance(job_id, str) or not 0 < len(job_id) <= _MOST_ID:
-        raise not_found(connection, job_id)
-    table = table_of(job_id)
-    found = select(table.c.id).where(table.c.id.startswith(clean_text(job_id), autoescape=True)).limit(6)
-    ids = list(connection.execute(found.order_by(table.c.id)).scalars())
-    if job_id in ids:
-        return job_id
-    if len(ids) > 1:
-        raise RunNotFoundError(f"{job_id!r} begins several: {', '.join(ids[:5])}. Write more of it.")
-    if not ids:
-        raise not_found(connection, job_id)
-    return ids[0]
-
-
-def not_found(connection: Connection, job_id: Any) -> RunNotFoundError:
-    """The error, with the names that come closest, or the newest."""
-    shown = repr(job_id) if len(repr(job_id)) <= 60 else repr(job_id)[:57] + "..."
-    table = table_of(job_id) if isinstance(job_id, str) else schema.runs
-    word = "search" if table is schema.searches else "run"
-    known = list(connection.execute(select(table.c.id).order_by(table.c.created_at.desc())).scalars())
-    if not known:
-        return RunNotFoundError(f"No {word} {shown}: the store holds none yet.")
-    close = difflib.get_close_matches(str(job_id)[:_MOST_ID], known[:2000], n=5, cutoff=0.5)
-    hint = f"close ones are: {', '.join(close)}" if close else f"the newest are: {', '.join(known[:5])}"
-    return RunNotFoundError(f"No {word} {shown}; {hint}.")
-
-
-def log_event(connection: Connection, revision: int, job_id: str, kind: str, message: str) -> None:
-    owner = "search_id" if table_of(job_id) is schema.searches else "run_id"
-    values = {owner: job_id, "at": now(), "kind": clean_text(kind)[:64], "message": clean_text(message)}
-    connection.execute(insert(schema.events).values(**values, revision=revision))
-
-
-def owner_of(pid: int, host: str | None, device: str | None) -> dict[str, Any]:
-    check_whole("pid", pid, 1)
-    here = processes.hostname()
-    process = processes.fingerprint(pid) if host in (None, here) else None
-    return {"pid": pid, "host": host or here, "device": device, "process": process}
-
-
-def mark_taken(connection: Connection, revision: int, job_id: str, owner: dict[str, Any]) -> bool:
-    table, instant = table_of(job_id), now()
-    # A first attempt begins the job; a later one leaves its first start as it is.
-    row = connection.execute(select(table.c.started_at).where(table.c.id == job_id)).first()
-    values = {
-        **owner,
-        **signs_of_life(table),
-        "state": RunState.RUNNING,
-        "started_at": instant if row is None else row.started_at or instant,
-        "attempt_started_at": instant,
-        "attempt": table.c.attempt + 1,
-        "stage": "starting",
-        "revision": revision,
-    }
-    waiting = (table.c.id == job_id, table.c.state == RunState.QUEUED)
-    return connection.execute(update(table).where(*waiting).values(values)).rowcount == 1
+        return self._db.read(read)
 
 
 def _is_busy(connection: Connection, host: str, device: str) -> bool:
-    """Whether a job holds any of these devices. One that several devices share has their names joined by
-    commas."""
+    """Whether a job holds any of these devices; a job on several has their names joined by commas."""
     wanted = set(device.split(","))
     for table in (schema.runs, schema.searches):
         here = (table.c.host == host, table.c.device.is_not(None), table.c.state.in_(ACTIVE))
@@ -421,58 +387,16 @@ def _tables(kind: Kind) -> list[Table]:
 
 
 def _longest_waiting(connection: Connection, tables: list[Table]) -> str | None:
-    heads = [
-        select(table.c.id, table.c.queued_at).where(table.c.state == RunState.QUEUED) for table in tables
-    ]
-    waiting = union_all(*heads).subquery()
+    queued = [select(t.c.id, t.c.queued_at).where(t.c.state == RunState.QUEUED) for t in tables]
+    waiting = union_all(*queued).subquery()
     oldest = select(waiting.c.id).order_by(waiting.c.queued_at, waiting.c.id).limit(1)
     return connection.execute(oldest).scalar()
 
 
-_WATCHED = ("id", "state", "pid", "process", "host", "beats", "attempt", "stage")
-
-
-def _active_jobs(connection: Connection) -> list[dict[str, Any]]:
-    return [
-        dict(row)
+def active_jobs(connection: Connection) -> list[dict[str, Any]]:
+    columns = ("id", "state", "pid", "process", "host", "beats", "attempt", "stage")
+    queries = [
+        select(*(table.c[name] for name in columns)).where(table.c.state.in_(ACTIVE))
         for table in (schema.runs, schema.searches)
-        for row in connection.execute(
-            select(*(table.c[name] for name in _WATCHED)).where(table.c.state.in_(ACTIVE))
-        ).mappings()
     ]
-
-
-def _ending(
-    connection: Connection, table: Table, job_id: str, state: RunState, reason: str | None, revision: int
-) -> dict[str, Any]:
-    """Column values of a job that has just ended; its time runs to now, or to its last sign of life
-    if it crashed."""
-    columns = (table.c.attempt_started_at, table.c.heartbeat_at, table.c.duration_s)
-    row = connection.execute(select(*columns).where(table.c.id == job_id)).first()
-    values = {"state": state, "reason": clean_text(reason), "finished_at": now(), "revision": revision}
-    values |= {"stage": None, "eta_s": None}
-    if row is not None and row.attempt_started_at is not None:
-        end = row.heartbeat_at if state is RunState.CRASHED else values["finished_at"]
-        values["duration_s"] = (row.duration_s or 0.0) + seconds_between(row.attempt_started_at, end)
-    return values
-
-
-def _after_ending(
-    connection: Connection, revision: int, job_id: str, state: RunState, reason: str | None
-) -> None:
-    """Points inside the epoch that was cut are of no more use; trials that ran, ran no further."""
-    if table_of(job_id) is schema.runs:
-        connection.execute(delete(schema.steps).where(schema.steps.c.run_id == job_id))
-        of_run = schema.epochs.c.run_id == job_id
-        mean = select(func.avg(schema.epochs.c.images_per_second)).where(of_run).scalar_subquery()
-        speed = func.coalesce(mean, schema.runs.c.images_per_second)
-        connection.execute(
-            update(schema.runs).where(schema.runs.c.id == job_id).values(images_per_second=speed)
-        )
-    else:
-        trials = schema.trials
-        cut = (trials.c.search_id == job_id, trials.c.state.in_(UNFINISHED))
-        outcome = RunState.STOPPED if state is RunState.FINISHED else state
-        values = {"state": outcome, "reason": clean_text(reason), "finished_at": now(), "revision": revision}
-        connection.execute(update(trials).where(*cut).values(values))
-    log_event(connection, revision, job_id, state.value, reason or state.value)
+    return [dict(row) for query in queries for row in connection.execute(query).mappings()]

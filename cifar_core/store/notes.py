@@ -1,80 +1,141 @@
-"""What people say of test images: tags and notes, whatever run they saw the image in."""
+"""Figures of exported files, and tags on test images."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, delete, select
 
 from cifar_core.errors import ConfigError
 from cifar_core.store import schema
-from cifar_core.store.frames import frame
-from cifar_core.store.lifecycle import Lifecycle, check_whole
-from cifar_core.store.runs import upsert
-from cifar_core.store.values import clean_text, now
+from cifar_core.store.columns import clean_text, now, number
+from cifar_core.store.jobs import check_integer, state_of, upsert
+from cifar_core.store.lifecycle import Lifecycle
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_MOST_TAG = 64
-_MOST_NOTE = 10_000
+_MAX_TAG_LENGTH = 64
+_MAX_NOTE_LENGTH = 10_000
+_FRACTIONS = ("agreement", "accuracy", "reference_accuracy")
+_FIGURES = (*_FRACTIONS, "max_difference", "latency_ms", "reference_latency_ms")
+_REQUIRED = ("agreement", "max_difference")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_COLUMNS = (
+    "format", "quantize", "bytes", "images", "verified_on", "agreement", "max_difference", "accuracy",
+    "reference_accuracy", "latency_ms", "reference_latency_ms", "created_at", "sha256",
+)  # fmt: skip
 
 
 class Notes(Lifecycle):
-    """The part of the store that keeps tags."""
+    """The part of the store that keeps figures of exported files (not the files) and image tags."""
+
+    def record_export(
+        self,
+        run_id: str,
+        *,
+        format: str,  # noqa: A002 - as in `export_model`
+        quantize: str | None,
+        bytes: int,  # noqa: A002 - as in `ExportResult`
+        sha256: str,
+        images: int,
+        verified_on: str,
+        agreement: float,
+        max_difference: float,
+        accuracy: float | None = None,
+        reference_accuracy: float | None = None,
+        latency_ms: float | None = None,
+        reference_latency_ms: float | None = None,
+    ) -> None:
+        """Record one export; replaces an earlier one of the same format and quantization.
+
+        The arguments are fields of `cifar_core.serving.formats.ExportResult`; `run_id` is a whole id.
+
+        Raises:
+            ConfigError: bytes or images below 1, a fraction outside 0..1, a difference or latency below
+                0, or no SHA-256. Nothing was changed.
+            RunNotFoundError: no such run.
+        """
+        arguments = locals()
+        check_integer("bytes", bytes, 1)
+        check_integer("images", images, 1)
+        if not _SHA256.fullmatch(sha256):
+            raise ConfigError(f"sha256 must be 64 hexadecimal digits; got {sha256!r}.")
+        figures = {name: _figure(name, arguments[name]) for name in _FIGURES}
+        key = {"run_id": run_id, "format": clean_text(format), "quantize": clean_text(quantize or "")}
+        values = {**figures, "bytes": bytes, "sha256": sha256, "images": images}
+        values |= {"verified_on": clean_text(verified_on)[:120], "created_at": now()}
+
+        def write(connection: Connection, revision: int) -> None:
+            state_of(connection, run_id)
+            upsert(connection, schema.exports, key, {**values, "revision": revision})
+
+        self._db.write(write)
+
+    def exports(self, run_id: str) -> pd.DataFrame:
+        """Exports of a run, one row per format and quantization: format, quantize ("" for none),
+        bytes, images, verified_on, agreement, max_difference, accuracy, reference_accuracy,
+        latency_ms, reference_latency_ms, created_at, sha256.
+
+        Args:
+            run_id: whole id, or the beginning of it.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        table = schema.exports
+        query = select(*(table.c[name] for name in _COLUMNS)).order_by(table.c.format, table.c.quantize)
+        return self._frame_of(run_id, query, table.c.run_id)
 
     def tag_image(self, fingerprint: str, index: int, tag: str, note: str = "") -> None:
         """Put a tag on a test image; the same tag again replaces its note.
 
         Args:
             fingerprint: of the dataset.
-            index: place in its test set.
+            index: position in its test set, from 0.
             tag: any text, 1 to 64 characters.
             note: any text, at most 10,000 characters.
 
         Raises:
-            ConfigError: too long, or no tag.
+            ConfigError: an empty tag, or a text that is too long.
         """
-        check_whole("index", index, 0)
-        tag, note = _as_stored(tag), clean_text(note)
-        if not 0 < len(tag) <= _MOST_TAG or len(note) > _MOST_NOTE:
+        check_integer("index", index, 0)
+        tag, note = _stored_tag(tag), clean_text(note)
+        if not 0 < len(tag) <= _MAX_TAG_LENGTH or len(note) > _MAX_NOTE_LENGTH:
             raise ConfigError(
-                f"A tag has 1 to {_MOST_TAG} characters and a note at most {_MOST_NOTE}; "
+                f"A tag has 1 to {_MAX_TAG_LENGTH} characters and a note at most {_MAX_NOTE_LENGTH}; "
                 f"got {len(tag)} and {len(note)}."
             )
         key = {"fingerprint": fingerprint, "image_index": index, "tag": tag}
-
-        def write(connection: Connection, revision: int) -> None:
-            upsert(
-                connection, schema.image_notes, key, {"note": note, "created_at": now(), "revision": revision}
-            )
-
-        self._db.write(write)
-
-    def untag_image(self, fingerprint: str, index: int, tag: str) -> bool:
-        """Take a tag off again; False where it was not there."""
-        table = schema.image_notes
-        there = (
-            table.c.fingerprint == fingerprint,
-            table.c.image_index == index,
-            table.c.tag == _as_stored(tag),
+        values = {"note": note, "created_at": now()}
+        self._db.write(
+            lambda c, revision: upsert(c, schema.image_notes, key, {**values, "revision": revision})
         )
 
-        def remove(connection: Connection, _revision: int) -> bool:
-            return connection.execute(delete(table).where(*there)).rowcount > 0
-
-        return self._db.write(remove)
+    def untag_image(self, fingerprint: str, index: int, tag: str) -> bool:
+        """Remove a tag; False where the image did not have it."""
+        table = schema.image_notes
+        matches = (table.c.image_index == index, table.c.tag == _stored_tag(tag))
+        statement = delete(table).where(table.c.fingerprint == fingerprint, *matches)
+        return self._db.write(lambda connection, _: connection.execute(statement).rowcount > 0)
 
     def image_tags(self, fingerprint: str, tag: str | None = None) -> pd.DataFrame:
         """Tags of a dataset's test images in order of index: index, tag, note, created_at."""
         table = schema.image_notes
         columns = (table.c.image_index.label("index"), table.c.tag, table.c.note, table.c.created_at)
         query = select(*columns).where(table.c.fingerprint == fingerprint)
-        query = query if tag is None else query.where(table.c.tag == _as_stored(tag))
-        return self._db.read(
-            lambda connection: frame(connection, query.order_by(table.c.image_index, table.c.tag))
-        )
+        query = query if tag is None else query.where(table.c.tag == _stored_tag(tag))
+        return self._frame(query.order_by(table.c.image_index, table.c.tag))
 
 
-def _as_stored(tag: str) -> str:
+def _figure(name: str, value: Any) -> float | None:
+    figure = number(value)
+    high = 1.0 if name in _FRACTIONS else float("inf")
+    if (figure is None and name in _REQUIRED) or (figure is not None and not 0 <= figure <= high):
+        raise ConfigError(f"{name} must be a number from 0{' to 1' if high == 1 else ''}; got {value!r}.")
+    return figure
+
+
+def _stored_tag(tag: str) -> str:
     return clean_text(tag).strip()

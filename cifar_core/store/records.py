@@ -1,15 +1,15 @@
-"""What the store gives back of one run, one search, one file, one poll."""
+"""Record types that the store returns: a run, a search, a file, a poll; and the states of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from cifar_core.store.states import RunState
-from cifar_core.store.values import from_json, parse_time
+from cifar_core.store.columns import from_json, parse_time
 
 if TYPE_CHECKING:
     from cifar_core.settings.search_config import SearchConfig
@@ -19,13 +19,48 @@ _TIMES = ("created_at", "queued_at", "started_at", "finished_at", "heartbeat_at"
 _JSON = ("environment", "dataset")
 
 
+class RunState(StrEnum):
+    """State of a run, a search or a trial.
+
+    queued → running → finished / stopped / failed / crashed; stopping on the way to stopped.
+    """
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    """Asked to stop; its process has not stopped yet."""
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    """Ended by an error that its own process reported."""
+    CRASHED = "crashed"
+    """Its process ended without reporting anything."""
+
+    def is_finished(self) -> bool:
+        """Whether no process will change it again, unless it is resumed."""
+        return self not in UNFINISHED
+
+    def is_active(self) -> bool:
+        """Whether a process works on it, or should."""
+        return self in ACTIVE
+
+    def is_resumable(self) -> bool:
+        """Whether it can be queued again, to continue after its last completed epoch."""
+        return self in RESUMABLE
+
+
+ACTIVE = (RunState.RUNNING, RunState.STOPPING)
+UNFINISHED = (RunState.QUEUED, *ACTIVE)
+RESUMABLE = (RunState.STOPPED, RunState.FAILED, RunState.CRASHED)
+
+
 @dataclass(frozen=True)
 class JobRecord:
-    """What a run and a search have in common. Times are aware, in UTC."""
+    """Fields that runs and searches share. Times are timezone-aware, in UTC."""
 
     id: str
     settings: dict[str, Any]
-    """The settings as they were stored, not validated."""
+    """The settings as stored, not validated."""
     model: str
     name: str
     seed: int
@@ -37,7 +72,7 @@ class JobRecord:
     finished_at: datetime | None
     heartbeat_at: datetime | None
     attempt: int
-    """How often it was begun: 2 after one resume."""
+    """How often it was started: 2 after one resume."""
     pid: int | None
     host: str | None
     device: str | None
@@ -45,22 +80,22 @@ class JobRecord:
     """What it is doing, for people."""
     eta_s: float | None
     duration_s: float | None
-    """Wall-clock seconds of all ended attempts together."""
+    """Wall-clock seconds, summed over all attempts that ended."""
     environment: dict[str, Any]
     dataset: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class RunRecord(JobRecord):
-    """One run as it was when it was read; it does not change by itself."""
+    """A run as it was when it was read."""
 
     variant: str
     preset: str | None
     protocol: str
     settings_key: str
-    """Equal for runs whose settings differ in nothing but seed and labels."""
+    """Equal for runs whose settings differ only in seed and labels."""
     subset: bool
-    """Trained or tested on a part of the images; never ranks with whole runs."""
+    """Trained or tested on a part of the images; never ranked with runs on all images."""
     dataset_name: str
     dataset_source: str | None
     fingerprint: str | None
@@ -70,12 +105,12 @@ class RunRecord(JobRecord):
     """Planned."""
     epochs_done: int
     epoch: int | None
-    """The epoch that runs, from 1."""
+    """The epoch in progress, from 1."""
     step: int | None
     steps: int | None
     total_steps: int | None
     images_per_second: float | None
-    """Latest while it runs; the mean over its epochs once it has ended."""
+    """Latest value while it runs; the mean over its epochs once it has ended."""
     parameters: int | None
     flops: float | None
     training_s: float | None
@@ -99,11 +134,11 @@ class RunRecord(JobRecord):
 
 @dataclass(frozen=True)
 class SearchRecord(JobRecord):
-    """One search as it was when it was read."""
+    """A search as it was when it was read."""
 
     tuner: str
     plan: Any
-    """What the search has planned, e.g. hyperband's brackets; JSON, None where it said nothing."""
+    """The tuner's plan, e.g. hyperband's brackets, as JSON; None where it recorded none."""
     trials_planned: int | None
     trials_done: int
     best_trial: str | None
@@ -120,6 +155,8 @@ class SearchRecord(JobRecord):
 
 @dataclass(frozen=True)
 class Artifact:
+    """A file of a run."""
+
     name: str
     size: int
     """Bytes."""
@@ -128,7 +165,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Live:
-    """What is new of some runs since a cursor. Rows are plain dicts with the columns' names.
+    """Changes to some runs since a cursor. Rows are plain dicts by column name.
 
     Apply in this order: forget the runs in `missing`; drop all points of those in `restarted`;
     put `epochs` in by (run_id, epoch); put `steps` in by (run_id, epoch, step) and drop those of
@@ -142,15 +179,15 @@ class Live:
     missing: list[str] = field(default_factory=list)
     """Deleted."""
     restarted: list[str] = field(default_factory=list)
-    """Their history was cut back; what is left of it is in `epochs` again."""
+    """Their history was cut back; the epochs that remain are in `epochs` again."""
 
 
 @dataclass(frozen=True)
 class LiveSearch:
-    """What is new of a search since a cursor."""
+    """Changes to a search since a cursor."""
 
     search: dict[str, Any] | None
-    """None where nothing of it changed."""
+    """None where the search's own row did not change."""
     trials: list[dict[str, Any]] = field(default_factory=list)
     epochs: list[dict[str, Any]] = field(default_factory=list)
 
@@ -164,8 +201,7 @@ def search_record(row: Mapping[str, Any]) -> SearchRecord:
 
 
 def _fields(record: type[JobRecord], row: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns that the record takes as they are, and those of all jobs that need reading."""
-    read = {name: parse_time(row[name]) for name in _TIMES}
+    read: dict[str, Any] = {name: parse_time(row[name]) for name in _TIMES}
     read |= {name: from_json(row[name]) or {} for name in _JSON}
     read |= {"settings": from_json(row["config"]), "state": RunState(row["state"])}
     names = set(record.__dataclass_fields__) - set(read) - {"metrics", "plan"}
@@ -173,7 +209,6 @@ def _fields(record: type[JobRecord], row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _mapping(settings: Any) -> dict[str, Any]:
-    """Raises ConfigError for what somebody put in the place of settings."""
     from cifar_core.errors import ConfigError
 
     if not isinstance(settings, dict):

@@ -1,35 +1,28 @@
-"""Runs: making them, recording how they go, reading them back."""
+"""Runs: creating them, recording their progress, reading them."""
 
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Table, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Table, and_, delete, func, select, update
 
 from cifar_core.errors import RunNotFoundError
 from cifar_core.store import schema
+from cifar_core.store.columns import clean_text, given, now, number, split_metrics, to_json
 from cifar_core.store.database import current_revision
-from cifar_core.store.frames import frame
-from cifar_core.store.lifecycle import (
+from cifar_core.store.jobs import (
     SEARCH_PREFIX,
-    Lifecycle,
-    check_whole,
+    check_integer,
     find_id,
+    heartbeat_values,
     log_event,
-    mark_taken,
-    not_found,
-    owner_of,
-    refusal,
-    signs_of_life,
     state_of,
-    taken_over,
+    upsert,
 )
-from cifar_core.store.records import Live, RunRecord, run_record
-from cifar_core.store.states import ACTIVE, RunState
-from cifar_core.store.values import clean_text, now, number, split_metrics, to_json
+from cifar_core.store.lifecycle import Lifecycle
+from cifar_core.store.records import ACTIVE, Live, RunRecord, RunState, run_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,14 +30,14 @@ if TYPE_CHECKING:
     from cifar_core.settings.train_config import TrainConfig
 
 _LABELS = {"seed", "name", "preset", "variant", "record_answers"}
-"""Settings that do not change what is learned, but for chance."""
+"""Settings that do not change what is learned, apart from chance."""
 
 _PROGRESS = (
     "id", "state", "reason", "stage", "attempt", "epoch", "epochs", "epochs_done", "step", "steps",
     "images_per_second", "eta_s", "heartbeat_at", "started_at", "finished_at", "best_val_accuracy",
     "accuracy", "loss",
 )  # fmt: skip
-"""What `live` tells of a run."""
+"""Columns of a run in `live`."""
 
 _COLUMNS = (
     "id", "model", "variant", "preset", "name", "dataset_name", "dataset_source", "fingerprint", "subset",
@@ -54,7 +47,7 @@ _COLUMNS = (
     "created_at", "started_at", "finished_at", "heartbeat_at", "host", "device", "pid", "attempt",
 )  # fmt: skip
 _FIGURES = ("accuracy", "loss", "top2_accuracy", "ece", "latency_ms")
-"""What the leaderboard takes from the metrics of a finished run."""
+"""Test metrics that have a column of their own, for the leaderboard."""
 
 _RENAMED = {"dataset_name": "dataset", "dataset_source": "source"}
 
@@ -62,7 +55,7 @@ _HISTORY = ("epoch", *schema.METRICS, "recorded_at")
 
 
 class Runs(Lifecycle):
-    """The part of the store that knows runs."""
+    """The part of the store that handles runs."""
 
     def create_run(
         self,
@@ -73,45 +66,35 @@ class Runs(Lifecycle):
         resumed_from: str | None = None,
         claim_for: int | None = None,
     ) -> str:
-        """Put a new run in the queue, or make it and claim it in one act.
+        """Queue a new run, or create it and claim it in one transaction.
 
         Args:
             config: its settings, complete.
-            state: QUEUED; anything else is for tests and imports.
-            search_id: the search whose winner it is.
+            state: QUEUED; other states are for tests.
+            search_id: the search that chose its settings.
             resumed_from: the run whose weights it starts from.
-            claim_for: pid of the process that begins it at once, before any worker can.
+            claim_for: pid of the process that begins it at once, before any worker can claim it.
 
         Returns:
-            Its id, e.g. "base_cnn-8f3a1c"; no other run of this store has it or had it.
+            Its id, e.g. "base_cnn-8f3a1c"; unique in this store.
         """
         values = {**settings_columns(config), "state": RunState(state)}
         values |= {"search_id": search_id, "resumed_from": resumed_from}
-        owner = None if claim_for is None else owner_of(claim_for, None, None)
-
-        def create(connection: Connection, revision: int) -> str:
-            run_id = new_id(connection, schema.runs, config.model)
-            connection.execute(insert(schema.runs).values(id=run_id, **values, revision=revision))
-            log_event(connection, revision, run_id, "created", f"{run_id} was created")
-            if owner is not None:
-                mark_taken(connection, revision, run_id, owner)
-            return run_id
-
-        return self._db.write(create)
+        return self._create(schema.runs, config.model, values, claim_for)
 
     def get(self, run_id: str) -> RunRecord:
         """One run, by its id or the beginning of it.
 
         Raises:
-            RunNotFoundError: none or several begin so; the message names candidates.
+            RunNotFoundError: no id or several begin so; the message names candidates.
         """
 
         def read(connection: Connection) -> RunRecord:
             whole = find_id(connection, run_id)
             if whole.startswith(SEARCH_PREFIX):
-                raise RunNotFoundError(f"{whole} is a search, not a run; get_search reads it.")
+                raise RunNotFoundError(f"{whole} is a search, not a run; use get_search.")
             query = select(schema.runs).where(schema.runs.c.id == whole)
-            return run_record(connection.execute(query).mappings().one())
+            return run_record(dict(connection.execute(query).mappings().one()))
 
         return self._db.read(read)
 
@@ -128,21 +111,21 @@ class Runs(Lifecycle):
         flops: float | None = None,
         epochs_kept: int | None = None,
     ) -> None:
-        """Say that training starts now, or goes on.
+        """Record that training starts or resumes now.
 
-        From here on this store object writes for this attempt of the run only: were the run given
-        to another process, its calls raise RunStateError instead of mixing two trainings.
+        From now on this store object writes for this attempt of the run only: if the run is given to
+        another process, calls of this object raise RunStateError instead of mixing two trainings.
 
         Args:
             run_id: claimed before.
             environment: versions, device, precision, commit ...: any JSON.
-            dataset: `name`, `source`, `fingerprint` are known; `subset` True marks a run on part
-                of the images even where the settings have no limit.
+            dataset: `name`, `source`, `fingerprint`; `subset` True marks a run on part of the images
+                even where the settings have no limit.
             parameters: number of weights.
             total_steps: of the whole training.
-            flops: of one image forward.
-            epochs_kept: epochs from which a resumed run goes on (0: from the start). Recorded ones
-                after them are dropped. None: all recorded ones count.
+            flops: of one forward pass of one image.
+            epochs_kept: number of epochs that a resumed run continues from (0: from the start). Later
+                recorded epochs are deleted. None: all recorded epochs are kept.
 
         Raises:
             RunStateError: not claimed.
@@ -157,19 +140,8 @@ class Runs(Lifecycle):
             "flops": number(flops),
             "step": None,
             **({"subset": True} if dataset.get("subset") else {}),
-            **signs_of_life(schema.runs),
         }
-        self._attempts.pop(run_id, None)
-
-        def start(connection: Connection, revision: int) -> int:
-            self._update(connection, run_id, ACTIVE, "begun", {**values, "revision": revision})
-            _cut_history(connection, revision, run_id, epochs_kept)
-            attempt = select(schema.runs.c.attempt).where(schema.runs.c.id == run_id)
-            attempt_number = connection.execute(attempt).scalar_one()
-            log_event(connection, revision, run_id, "begun", f"attempt {attempt_number} began")
-            return attempt_number
-
-        self._attempts[run_id] = self._db.write(start)
+        self._begin(run_id, values, lambda c, revision: _cut_history(c, revision, run_id, epochs_kept))
 
     def record_epoch(self, run_id: str, epoch: int, metrics: Mapping[str, Any]) -> RunState:
         """Record a completed epoch; recording it again replaces it. Its steps are cleared.
@@ -177,38 +149,32 @@ class Runs(Lifecycle):
         Args:
             run_id: a running run.
             epoch: from 1.
-            metrics: `METRICS` of the schema by name; others are kept beside them. NaN and
-                infinities are kept as missing.
+            metrics: `schema.METRICS` by name; others are stored too. NaN and infinities are stored as
+                missing.
 
         Returns:
-            The state, so that the caller sees a wish to stop.
+            The state, so that the caller notices a stop request.
 
         Raises:
             RunStateError: the run is not running, or was given to another process.
         """
-        check_whole("epoch", epoch, 1)
+        check_integer("epoch", epoch, 1)
         values = split_metrics(metrics, schema.METRICS)
-        speed = values["images_per_second"]
+        runs, steps = schema.runs, schema.steps
+        changes = {
+            "epoch": epoch,
+            "step": runs.c.steps,
+            "images_per_second": func.coalesce(values["images_per_second"], runs.c.images_per_second),
+            "eta_s": number(metrics.get("eta_s")),
+        }
 
         def record(connection: Connection, revision: int) -> RunState:
+            now_changed = {**changes, **heartbeat_values(runs), "revision": revision}
+            self._update(connection, run_id, ACTIVE, "recorded", now_changed)
             row = {**values, "recorded_at": now(), "revision": revision}
-            self._still_ours(connection, run_id, "recorded")
             upsert(connection, schema.epochs, {"run_id": run_id, "epoch": epoch}, row)
-            past = and_(schema.steps.c.run_id == run_id, schema.steps.c.epoch <= epoch)
-            connection.execute(delete(schema.steps).where(past))
-            connection.execute(
-                update(schema.runs)
-                .where(schema.runs.c.id == run_id)
-                .values(
-                    **_totals(run_id),
-                    **signs_of_life(schema.runs),
-                    epoch=epoch,
-                    step=schema.runs.c.steps,
-                    images_per_second=func.coalesce(speed, schema.runs.c.images_per_second),
-                    eta_s=number(metrics.get("eta_s")),
-                    revision=revision,
-                )
-            )
+            connection.execute(delete(steps).where(steps.c.run_id == run_id, steps.c.epoch <= epoch))
+            connection.execute(update(runs).where(runs.c.id == run_id).values(_totals(run_id)))
             return state_of(connection, run_id)
 
         return self._db.write(record)
@@ -216,7 +182,7 @@ class Runs(Lifecycle):
     def record_step(
         self, run_id: str, epoch: int, step: int, steps: int, metrics: Mapping[str, Any]
     ) -> RunState:
-        """Record a point inside the running epoch, about once a second; a heartbeat too.
+        """Record a point inside the epoch in progress, about once a second; counts as a heartbeat.
 
         Args:
             run_id: a running run.
@@ -224,22 +190,22 @@ class Runs(Lifecycle):
             step: steps done of this epoch, 1..steps.
             steps: steps of an epoch.
             metrics: running `loss`, `accuracy`; `learning_rate`, `images_per_second`; `eta_s`,
-                seconds to the end of the run. Others are kept beside them.
+                seconds to the end of the run. Others are stored too.
 
         Returns:
-            The state, so that the caller sees a wish to stop.
+            The state, so that the caller notices a stop request.
 
         Raises:
             RunStateError: as `record_epoch`.
         """
-        check_whole("epoch", epoch, 1)
-        check_whole("step", step, 0)
+        check_integer("epoch", epoch, 1)
+        check_integer("step", step, 0)
         values = split_metrics(metrics, schema.STEP_METRICS)
         progress = {"epoch": epoch, "step": step, "steps": steps, "stage": f"epoch {epoch}"}
         progress |= {name: values[name] for name in ("images_per_second", "eta_s")}
 
         def record(connection: Connection, revision: int) -> RunState:
-            changes = {**progress, **signs_of_life(schema.runs), "revision": revision}
+            changes = {**progress, **heartbeat_values(schema.runs), "revision": revision}
             self._update(connection, run_id, ACTIVE, "recorded", changes)
             key = {"run_id": run_id, "epoch": epoch, "step": step}
             upsert(connection, schema.steps, key, {**values, "revision": revision})
@@ -256,27 +222,25 @@ class Runs(Lifecycle):
         parameters: int | None = None,
         flops: float | None = None,
     ) -> None:
-        """The run is done and tested.
+        """End a run as finished, with its test metrics.
 
         Args:
             run_id: a running run.
-            metrics: of the test set, any JSON; `accuracy`, `loss`, `top2_accuracy`, `ece` and `latency_ms`
-                feed the leaderboard.
+            metrics: of the test set, any JSON; the leaderboard uses `accuracy`, `loss`, `top2_accuracy`,
+                `ece` and `latency_ms`.
             reason: e.g. "stopped early: no better validation accuracy for 5 epochs".
             parameters: number of weights, where `begin` could not know it.
-            flops: of one image, likewise.
+            flops: of one forward pass of one image, likewise.
 
         Raises:
             RunStateError: it is not running.
         """
-        values = {name: number(metrics.get(name)) for name in _FIGURES}
-        values["metrics"] = to_json(metrics)
-        values |= {} if parameters is None else {"parameters": parameters}
-        values |= {} if flops is None else {"flops": number(flops)}
+        values: dict[str, Any] = {name: number(metrics.get(name)) for name in _FIGURES}
+        values |= {"metrics": to_json(metrics), **given({"parameters": parameters, "flops": number(flops)})}
         self._end(run_id, RunState.FINISHED, ACTIVE, reason, **values)
 
     def event(self, job_id: str, kind: str, message: str) -> None:
-        """Write down something worth knowing of a run or search, whatever its state."""
+        """Add an event to a run or search, whatever its state."""
 
         def write(connection: Connection, revision: int) -> None:
             state_of(connection, job_id)
@@ -297,7 +261,7 @@ class Runs(Lifecycle):
         search_id: str | None = None,
         limit: int | None = None,
     ) -> pd.DataFrame:
-        """All runs, newest first, one row each, narrowed by what is given.
+        """Runs that match all given filters, newest first, one row each.
 
         Columns: id, model, variant, preset, name, dataset, source, fingerprint, subset, protocol,
         seed, state, reason, progress (stage, epoch, epochs, epochs_done, step, steps, eta_s),
@@ -309,56 +273,44 @@ class Runs(Lifecycle):
         query = select(*(table.c[name].label(_RENAMED.get(name, name)) for name in _COLUMNS))
         equal = {"model": model, "variant": variant, "dataset_name": dataset, "protocol": protocol}
         equal["search_id"] = search_id
-        query = query.where(*(table.c[name] == value for name, value in equal.items() if value is not None))
+        query = query.where(*(table.c[name] == value for name, value in given(equal).items()))
         if state is not None:
             query = query.where(table.c.state.in_([state] if isinstance(state, str) else list(state)))
-        query = query.order_by(table.c.created_at.desc(), table.c.id).limit(limit)
-        return self._db.read(lambda connection: frame(connection, query))
+        return self._frame(query.order_by(table.c.created_at.desc(), table.c.id).limit(limit))
 
     def history(self, run_id: str) -> pd.DataFrame:
         """One row per completed epoch in order: epoch, accuracy, loss, val_accuracy, val_loss,
         learning_rate, seconds, images_per_second, recorded_at."""
         table = schema.epochs
-        columns = [table.c[name] for name in _HISTORY]
-
-        def read(connection: Connection) -> pd.DataFrame:
-            whole = find_id(connection, run_id)
-            return frame(connection, select(*columns).where(table.c.run_id == whole).order_by(table.c.epoch))
-
-        return self._db.read(read)
+        query = select(*(table.c[name] for name in _HISTORY)).order_by(table.c.epoch)
+        return self._frame_of(run_id, query, table.c.run_id)
 
     def histories(self, run_ids: Iterable[str]) -> pd.DataFrame:
-        """The histories of several runs in one query, with run_id first; ids whole."""
+        """The histories of several runs (whole ids) in one frame, with run_id as its first column."""
         table = schema.epochs
         columns = [table.c.run_id, *(table.c[name] for name in _HISTORY)]
         query = select(*columns).where(table.c.run_id.in_(list(run_ids)))
-        return self._db.read(lambda c: frame(c, query.order_by(table.c.run_id, table.c.epoch)))
+        return self._frame(query.order_by(table.c.run_id, table.c.epoch))
 
     def events(self, job_id: str) -> pd.DataFrame:
-        """What was written down of a run or search, oldest first: at, kind, message."""
+        """Events of a run or search, oldest first: at, kind, message."""
         table = schema.events
-
-        def read(connection: Connection) -> pd.DataFrame:
-            whole = find_id(connection, job_id)
-            mine = or_(table.c.run_id == whole, table.c.search_id == whole)
-            query = select(table.c.at, table.c.kind, table.c.message).where(mine).order_by(table.c.id)
-            return frame(connection, query)
-
-        return self._db.read(read)
+        query = select(table.c.at, table.c.kind, table.c.message).order_by(table.c.id)
+        return self._frame_of(job_id, query, table.c.run_id, table.c.search_id)
 
     def cursor(self) -> int:
-        """The number of the last write: `live` from here on tells only of what comes later."""
+        """The number of the last write; `live` with it returns only later changes."""
         return self._db.read(current_revision)
 
     def live(self, run_ids: Iterable[str], after: int | None = None) -> tuple[Live, int]:
-        """What is new of these runs since a cursor; ids whole.
+        """Changes to these runs (whole ids) since a cursor.
 
         Args:
             run_ids: runs to watch.
-            after: the cursor that the last call gave; None for everything there is.
+            after: the cursor that the last call returned; None for everything there is.
 
         Returns:
-            (news, cursor for the next call). Polling with it misses nothing and repeats nothing.
+            (changes, cursor for the next call). Polling with it misses nothing and repeats nothing.
         """
         ids, since = list(run_ids), after or 0
 
@@ -367,12 +319,12 @@ class Runs(Lifecycle):
             if upto == after:  # nobody wrote anything
                 return Live(), upto
             known = set(connection.execute(select(schema.runs.c.id).where(mine)).scalars())
-            changed = news(connection, schema.runs, mine, since, upto)
+            changed = changed_rows(connection, schema.runs, mine, since, upto)
             restarted = [row["id"] for row in changed if since < row["reset_revision"] <= upto and since]
             live = Live(
                 runs=[{name: row[name] for name in _PROGRESS} for row in changed],
-                epochs=news(connection, schema.epochs, schema.epochs.c.run_id.in_(ids), since, upto),
-                steps=news(connection, schema.steps, schema.steps.c.run_id.in_(ids), since, upto),
+                epochs=changed_rows(connection, schema.epochs, schema.epochs.c.run_id.in_(ids), since, upto),
+                steps=changed_rows(connection, schema.steps, schema.steps.c.run_id.in_(ids), since, upto),
                 missing=[run_id for run_id in ids if run_id not in known],
                 restarted=restarted,
             )
@@ -380,41 +332,15 @@ class Runs(Lifecycle):
 
         return self._db.read(read)
 
-    def _still_ours(self, connection: Connection, run_id: str, action: str) -> None:
-        """Raise unless the run is running and this object's attempt is the current one."""
-        columns = (schema.runs.c.state, schema.runs.c.attempt)
-        row = connection.execute(select(*columns).where(schema.runs.c.id == run_id)).first()
-        if row is None:
-            raise not_found(connection, run_id)
-        if row.state not in ACTIVE:
-            raise refusal(run_id, RunState(row.state), action, ACTIVE)
-        if self._attempts.get(run_id, row.attempt) != row.attempt:
-            raise taken_over(run_id)
-
-
-def new_id(connection: Connection, table: Table, word: str) -> str:
-    """A free id: the word and six random hex digits."""
-    while True:
-        candidate = f"{word}-{secrets.token_hex(3)}"
-        if connection.execute(select(table.c.id).where(table.c.id == candidate)).first() is None:
-            return candidate
-
 
 def settings_key(config: TrainConfig) -> str:
-    """Equal for settings that differ in seed, name, preset, variant and what is recorded only."""
+    """A hash of all settings but seed, name, preset, variant and what is recorded."""
     rest = {name: value for name, value in config.flat().items() if name not in _LABELS}
     return hashlib.sha256(to_json(rest).encode()).hexdigest()[:16]
 
 
-def upsert(connection: Connection, table: Table, key: dict[str, Any], values: dict[str, Any]) -> None:
-    """Update the row or insert it. Writes stand in line (see `database.py`), so nobody comes
-    between the two, on any database."""
-    there = and_(*(table.c[name] == value for name, value in key.items()))
-    if connection.execute(update(table).where(there).values(values)).rowcount == 0:
-        connection.execute(insert(table).values(**key, **values))
-
-
 def settings_columns(config: TrainConfig) -> dict[str, Any]:
+    """Column values of a new run that follow from its settings, and its time of creation."""
     created = now()
     return {
         "config": to_json(config.model_dump(mode="json")),
@@ -434,8 +360,10 @@ def settings_columns(config: TrainConfig) -> dict[str, Any]:
 
 
 def _cut_history(connection: Connection, revision: int, run_id: str, kept: int | None) -> None:
-    """Drop epochs after `kept`, and old points inside an epoch. What is left is marked as new, for
-    readers that were told to forget the run's points."""
+    """Delete epochs after `kept` and points inside an epoch.
+
+    Epochs that remain are marked as changed, for readers that were told to forget the run's points.
+    """
     epochs, steps, runs = schema.epochs, schema.steps, schema.runs
     connection.execute(delete(steps).where(steps.c.run_id == run_id))
     if kept is None:
@@ -449,7 +377,7 @@ def _cut_history(connection: Connection, revision: int, run_id: str, kept: int |
 
 
 def _totals(run_id: str) -> dict[str, Any]:
-    """What a run's row says of its epochs, worked out anew from them."""
+    """Column values of a run's row that sum up its epochs."""
     epochs = schema.epochs
     of_run = epochs.c.run_id == run_id
     return {
@@ -459,7 +387,10 @@ def _totals(run_id: str) -> dict[str, Any]:
     }
 
 
-def news(connection: Connection, table: Table, mine: Any, since: int, upto: int) -> list[dict[str, Any]]:
+def changed_rows(
+    connection: Connection, table: Table, mine: Any, since: int, upto: int
+) -> list[dict[str, Any]]:
+    """Rows that were last written after `since`, up to `upto`, without their large columns."""
     newer = and_(mine, table.c.revision > since, table.c.revision <= upto)
     rows = connection.execute(select(table).where(newer).order_by(*table.primary_key)).mappings()
     hidden = ("config", "environment", "dataset", "metrics", "extra")

@@ -1,31 +1,20 @@
-"""Searches and their trials: what a tuner does, recorded as it does it."""
+"""Searches and their trials: creating them, recording what the tuner does, reading them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Select, Table, func, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, select, update
 
 from cifar_core.errors import RunNotFoundError
 from cifar_core.store import schema
+from cifar_core.store.columns import clean_text, from_json, given, now, number, split_metrics, to_json
 from cifar_core.store.database import current_revision
-from cifar_core.store.frames import frame
-from cifar_core.store.lifecycle import (
-    SEARCH_PREFIX,
-    Lifecycle,
-    check_whole,
-    find_id,
-    log_event,
-    mark_taken,
-    owner_of,
-    signs_of_life,
-    state_of,
-)
-from cifar_core.store.records import LiveSearch, SearchRecord, search_record
-from cifar_core.store.runs import new_id, news, upsert
-from cifar_core.store.states import ACTIVE, UNFINISHED, RunState
-from cifar_core.store.values import clean_text, from_json, now, number, split_metrics, to_json
+from cifar_core.store.jobs import SEARCH_PREFIX, check_integer, find_id, heartbeat_values, state_of, upsert
+from cifar_core.store.lifecycle import Lifecycle
+from cifar_core.store.records import ACTIVE, UNFINISHED, LiveSearch, RunState, SearchRecord, search_record
+from cifar_core.store.runs import changed_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,25 +30,24 @@ _TRIALS = (
     "trial_id", "number", "state", "score", "reason", "settings", "bracket", "round", "parent", "epochs",
     "first_epoch", "epochs_done", "parameters", "started_at", "finished_at", "duration_s",
 )  # fmt: skip
-_WHOLE = ("number", "bracket", "round", "epochs", "first_epoch", "parameters")
-
-_TOLD = ("id", "state", "stage", "created_at")
-_TOLD_OF_A_RUN = ("epochs", "epochs_done", "step", "steps")
+_UNFINISHED = ("id", "state", "stage", "created_at")
+_UNFINISHED_RUN = (*_UNFINISHED, "epochs", "epochs_done", "step", "steps")
+"""Columns of a search and of a run in `unfinished`."""
 
 
 class Searches(Lifecycle):
-    """The part of the store that knows searches.
+    """The part of the store that handles searches.
 
-    Taking, stopping, ending with `stopped`, `fail` and `crash`, `requeue`, `heartbeat`,
-    `set_stage`, `event`, `events`, `reap` and `delete` take a search's id as they take a run's.
+    `claim`, `request_stop`, `stopped`, `fail`, `crash`, `requeue`, `heartbeat`, `set_stage`, `event`,
+    `events`, `reap` and `delete` work for searches as for runs.
     """
 
     def create_search(
         self, config: SearchConfig, *, state: RunState = RunState.QUEUED, claim_for: int | None = None
     ) -> str:
-        """Put a new search in the queue; gives its id, e.g. "search-1a2b3c".
+        """Queue a new search and return its id, e.g. "search-1a2b3c".
 
-        With `claim_for`, the process of that pid has it at once, before any worker can take it.
+        With `claim_for`, the process of that pid claims it at once, before any worker can.
         """
         created = now()
         values = {
@@ -72,31 +60,20 @@ class Searches(Lifecycle):
             "created_at": created,
             "queued_at": created,
         }
-
-        owner = None if claim_for is None else owner_of(claim_for, None, None)
-
-        def create(connection: Connection, revision: int) -> str:
-            search_id = new_id(connection, schema.searches, SEARCH_PREFIX.rstrip("-"))
-            connection.execute(insert(schema.searches).values(id=search_id, **values, revision=revision))
-            log_event(connection, revision, search_id, "created", f"{search_id} was created")
-            if owner is not None:
-                mark_taken(connection, revision, search_id, owner)
-            return search_id
-
-        return self._db.write(create)
+        return self._create(schema.searches, SEARCH_PREFIX.rstrip("-"), values, claim_for)
 
     def get_search(self, search_id: str) -> SearchRecord:
         """One search, by its id or the beginning of it ("search-" and some of its digits).
 
         Raises:
-            RunNotFoundError: none or several begin so; the message names candidates.
+            RunNotFoundError: no id or several begin so; the message names candidates.
         """
 
         def read(connection: Connection) -> SearchRecord:
             whole = _find_search(connection, search_id)
             query = select(schema.searches, _trials_done().label("trials_done"))
             row = connection.execute(query.where(schema.searches.c.id == whole)).mappings().one()
-            return search_record(row)
+            return search_record(dict(row))
 
         return self._db.read(read)
 
@@ -111,33 +88,22 @@ class Searches(Lifecycle):
         plan: Any = None,
         trials_planned: int | None = None,
     ) -> None:
-        """Say that the search starts now, or goes on. From here on this store object writes for
-        this attempt of it only, as with `RunStore.begin`.
+        """Record that the search starts or resumes now. From now on this store object writes for this
+        attempt of it only, as with `RunStore.begin`.
 
         Args:
             search_id: claimed before.
             environment: as for a run.
             dataset: as for a run.
-            plan: any JSON, e.g. hyperband's brackets and rounds. None leaves what is there.
-            trials_planned: of the whole search, as far as it is known.
+            plan: any JSON, e.g. hyperband's brackets and rounds. None keeps the stored plan.
+            trials_planned: of the whole search, where it is known.
 
         Raises:
             RunStateError: not claimed.
         """
-        given = {"plan": None if plan is None else to_json(plan), "trials_planned": trials_planned}
         values = {"environment": to_json(environment), "dataset": to_json(dataset)}
-        values |= {name: value for name, value in given.items() if value is not None}
-        self._attempts.pop(search_id, None)
-
-        def start(connection: Connection, revision: int) -> int:
-            changes = {**values, **signs_of_life(schema.searches), "revision": revision}
-            self._update(connection, search_id, ACTIVE, "begun", changes)
-            query = select(schema.searches.c.attempt).where(schema.searches.c.id == search_id)
-            attempt = connection.execute(query).scalar_one()
-            log_event(connection, revision, search_id, "begun", f"attempt {attempt} began")
-            return attempt
-
-        self._attempts[search_id] = self._db.write(start)
+        values |= given({"plan": _json(plan), "trials_planned": trials_planned})
+        self._begin(search_id, values)
 
     def record_search(
         self,
@@ -151,24 +117,18 @@ class Searches(Lifecycle):
         best_score: float | None = None,
         best_run: str | None = None,
     ) -> RunState:
-        """Say how the search goes; what is None stays as it is. A heartbeat too.
+        """Record the search's progress; arguments that are None change nothing. Counts as a heartbeat.
 
         Returns:
-            The state, so that the caller sees a wish to stop.
+            The state, so that the caller notices a stop request.
 
         Raises:
             RunStateError: it is not running, or was given to another process.
         """
-        values = {
-            "stage": clean_text(stage),
-            "eta_s": number(eta_s),
-            "plan": None if plan is None else to_json(plan),
-            "trials_planned": trials_planned,
-            "best_trial": best_trial,
-            "best_score": number(best_score),
-            "best_run": best_run,
-        }
-        return self._record_search(search_id, {k: v for k, v in values.items() if v is not None})
+        values = {"stage": clean_text(stage), "eta_s": number(eta_s), "plan": _json(plan)}
+        values |= {"trials_planned": trials_planned, "best_trial": best_trial, "best_run": best_run}
+        values |= {"best_score": number(best_score)}
+        return self._db.write(lambda c, revision: self._touch(c, revision, search_id, given(values)))
 
     def record_trial(
         self,
@@ -189,42 +149,39 @@ class Searches(Lifecycle):
         parameters: int | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> RunState:
-        """Record a trial, or what is new of it; what is None stays as it is.
+        """Record a new trial, or changes to one; arguments that are None change nothing.
 
-        Its start is noted when its state first is RUNNING, its end when its state is a finished
-        one. A heartbeat of the search too.
+        Its start is recorded when its state first is RUNNING, its end when its state is a finished
+        one. Counts as a heartbeat of the search.
 
         Args:
             search_id: a running search.
-            trial_id: the tuner's own.
+            trial_id: the tuner's own id.
             number: place among the trials, from 1.
             settings: by name of setting.
             state: QUEUED (default of a new one), RUNNING, FINISHED, STOPPED, FAILED, CRASHED.
-            score: of the search's objective; NaN and infinities are kept as missing.
+            score: of the search's objective; NaN and infinities are stored as missing.
             reason: why it failed.
             bracket: hyperband's.
             round: hyperband's.
-            parent: the trial whose weights it goes on from.
+            parent: the trial whose weights it continues from.
             epochs: up to which epoch it trains.
             first_epoch: from which epoch it trains; 0: from scratch.
             parameters: number of weights.
             extra: any JSON.
 
         Returns:
-            The search's state, so that the caller sees a wish to stop.
+            The search's state, so that the caller notices a stop request.
         """
-        given = {
+        values = given({
             "number": number, "bracket": bracket, "round": round, "parent": parent, "epochs": epochs,
-            "first_epoch": first_epoch, "parameters": parameters,
-            "score": _number(score), "duration_s": _number(duration_s), "reason": clean_text(reason),
-            "settings": None if settings is None else to_json(settings),
-            "extra": None if extra is None else to_json(extra),
-            "state": None if state is None else RunState(state),
-        }  # fmt: skip
-        values = {name: value for name, value in given.items() if value is not None}
+            "first_epoch": first_epoch, "parameters": parameters, "score": _number(score),
+            "duration_s": _number(duration_s), "reason": clean_text(reason), "settings": _json(settings),
+            "extra": _json(extra), "state": None if state is None else RunState(state),
+        })  # fmt: skip
 
         def record(connection: Connection, revision: int) -> RunState:
-            state = self._touch_search(connection, revision, search_id)
+            state = self._touch(connection, revision, search_id)
             _upsert_trial(connection, revision, search_id, trial_id, values)
             return state
 
@@ -233,22 +190,22 @@ class Searches(Lifecycle):
     def record_trial_epoch(
         self, search_id: str, trial_id: str, epoch: int, metrics: Mapping[str, Any]
     ) -> RunState:
-        """Record an epoch of a trial; recording it again replaces it. A heartbeat too.
+        """Record an epoch of a trial; recording it again replaces it. Counts as a heartbeat.
 
         Args:
             search_id: a running search.
-            trial_id: made here if it was not recorded yet.
+            trial_id: the trial is created if it was not recorded yet.
             epoch: from 1.
             metrics: as for `record_epoch`.
 
         Returns:
-            The search's state, so that the caller sees a wish to stop.
+            The search's state, so that the caller notices a stop request.
         """
-        check_whole("epoch", epoch, 1)
+        check_integer("epoch", epoch, 1)
         values = split_metrics(metrics, schema.METRICS)
 
         def record(connection: Connection, revision: int) -> RunState:
-            state = self._touch_search(connection, revision, search_id)
+            state = self._touch(connection, revision, search_id)
             trial = {"search_id": search_id, "trial_id": trial_id}
             _upsert_trial(connection, revision, search_id, trial_id, {})
             row = {**values, "recorded_at": now(), "revision": revision}
@@ -267,14 +224,13 @@ class Searches(Lifecycle):
         best_run: str | None = None,
         reason: str | None = None,
     ) -> None:
-        """The search is done.
+        """End a search as finished.
 
         Raises:
             RunStateError: it is not running.
         """
         values = {"best_trial": best_trial, "best_score": number(best_score), "best_run": best_run}
-        given = {name: value for name, value in values.items() if value is not None}
-        self._end(search_id, RunState.FINISHED, ACTIVE, reason, **given)
+        self._end(search_id, RunState.FINISHED, ACTIVE, reason, **given(values))
 
     # --- Reading -------------------------------------------------------------------------------
 
@@ -284,31 +240,29 @@ class Searches(Lifecycle):
         (ISO 8601, UTC), host, device, pid, attempt."""
         table = schema.searches
         query = select(*(table.c[name] for name in _SEARCHES), _trials_done().label("trials_done"))
-        query = query.order_by(table.c.created_at.desc(), table.c.id)
-        return self._db.read(lambda connection: frame(connection, query))
+        return self._frame(query.order_by(table.c.created_at.desc(), table.c.id))
 
     def unfinished(self) -> list[dict[str, Any]]:
-        """Runs and searches that are not over, the oldest first, as plain values: for whoever asks
-        every second or two.
+        """Runs and searches that have not ended, oldest first, as plain values that are cheap to read
+        every second.
 
         Each has kind ("run" or "search"), id, state, stage and created_at; a run also epochs,
         epochs_done, step and steps, a search trials_planned and trials_done.
         """
+        runs, searches = schema.runs, schema.searches
+        planned = (*_UNFINISHED, "trials_planned")
         queries = {
-            "run": select(*(schema.runs.c[name] for name in (*_TOLD, *_TOLD_OF_A_RUN))),
+            "run": select(*(runs.c[name] for name in _UNFINISHED_RUN)).where(runs.c.state.in_(UNFINISHED)),
             "search": select(
-                *(schema.searches.c[name] for name in (*_TOLD, "trials_planned")),
-                _trials_done().label("trials_done"),
-            ),
+                *(searches.c[name] for name in planned), _trials_done().label("trials_done")
+            ).where(searches.c.state.in_(UNFINISHED)),
         }
 
         def read(connection: Connection) -> list[dict[str, Any]]:
             return [
                 {"kind": kind, **row}
                 for kind, query in queries.items()
-                for row in connection.execute(
-                    query.where(query.selected_columns["state"].in_(UNFINISHED))
-                ).mappings()
+                for row in connection.execute(query).mappings()
             ]
 
         return sorted(self._db.read(read), key=lambda job: (job["created_at"], job["id"]))
@@ -320,25 +274,25 @@ class Searches(Lifecycle):
         table = schema.trials
         columns = [table.c[name] for name in _TRIALS]
         query = select(*columns).order_by(table.c.number, table.c.started_at, table.c.trial_id)
-        rows = self._frame_of_search(search_id, query, table)
+        rows = self._frame_of_search(search_id, query, table.c.search_id)
         rows["settings"] = [from_json(text) or {} for text in rows["settings"]]
         return rows
 
     def trial_history(self, search_id: str, trial_id: str | None = None) -> pd.DataFrame:
         """One row per trial and epoch: trial_id, epoch, accuracy, loss, val_accuracy, val_loss,
-        learning_rate, seconds, images_per_second. One trial's only, where one is named."""
+        learning_rate, seconds, images_per_second. With `trial_id`, only that trial's rows."""
         table = schema.trial_epochs
         columns = [table.c[name] for name in ("trial_id", "epoch", *schema.METRICS)]
         query = select(*columns).order_by(table.c.trial_id, table.c.epoch)
         if trial_id is not None:
             query = query.where(table.c.trial_id == trial_id)
-        return self._frame_of_search(search_id, query, table)
+        return self._frame_of_search(search_id, query, table.c.search_id)
 
     def live_search(self, search_id: str, after: int | None = None) -> tuple[LiveSearch, int]:
-        """What is new of a search since a cursor, as `live` gives it of runs; the id whole.
+        """Changes to a search (whole id) since a cursor, as `live` returns them for runs.
 
         Raises:
-            RunNotFoundError: there is no such search (any more).
+            RunNotFoundError: there is no such search, or not any more.
         """
         since = after or 0
 
@@ -348,7 +302,7 @@ class Searches(Lifecycle):
             tables = {"search": schema.searches.c.id}
             tables |= {"trials": schema.trials.c.search_id, "epochs": schema.trial_epochs.c.search_id}
             found = {
-                name: news(connection, column.table, column == search_id, since, upto)
+                name: changed_rows(connection, column.table, column == search_id, since, upto)
                 for name, column in tables.items()
             }
             search = found.pop("search")
@@ -358,32 +312,30 @@ class Searches(Lifecycle):
 
         return self._db.read(read)
 
-    def _frame_of_search(self, search_id: str, query: Select[Any], table: Table) -> pd.DataFrame:
-        def read(connection: Connection) -> pd.DataFrame:
-            whole = _find_search(connection, search_id)
-            return frame(connection, query.where(table.c.search_id == whole))
+    def _frame_of_search(self, search_id: str, query: Select[Any], owner: Any) -> pd.DataFrame:
+        whole = self._db.read(lambda connection: _find_search(connection, search_id))
+        return self._frame_of(whole, query, owner)
 
-        return self._db.read(read)
-
-    def _record_search(self, search_id: str, values: Mapping[str, Any]) -> RunState:
-        return self._db.write(lambda c, revision: self._touch_search(c, revision, search_id, values))
-
-    def _touch_search(
+    def _touch(
         self, connection: Connection, revision: int, search_id: str, values: Mapping[str, Any] | None = None
     ) -> RunState:
-        changes = {**(values or {}), **signs_of_life(schema.searches), "revision": revision}
+        changes = {**(values or {}), **heartbeat_values(schema.searches), "revision": revision}
         self._update(connection, search_id, ACTIVE, "recorded", changes)
         return state_of(connection, search_id)
 
 
 _number = number
-"""Under a name that `record_trial`'s own `number` leaves free."""
+"""A second name, since `record_trial` has an argument `number`."""
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else to_json(value)
 
 
 def _find_search(connection: Connection, search_id: str) -> str:
     whole = find_id(connection, search_id)
     if not whole.startswith(SEARCH_PREFIX):
-        raise RunNotFoundError(f"{whole} is a run, not a search; get reads it.")
+        raise RunNotFoundError(f"{whole} is a run, not a search; use get.")
     return whole
 
 
@@ -399,7 +351,7 @@ def _upsert_trial(
     table = schema.trials
     mine = (table.c.search_id == search_id, table.c.trial_id == trial_id)
     old = connection.execute(select(table.c.state, table.c.started_at).where(*mine)).first()
-    # A trial that runs again, or went well, has no reason of an earlier failure.
+    # The reason of an earlier failure no longer holds for a trial that runs again or finished.
     cleared = {"reason": None} if values.get("state") in (RunState.RUNNING, RunState.FINISHED) else {}
     changes = {**cleared, **values, **_trial_times(old, values.get("state")), "revision": revision}
     if old is None:

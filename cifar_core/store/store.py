@@ -1,4 +1,4 @@
-"""The store, put together from its parts."""
+"""The store, composed of its parts."""
 
 from __future__ import annotations
 
@@ -11,45 +11,43 @@ from sqlalchemy.exc import ArgumentError
 
 from cifar_core.base import paths
 from cifar_core.errors import StoreError
-from cifar_core.store.archive_rows import Moving
 from cifar_core.store.database import Database, open_error
-from cifar_core.store.exports import Exports
 from cifar_core.store.leaderboard import Leaderboard
 from cifar_core.store.notes import Notes
 from cifar_core.store.runs import Runs
 from cifar_core.store.searches import Searches
+from cifar_core.store.transfer import Transfer
 
 _FILE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
 
-class RunStore(Runs, Searches, Moving, Leaderboard, Exports, Notes):
+class RunStore(Runs, Searches, Transfer, Leaderboard, Notes):
     """Runs, searches and their histories in a database, and a folder of files for each run.
 
-    Threads: one object may be used by many threads at once. Every call is one transaction of its
-    own on a pooled connection; nothing is kept open between calls.
+    Threads: one object may be used by many threads at once. Every call is one transaction on a
+    pooled connection; nothing stays open between calls.
 
-    Processes: any number may open the same store and read and write at once; each makes an object
-    of its own. Reading never waits for writing. Writing calls stand in line, some milliseconds
-    each; one that meets a lock held for longer waits, and raises StoreError after 30 s. An object
-    survives a fork: the child leaves the parent's connections alone and opens its own. It does not
-    pickle: hand `url` to the other process.
+    Processes: any number may read and write the same store at once, each with an object of its own.
+    Reads never wait for writes. Writes run one at a time, some milliseconds each; one that meets a
+    lock waits, and raises StoreError after 30 s. An object survives a fork: the child opens
+    connections of its own. It can't be pickled; pass `url` to the other process instead.
 
     Ownership: a run or search belongs to the process that claimed it, from `claim` or `claim_next`
-    to `finish`, `stopped` or `fail`; only that process records. Everybody may read, ask to stop,
-    reap, and write events. After `begin` an object writes for that attempt alone: if the job was
-    taken for dead and given to another, its calls raise RunStateError.
+    until `finish`, `stopped` or `fail`; only that process records its progress. Every process may
+    read, request a stop, reap, and add events. After `begin` an object writes for that attempt only:
+    if the job was marked as crashed and claimed by another process, its calls raise RunStateError.
 
-    Memory: nothing is cached. Frames and records are the caller's own.
+    Memory: nothing is cached; returned frames and records belong to the caller.
 
     Args:
         location: None for the home folder (`CIFAR_LAB_HOME`), a folder, a file ending in .db,
             .sqlite or .sqlite3, or any SQLAlchemy URL.
-        artifacts: where the runs' folders stand. None: beside an SQLite file ("artifacts", or
+        artifacts: the folder for the runs' folders. None: beside an SQLite file ("artifacts", or
             "NAME.artifacts" for a file that is not lab.db); in the home folder for any other database.
 
     Raises:
         StoreVersionError: the store was written by a newer release; nothing was changed.
-        StoreError: it cannot be opened, made or written; the message says what to do.
+        StoreError: it cannot be opened, created or written; the message says what to do.
     """
 
     def __init__(self, location: str | Path | None = None, *, artifacts: str | Path | None = None) -> None:
@@ -63,34 +61,33 @@ class RunStore(Runs, Searches, Moving, Leaderboard, Exports, Notes):
         else:
             root = paths.artifacts_dir()
         self.artifacts_root = Path(artifacts).expanduser().absolute() if artifacts is not None else root
-        """The folder in which each run's folder stands; made when first needed."""
+        """The folder that contains each run's folder; created when first needed."""
         self._db = Database(url)
 
     @property
     def url(self) -> str:
-        """The SQLAlchemy URL, whole: opens this store in another process. May hold a password."""
+        """The complete SQLAlchemy URL, which opens this store in another process. May contain a password."""
         return self._db.url.render_as_string(hide_password=False)
 
     @property
     def location(self) -> str:
-        """Where the store is, for people; without a password."""
+        """Where the store is, for people, without a password."""
         return self._db.place
 
     def reap(self, now: float | None = None) -> list[str]:
-        """Mark jobs of dead processes as crashed, as `Lifecycle.reap` says, and sweep away the
-        temporary files that they left."""
+        """Mark jobs of dead processes as crashed (see `Lifecycle.reap`) and remove their temporary files."""
         marked = super().reap(now)
         for job_id in marked:
             self.sweep(job_id)
         return marked
 
     def crash(self, job_id: str, reason: str) -> None:
-        """Somebody else saw the process end; the temporary files that it left are swept away."""
+        """End a job as crashed (see `Lifecycle.crash`) and remove its temporary files."""
         super().crash(job_id, reason)
         self.sweep(job_id)
 
     def close(self) -> None:
-        """Give back all connections; a later call opens new ones."""
+        """Close all connections; a later call opens new ones."""
         self._db.close()
 
     def __enter__(self) -> Self:
@@ -106,8 +103,10 @@ class RunStore(Runs, Searches, Moving, Leaderboard, Exports, Notes):
 
 
 def sqlite_places(location: str | Path | None) -> tuple[Path, Path] | None:
-    """(database file, artifacts folder) of an SQLite store, whether it is there or not; None for
-    another database. `location` as for `RunStore`."""
+    """(database file, artifacts folder) of an SQLite store, existing or not; None for another database.
+
+    `location` as for `RunStore`.
+    """
     url = _url(location)
     if url.get_backend_name() != "sqlite":
         return None
@@ -141,12 +140,15 @@ def _file_url(path: Path) -> URL:
 
 
 def _sqlite_url(url: URL) -> URL:
-    """With an absolute path, so that it means the same after a change of directory."""
+    """The URL with an absolute path, so that it means the same after a change of directory."""
     if not url.database or url.database == ":memory:":
-        raise StoreError("A store in memory can't be shared with the processes that train; name a file.")
+        raise StoreError(
+            "A store in memory can't be shared with the processes that train. Name a file instead."
+        )
     if url.database.startswith("file:"):
         raise StoreError(
-            f"SQLite's file: names are not taken, got {url.database!r}; write sqlite:////folder/lab.db."
+            f"SQLite's file: names are not supported, got {url.database!r}. "
+            "Write sqlite:////folder/lab.db instead."
         )
     return url.set(database=str(Path(url.database).expanduser().absolute()))
 

@@ -109,8 +109,8 @@ def _nothing_to_pair(models: list[str]) -> None:
 
 
 def _fair(runs: pd.DataFrame, board: Board, pair: Pair, read: Read) -> Fair:
+    from cifar_core.store.records import UNFINISHED
     from cifar_core.store.runs import settings_key
-    from cifar_core.store.states import UNFINISHED
 
     if not (pair.baseline and pair.tuned):
         return Fair()

@@ -10,7 +10,7 @@ import streamlit as st
 from cifar_core.analysis.diagnosis import remarks
 from cifar_core.plots.palette import model_colour
 from cifar_core.store import RunStore
-from cifar_core.store.states import RunState
+from cifar_core.store.records import RunState
 from pages.runs import actions, words
 from pages.runs.curves import View, figure, spoken
 from pages.runs.watch import Watch, Watched

@@ -9,7 +9,7 @@ import streamlit as st
 from cifar_core.errors import StoreError
 from cifar_core.plots.palette import model_colour
 from cifar_core.store import RunStore
-from cifar_core.store.states import UNFINISHED
+from cifar_core.store.records import UNFINISHED
 from pages.runs import comparison, panel, words
 from pages.runs.curves import View
 from pages.runs.watch import Watch, Watched

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cifar_core.store.states import ACTIVE, RunState
+from cifar_core.store.records import ACTIVE, RunState
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from cifar_core.store.states import RunState
+from cifar_core.store.records import RunState
 from pages.shared.table import Fact, Headline
 from pages.shared.words import NOTHING, clock, count, duration, number, percent, shortened
 

@@ -6,7 +6,7 @@ import streamlit as st
 
 from cifar_core.errors import CifarLabError
 from cifar_core.store import RunRecord, RunStore
-from cifar_core.store.states import UNFINISHED, RunState
+from cifar_core.store.records import UNFINISHED, RunState
 from pages.shared import access, navigation, resources
 from pages.shared.pace import paced
 from pages.shared.words import ago, message, model_title, plain

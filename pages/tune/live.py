@@ -15,7 +15,7 @@ from cifar_core.plots.palette import model_colour
 from cifar_core.plots.search import value_text
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunStore
-from cifar_core.store.states import UNFINISHED, RunState
+from cifar_core.store.records import UNFINISHED, RunState
 from cifar_core.tuning import stop_after_trial, stopping_after_trial
 from cifar_core.tuning.plan import ENDED
 from cifar_core.tuning.space import tuned_config

@@ -11,7 +11,7 @@ import streamlit as st
 
 from cifar_core.errors import CifarLabError, ConfigError, RunNotFoundError, StoreError
 from cifar_core.store import SearchRecord
-from cifar_core.store.states import UNFINISHED
+from cifar_core.store.records import UNFINISHED
 from pages.shared import resources
 from pages.shared.draft import Settings, presets_of
 from pages.shared.pace import paced

@@ -11,7 +11,7 @@ from typing import Any
 from cifar_core.plots.search import Axis, Trial, finished_trials, value_text
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunStore
-from cifar_core.store.states import RunState
+from cifar_core.store.records import RunState
 from cifar_core.tuning.plan import Plan, SearchStatus, make_plan, status
 from cifar_core.tuning.space import dimensions
 from pages.shared.words import duration, percent

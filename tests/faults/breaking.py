@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from cifar_core.base import files
 from cifar_core.settings.train_config import TrainConfig
-from cifar_core.store import database, values
+from cifar_core.store import database
 from tests.faults.observing import SETTINGS
 
 SMALL: TrainConfig = SETTINGS.replace(train_limit=None, test_limit=None)
@@ -105,7 +105,7 @@ class Clock:
     """The wall clock of the store; `shift` it."""
 
     def __init__(self, patch) -> None:
-        self.offset, true = timedelta(), values.datetime
+        self.offset, true = timedelta(), columns.datetime
         clock = self
 
         class Shifted(true):
@@ -113,7 +113,7 @@ class Clock:
             def now(cls, tz=None):
                 return true.now(tz) + clock.offset
 
-        patch.setattr(values, "datetime", Shifted)
+        patch.setattr(columns, "datetime", Shifted)
 
     def shift(self, **by) -> None:
         self.offset += timedelta(**by)

@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from cifar_core.settings.search_config import SearchConfig
-from cifar_core.store.states import RunState
+from cifar_core.store.records import RunState
 from cifar_core.tuning import dimensions, make_plan
 from tests.pages.live_runs import DATA, ENVIRONMENT
 

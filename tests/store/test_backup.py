@@ -16,7 +16,7 @@ from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.store.archive import backup as backup_module
 from cifar_core.store.archive.backup import backup, check_backup, open_backup, restore
-from cifar_core.store.states import UNFINISHED
+from cifar_core.store.records import UNFINISHED
 from tests.store.full_store import arrays, checkpoint, contents, rewritten, trained
 
 
@@ -227,14 +227,14 @@ def test_a_run_deleted_meanwhile_is_left_out_whole(filled, file, tmp_path, monke
 RESTORE = """
 import os, sys, time
 from cifar_core.store.archive import backup
-from cifar_core.store import archive_rows
+from cifar_core.store import transfer
 step = sys.argv[3]
 def die(*_, **__):
     os.kill(os.getpid(), 9)
 if step == "staging":
     backup._stage = die
-elif step == "shelving":
-    archive_rows._settle = die
+elif step == "inserting":
+    transfer._end_unfinished = die
 elif step == "naming":
     real, count = os.replace, [0]
     def replace(source, target):
@@ -247,7 +247,7 @@ backup.restore(sys.argv[1], sys.argv[2])
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("step", ["staging", "shelving", "naming"])
+@pytest.mark.parametrize("step", ["staging", "inserting", "naming"])
 def test_a_restore_that_is_killed_leaves_nothing_or_all(filled, file, tmp_path, step):
     backup(filled, file)
     arguments = [str(file), str(tmp_path / "new"), step]

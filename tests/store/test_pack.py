@@ -27,10 +27,10 @@ from cifar_core.errors import (
 )
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
-from cifar_core.store import archive_rows as rows_module
+from cifar_core.store import transfer as rows_module
 from cifar_core.store.archive import pack as pack_module
 from cifar_core.store.archive.pack import check_packed, open_packed, pack, unpack
-from cifar_core.store.states import UNFINISHED
+from cifar_core.store.records import UNFINISHED
 from tests.store.full_store import EXPORT, contents, rewritten, trained
 
 STATES = [state.value for state in RunState]
@@ -411,14 +411,14 @@ def test_a_folder_in_the_way_is_not_touched_and_nothing_comes_of_the_others(stor
 UNPACK = """
 import os, sys
 from cifar_core.store.archive import pack
-from cifar_core.store import RunStore, archive_rows
+from cifar_core.store import RunStore, transfer
 def die(*_, **__):
     os.kill(os.getpid(), 9)
 step = sys.argv[3]
 if step == "staging":
     pack._check_file = die
-elif step == "shelving":
-    archive_rows._settle = die
+elif step == "inserting":
+    transfer._end_unfinished = die
 else:
     real = os.replace
     os.replace = lambda source, target: die() if ".deleted-" in str(source) else real(source, target)
@@ -427,7 +427,7 @@ pack.unpack(RunStore(sys.argv[2]), sys.argv[1])
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("step", ["staging", "shelving", "naming"])
+@pytest.mark.parametrize("step", ["staging", "inserting", "naming"])
 def test_one_that_is_killed_leaves_nothing_or_all(store, other, file, tmp_path, step):
     run_id = trained(store)
     pack(store, [run_id], file)
@@ -480,6 +480,6 @@ def test_the_commands(store, tmp_path, capsys):
     assert lab("pack", run_id, target)[0] == 1
     assert lab("pack", run_id, target, "--force")[0] == 0
     assert lab("pack", target)[0] == 2
-    assert "Backup and transfer" in lab("--help")[1]
+    assert "Moving and keeping" in lab("--help")[1]
     assert Path(target).exists()
     assert issubclass(ArchiveError, CifarLabError)

@@ -14,9 +14,11 @@ from cifar_core.errors import RunStateError, StoreError
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore, database, schema
 
+pytestmark = pytest.mark.postgresql
+
 BEGIN = """
 import os, sys
-from cifar_core.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
 print("ready", flush=True)
 input()

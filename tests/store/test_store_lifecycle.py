@@ -12,7 +12,7 @@ from cifar_core.base.processes import Liveness
 from cifar_core.errors import ConfigError, RunNotFoundError, RunStateError
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.settings.train_config import TrainConfig
-from cifar_core.store import RunState, RunStore, lifecycle
+from cifar_core.store import RunState, RunStore, jobs, lifecycle
 
 ALL = tuple(RunState)
 ACTIVE = {RunState.RUNNING, RunState.STOPPING}
@@ -152,7 +152,7 @@ def test_a_live_process_is_left_alone_and_a_dead_one_is_told(store, child):
     record = store.get(run_id)
     assert record.state is RunState.CRASHED
     assert record.reason == (
-        f"The worker process {child.pid} ended without a word (killed or out of memory) during epoch 3."
+        f"The worker process {child.pid} ended unexpectedly (killed or out of memory) during epoch 3."
     )
     assert store.live([run_id])[0].steps == []
     assert store.reap() == []
@@ -195,13 +195,13 @@ def test_another_host_is_judged_by_silence_on_our_own_clock(store, monkeypatch):
     run_id = store.create_run(TrainConfig())
     store.claim(run_id, pid=1, host="elsewhere")
     for instant, clock in enumerate(("1999-01-01T00:00:00+00:00", "2099-01-01T00:00:00+00:00") * 3):
-        monkeypatch.setattr(lifecycle, "now", lambda clock=clock: clock)
+        monkeypatch.setattr(jobs, "now", lambda clock=clock: clock)
         store.heartbeat(run_id)
         assert store.reap(now=100.0 + 14 * instant) == []
     monkeypatch.undo()
     assert store.reap(now=170.0 + 14.9) == []
     assert store.reap(now=170.0 + 15.1) == [run_id]
-    assert "process 1 on elsewhere gave no sign of life for 15 s" in store.get(run_id).reason
+    assert "process 1 on elsewhere sent no heartbeat for 15 s" in store.get(run_id).reason
 
 
 def test_a_first_look_at_another_host_kills_nobody(store):
@@ -217,9 +217,9 @@ def test_a_sign_of_life_in_the_last_moment_counts(store):
     run_id = store.create_run(TrainConfig())
     store.claim(run_id, pid=1, host="elsewhere")
     store.reap(now=0.0)
-    (job,) = store._db.read(lifecycle._active_jobs)
+    (job,) = store._db.read(lifecycle.active_jobs)
     store.heartbeat(run_id)
-    assert not store._bury(job, "silent")
+    assert not store._mark_crashed(job, "silent")
     assert store.get(run_id).state is RunState.RUNNING
 
 
@@ -236,7 +236,7 @@ def test_a_dead_search_takes_its_running_trial_with_it(store, child):
 
 def test_time_of_all_attempts_adds_up_and_never_runs_backwards(store, begin, monkeypatch):
     clock = ["2030-01-01T00:00:00+00:00"]
-    monkeypatch.setattr(lifecycle, "now", lambda: clock[0])
+    monkeypatch.setattr(jobs, "now", lambda: clock[0])
     run_id = begin()
     clock[0] = "2030-01-01T00:01:40+00:00"
     store.stopped(run_id)

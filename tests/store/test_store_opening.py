@@ -218,7 +218,7 @@ def test_a_database_of_something_else_is_refused(home):
     [
         ("sqlite://", "in memory"),
         ("sqlite:///:memory:", "in memory"),
-        ("sqlite:///file:x?uri=true", "file: names are not taken"),
+        ("sqlite:///file:x?uri=true", "file: names are not supported"),
         ("nonsense://x", "No database driver for nonsense://x"),
         ("postgresql+nodriver://user:secret@host/name", r"No database driver.*\*\*\*"),
         ("://", "is not a database URL"),

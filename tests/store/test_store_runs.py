@@ -54,7 +54,7 @@ def test_the_beginning_of_an_id_names_a_run(store):
     assert store.get(run_id[:-2]).id == run_id
     assert store.resolve("base") == run_id
     store.create_run(TrainConfig())
-    with pytest.raises(RunNotFoundError, match="begins several: base_cnn-"):
+    with pytest.raises(RunNotFoundError, match=r"Several ids begin with .base_cnn.: base_cnn-"):
         store.get("base_cnn")
 
 

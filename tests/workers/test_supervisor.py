@@ -71,7 +71,7 @@ def test_stop_killed_worker_and_resume(store):
     wait_for(lambda: store.get(run_id).epochs_done >= 1)
     os.kill(store.get(run_id).pid, signal.SIGKILL)
     wait_for(lambda: store.get(run_id).state is RunState.CRASHED, 15)
-    assert "SIGKILL" in store.get(run_id).reason or "ended without a word" in store.get(run_id).reason
+    assert "SIGKILL" in store.get(run_id).reason or "ended unexpectedly" in store.get(run_id).reason
     kept = store.get(run_id).epochs_done
     store.requeue(run_id)
     wait_for(lambda: store.get(run_id).epochs_done > kept)

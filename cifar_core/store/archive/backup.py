@@ -23,9 +23,9 @@ from cifar_core.errors import RunStateError
 from cifar_core.store import RunStore, schema
 from cifar_core.store.archive.bundle import Bundle, Writer, bundle_writer
 from cifar_core.store.archive.pack import new_target, opened, refuse_without_space
-from cifar_core.store.archive_rows import ALL, Row, checked_row
 from cifar_core.store.artifacts import store_errors
 from cifar_core.store.store import sqlite_places
+from cifar_core.store.transfer import ALL, Row, checked_row
 
 _FILE = re.compile(r"files/[A-Za-z0-9][A-Za-z0-9._+-]{0,79}/[^/]+")
 _SIDES = ("-wal", "-shm", "-journal")

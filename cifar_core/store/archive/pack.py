@@ -23,12 +23,12 @@ from cifar_core.base.files import whole_file
 from cifar_core.errors import ArchiveError, CifarLabError, ConfigError, RunStateError, StoreError
 from cifar_core.store import RunState, RunStore, schema
 from cifar_core.store.archive.bundle import Bundle, bundle_writer
-from cifar_core.store.archive_rows import Arrival, Row, checked_row, tables_of
 from cifar_core.store.artifacts import PREDICTIONS, read_predictions, store_errors
-from cifar_core.store.lifecycle import SEARCH_PREFIX
+from cifar_core.store.columns import from_json, to_json
+from cifar_core.store.jobs import SEARCH_PREFIX
+from cifar_core.store.records import UNFINISHED
 from cifar_core.store.runs import settings_columns
-from cifar_core.store.states import UNFINISHED
-from cifar_core.store.values import from_json, to_json
+from cifar_core.store.transfer import Arrival, Row, checked_row, tables_of
 
 Existing = Literal["refuse", "new"]
 
@@ -36,7 +36,7 @@ NOTES = "image_notes.json"
 JOB = "job.json"
 _JSON = ("config", "environment", "dataset", "metrics", "plan", "extra", "settings")
 """Columns that hold JSON as text, and stand in the file as what they say."""
-_UNTOLD = ("revision", "reset_revision")
+_STORE_ONLY = ("revision", "reset_revision")
 _MOST_JOBS = 1000
 _ID = re.compile(r"[a-z0-9_]{1,64}-[A-Za-z0-9]{1,15}")
 _SHARES = (
@@ -45,7 +45,7 @@ _SHARES = (
 )
 _WORKED_OUT = ("events", "exports")
 """Tables in which what was taken in may have more rows than what was packed, and is still the same."""
-_SETTLED = (
+_CHANGED_BY_IMPORT = (
     *("search_id", "best_run", "settings_key", "reason", "finished_at", "duration_s"),
     *("stage", "eta_s", "images_per_second"),
 )
@@ -102,7 +102,7 @@ def pack(store: RunStore, job_ids: Sequence[str], path: str | Path, *, overwrite
             rows = store.job_rows(job_id)
             fingerprints |= {row["fingerprint"] for row in rows.get("runs", ()) if row["fingerprint"]}
             for name, values in rows.items():
-                told = [_told(name, row) for row in values]
+                told = [_packed_row(name, row) for row in values]
                 head = tables_of(job_id)[name] == "id"
                 bundle.document(f"{job_id}/{JOB if head else f'{name}.json'}", told[0] if head else told)
             with store.open_files(job_id) as files:
@@ -110,7 +110,7 @@ def pack(store: RunStore, job_ids: Sequence[str], path: str | Path, *, overwrite
                     _refuse_damage(job_id, name, file)
                     bundle.stream(f"{job_id}/files/{name}", file, size)
             store.resolve(job_id)  # were it deleted meanwhile, this would be half of it
-        bundle.document(NOTES, [_told("image_notes", row) for row in store.note_rows(fingerprints)])
+        bundle.document(NOTES, [_packed_row("image_notes", row) for row in store.note_rows(fingerprints)])
         about = {"jobs": list(ids), "host": processes.hostname()}
         bundle.finish("runs", schema.REVISIONS[-1], about)
     return Packed(target, target.stat().st_size, ids)
@@ -258,9 +258,9 @@ def _refuse_damage(job_id: str, name: str, file: IO[bytes]) -> None:
         ) from error
 
 
-def _told(table: str, row: Row) -> Row:
+def _packed_row(table: str, row: Row) -> Row:
     """A row as the file has it: JSON as what it says, without what only counts inside its store."""
-    hidden = {*_UNTOLD, *(("id",) if table in ("events", "image_notes") else ())}
+    hidden = {*_STORE_ONLY, *(("id",) if table in ("events", "image_notes") else ())}
     return {
         name: from_json(value) if name in _JSON else value
         for name, value in row.items()
@@ -268,7 +268,7 @@ def _told(table: str, row: Row) -> Row:
     }
 
 
-def _stored(row: Any) -> Any:
+def _unpacked_row(row: Any) -> Any:
     if not isinstance(row, dict):
         return row
     return {
@@ -311,7 +311,7 @@ def _rows_of(bundle: Bundle, job_id: str, name: str) -> list[Any]:
 
 def _checked(table: Table, row: Any) -> Row:
     without = ("revision", "reset_revision", *(("id",) if table is schema.events else ()))
-    checked = checked_row(table, _stored(row), without=without)
+    checked = checked_row(table, _unpacked_row(row), without=without)
     for name in _SHARES:
         if checked.get(name) is not None and not 0 <= checked[name] <= 1:
             raise ValueError(f"{table.name}.{name} must be in 0..1; got {checked[name]}")
@@ -439,7 +439,7 @@ def _is_same(store: RunStore, job_id: str, rows: Mapping[str, list[Row]], bundle
 
 def _compared(row: Row) -> Row:
     """Less what only counts inside a store, and what taking in may change."""
-    hidden = {*_UNTOLD, *_SETTLED}
+    hidden = {*_STORE_ONLY, *_CHANGED_BY_IMPORT}
     values = {name: value for name, value in row.items() if name not in hidden}
     if values.get("state") in _CUT:
         values["state"] = "cut"

@@ -1,9 +1,9 @@
-"""Rows and files of whole jobs, out of a store and into one: for backups and for moving runs.
+"""Rows and files of whole jobs, read from a store or inserted into one: for backups and packed runs.
 
-Taking in is whole or not at all. Files come first, into a folder of the process's own; then one
-transaction writes the rows and puts the folders where a deletion puts them (".deleted-ID"); then
-they get their names. Were we killed on the way, `sweep` looks whether the rows are there: if so it
-gives the folders back, if not it removes them.
+An import is all or nothing. Its files are first written to a scratch folder. Then one transaction inserts
+the rows and moves the folders to the names of pending ones (".deleted-ID"); after the commit they get their
+final names. If the process is killed in between, `sweep` gives the folders their names where the rows
+exist, and removes them where they do not.
 """
 
 from __future__ import annotations
@@ -35,28 +35,29 @@ from sqlalchemy import (
 from cifar_core.base import paths
 from cifar_core.errors import RunStateError, StoreError
 from cifar_core.store import schema
-from cifar_core.store.artifacts import Artifacts, _aside, store_errors
+from cifar_core.store.artifacts import Artifacts, pending_folder, store_errors
+from cifar_core.store.columns import clean_text, parse_time
 from cifar_core.store.database import current_revision
-from cifar_core.store.lifecycle import (
+from cifar_core.store.jobs import (
     SEARCH_PREFIX,
-    _after_ending,
-    _ending,
+    clean_up_ended,
+    end_values,
+    exists,
     find_id,
     log_event,
+    new_id,
     table_of,
 )
-from cifar_core.store.runs import new_id
-from cifar_core.store.states import ACTIVE, UNFINISHED, RunState
-from cifar_core.store.values import clean_text, parse_time
+from cifar_core.store.records import ACTIVE, UNFINISHED, RunState
 
 Row = dict[str, Any]
 
 OF_RUN = {"runs": "id", "epochs": "run_id", "exports": "run_id", "events": "run_id"}
 OF_SEARCH = {"searches": "id", "trials": "search_id", "trial_epochs": "search_id", "events": "search_id"}
-"""The tables that hold a job, parents first, and the column with its id."""
+"""The tables with rows of a job, parents first, and the column with its id."""
 
 ALL = ("searches", "runs", "epochs", "exports", "trials", "trial_epochs", "events", "image_notes")
-"""Every table that is backed up, parents first. Points inside an epoch are of no use elsewhere."""
+"""Every table that is backed up, parents first. Points inside an epoch are not."""
 
 _BATCH = 500
 _TRIES, _PAUSE_S = 50, 0.02
@@ -65,7 +66,7 @@ _UNREADY = ".part"
 _LARGEST = {Integer: 2**31 - 1, BigInteger: 2**63 - 1}
 
 Files = Iterator[tuple[str, BinaryIO, int]]
-Shelve = Callable[[Path, str], None]
+MoveIn = Callable[[Path, str], None]
 
 
 def tables_of(job_id: str) -> dict[str, str]:
@@ -74,7 +75,7 @@ def tables_of(job_id: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Arrival:
-    """A run or search that is about to be taken in.
+    """A run or search that is about to be imported.
 
     `rows` are checked and belong to `id`; `rename` asks for a new id. `origin` is the event's text.
     """
@@ -86,13 +87,13 @@ class Arrival:
     rename: bool = False
 
 
-class Moving(Artifacts):
-    """The part of the store that gives out and takes in whole jobs."""
+class Transfer(Artifacts):
+    """The part of the store that exports and imports whole jobs."""
 
     # --- Out -----------------------------------------------------------------------------------
 
     def job_rows(self, job_id: str) -> dict[str, list[Row]]:
-        """All rows of a run or search by table, as of one moment; ids whole or their beginning."""
+        """All rows of a run or search by table, in one snapshot; the id or its beginning."""
 
         def read(connection: Connection) -> dict[str, list[Row]]:
             whole = find_id(connection, job_id)
@@ -105,14 +106,14 @@ class Moving(Artifacts):
         return self._db.snapshot(read)
 
     def note_rows(self, fingerprints: Iterable[str]) -> list[Row]:
-        """What people said of the test images of these datasets."""
+        """Tags and notes on the test images of these datasets."""
         table = schema.image_notes
         return self._db.read(
             lambda connection: list(_rows(connection, table, table.c.fingerprint.in_(list(fingerprints))))
         )
 
     def dump(self, consume: Callable[[str, Iterator[Row]], None]) -> tuple[list[str], int]:
-        """Give every table's rows to `consume(name, rows)`, all as of one moment.
+        """Pass every table's rows to `consume(name, rows)`, all in one snapshot.
 
         Returns:
             (ids of all runs and searches, number of the last write).
@@ -129,10 +130,10 @@ class Moving(Artifacts):
         return self._db.snapshot(read)
 
     def existing(self, job_ids: Iterable[str]) -> set[str]:
-        """Those of the ids that the store holds."""
+        """Those of the ids that the store has."""
 
         def read(connection: Connection) -> set[str]:
-            return {job_id for job_id in job_ids if _is_there(connection, job_id)}
+            return {job_id for job_id in job_ids if exists(connection, job_id)}
 
         return self._db.read(read)
 
@@ -168,7 +169,9 @@ class Moving(Artifacts):
         """None where a file was replaced, added or removed meanwhile."""
         folder = self._folder(job_id)
         try:
-            files = {name: stack.enter_context((folder / name).open("rb")) for name in self._names(job_id)}
+            files: dict[str, BinaryIO] = {
+                name: stack.enter_context((folder / name).open("rb")) for name in self._names(job_id)
+            }
             after = {name: os.stat(folder / name).st_ino for name in self._names(job_id)}
         except FileNotFoundError:
             return None
@@ -182,18 +185,18 @@ class Moving(Artifacts):
                 with (self._folder(job_id) / name).open("rb") as file:
                     yield name, file, os.fstat(file.fileno()).st_size
             except FileNotFoundError:
-                continue  # its trial is done
+                continue  # its trial has ended
 
     # --- In ------------------------------------------------------------------------------------
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A folder of this process's own for files that are about to be taken in; gone afterwards."""
-        with self._own_folder("arriving") as folder:
+        """A scratch folder for files that are about to be imported."""
+        with self.scratch("arriving") as folder:
             yield folder
 
     def take_in(self, arrivals: Sequence[Arrival], notes: Sequence[Row] = ()) -> dict[str, str]:
-        """Take in runs and searches, all or none; none of them is running or waiting afterwards.
+        """Import runs and searches, all or none; none of them is running or queued afterwards.
 
         Links between them follow new ids; a link to what is not here is dropped, but for
         `resumed_from`, which is only told. Notes on images are added where there is none of that
@@ -208,7 +211,7 @@ class Moving(Artifacts):
 
         ids: dict[str, str] = {}
 
-        def write(connection: Connection, revision: int, shelve: Shelve) -> None:
+        def write(connection: Connection, revision: int, move_in: MoveIn) -> None:
             for arrival in arrivals:
                 if arrival.id not in ids:
                     ids[arrival.id] = _free_id(connection, arrival)
@@ -218,9 +221,9 @@ class Moving(Artifacts):
                     _insert(connection, name, _owned(rows[name], name, column, ids[arrival.id], revision))
                 log_event(connection, revision, ids[arrival.id], "imported", arrival.origin)
             _add_notes(connection, revision, notes)
-            _settle(connection, revision, ids.values(), "it was packed")
+            _end_unfinished(connection, revision, ids.values(), "it was packed")
             for arrival in arrivals:
-                shelve(arrival.folder, ids[arrival.id])
+                move_in(arrival.folder, ids[arrival.id])
 
         self._with_folders(write)
         return ids
@@ -239,7 +242,7 @@ class Moving(Artifacts):
             RunStateError: the store is not empty. Nothing was changed.
         """
 
-        def write(connection: Connection, ours: int, shelve: Shelve) -> None:
+        def write(connection: Connection, ours: int, move_in: MoveIn) -> None:
             if _any_rows(connection):
                 raise RunStateError(f"The store at {self._db.place} is not empty.")
             for name in ALL:
@@ -247,40 +250,40 @@ class Moving(Artifacts):
                 _set_sequence(connection, name)
             last = max(revision + 1, ours)
             connection.execute(update(schema.counter).values(value=last))
-            _settle(connection, last, _unfinished(connection), "the backup was made")
+            _end_unfinished(connection, last, _unfinished(connection), "the backup was made")
             for job_id, folder in folders.items():
-                shelve(folder, job_id)
+                move_in(folder, job_id)
 
         self._with_folders(write)
 
     def is_empty(self) -> bool:
-        """Neither runs nor searches nor notes."""
+        """Whether there are no runs, searches or notes."""
         return not self._db.read(_any_rows)
 
-    def _with_folders(self, write: Callable[[Connection, int, Shelve], None]) -> None:
-        """One transaction that also puts folders aside; once it holds, they get their names."""
-        shelved: set[str] = set()
+    def _with_folders(self, write: Callable[[Connection, int, MoveIn], None]) -> None:
+        """One transaction that also moves folders in; after its commit they get their final names."""
+        moved: set[str] = set()
 
-        def shelve(folder: Path, job_id: str) -> None:
-            if job_id in shelved or not folder.is_dir():  # the transaction is tried again, or no files
+        def move_in(folder: Path, job_id: str) -> None:
+            if job_id in moved or not folder.is_dir():  # the transaction is tried again, or no files
                 return
             self._refuse_folder(job_id)
             with store_errors(folder):
-                os.replace(folder, _aside(self._folder(job_id)))
-            shelved.add(job_id)
+                os.replace(folder, pending_folder(self._folder(job_id)))
+            moved.add(job_id)
 
         try:
-            self._db.write(lambda connection, revision: write(connection, revision, shelve))
+            self._db.write(lambda connection, revision: write(connection, revision, move_in))
         except BaseException:
-            for job_id in shelved:
-                self._finish_deletion(_aside(self._folder(job_id)))
+            for job_id in moved:
+                self._resolve_pending(pending_folder(self._folder(job_id)))
             raise
-        for job_id in shelved:
+        for job_id in moved:
             with suppress(FileNotFoundError):  # somebody swept meanwhile, and has put it there
-                os.replace(_aside(self._folder(job_id)), self._folder(job_id))
+                os.replace(pending_folder(self._folder(job_id)), self._folder(job_id))
 
     def _refuse_folder(self, job_id: str) -> None:
-        for folder in (self._folder(job_id), _aside(self._folder(job_id))):
+        for folder in (self._folder(job_id), pending_folder(self._folder(job_id))):
             if folder.exists():
                 raise RunStateError(
                     f"There is a folder {folder} that belongs to nothing in the store, and {job_id} would "
@@ -370,15 +373,10 @@ def _unfinished(connection: Connection) -> list[str]:
     return [job_id for query in queries for job_id in connection.execute(query).scalars()]
 
 
-def _is_there(connection: Connection, job_id: str) -> bool:
-    table = table_of(job_id)
-    return connection.execute(select(table.c.id).where(table.c.id == job_id)).first() is not None
-
-
 def _free_id(connection: Connection, arrival: Arrival) -> str:
     if arrival.rename:
         return new_id(connection, table_of(arrival.id), arrival.id.rpartition("-")[0] or "run")
-    if _is_there(connection, arrival.id):
+    if exists(connection, arrival.id):
         raise RunStateError(f"There is a {arrival.id} in the store at this moment; try again.")
     return arrival.id
 
@@ -389,7 +387,7 @@ def _relinked(connection: Connection, arrival: Arrival, ids: dict[str, str]) -> 
     def follow(target: str | None) -> str | None:
         if target is None or target in ids:
             return target and ids[target]
-        return target if _is_there(connection, target) else None
+        return target if exists(connection, target) else None
 
     rows = {name: list(values) for name, values in arrival.rows.items()}
     link = "best_run" if "searches" in rows else "search_id"
@@ -416,8 +414,8 @@ def _add_notes(connection: Connection, revision: int, notes: Iterable[Row]) -> N
             connection.execute(insert(table).values(**note, revision=revision))
 
 
-def _settle(connection: Connection, revision: int, job_ids: Iterable[str], moment: str) -> None:
-    """No process works on what was just taken in, and none shall begin by itself."""
+def _end_unfinished(connection: Connection, revision: int, job_ids: Iterable[str], moment: str) -> None:
+    """End imported jobs that were queued or active: no process works on them here."""
     for job_id in job_ids:
         table = table_of(job_id)
         state = RunState(connection.execute(select(table.c.state).where(table.c.id == job_id)).scalar_one())
@@ -425,7 +423,7 @@ def _settle(connection: Connection, revision: int, job_ids: Iterable[str], momen
             continue
         outcome = RunState.CRASHED if state in ACTIVE else RunState.STOPPED
         word = "running" if state in ACTIVE else "waiting"
-        reason = f"It was {word} when {moment}; resume it to go on here."
-        ended = _ending(connection, table, job_id, outcome, reason, revision)
+        reason = f"It was {word} when {moment}; resume it to continue here."
+        ended = end_values(connection, revision, job_id, outcome, reason)
         connection.execute(update(table).where(table.c.id == job_id).values(ended))
-        _after_ending(connection, revision, job_id, outcome, reason)
+        clean_up_ended(connection, revision, job_id, outcome, reason)
