@@ -28,7 +28,7 @@ from cifar_core.analysis.boards import boards as boards
 from cifar_core.analysis.boards import on_board as on_board
 from cifar_core.analysis.statistics import SIGNIFICANCE, Comparison, Spread, compare, mcnemar, spread
 from cifar_core.base.labels import CLASS_NAMES, NUM_CLASSES
-from cifar_core.errors import RunNotFoundError, StoreError
+from cifar_core.errors import CifarLabError, RunNotFoundError, StoreError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -361,3 +361,97 @@ def two_to_compare(runs: pd.DataFrame) -> tuple[str, str] | None:
         return None
     others = np.flatnonzero((done["settings_key"] != done["settings_key"].iloc[0]).to_numpy())
     return str(done["id"].iloc[0]), str(done["id"].iloc[int(others[0]) if len(others) else 1])
+
+
+def default_pair(runs: pd.DataFrame) -> tuple[str, str]:
+    """Ids (before, after) of the two runs whose predictions are most worth comparing.
+
+    The newest tuned run after the newest baseline of its model on the same images; else the two newest on
+    the same images; else the two newest.
+
+    Args:
+        runs: two or more rows of `RunStore.runs`, newest first.
+    """
+    for tuned in runs[runs["variant"] == "tuned"].to_dict("records"):
+        baseline = (runs["variant"] == "baseline") & (runs["model"] == tuned["model"])
+        if not (others := runs[same_test_images(runs, tuned) & baseline]).empty:
+            return str(others["id"].iloc[0]), str(tuned["id"])
+    for newer in runs.to_dict("records"):
+        if not (others := runs[same_test_images(runs, newer) & (runs["id"] != newer["id"])]).empty:
+            return str(others["id"].iloc[0]), str(newer["id"])
+    return str(runs["id"].iloc[1]), str(runs["id"].iloc[0])
+
+
+def same_test_images(runs: pd.DataFrame, run: Mapping[str, Any]) -> pd.Series:
+    """Which runs were tested on the same images as `run`, by their content: bool."""
+    content = run["fingerprint"] if isinstance(run["fingerprint"], str) else ""
+    same = (runs["dataset"] == run["dataset"]) & (runs["subset"] == run["subset"])
+    return same & (_fingerprints(runs) == content)
+
+
+def best_of_each(runs: pd.DataFrame) -> pd.DataFrame:
+    """The most accurate run of each model and variant."""
+    return runs.sort_values("accuracy", ascending=False, kind="stable").drop_duplicates(["model", "variant"])
+
+
+# --- Which runs to add --------------------------------------------------------------------------
+
+
+def further_seeds(store: RunStore, config: TrainConfig, count: int, *keys: str) -> list[TrainConfig]:
+    """The same settings with the smallest seeds that no run of the store has.
+
+    Args:
+        store: read anew, so that a second call after queuing the first result gives other seeds.
+        count: number of settings to return.
+        keys: other settings keys of these settings, as an older release may have written them.
+    """
+    from cifar_core.store.runs import settings_key
+
+    runs = store.runs(model=config.model)
+    taken = runs.loc[runs["settings_key"].isin((settings_key(config), *keys)), "seed"]
+    return [config.replace(seed=seed) for seed in free_seeds(taken, count)]
+
+
+@dataclass(frozen=True)
+class Fair:
+    """A pair's tuned runs against its baseline at equal epochs and augmentation.
+
+    Attributes:
+        group: finished runs of the baseline with the tuned budget, if any.
+        result: of tuned against them; a sentence if they cannot be tested.
+        waiting: number of such runs that are queued or running.
+        already: the baseline itself had that budget.
+        obstacle: why there can be no such run; "" if there can.
+    """
+
+    group: Group | None = None
+    result: Comparison | str | None = None
+    waiting: int = 0
+    already: bool = False
+    obstacle: str = ""
+
+
+def fair_comparison(store: RunStore, runs: pd.DataFrame, board: Board, pair: Pair, read: Read) -> Fair:
+    """The tuned runs of a pair against the baseline with their budget (`fair_config`).
+
+    Args:
+        runs: as `RunStore.runs` gives them.
+        read: gives a run's predictions by its id.
+    """
+    from cifar_core.store import RunState
+    from cifar_core.store.runs import settings_key
+
+    if not (pair.baseline and pair.tuned):
+        return Fair()
+    try:
+        baseline, tuned = (store.get(group.stand_in).config for group in (pair.baseline, pair.tuned))
+        key = settings_key(fair_config(baseline, tuned))
+    except CifarLabError as error:
+        return Fair(obstacle=str(error))
+    runs = runs[runs["settings_key"] == key]
+    group = group_with(runs, board, key)
+    if key == settings_key(baseline):  # not the stored one: an older release may have written it
+        return Fair(group=pair.baseline, result=pair.result, already=True)
+    result = compare_groups(pair.tuned, group, read) if group else None
+    waiting = sum(not RunState(state).is_finished() for state in runs["state"])
+    return Fair(group=group, result=result, waiting=waiting)

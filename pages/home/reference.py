@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from cifar_core.analysis.study.reference_runs import ReferenceRun, reference_runs
+from cifar_core.base.csv_text import csv_of
 from pages.shared import figure
 from pages.shared.plot import plot
 from pages.shared.words import percent
@@ -35,7 +36,7 @@ def show() -> None:
         figure.heading(
             "Reference runs",
             ABOUT,
-            table=lambda: figure.as_csv(tuple(history), list(history.itertuples(index=False, name=None))),
+            table=lambda: csv_of(history),
             name=f"{run.id}.csv",
         )
     curve = Curve("accuracy", history, run.config.model, run.config.variant)

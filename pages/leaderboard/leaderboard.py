@@ -33,7 +33,7 @@ FIRST_PRESET = "base_cnn/paper-baseline"
 MOST_LISTED = 8
 MOST_WATCHED = 24
 ABOUT_BOARDS = (
-    "Snapshot rank together only where they were made on the same images (by content, not by "
+    "Results rank together only where they were made on the same images (by content, not by "
     "name), all of them or a part, and by the same protocol. *held-out*: choices were made on "
     "images cut from the training set, and the test set was looked at once. *test-selected*: "
     "choices were made on the test set, as in the study's tuned runs; such a figure flatters."
@@ -51,7 +51,7 @@ def page() -> None:
     except StoreError as error:
         st.error(message(error))
         return
-    more_runs.tell()
+    more_runs.show_outcome()
     if not found.boards:
         _nothing_finished(found)
         return

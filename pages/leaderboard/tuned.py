@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
 from cifar_core.analysis import comparison
-from cifar_core.analysis.comparison import LEAST_SEEDS, Board, Group, Pair, Read
+from cifar_core.analysis.comparison import LEAST_SEEDS, Board, Fair, Group, Pair
 from cifar_core.analysis.statistics import Comparison
-from cifar_core.errors import CifarLabError
 from pages.shared import access, figure, more_runs, navigation, resources, words
 from pages.shared.link import link
 from pages.shared.snapshot import Snapshot, published, reader
@@ -18,7 +17,6 @@ from pages.shared.table import STYLE, Fact, facts_html
 from pages.shared.words import comparison_sentence, mean_and_sd, model_title, plain, points
 
 if TYPE_CHECKING:
-    import pandas as pd
     import plotly.graph_objects as go
 
 EQUAL = "baseline, equal budget"
@@ -39,25 +37,6 @@ LEADS: dict[str, str] = {
     "no evidence": "No evidence that either is better",
     "worse": "Tuned is worse",
 }
-
-
-@dataclass(frozen=True)
-class Fair:
-    """The fair view of one pair.
-
-    Attributes:
-        group: finished runs of the baseline with the tuned budget, if any.
-        result: of tuned against them; a sentence where there can be no test.
-        waiting: how many such runs are queued or running.
-        already: the baseline itself had that budget.
-        obstacle: why there can be no such run; "" where there can.
-    """
-
-    group: Group | None = None
-    result: Comparison | str | None = None
-    waiting: int = 0
-    already: bool = False
-    obstacle: str = ""
 
 
 def show(found: Snapshot, board: Board, models: list[str]) -> None:
@@ -91,7 +70,9 @@ def _worked_out(
     read = reader(_found.runs)
     pairs = comparison.pairs(_found.runs, board, read)
     pairs.sort(key=lambda pair: -max(group.spread.mean for group in (pair.baseline, pair.tuned) if group))
-    return pairs, {pair.model: _fair(_found.runs, board, pair, read) for pair in pairs}
+    store = resources.store()
+    fairs = {pair.model: comparison.fair_comparison(store, _found.runs, board, pair, read) for pair in pairs}
+    return pairs, fairs
 
 
 def _nothing_to_pair(models: list[str]) -> None:
@@ -106,26 +87,6 @@ def _nothing_to_pair(models: list[str]) -> None:
 
 
 # --- The fair view ------------------------------------------------------------------------------
-
-
-def _fair(runs: pd.DataFrame, board: Board, pair: Pair, read: Read) -> Fair:
-    from cifar_core.store.records import UNFINISHED
-    from cifar_core.store.runs import settings_key
-
-    if not (pair.baseline and pair.tuned):
-        return Fair()
-    store = resources.store()
-    try:
-        baseline, tuned = (store.get(group.stand_in).config for group in (pair.baseline, pair.tuned))
-        key = settings_key(comparison.fair_config(baseline, tuned))
-    except CifarLabError as error:
-        return Fair(obstacle=str(error))
-    runs = runs[runs["settings_key"] == key]
-    group = comparison.group_with(runs, board, key)
-    if key == settings_key(baseline):  # not the stored one: an older release may have written it
-        return Fair(group=pair.baseline, result=pair.result, already=True)
-    result = comparison.compare_groups(pair.tuned, group, read) if group else None
-    return Fair(group=group, result=result, waiting=int(runs["state"].isin(UNFINISHED).sum()))
 
 
 def _fair_words(pair: Pair, fair: Fair) -> None:

@@ -74,8 +74,17 @@ def finished_runs() -> pd.DataFrame:
     return runs[runs["state"] == "finished"].reset_index(drop=True)
 
 
-def has_answers(run_id: str) -> bool:
-    return (resources.store().artifact_dir(run_id) / PREDICTIONS).is_file()
+def keeping_predictions(runs: pd.DataFrame) -> pd.DataFrame:
+    """Those of the runs whose predictions are stored."""
+    store = resources.store()
+    return runs[[(store.artifact_dir(run_id) / PREDICTIONS).is_file() for run_id in runs["id"]]]
+
+
+def newest(runs: pd.DataFrame) -> str:
+    """Id of the newest run whose predictions are stored; of the newest of all if there is none."""
+    store = resources.store()
+    kept = (run_id for run_id in runs["id"] if (store.artifact_dir(run_id) / PREDICTIONS).is_file())
+    return str(next(kept, runs["id"].iloc[0]))
 
 
 def choose(runs: pd.DataFrame, parameter: str, label: str, default: str) -> str:
@@ -200,11 +209,7 @@ def fingerprint_of(run: Answered) -> str:
 
 def alike(runs: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
     """The newest of the runs that were tested on the same images as this one, and keep their answers."""
-    contents = runs["fingerprint"].fillna("")
-    content = contents[runs["id"] == run["id"]].iloc[0]
-    same = (runs["dataset"] == run["dataset"]) & (runs["subset"] == run["subset"]) & (contents == content)
-    kept = runs[same].head(MOST_TOGETHER)
-    return kept[[has_answers(run_id) for run_id in kept["id"]]]
+    return keeping_predictions(runs[comparison.same_test_images(runs, run)].head(MOST_TOGETHER))
 
 
 def together(runs: pd.DataFrame) -> Agreement:

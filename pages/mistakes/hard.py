@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
 
-from cifar_core.analysis.agreement import MEASURES, Agreement, Measure, hardest, pairwise
+from cifar_core.analysis import comparison
+from cifar_core.analysis.agreement import Agreement, Measure, hardest, pairwise
 from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.errors import CifarLabError
 from pages.mistakes import browse as browse
@@ -66,7 +67,7 @@ def show(runs: pd.DataFrame) -> None:
             bind="query-params",
             help=SCOPE_HELP,
         )
-    there = sets[chosen] if scope == EVERY_RUN else best_of_each(sets[chosen])
+    there = sets[chosen] if scope == EVERY_RUN else comparison.best_of_each(sets[chosen])
     if len(there) < 2:
         st.info(
             "There is one such run. With a second one on the same images, what both get wrong stands here."
@@ -81,7 +82,8 @@ def show(runs: pd.DataFrame) -> None:
     about = answered(runs, str(next(run_id for run_id in best if run_id in agreement.runs)))
     if about is None:
         return
-    _refused(agreement)
+    for reason in list(agreement.refused.values())[:5]:
+        st.caption(f"Left out: {plain(reason)}")
     _facts(agreement)
     st.fragment(_gallery)(agreement, about, runs)
     st.fragment(_agreement)(agreement)
@@ -99,24 +101,8 @@ def _test_sets(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
         content = str(run["fingerprint"])[:8]
         if not same.empty:
             found.append((f"{name}{part} · {content} · {len(same)} runs", same))
-        left = left[~_of_set(left, run)]
+        left = left[~comparison.same_test_images(left, run)]
     return dict(sorted(found, key=lambda one: -len(one[1])))
-
-
-def _of_set(runs: pd.DataFrame, run: dict[str, Any]) -> pd.Series:
-    contents = runs["fingerprint"].fillna("")
-    same = (runs["dataset"] == run["dataset"]) & (runs["subset"] == run["subset"])
-    return same & (contents == contents.iloc[0])
-
-
-def best_of_each(runs: pd.DataFrame) -> pd.DataFrame:
-    """The most accurate run of each model and variant."""
-    return runs.sort_values("accuracy", ascending=False, kind="stable").drop_duplicates(["model", "variant"])
-
-
-def _refused(agreement: Agreement) -> None:
-    for reason in list(agreement.refused.values())[:5]:
-        st.caption(f"Left out: {plain(reason)}")
 
 
 def _facts(agreement: Agreement) -> None:
@@ -197,7 +183,6 @@ def _agreement(agreement: Agreement) -> None:
         bind="query-params",
     )
     measure = MEASURE_NAMES[name]
-    assert measure in MEASURES
     table = pairwise(agreement, measure)
     shown = table.iloc[:SHOWN_RUNS, :SHOWN_RUNS]
     chart = agreement_matrix(shown, measure).update_layout(title=None).update_traces(showscale=False)

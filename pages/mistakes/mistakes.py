@@ -8,7 +8,7 @@ import streamlit as st
 
 from cifar_core.errors import StoreError
 from pages.mistakes import doubts, hard, one_run, summary, two_runs
-from pages.mistakes.data import answered, choose, finished_runs, has_answers, unknown
+from pages.mistakes.data import answered, choose, finished_runs, newest, unknown
 from pages.shared import navigation
 from pages.shared.words import message
 
@@ -55,7 +55,7 @@ def _show(view: str, runs: pd.DataFrame) -> None:
     if view == HARDEST:
         hard.show(runs)
         return
-    run_id = choose(runs, "run", "Run", _newest(runs))
+    run_id = choose(runs, "run", "Run", newest(runs))
     answers = answered(runs, run_id)
     if answers is None:
         return
@@ -65,11 +65,6 @@ def _show(view: str, runs: pd.DataFrame) -> None:
         doubts.show(answers, runs)
     else:
         summary.show(answers)
-
-
-def _newest(runs: pd.DataFrame) -> str:
-    """The newest run that keeps its answers; the newest of all where none does."""
-    return str(next((run_id for run_id in runs["id"] if has_answers(run_id)), runs["id"].iloc[0]))
 
 
 page()

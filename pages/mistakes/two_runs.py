@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from cifar_core.analysis import comparison
 from cifar_core.analysis.mistakes import changed_pairs
 from cifar_core.base.csv_text import csv_text
 from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.errors import ConfigError
 from pages.mistakes import browse, disagreement, tags
-from pages.mistakes.data import Answered, answered, changes, choose, has_answers, say_unknown
+from pages.mistakes.data import Answered, answered, changes, choose, keeping_predictions, say_unknown
 from pages.mistakes.one_run import CLASSES, EVERY, named
 from pages.shared import figure
 from pages.shared.downloads import csv_button
@@ -38,7 +39,8 @@ def show(runs: pd.DataFrame) -> None:
         st.info("There is one finished run. With a second one, what it fixes and what it breaks stands here.")
         return
     say_unknown(OPTIONS)
-    first, second = default_pair(runs)
+    kept = keeping_predictions(runs)
+    first, second = comparison.default_pair(kept if len(kept) > 1 else runs)
     with st.container(horizontal=True, gap="small"):
         a_id = choose(runs, "a", "Run A", first)
         b_id = choose(runs, "b", "Run B", second)
@@ -59,26 +61,6 @@ def show(runs: pd.DataFrame) -> None:
     disagreement.by_class(a.answers, b.answers)
     _pairs(table)
     disagreement.confusion(a.answers, b.answers)
-
-
-def default_pair(runs: pd.DataFrame) -> tuple[str, str]:
-    """The newest tuned run after the newest baseline of its model; else the two newest that were tested
-    on the same images; else the two newest."""
-    there = runs[[has_answers(run_id) for run_id in runs["id"]]].fillna({"fingerprint": ""})
-    baseline = there["variant"] == "baseline"
-    for tuned in there[there["variant"] == "tuned"].to_dict("records"):
-        others = there[_alike(there, tuned) & baseline & (there["model"] == tuned["model"])]
-        if len(others):
-            return str(others["id"].iloc[0]), str(tuned["id"])
-    for newer in there.to_dict("records"):
-        others = there[_alike(there, newer) & (there["id"] != newer["id"])]
-        if len(others):
-            return str(others["id"].iloc[0]), str(newer["id"])
-    return str(runs["id"].iloc[1]), str(runs["id"].iloc[0])
-
-
-def _alike(runs: pd.DataFrame, run: dict[str, Any]) -> pd.Series:
-    return (runs["dataset"] == run["dataset"]) & (runs["fingerprint"] == run["fingerprint"])
 
 
 def _facts(a: Answered, b: Answered, table: pd.DataFrame) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import streamlit as st
 
 from cifar_core.errors import CifarLabError, ConfigError
-from cifar_core.store.records import RunState
-from pages.runs.watch import Watched
+from cifar_core.store import RunState
+from cifar_core.store.watch import Watched
 from pages.shared import access, navigation, resources
 from pages.shared.words import plain
 

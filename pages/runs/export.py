@@ -11,7 +11,7 @@ import streamlit as st
 
 from cifar_core.serving.run_export import TEST_IMAGES, download_path, make_download_at_home
 from cifar_core.store import RunStore
-from pages.runs.watch import Watched
+from cifar_core.store.watch import Watched
 from pages.shared import access, words
 from pages.shared.table import STYLE, table_html
 from pages.shared.tasks import Task, in_process, tasks

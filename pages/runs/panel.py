@@ -8,12 +8,11 @@ from typing import Any
 import streamlit as st
 
 from cifar_core.analysis.diagnosis import remarks
+from cifar_core.plots.live import View, description, live_figure
 from cifar_core.plots.palette import model_colour
-from cifar_core.store import RunStore
-from cifar_core.store.records import RunState
+from cifar_core.store import RunState, RunStore
+from cifar_core.store.watch import Watch, Watched
 from pages.runs import actions, words
-from pages.runs.curves import View, figure, spoken
-from pages.runs.watch import Watch, Watched
 from pages.shared.plot import plot
 from pages.shared.table import STYLE, facts_html, state_html
 from pages.shared.words import plain
@@ -97,11 +96,11 @@ def curves(runs: list[Watched], measures: tuple[str, ...], view: View, *, key: s
     chosen = "-".join(run.id for run in runs)
     for column, measure in zip(st.columns(len(measures)), measures, strict=True):
         with column:
-            drawn = figure(runs, measure, view)
+            drawn = live_figure(runs, measure, view)
             # Other runs or other axes let go of the zoom; new points do not.
             drawn["layout"]["uirevision"] += chosen
             height = FIGURE_HEIGHT + (80 if len(runs) > 3 else 0)
-            plot(drawn, key=f"{key}_{measure}", alt=spoken(runs, measure), height=height)
+            plot(drawn, key=f"{key}_{measure}", alt=description(runs, measure), height=height)
 
 
 def explain() -> None:

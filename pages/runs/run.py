@@ -11,12 +11,12 @@ from cifar_core.base.csv_text import csv_of
 from cifar_core.base.fields import Setting
 from cifar_core.errors import ConfigError, RunNotFoundError, StoreError
 from cifar_core.plots import report as reports
+from cifar_core.plots.live import View
 from cifar_core.store import RunRecord, RunState, RunStore
 from cifar_core.store.artifacts import PREDICTIONS
+from cifar_core.store.watch import CONSTANT, Watched
 from cifar_core.workers.worker import LOG_FILE
 from pages.runs import export, panel
-from pages.runs.curves import View
-from pages.runs.watch import STAYING, Watched
 from pages.shared import figure, log, navigation, pace, resources, words
 from pages.shared.table import STYLE, Fact, facts_html, table_html
 from pages.shared.words import date_and_time, message, model_title, number, plain
@@ -55,7 +55,7 @@ def page() -> None:
     st.title(record.id, anchor=False)
     _subtitle(record)
     about = [
-        {name: getattr(record, name) for name in STAYING if name != "dataset"}
+        {name: getattr(record, name) for name in CONSTANT if name != "dataset"}
         | {"dataset": record.dataset_name}
     ]
     polling = not record.state.is_finished()

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from cifar_core.errors import StoreError
+from cifar_core.plots.live import View
 from cifar_core.plots.palette import model_colour
-from cifar_core.store import RunStore
-from cifar_core.store.records import UNFINISHED
+from cifar_core.store import RunState, RunStore
+from cifar_core.store.watch import Watch, Watched
 from pages.runs import comparison, panel, words
-from pages.runs.curves import View
-from pages.runs.watch import Watch, Watched
 from pages.shared import log, navigation, pace, resources
 from pages.shared.table import STYLE, table_html
 from pages.shared.words import NOTHING, message, model_title, percent, plain, shortened
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 24
 """Watched at once."""
+UNFINISHED = [state for state in RunState if not state.is_finished()]
 MOST_ID = 80
 CHOSEN = "live_chosen"
 WATCH = "_live_watch"

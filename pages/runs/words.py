@@ -6,12 +6,12 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from cifar_core.store.records import RunState
+from cifar_core.store import RunState
 from pages.shared.table import Fact, Headline
 from pages.shared.words import NOTHING, clock, count, duration, number, percent, shortened
 
 if TYPE_CHECKING:
-    from pages.runs.watch import Watched
+    from cifar_core.store.watch import Watched
 
 
 def headline(run: Watched, place: tuple[int, int] | None = None) -> Headline:

@@ -9,8 +9,7 @@ from typing import Protocol
 import streamlit as st
 
 from cifar_core.errors import RunNotFoundError, StoreError
-from cifar_core.store import RunStore
-from cifar_core.store.records import RunState
+from cifar_core.store import RunState, RunStore
 from cifar_core.workers.worker import LOG_FILE
 from pages.shared.words import message
 

@@ -1,4 +1,4 @@
-"""Putting runs in the queue from a page of results, and saying so."""
+"""Queue more runs from a page of results, and say what became of it."""
 
 from __future__ import annotations
 
@@ -17,62 +17,51 @@ if TYPE_CHECKING:
     from cifar_core.settings.train_config import TrainConfig
 
 MORE_SEEDS = 3
-_SAID = "_compare_said"
+MAX_LINKED = 24
+_PROBLEM = "_compare_said"
 _QUEUED = "_compare_queued"
 
 
 def more_seeds(run_ids: Iterable[str]) -> None:
-    """Queue three more runs of each of these runs' settings, with seeds that none has yet; a callback."""
-    _try(lambda: [config for run_id in run_ids for config in _further(run_id)])
+    """Callback: queue three more runs of each of these runs' settings, with seeds that none has yet."""
+    store = resources.store()
+
+    def further(run_id: str) -> list[TrainConfig]:
+        record = store.get(run_id)
+        return comparison.further_seeds(store, record.config, MORE_SEEDS, record.settings_key)
+
+    _queue(lambda: [config for run_id in run_ids for config in further(run_id)])
 
 
 def fair_baseline(baseline_id: str, tuned_id: str) -> None:
-    """Queue the baseline with the tuned run's epochs and augmentation, three seeds; a callback."""
+    """Callback: queue the baseline with the tuned run's epochs and augmentation, three seeds."""
+    store = resources.store()
 
     def configs() -> list[TrainConfig]:
-        store = resources.store()
         fair = comparison.fair_config(store.get(baseline_id).config, store.get(tuned_id).config)
-        return _seeded(fair)
+        return comparison.further_seeds(store, fair, MORE_SEEDS)
 
-    _try(configs)
-
-
-def _further(run_id: str) -> list[TrainConfig]:
-    record = resources.store().get(run_id)
-    return _seeded(record.config, record.settings_key)
+    _queue(configs)
 
 
-def _seeded(config: TrainConfig, *keys: str) -> list[TrainConfig]:
-    """The store is asked anew: two quick clicks must not queue the same seeds twice.
-
-    `keys`: other keys of the same settings, as an older release may have written them.
-    """
-    from cifar_core.store.runs import settings_key
-
-    runs = resources.store().runs(model=config.model)
-    taken = runs.loc[runs["settings_key"].isin((settings_key(config), *keys)), "seed"]
-    return [config.replace(seed=seed) for seed in comparison.free_seeds(taken, MORE_SEEDS)]
-
-
-def _try(configs: Callable[[], list[TrainConfig]]) -> None:
+def _queue(configs: Callable[[], list[TrainConfig]]) -> None:
     try:
-        store = resources.store()
-        queued = [store.create_run(config) for config in configs()]
+        queued = [resources.store().create_run(config) for config in configs()]
         if queued:
             access.sign(",".join(queued))
         if os.environ.get(server.SUPERVISE_VARIABLE) != "0":
             resources.supervisor()
     except CifarLabError as error:
-        st.session_state[_SAID] = str(error)
+        st.session_state[_PROBLEM] = str(error)
         return
     st.session_state[_QUEUED] = queued
 
 
-def tell() -> None:
-    """What became of the last click, once."""
-    if said := st.session_state.pop(_SAID, None):
-        st.warning(f"Nothing was queued. {plain(said)}")
+def show_outcome() -> None:
+    """What became of the last click, shown once."""
+    if problem := st.session_state.pop(_PROBLEM, None):
+        st.warning(f"Nothing was queued. {plain(problem)}")
     if queued := st.session_state.pop(_QUEUED, None):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.success(f"{len(queued)} runs are in the queue.")
-            navigation.link("runs", "Watch them", runs=",".join(queued[:24]))
+            navigation.link("runs", "Watch them", runs=",".join(queued[:MAX_LINKED]))

@@ -131,6 +131,7 @@ def well(test):
     assert not any("root:" in text for text in shown)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in ADDRESSES if path])
 def test_any_address_gets_a_word(path, open_page, quiet, prepared):  # noqa: ARG001
     """All parameters of a page at once, each with a value that is none."""
@@ -191,6 +192,7 @@ VISITS = {
 }
 
 
+@pytest.mark.slow
 def test_hostile_texts_are_shown_as_text_on_every_page(open_page, hostile_records):
     runs, search = hostile_records
     names = {

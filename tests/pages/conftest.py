@@ -41,13 +41,16 @@ def prepared(prepared_home, home):
 
 
 @pytest.fixture
-def open_page():
+def open_page(monkeypatch):
     """open_page("pages/dataset/dataset.py", tab="Map"): the app at that page, run once, by AppTest."""
+    from streamlit.components.v2.component_manager import BidiComponentManager
     from streamlit.testing.v1 import AppTest
     from streamlit.util import calc_hash
 
     from pages.shared.navigation import PAGES
 
+    # Without it each AppTest reads the metadata of all installed packages, longer than the page takes.
+    monkeypatch.setattr(BidiComponentManager, "discover_and_register_components", lambda *_, **__: None)
     addresses = {page.file: page.path for page in PAGES}
 
     def opened(file=None, **parameters):

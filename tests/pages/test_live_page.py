@@ -27,8 +27,8 @@ def html_of(test):
 
 
 def figures(test):
-    plots = [element for element in test.main if element.type == "bidi_component"]
-    return [json.loads(element.proto.json)["figure"] for element in plots]
+    found = [json.loads(element.proto.json) for element in test.main if element.type == "bidi_component"]
+    return [data["figure"] for data in found if "figure" in data]
 
 
 def button(test, label):

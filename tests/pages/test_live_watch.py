@@ -6,10 +6,11 @@ import os
 import numpy as np
 import pytest
 
+from cifar_core.plots import live as curves
+from cifar_core.plots.live import View, live_figure, thinned
 from cifar_core.store import RunStore
-from pages.runs import curves, words
-from pages.runs.curves import View, figure, thinned
-from pages.runs.watch import Watch
+from cifar_core.store.watch import Watch
+from pages.runs import words
 from pages.shared import log
 from pages.shared.table import Headline, facts_html, state_html, table_html
 from pages.shared.words import plain
@@ -53,10 +54,10 @@ def test_nothing_new_changes_nothing_and_is_not_drawn_again(store):
     run_id = live_runs.running(store, 2)
     watch = watching(store, run_id)
     run = watch.runs[run_id]
-    first, version = figure([run], "accuracy", View()), run.version
+    first, version = live_figure([run], "accuracy", View()), run.version
     store.heartbeat(run_id)
     watch.update(store)
-    again = figure([run], "accuracy", View())
+    again = live_figure([run], "accuracy", View())
     assert run.version == version
     assert all(one is other for one, other in zip(first["data"], again["data"], strict=True))
 
@@ -139,13 +140,13 @@ def test_names_are_escaped_in_tables_and_legends(store):
     assert "<img" not in table_html(("a",), [(hostile,)])
     assert "<img" not in facts_html([(hostile, hostile, hostile)])
     assert "<img" not in state_html(Headline(hostile, hostile), "#000")
-    assert "<img" not in json.dumps(figure([run], "accuracy", View()))
+    assert "<img" not in json.dumps(live_figure([run], "accuracy", View()))
 
 
 def test_smoothing_keeps_the_raw_curve_faint_behind(store):
     run = watching(store, run_id := live_runs.running(store, 5)).runs[run_id]
     traces = {
-        trace["name"]: trace for trace in figure([run], "loss", View(smoothing=0.9, study=False))["data"]
+        trace["name"]: trace for trace in live_figure([run], "loss", View(smoothing=0.9, study=False))["data"]
     }
     raw, smooth = traces[f"{run_id}, validation (raw)"], traces[f"{run_id}, validation"]
     assert raw["opacity"] < 0.5 < smooth["opacity"]
@@ -155,41 +156,41 @@ def test_smoothing_keeps_the_raw_curve_faint_behind(store):
 
 def test_the_study_stands_behind_a_run_of_its_model_on_cifar10_only(store):
     cifar = watching(store, run_id := live_runs.running(store, 2, model="alexnet")).runs[run_id]
-    assert any("study" in trace["name"] for trace in figure([cifar], "accuracy", View())["data"])
+    assert any("study" in trace["name"] for trace in live_figure([cifar], "accuracy", View())["data"])
     assert not any(
-        "study" in trace["name"] for trace in figure([cifar], "accuracy", View(study=False))["data"]
+        "study" in trace["name"] for trace in live_figure([cifar], "accuracy", View(study=False))["data"]
     )
     drawn = watching(store, run_id := live_runs.running(store, 2, dataset="synthetic")).runs[run_id]
-    assert not any("study" in trace["name"] for trace in figure([drawn], "accuracy", View())["data"])
+    assert not any("study" in trace["name"] for trace in live_figure([drawn], "accuracy", View())["data"])
 
 
 def test_runs_that_look_alike_get_symbols(store):
     ids = [live_runs.running(store, 3, seed=seed) for seed in range(3)]
     other = live_runs.running(store, 3, model="alexnet")
     watch = watching(store, *ids, other)
-    data = figure(list(watch.runs.values()), "accuracy", View(study=False))["data"]
+    data = live_figure(list(watch.runs.values()), "accuracy", View(study=False))["data"]
     symbols = [trace["marker"]["symbol"] for trace in data if "marker" in trace]
     assert symbols == ["circle", "square", "diamond"]
 
 
 def test_a_single_point_is_visible(store):
     run = watching(store, run_id := live_runs.running(store, 1, step=5)).runs[run_id]
-    traces = {trace["name"]: trace for trace in figure([run], "accuracy", View(study=False))["data"]}
+    traces = {trace["name"]: trace for trace in live_figure([run], "accuracy", View(study=False))["data"]}
     assert traces[f"{run_id}, validation"]["mode"] == "markers"
     assert traces[f"{run_id}, train"]["mode"] == "lines"
 
 
 def test_no_point_is_no_trace(store):
     run = watching(store, run_id := live_runs.queued(store)).runs[run_id]
-    assert figure([run], "accuracy", View())["data"] == []
-    assert curves.spoken([run], "accuracy").endswith("No point yet.")
+    assert live_figure([run], "accuracy", View())["data"] == []
+    assert curves.description([run], "accuracy").endswith("No point yet.")
 
 
 @pytest.mark.parametrize("count", [0, 1, 199, 200, 201, 1000])
 def test_thinning_keeps_the_ends(count):
     points = list(range(count))
     kept = thinned(points)
-    assert len(kept) == min(count, curves.MOST_POINTS)
+    assert len(kept) == min(count, curves.MAX_POINTS)
     assert kept[:1] == points[:1]
     assert kept[-1:] == points[-1:]
 

@@ -39,6 +39,7 @@ def texts(test):
     return "\n".join([*words, *(element.proto.body for element in test.main if element.type == "html")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", MAKERS)
 @pytest.mark.parametrize("part", PARTS)
 def test_every_part_of_every_state_says_something(open_page, state, part):

@@ -1,5 +1,5 @@
-"""Learning curves of watched runs, as plain JSON for `pages.shared.plot`; made anew only where a
-run has new points."""
+"""Learning curves of watched runs, as plain Plotly dicts; a run's curves are made anew only when it has new
+points."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cifar_core.plots import MEASURES, Curve, curve_layout, curve_traces, last_epoch, reference_curve
-from pages.runs.watch import Watched
-from pages.shared.words import model_title
+from cifar_core.models import MODELS
+from cifar_core.plots.curves import (
+    MEASURES,
+    Curve,
+    curve_layout,
+    curve_traces,
+    last_epoch,
+    reference_curve,
+)
+from cifar_core.store.watch import Watched
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon", "triangle-down")
-MOST_POINTS = 200
-"""Points drawn of one line; the last one is always among them."""
-FEW_RUNS = 1
-"""Up to so many, the legend names the training curves too, and the study's stand there as well."""
+MAX_POINTS = 200
+"""Number of points up to which a line is drawn whole; a longer one is thinned out."""
+MAX_RUNS_IN_DETAIL = 1
+"""Number of runs up to which the legend also lists training curves and the study's."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +40,14 @@ class View:
     study: bool = True
 
 
-def figure(runs: Sequence[Watched], measure: str, view: View) -> dict[str, Any]:
-    """One figure of one measure: all these runs, and the study's curves of their models behind.
+def live_figure(runs: Sequence[Watched], measure: str, view: View) -> dict[str, Any]:
+    """One measure of all these runs, with the study's curves of their models behind.
 
     Returns:
-        {"data", "layout"}; "data" is empty where no run has a point yet.
+        {"data", "layout"}; "data" is empty if no run has a point yet.
     """
     symbols = _symbols(runs)
-    few = len(runs) <= FEW_RUNS
+    few = len(runs) <= MAX_RUNS_IN_DETAIL
     drawn = [trace for run in runs for trace in _traces(run, measure, view, symbols[run.id], few)]
     behind = _study(runs, measure) if view.study and drawn else []
     data = [*behind, *drawn]
@@ -65,7 +72,7 @@ def _made(run: Watched, measure: str, view: View, symbol: str | None, few: bool)
 
 
 def _finished(trace: dict[str, Any], symbol: str | None, few: bool) -> dict[str, Any]:
-    """Without gaps, thinned out, and told apart from other runs of its model by a symbol."""
+    """Without gaps, thinned out, and with a symbol that distinguishes it from other runs of its model."""
     points = [(x, y) for x, y in zip(trace["x"], trace["y"], strict=True) if y is not None]
     points = thinned(points)
     trace = {**trace, "x": [x for x, _ in points], "y": [y for _, y in points]}
@@ -83,8 +90,8 @@ def _finished(trace: dict[str, Any], symbol: str | None, few: bool) -> dict[str,
     return trace
 
 
-def thinned(points: Sequence[Any], most: int = MOST_POINTS) -> list[Any]:
-    """At most `most` of them, evenly spaced, the first and the last among them."""
+def thinned(points: Sequence[Any], most: int = MAX_POINTS) -> list[Any]:
+    """At most `most` of them, evenly spaced, including the first and the last."""
     if len(points) <= most:
         return list(points)
     step = (len(points) - 1) / (most - 1)
@@ -100,7 +107,7 @@ def label(run: Watched) -> str:
 def _symbols(runs: Sequence[Watched]) -> dict[str, str | None]:
     """A symbol for each run that shares colour and dash with another one; None for the others."""
     looks = {run.id: (run.about["model"], run.about["variant"]) for run in runs}
-    shared, seen = Counter(looks.values()), Counter()
+    shared, seen = Counter(looks.values()), Counter[tuple[str, str]]()
     symbols: dict[str, str | None] = {}
     for run_id, look in looks.items():
         symbols[run_id] = SYMBOLS[seen[look] % len(SYMBOLS)] if shared[look] > 1 else None
@@ -115,7 +122,7 @@ def _printed(model: str, variant: str, most: int, measure: str, train: bool) -> 
     if curve is None:
         return ()
     history = curve.history[curve.history["epoch"] <= most]
-    named = Curve(f"study: {model_title(model)}, {variant}", history, reference=True)
+    named = Curve(f"study: {MODELS[model].title}, {variant}", history, reference=True)
     traces = curve_traces([named], measure, train=train)
     return tuple({**trace, "legendrank": 2000} for trace in traces)  # behind ours in the legend too
 
@@ -130,7 +137,7 @@ def _study(runs: Sequence[Watched], measure: str) -> list[dict[str, Any]]:
         if run.about["dataset"] == "cifar10":
             key = (run.about["model"], "tuned" if run.about["variant"] == "tuned" else "baseline")
             planned[key] = max(planned.get(key, 0), run.row.get("epochs") or 0)
-    few = len(runs) <= FEW_RUNS
+    few = len(runs) <= MAX_RUNS_IN_DETAIL
     return [trace for key, most in planned.items() for trace in _printed(*key, max(most, 2), measure, few)]
 
 
@@ -144,13 +151,13 @@ def _layout(measure: str, view: View, last: float, *, many: bool) -> dict[str, A
     return layout
 
 
-def spoken(runs: Sequence[Watched], measure: str) -> str:
-    """What the figure says, for people who cannot see it."""
+def description(runs: Sequence[Watched], measure: str) -> str:
+    """What the figure shows, for people who cannot see it."""
     chosen = MEASURES[measure]
     column = chosen.validation or chosen.train
-    told = [
+    values = [
         f"{run.id}: {value * chosen.factor:.4g}{chosen.unit}"
         for run in runs
         if (value := run.latest(column)) is not None and math.isfinite(value)
     ]
-    return f"{chosen.title} by epoch. " + ("; ".join(told) if told else "No point yet.")
+    return f"{chosen.title} by epoch. " + ("; ".join(values) if values else "No point yet.")
