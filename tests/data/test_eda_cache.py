@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cifar_core.base.child import ask
 from cifar_core.data import eda
 from cifar_core.errors import DataError, DataNotFoundError
 
@@ -77,17 +78,14 @@ def test_a_cache_that_cannot_be_written_is_an_error_in_words(home, tiny, monkeyp
 
 
 @pytest.mark.slow
-def test_the_process_of_its_own_tells_progress_and_leaves_its_answer(prepared):
-    command = [sys.executable, "-m", "cifar_core.data.eda", "duplicates", "synthetic"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == '[1.0, "50 of 50 test images"]'
+def test_a_child_process_tells_progress_and_leaves_its_answer(prepared):
+    told = []
+    ask(eda.work_out, "duplicates", "synthetic", name="eda", progress=lambda *how_far: told.append(how_far))
+    assert told[-1] == (1.0, "50 of 50 test images")
     assert set(prepared.answer("duplicates")) == {"test", "train", "likeness", "mirrored"}
 
 
 @pytest.mark.slow
-def test_the_process_of_its_own_says_in_one_line_what_is_wrong():
-    command = [sys.executable, "-m", "cifar_core.data.eda", "prepare", "cifar10"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert "CIFAR-10" in done.stderr
+def test_a_child_process_says_what_is_wrong():
+    with pytest.raises(DataNotFoundError, match="CIFAR-10"):
+        ask(eda.work_out, "prepare", "cifar10", name="eda", progress=print)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from cifar_core.base import files
 from cifar_core.settings.train_config import TrainConfig
-from cifar_core.store import database
+from cifar_core.store import columns, database
 from tests.faults.observing import SETTINGS
 
 SMALL: TrainConfig = SETTINGS.replace(train_limit=None, test_limit=None)
