@@ -34,7 +34,7 @@ def boards(runs: pd.DataFrame) -> list[Board]:
     """
     ranked = runs[is_ranked(runs)]
     keys = ["dataset", "fingerprint", "protocol", "subset"]
-    counts = ranked.assign(fingerprint=_fingerprints(ranked)).groupby(keys, sort=False).size()
+    counts = ranked.assign(fingerprint=fingerprints(ranked)).groupby(keys, sort=False).size()
     found = [
         Board(str(dataset), str(fingerprint), str(protocol), bool(subset), int(count))
         for (dataset, fingerprint, protocol, subset), count in counts.items()
@@ -60,7 +60,7 @@ def same_images(rows: pd.DataFrame, board: Board) -> pd.Series:
     """Mask of the rows on the board's images under any protocol, bool."""
     return (
         (rows["dataset"] == board.dataset)
-        & (_fingerprints(rows) == board.fingerprint)
+        & (fingerprints(rows) == board.fingerprint)
         & (rows["subset"].astype(bool) == board.subset)
     )
 
@@ -108,7 +108,7 @@ def _reasons(runs: pd.DataFrame, board: Board | None) -> pd.Series:
     conditions.append((~is_ranked(runs), "finished without a test accuracy"))
     if board is not None:
         here = runs["dataset"] == board.dataset
-        same = _fingerprints(runs) == board.fingerprint
+        same = fingerprints(runs) == board.fingerprint
         part = runs["subset"].astype(bool)
         conditions += [
             (~here, "another dataset"),
@@ -133,5 +133,5 @@ def is_ranked(runs: pd.DataFrame) -> pd.Series:
     return (runs["state"] == FINISHED) & runs["accuracy"].notna()
 
 
-def _fingerprints(rows: pd.DataFrame) -> pd.Series:
+def fingerprints(rows: pd.DataFrame) -> pd.Series:
     return rows["fingerprint"].fillna("")

@@ -22,7 +22,7 @@ import numpy as np
 from cifar_core.analysis.boards import FINISHED as FINISHED
 from cifar_core.analysis.boards import STUDY_DATASET as STUDY_DATASET
 from cifar_core.analysis.boards import Absence as Absence
-from cifar_core.analysis.boards import Board, is_ranked, same_images
+from cifar_core.analysis.boards import Board, fingerprints, is_ranked, same_images
 from cifar_core.analysis.boards import absences as absences
 from cifar_core.analysis.boards import boards as boards
 from cifar_core.analysis.boards import on_board as on_board
@@ -386,7 +386,7 @@ def same_test_images(runs: pd.DataFrame, run: Mapping[str, Any]) -> pd.Series:
     """Which runs were tested on the same images as `run`, by their content: bool."""
     content = run["fingerprint"] if isinstance(run["fingerprint"], str) else ""
     same = (runs["dataset"] == run["dataset"]) & (runs["subset"] == run["subset"])
-    return same & (_fingerprints(runs) == content)
+    return same & (fingerprints(runs) == content)
 
 
 def best_of_each(runs: pd.DataFrame) -> pd.DataFrame:

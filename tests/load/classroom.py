@@ -275,7 +275,7 @@ def _steps(store: RunStore, ids: tuple[str, str]) -> int:
 
 def week(store: RunStore, *, polls: int = 7 * 24 * 3600) -> dict:
     """As many polls as a live page makes in a week, one a second, of a run that goes on meanwhile."""
-    from pages.runs.watch import Watch
+    from cifar_core.store.watch import Watch
 
     run_id = store.create_run(TrainConfig(model="base_cnn", epochs=1000), claim_for=os.getpid())
     store.begin(run_id, environment={}, dataset={"name": "cifar10"}, parameters=1, total_steps=10_000)
