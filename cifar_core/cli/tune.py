@@ -153,7 +153,7 @@ def _model_of(preset: str | None) -> str:
     from cifar_core.settings.presets import find_preset
     from cifar_core.tuning import SEARCH_PRESETS
 
-    if preset in SEARCH_PRESETS:
+    if preset is not None and preset in SEARCH_PRESETS:
         return str(SEARCH_PRESETS[preset].values["model"])
     return find_preset(preset).model if preset else _SEARCH["model"].default
 

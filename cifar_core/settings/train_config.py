@@ -7,7 +7,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from cifar_core.base.fields import Setting, Settings, describe, number, setting, shown
 from cifar_core.errors import ConfigError
@@ -38,7 +38,7 @@ class TrainConfig(Settings):
 
     # fmt: off
     model: str = _run("base_cnn", help="Architecture, by its name in the registry.")
-    hyperparameters: SerializeAsAny[ModelConfig]
+    hyperparameters: SerializeAsAny[ModelConfig] = Field(default_factory=ModelConfig)  # validation fills it
     variant: Variant = _run("custom",
         help="What the run stands for on the leaderboard: a fixed published setting (baseline), one chosen "
         "by a search or the study's tuned one (tuned), or anything else (custom).")

@@ -332,8 +332,8 @@ def _buttons(pair: Pair, fair: Fair) -> None:
                 args=([group.stand_in],),
             )
         if pair.baseline and pair.tuned:
-            sides = {"a": pair.baseline.stand_in, "b": pair.tuned.stand_in}
-            link("What it fixed and broke", "gallery", key=f"fixed_{pair.model}", view="Two runs", **sides)
+            a, b = pair.baseline.stand_in, pair.tuned.stand_in
+            link("What it fixed and broke", "gallery", key=f"fixed_{pair.model}", view="Two runs", a=a, b=b)
         elif pair.tuned is None and navigation.known("tune"):
             navigation.link("tune", "Search for better settings", model=pair.model)
 

@@ -155,6 +155,9 @@ def _look_for_copies(dataset: Opened) -> None:
     def start() -> Task:
         return tasks().start(key, measuring("duplicates", dataset.name))
 
+    def search() -> None:
+        start()
+
     if tasks().get(key) is not None:
         wait_for(key, start, "Comparing the images")
         return
@@ -163,7 +166,7 @@ def _look_for_copies(dataset: Opened) -> None:
         "Look for near-duplicates",
         type="primary",
         key="gallery_duplicates",
-        on_click=start,
+        on_click=search,
     )
     sizes = f"{count(len(dataset.y_test))} test with {count(len(dataset.y_train))} training images"
     st.caption(f"Compares {sizes}: about ten seconds, once.")

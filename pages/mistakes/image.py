@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import streamlit as st
@@ -118,7 +118,7 @@ def _maps(run: Answered, index: int, dataset: Opened | None) -> None:
 
     def find(task: Task) -> dict[tuple[str, int], np.ndarray] | None:
         asked = [(method, of) for method in METHODS for of in classes]
-        maps = {}
+        maps: dict[tuple[str, int], np.ndarray] = {}
         for place, (method, of) in enumerate(asked):
             if task.stop.is_set():
                 return None
@@ -202,7 +202,7 @@ def _features(task: Task, run_id: str, dataset: Opened) -> bool | None:
     return True
 
 
-def _caption(near: tuple) -> str:
+def _caption(near: Any) -> str:
     held = "" if near.trained_on else "\nheld back"
     return f"{CLASS_NAMES[near.label]} ({near.similarity:.2f})\ntrain {near.index}{held}"
 

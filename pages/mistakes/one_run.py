@@ -166,7 +166,9 @@ def by_people(rows: pd.DataFrame, known: People) -> pd.DataFrame:
 def _confidence() -> tuple[int, int]:
     """Least and greatest in percent. The address is the truth (`?sure=20-80`); the slider changes it."""
     st.session_state[SURE] = _asked_confidence()
-    return st.slider("Confidence (%)", 0, 100, key=SURE, width=220, on_change=_write_confidence)
+    chosen: Any = st.slider("Confidence (%)", 0, 100, key=SURE, width=220, on_change=_write_confidence)
+    low, high = chosen  # the key holds a pair, which makes it a slider with two ends
+    return low, high
 
 
 def _asked_confidence() -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import streamlit as st
@@ -205,7 +205,7 @@ def _gallery(about: Answered, known: People, finished: pd.DataFrame) -> None:
     )
 
 
-def _caption(known: People, row: tuple) -> str:
+def _caption(known: People, row: Any) -> str:
     return (
         f"{CLASS_NAMES[row.label]} → {CLASS_NAMES[row.predicted]}\n"
         f"people: {percent(known.agreement[row.Index], 0)}\n{known.verdict[row.Index]}"

@@ -110,7 +110,7 @@ def policy_of(secrets: Mapping[str, Any], base: str = "") -> Policy:
         _check_auth(secrets.get("auth"), base)
     except ValueError as error:
         return Policy(mistake=str(error))
-    return Policy(shared=True, **lists)
+    return Policy(shared=True, may_launch=lists.get("may_launch", ()), may_look=lists.get("may_look", ()))
 
 
 def _lists(section: Any) -> dict[str, tuple[str, ...]]:

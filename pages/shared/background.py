@@ -99,10 +99,10 @@ def keep(key: str, answer: Any) -> None:
 
 def _give_up_earlier(kind: str, key: str) -> None:
     """Who steps on to the next image does not wait for the last one's answer."""
-    earlier = st.session_state.get(f"asked_{kind}")
+    earlier: str | None = st.session_state.get(f"asked_{kind}")
     st.session_state[f"asked_{kind}"] = key
     task = tasks().get(earlier) if earlier and earlier != key else None
     if task is not None and task.state == "running":
         task.cancel()
-    elif task is not None:
+    elif earlier is not None and task is not None:
         tasks().forget(earlier)

@@ -77,20 +77,22 @@ def _whole(declared: Setting, value: Any, label: str, key: str, common: dict[str
     )
 
 
+MAX_SLIDER_STEPS = 200
+"""A slider with more steps cannot be set with a mouse; a number field takes its place."""
+
+
 def _decimal(declared: Setting, value: Any, label: str, key: str, common: dict[str, Any]) -> float:
     low, high, step = declared.low, declared.high, declared.step
-    if declared.scale == "linear" and None not in (low, high, step) and (high - low) / step <= 200:
+    if (
+        declared.scale == "linear"
+        and low is not None
+        and high is not None
+        and step is not None
+        and (high - low) / step <= MAX_SLIDER_STEPS
+    ):
         top = high - step if declared.high_open else high
-        return st.slider(
-            label,
-            float(low),
-            float(top),
-            float(value),
-            step=float(step),
-            key=key,
-            format=_digits(step),
-            **common,
-        )
+        ends, chosen = (float(low), float(top)), float(value)
+        return st.slider(label, *ends, chosen, step=float(step), key=key, format=_digits(step), **common)
     return st.number_input(
         label,
         min_value=None if low is None else float(low),
@@ -107,16 +109,11 @@ def _digits(step: float) -> str:
     return f"%.{max(0, math.ceil(-math.log10(step)))}f"
 
 
-GROUP_TITLES = {"Model": "Network"}
-"""Groups of settings that a page calls otherwise than the core."""
-
-
 def choose_group(groups: Collection[str], *, key: str, hint: str | None = None) -> str:
     """Which group of settings is shown: one at a time, so that the page stays light."""
     return st.pills(
         "Settings",
         list(groups),
-        format_func=lambda name: GROUP_TITLES.get(name, name),
         default="Model",
         required=True,
         wrap=True,

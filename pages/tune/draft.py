@@ -51,7 +51,7 @@ def current() -> Settings:
         _replace(of_model(FIRST_MODEL))
     settings = DRAFT.settings
     asked, model = DRAFT.address({*SEARCH_PRESETS}, OWN, search_preset)
-    if asked in SEARCH_PRESETS:
+    if asked is not None and asked in SEARCH_PRESETS:
         if asked != settings["search"]:
             choose_search(asked)
     elif model and (model != settings["model"] or asked == OWN != settings["search"]):
