@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -343,12 +343,17 @@ def handled(handler: Callable[[int, FrameType | None], None], *signals: signal.S
             signal.signal(number, earlier)
 
 
-def load_framework(config: TrainConfig | None = None) -> None:
-    """Import Keras and its backend with the compute settings of `config`, printing only what goes wrong."""
+def load_framework(config: TrainConfig | None = None, recorded: Mapping[str, Any] | None = None) -> None:
+    """Import Keras and its backend with the compute settings of `config`, printing only what goes wrong.
+
+    Args:
+        config: settings of the run; None leaves the framework's defaults.
+        recorded: environment of the run that is resumed, whose compute settings are kept.
+    """
     if config is not None:
         from cifar_core.settings.compute import prepare
 
-        prepare(config)
+        prepare(config, recorded)
     if "keras" not in sys.modules:
         with quiet():
             import keras  # noqa: F401

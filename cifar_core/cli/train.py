@@ -195,7 +195,7 @@ def _resume_run(store: RunStore, run_id: str, as_json: bool) -> int:
     _check_state(run_id, record.state)
     dataset = load_images(record.config)
     with stopping() as stop, reporting(as_json=as_json) as progress:
-        load_framework(record.config)
+        load_framework(record.config, record.environment)
         done = run.resume(run_id, store=store, dataset=dataset, progress=progress, should_stop=stop.requested)
     return report_runs([done], stop, as_json=as_json, planned=1)
 

@@ -14,9 +14,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from cifar_core.base.devices import device_summary, visible_gpus
 from cifar_core.errors import ConfigError, RunNotFoundError, RunStateError
@@ -192,10 +193,11 @@ class Supervisor:
         Visible devices and framework settings are fixed when a process loads the framework: a reserve that
         loaded it with others is released, and a suitable one is started instead.
         """
-        config = self._next_settings()
+        waiting = self._next_run()
         framework, partners = slot.framework, list[_Slot]()
-        if config is not None:
-            framework = framework_environment(config)
+        if waiting is not None:
+            config, recorded = waiting
+            framework = framework_environment(config, recorded)
             partners = self._free_beside(slot)[: config.devices - 1]
             if len(partners) < min(config.devices, len(self._slots)) - 1:
                 return False
@@ -205,13 +207,17 @@ class Supervisor:
         slot.share_with(partners)
         return True
 
-    def _next_settings(self) -> TrainConfig | None:
-        """Settings of the next queued run; None for a search, whose trials have processes of their own."""
+    def _next_run(self) -> tuple[TrainConfig, Mapping[str, Any]] | None:
+        """Settings of the next queued run, and its recorded environment, which a resumed run keeps.
+
+        None for a search, whose trials have processes of their own.
+        """
         job = self.store.next_waiting("any")
         if job is None or job.startswith(SEARCH_PREFIX):
             return None
         try:
-            return self.store.get(job).config
+            record = self.store.get(job)
+            return record.config, record.environment
         except (ConfigError, RunNotFoundError) as error:  # its worker will record the error
             log.info("%s: %s", job, error)
             return None

@@ -480,6 +480,6 @@ def test_the_commands(store, tmp_path, capsys):
     assert lab("pack", run_id, target)[0] == 1
     assert lab("pack", run_id, target, "--force")[0] == 0
     assert lab("pack", target)[0] == 2
-    assert "Moving and keeping" in lab("--help")[1]
+    assert "Backup and transfer" in lab("--help")[1]
     assert Path(target).exists()
     assert issubclass(ArchiveError, CifarLabError)

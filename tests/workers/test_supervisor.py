@@ -104,7 +104,7 @@ def idle():
 @pytest.mark.parametrize(("wanted", "stays"), [({"X": "1"}, True), ({"X": "0"}, False)])
 def test_a_reserve_that_loaded_the_framework_otherwise_is_released(store, monkeypatch, wanted, stays):
     supervisor = Supervisor(store, reserve=False)
-    monkeypatch.setattr(supervisor_module, "framework_environment", lambda _: wanted)
+    monkeypatch.setattr(supervisor_module, "framework_environment", lambda *_: wanted)
     store.create_run(QUICK)
     process = idle()
     slot = supervisor_module._Slot("cpu", framework={"X": "1"}, process=process)
