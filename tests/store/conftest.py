@@ -39,7 +39,8 @@ def pytest_generate_tests(metafunc):
     module = metafunc.module.__name__.rpartition(".")[2]
     both = module in ON_BOTH and metafunc.function.__name__ not in OF_SQLITE
     if both and "store" in metafunc.fixturenames:
-        metafunc.parametrize("store", ["sqlite", "postgresql"], indirect=True)
+        kinds = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)]
+        metafunc.parametrize("store", kinds, indirect=True)
 
 
 @pytest.fixture(scope="session")
