@@ -70,6 +70,7 @@ def test_a_store_comes_back_as_it_was(filled, file, tmp_path):
         assert store.cursor() > filled.cursor()
 
 
+@pytest.mark.postgresql
 def test_from_sqlite_to_postgresql_and_back(filled, file, tmp_path, postgresql, monkeypatch):
     before = contents(filled)
     backup(filled, file)

@@ -83,6 +83,7 @@ def test_a_run_arrives_as_it_was_and_never_running_or_waiting(store, other, file
         other.requeue(run_id)
 
 
+@pytest.mark.postgresql
 def test_through_postgresql_and_back(store, other, file, tmp_path, postgresql, monkeypatch):
     ids = [trained(store, state=state) for state in ("finished", "crashed")]
     pack(store, ids, file)

@@ -23,7 +23,7 @@ input()
 store = RunStore()
 """
 CREATE_AND_CLAIM = """
-from cifar_core.config import TrainConfig
+from cifar_core.settings.config import TrainConfig
 print(store.create_run(TrainConfig()), flush=True)
 input()
 print(*[run_id for run_id in sys.argv[1:] if store.claim(run_id, pid=os.getpid())], flush=True)
@@ -43,7 +43,7 @@ while True:
 print(taken, crowd, flush=True)
 """
 RECORD = """
-from cifar_core.config import TrainConfig
+from cifar_core.settings.config import TrainConfig
 run_id = store.create_run(TrainConfig())
 store.claim(run_id, pid=os.getpid())
 store.begin(run_id, environment={}, dataset={}, parameters=1)
@@ -101,6 +101,7 @@ def several():
         process.process.communicate()
 
 
+@pytest.mark.slow
 def test_a_new_store_opened_by_all_at_once_is_made_once_and_each_claim_has_one_winner(several, home):
     with RunStore(home / "elsewhere") as plan:
         ids = [plan.create_run(TrainConfig()) for _ in range(12)]
@@ -122,6 +123,7 @@ def test_a_new_store_opened_by_all_at_once_is_made_once_and_each_claim_has_one_w
         assert store.runs(state="running")["attempt"].tolist() == [1] * 12
 
 
+@pytest.mark.slow
 def test_a_device_is_never_shared(several, store):
     for _ in range(12):
         store.create_run(TrainConfig())
@@ -134,6 +136,7 @@ def test_a_device_is_never_shared(several, store):
     assert set(store.runs()["state"]) == {"finished"}
 
 
+@pytest.mark.slow
 def test_writers_and_readers_never_meet_a_lock_and_readers_miss_nothing(several, store):
     writers = several(3, RECORD, "6")
     ids = [process.line() for process in writers]
