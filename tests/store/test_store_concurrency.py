@@ -23,7 +23,7 @@ input()
 store = RunStore()
 """
 CREATE_AND_CLAIM = """
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 print(store.create_run(TrainConfig()), flush=True)
 input()
 print(*[run_id for run_id in sys.argv[1:] if store.claim(run_id, pid=os.getpid())], flush=True)
@@ -43,7 +43,7 @@ while True:
 print(taken, crowd, flush=True)
 """
 RECORD = """
-from cifar_core.settings.config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 run_id = store.create_run(TrainConfig())
 store.claim(run_id, pid=os.getpid())
 store.begin(run_id, environment={}, dataset={}, parameters=1)
