@@ -13,9 +13,9 @@ FILES = {
     for file in sorted((CHECKOUT / top).rglob("*.py"))
 }
 LONG_FILES = {
-    "cifar_core/analysis/comparison.py": "tuned against baseline in one place: pairs, budgets, seeds, verdicts",
-    "cifar_core/store/archive/pack.py": "what a pack holds and every check of one, written and read side by side",
-    "cifar_core/store/lifecycle.py": "each change of a job's state, with the rules that the next one relies on",
+    "cifar_core/analysis/comparison.py": "tuned against baseline: pairs, budgets, seeds, verdicts",
+    "cifar_core/store/archive/pack.py": "what a pack holds and every check of one, side by side",
+    "cifar_core/store/lifecycle.py": "each change of a job's state and the rules that the next relies on",
     "cifar_core/store/transfer.py": "rows that leave a store and arrive in one, table by table",
 }
 """Files over the limit, with the reason."""

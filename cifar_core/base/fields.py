@@ -42,7 +42,10 @@ def setting(
     Args:
         default: default value.
         help: one or two sentences: what it does and when to change it.
-        ge, gt, le, lt: bounds of the value, as in pydantic.
+        ge: smallest value allowed.
+        gt: every value is above it.
+        le: largest value allowed.
+        lt: every value is below it.
         step: increment of a widget or a grid.
         scale: "log" where a factor matters more than a difference.
         group: heading under which pages and `--help` show it.
