@@ -34,7 +34,7 @@ def test_a_deep_link_is_right_on_the_first_visit_of_a_fresh_server(entry, serve,
             current = page.locator('[data-testid="stSidebarNavLink"][aria-current="page"]')
             assert current.inner_text().splitlines()[-1] == entry.title  # its icon's name comes first
         else:  # the old address of Compare leads to Runs
-            heading = "Runs" if entry.path == "compare" else entry.title
+            heading = {"compare": "Runs", "run": "Which run?"}[entry.path]
             page.get_by_role("heading", name=heading, level=1, exact=True).wait_for()
         assert page.get_by_text("Page not found").count() == 0
         # A page that still loads its parts would miss them when the server goes.
