@@ -32,6 +32,8 @@ def page() -> None:
     if asked is not None and asked not in VIEWS:
         unknown(f"There is no view {asked!r}")
         del st.query_params["view"]
+    elif asked is not None:  # another page's tabs share the key: the address says which view is asked for
+        st.session_state["view"] = asked
     tabs = st.tabs(list(VIEWS), key="view", bind="query-params")
     for view, tab in zip(VIEWS, tabs, strict=True):
         if tab.open:

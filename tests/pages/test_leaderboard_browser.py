@@ -66,11 +66,11 @@ def test_to_a_run_and_back_with_the_filters_kept(serve, visit, runs):
         page.get_by_role("tab", name="Tuned against baseline").click()
         page.get_by_text("Tuned is better.").wait_for()
         page.get_by_role("link", name="What it fixed and broke").click()
-        page.get_by_text("A is better.").wait_for()
+        page.get_by_text("B is better.").wait_for()
         page.go_back()
         page.get_by_text("Tuned is better.").wait_for()
         page.go_forward()
-        page.get_by_text("A is better.").wait_for()
+        page.get_by_text("B is better.").wait_for()
         assert baseline in page.url
         assert page.title() != "broken"
 
