@@ -58,7 +58,11 @@ def page() -> None:
     names = board_names(found.boards)
     board, by, models, variants = _choose(found, names)
     # Widths and places of the parts stay as they are while one of them is worked out.
-    tabs = st.tabs(list(PARTS), key="view", bind="query-params")
+    if old := st.query_params.get("view"):  # the parameter's earlier name, which Mistakes uses for its own tabs
+        del st.query_params["view"]
+        if old in PARTS:
+            st.session_state["part"] = old
+    tabs = st.tabs(list(PARTS), key="part", bind="query-params")
     for part, tab in zip(PARTS, tabs, strict=True):
         if tab.open:
             with tab:
@@ -145,7 +149,7 @@ def _missing(found: Snapshot, board: Board) -> None:
 
 def _open_board(name: str) -> None:
     st.session_state["board"] = name
-    st.session_state["view"] = "Ranking"
+    st.session_state["part"] = "Ranking"
 
 
 def _absence(runs: pd.DataFrame, absence: Absence) -> None:

@@ -32,9 +32,6 @@ def page() -> None:
     if asked is not None and asked not in VIEWS:
         unknown(f"There is no view {asked!r}")
         del st.query_params["view"]
-    # The leaderboard's tabs share the key: coming from one of them, the browser drops the view of the link.
-    if st.session_state.get("view", ONE) not in VIEWS:
-        st.session_state["view"] = TWO if {"a", "b"} <= set(st.query_params) else ONE
     tabs = st.tabs(list(VIEWS), key="view", bind="query-params")
     for view, tab in zip(VIEWS, tabs, strict=True):
         if tab.open:
