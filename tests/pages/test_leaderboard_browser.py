@@ -76,6 +76,14 @@ def test_to_a_run_and_back_with_the_filters_kept(serve, visit, runs):
 
 
 @pytest.mark.usefixtures("runs")
+def test_an_address_from_before_the_tabs_were_named_part_still_leads_there(serve, visit):
+    with serve() as server:
+        page = visit(f"{server.url}/leaderboard?view=Tuned+against+baseline")
+        page.get_by_text("Tuned is better.").wait_for()
+        page.close()
+
+
+@pytest.mark.usefixtures("runs")
 def test_nothing_is_cut_off_on_a_phone(serve, visit, runs):
     with serve() as server:
         views = ("leaderboard", "leaderboard?view=Tuned+against+baseline", f"runs?runs={','.join(runs)}")
