@@ -58,7 +58,7 @@ def page() -> None:
     names = board_names(found.boards)
     board, by, models, variants = _choose(found, names)
     # Widths and places of the parts stay as they are while one of them is worked out.
-    if old := st.query_params.get("view"):  # the parameter's earlier name, which Mistakes uses for its own tabs
+    if old := st.query_params.get("view"):  # the earlier name; Mistakes uses it
         del st.query_params["view"]
         if old in PARTS:
             st.session_state["part"] = old
