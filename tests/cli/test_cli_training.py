@@ -60,7 +60,7 @@ def calls(monkeypatch, tiny):
         cifar_core.cli.tune,
         cifar_core.cli.reproduce,
     ):
-        monkeypatch.setattr(module, "load_framework", lambda _: None)
+        monkeypatch.setattr(module, "load_framework", lambda *_: None)
     monkeypatch.setattr(cifar_core.cli.train, "load_images", lambda _: tiny)
     return made
 
