@@ -94,7 +94,7 @@ def test_a_worker_that_cannot_say_how_a_run_ended_ends_so_that_nobody_takes_it_f
     with RunStore() as store, monkeypatch.context() as patch:
         disk = InjectedDisk(patch)
         run_id = store.create_run(SMALL)
-        with pytest.raises(StoreError, match=f"{run_id} ended, which could not be written down"):
+        with pytest.raises(StoreError, match=f"{run_id} ended, but this could not be recorded"):
             run_worker(store, once=True)
         disk.free()
         assert store.get(run_id).state is RunState.RUNNING, "this process lives: only its end can be seen"
