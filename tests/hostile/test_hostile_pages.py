@@ -149,6 +149,7 @@ def test_any_address_gets_a_word(path, open_page, quiet, prepared):  # noqa: ARG
     feed()
 
 
+@pytest.mark.slow
 def test_a_parameter_twice_and_one_unheard_of(open_page, quiet, prepared):  # noqa: ARG001
     for path in ("runs", "compare", "run", "gallery"):
         fed("address")

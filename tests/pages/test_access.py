@@ -263,6 +263,7 @@ def test_nobody_is_served_a_page_before_signing_in(visit_as, entry):
     assert run_id not in said(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("visitor", [user("somebody@elsewhere.org"), user(TEACHER, email_verified=False)])
 def test_who_is_on_no_list_is_told_so_and_can_sign_out(visit_as, visitor):
     test = visit_as(visitor, "pages/runs/runs.py")
@@ -286,6 +287,7 @@ def test_a_mistake_in_the_secrets_is_a_page_that_says_what_to_write(visit_as, se
     assert not test.sidebar.markdown
 
 
+@pytest.mark.slow
 def test_the_sidebar_says_who_is_signed_in(visit_as):
     for visitor, words in ((user(TEACHER), "may launch"), (user(PUPIL), "change nothing")):
         text = " ".join(element.value for element in visit_as(visitor).sidebar.markdown)
@@ -329,6 +331,7 @@ def launch_button(test):
     return next(button for button in test.button if button.key.startswith(("train_launch", "tune_launch")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["pages/train/train.py", "pages/tune/tune.py"])
 def test_only_launchers_launch(press_as, file, monkeypatch):
     monkeypatch.setattr(resources, "chosen_dataset", lambda: "synthetic")
@@ -338,6 +341,7 @@ def test_only_launchers_launch(press_as, file, monkeypatch):
     assert not len(store.searches())
 
 
+@pytest.mark.slow
 def test_a_launch_records_who_launched_it(visit_as, monkeypatch):
     monkeypatch.setattr(resources, "chosen_dataset", lambda: "synthetic")
     store = resources.store()
@@ -363,6 +367,7 @@ ON_A_RUN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "what", "state"), ON_A_RUN)
 @pytest.mark.parametrize("email", [PUPIL, TEACHER])
 def test_only_launchers_change_a_run(press_as, make, what, state, email):
@@ -374,6 +379,7 @@ def test_only_launchers_change_a_run(press_as, make, what, state, email):
     assert unchanged == (email == PUPIL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("email", [PUPIL, TEACHER])
 @pytest.mark.parametrize("where", ["sidebar_stop", "queue_cancel"])
 def test_only_launchers_stop_from_the_sidebar_and_the_queue(press_as, email, where):
@@ -383,6 +389,7 @@ def test_only_launchers_stop_from_the_sidebar_and_the_queue(press_as, email, whe
     assert (store.get(run_id).state == "queued") == (email == PUPIL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("email", [PUPIL, TEACHER])
 def test_only_launchers_stop_and_delete_a_search(press_as, email):
     store = resources.store()
@@ -395,6 +402,7 @@ def test_only_launchers_stop_and_delete_a_search(press_as, email):
     assert len(store.searches()) == (email == PUPIL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("email", [PUPIL, TEACHER])
 def test_only_launchers_queue_more_seeds(press_as, email):
     store = resources.store()
@@ -437,6 +445,7 @@ def test_the_owner_is_asked_for_a_path(open_page):
     assert test.button("import")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("email", [PUPIL, TEACHER])
 def test_only_launchers_start_a_download(press_as, monkeypatch, email):
     started = []

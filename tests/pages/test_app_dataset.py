@@ -78,6 +78,7 @@ def test_a_download_tells_its_progress_can_be_cancelled_and_tried_again(open_pag
     assert test.button("download")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prepared")
 def test_choosing_the_other_dataset_holds_on_every_page(open_page):
     test = open_page(PAGE)
@@ -90,6 +91,7 @@ def test_choosing_the_other_dataset_holds_on_every_page(open_page):
     assert test.query_params["dataset"] == "synthetic"
 
 
+@pytest.mark.slow
 def test_a_wrong_path_is_told_in_words_and_can_be_tried_again(open_page, tmp_path):
     test = open_page(PAGE)
     test.text_input("import_path").input(str(tmp_path / "nothing")).run()
@@ -179,6 +181,7 @@ def test_augmentation_draws_twelve_of_the_image_in_the_address(scenes):
     assert html(test) != html(scenes("Augmentation", image="7", seed="4"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prepared")
 def test_augmentation_takes_the_train_page_s_settings(open_page):
     test = open_page(PAGE, dataset="synthetic", tab="Augmentation")

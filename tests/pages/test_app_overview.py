@@ -52,6 +52,7 @@ def test_a_reference_that_did_not_get_to_its_end_says_how_far_and_has_no_mark(op
     assert drawn["reference"] == 1
 
 
+@pytest.mark.slow
 def test_a_real_button_leads_to_the_data(open_page):
     test = open_page()
     test.button("go_dataset").click().run()

@@ -57,6 +57,7 @@ def test_runs_in_odd_states_break_nothing(open_page, store, part):
         assert f"Without an epoch yet: {queued}" in text(test).replace("\\", "")
 
 
+@pytest.mark.slow
 def test_results_settings_and_seed_bands(open_page, store):
     ids = [finished(store, 0.6 + 0.01 * seed, seed=seed) for seed in range(3)]
     other = finished(store, 0.7, learning_rate=0.005)
@@ -109,6 +110,7 @@ def test_too_many_are_told(open_page, store):
     assert len(compared(test)) == 24
 
 
+@pytest.mark.slow
 def test_disagreement_is_counted_and_named(open_page, store):
     a, b = finished(store, 0.7, learning_rate=0.005), finished(store, 0.8, protocol="test-selected")
     test = open_page(MISTAKES, view="Two runs", a=a, b=b)
@@ -128,6 +130,7 @@ def test_disagreement_is_counted_and_named(open_page, store):
     assert "A and B are the same run" in text(test.run())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "where", "expected"),
     [

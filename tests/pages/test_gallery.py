@@ -57,6 +57,7 @@ def test_filters_and_order_come_from_the_address(open_page, store, prepared):
     assert wall(test)["ids"] == expected
 
 
+@pytest.mark.slow
 def test_one_image_large_and_the_next(open_page, store, prepared):
     _, said = on_scenes(store, prepared, 1)
     order = wall(open_page(PAGE))["ids"]
@@ -102,6 +103,7 @@ def test_images_that_the_run_was_not_tested_on_are_not_shown(open_page, store, p
     assert not components(test, "sheet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", ["One run", "Two runs", "Hardest", "Doubts", "Summary", HOSTILE])
 def test_odd_words_in_the_address_are_answered_calmly(open_page, store, view):
     finished(store, 0.6)

@@ -28,6 +28,7 @@ def three(store, prepared):
 # --- Hardest --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_hardest_first_is_wrong_in_most_runs(open_page, store, prepared):
     runs = three(store, prepared)
     test = open_page(PAGE, view="Hardest")
@@ -60,6 +61,7 @@ def test_the_matrix_of_agreement(open_page, store, prepared):
             assert values[row, column] == pytest.approx(100 * alike)
 
 
+@pytest.mark.slow
 def test_runs_on_other_images_are_a_test_set_of_their_own(open_page, store, prepared):
     three(store, prepared)
     finished(store, 0.6)
@@ -110,6 +112,7 @@ def test_doubtful_labels_in_order_of_their_quality(open_page, store, prepared):
     assert wall(test)["captions"][0].endswith(f"quality {scores[0]:.3f}")
 
 
+@pytest.mark.slow
 def test_labels_are_scored_in_the_background_first(open_page, store, prepared):
     run_id, _ = on_scenes(store, prepared, 1)
     test = open_page(PAGE, view="Doubts")
@@ -210,6 +213,7 @@ def give(test, path):
     return test.run()
 
 
+@pytest.mark.slow
 def test_a_file_of_votes_by_its_path(open_page, store, votes):
     on_cifar(store)
     test = give(open_page(PAGE, view="Doubts", doubt="People"), votes)
@@ -219,6 +223,7 @@ def test_a_file_of_votes_by_its_path(open_page, store, votes):
     assert "<dt>People and model disagree with the label</dt><dd>5<" in text(test)
 
 
+@pytest.mark.slow
 def test_a_file_that_holds_no_votes_is_refused_in_words(open_page, store, tmp_path):
     on_cifar(store)
     wrong = tmp_path / "wrong.npy"

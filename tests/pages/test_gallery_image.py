@@ -71,6 +71,7 @@ def html(test):
 # --- Tags -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_click_tags_an_image_and_another_takes_the_tag_off(open_page, store, prepared):
     on_scenes(store, prepared, 1)
     order = wall(open_page(PAGE))["ids"]
@@ -87,6 +88,7 @@ def test_one_click_tags_an_image_and_another_takes_the_tag_off(open_page, store,
     assert "#" not in wall(test)["captions"][2]
 
 
+@pytest.mark.slow
 def test_a_tag_is_found_again_in_every_view_and_run(open_page, store, prepared):
     _, first = on_scenes(store, prepared, 1)
     _, second = on_scenes(store, prepared, 2)
@@ -101,6 +103,7 @@ def test_a_tag_is_found_again_in_every_view_and_run(open_page, store, prepared):
     assert wall(open_page(PAGE, tag="any tag"))["ids"] == [wrong[0]]
 
 
+@pytest.mark.slow
 def test_the_last_image_of_a_chosen_tag_may_lose_it(open_page, store, prepared):
     on_scenes(store, prepared, 1)
     index = wall(open_page(PAGE))["ids"][0]
@@ -114,6 +117,7 @@ def test_the_last_image_of_a_chosen_tag_may_lose_it(open_page, store, prepared):
     assert len(wall(test)["ids"]) > 1
 
 
+@pytest.mark.slow
 def test_own_tags_and_notes_are_shown_as_they_were_written(open_page, store, prepared):
     on_scenes(store, prepared, 1)
     index = wall(open_page(PAGE))["ids"][0]
@@ -129,6 +133,7 @@ def test_own_tags_and_notes_are_shown_as_they_were_written(open_page, store, pre
     assert kept[["tag", "note"]].to_numpy().tolist() == [[HOSTILE, ""]]
 
 
+@pytest.mark.slow
 def test_an_own_tag_with_a_note_through_the_form(open_page, store, prepared):
     on_scenes(store, prepared, 1)
     test = open_page(PAGE)
@@ -142,6 +147,7 @@ def test_an_own_tag_with_a_note_through_the_form(open_page, store, prepared):
     assert "Looks like two ships" in text(test)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("home")
 def test_words_of_the_filter_and_empty_notes_are_no_tags(open_page, store, prepared):
     on_scenes(store, prepared, 1)
@@ -166,6 +172,7 @@ def test_the_file_of_tags_has_every_tag_with_its_label(store, prepared):
 # --- What is known of it --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_maps_of_the_true_and_of_the_predicted_class(open_page, store, prepared, oracle):
     run_id, said = with_model(store, prepared)
     test = open_page(PAGE, more="Where it looked")
@@ -192,6 +199,7 @@ def test_a_network_that_fails_is_answered_in_words(open_page, store, prepared, o
     assert wall(test)["ids"]
 
 
+@pytest.mark.slow
 def test_a_run_without_its_model_says_so(open_page, store, prepared):
     on_scenes(store, prepared, 1)
     for part in ("Where it looked", "Nearest training images"):

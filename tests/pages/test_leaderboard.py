@@ -72,6 +72,7 @@ def test_it_is_never_blank(open_page, view):
     assert "chosen on the test set" in text(test)
 
 
+@pytest.mark.slow
 def test_the_first_button_leads_to_a_training(open_page):
     test = open_page(PAGE)
     test.button("go_train").click().run()
@@ -79,6 +80,7 @@ def test_the_first_button_leads_to_a_training(open_page):
     assert test.title[0].value == "Train"
 
 
+@pytest.mark.slow
 def test_unfinished_runs_are_told_with_their_reason(open_page, store):
     run_id = store.create_run(preset("base_cnn/paper-baseline", name=HOSTILE))
     test = open_page(PAGE)
@@ -89,6 +91,7 @@ def test_unfinished_runs_are_told_with_their_reason(open_page, store):
     assert "1 run: waiting in the queue" in text(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", ["Ranking", TUNED, COST, MISSING])
 def test_a_single_run_without_answers_or_content_breaks_no_part(open_page, store, view):
     finished(store, 0.5, answers=False, fingerprint=None)
@@ -147,6 +150,7 @@ def test_rows_that_cannot_be_told_apart_share_a_rank(open_page, store):
     assert [row["rank"] for row in tables(filtered)[0]["rows"]] == ["3"]
 
 
+@pytest.mark.slow
 def test_filters_order_and_grouping_come_from_the_address(open_page, store):
     finished(store, 0.66, preset="base_cnn/paper-baseline")
     finished(store, 0.73, preset="alexnet/paper-baseline")
@@ -163,6 +167,7 @@ def test_filters_order_and_grouping_come_from_the_address(open_page, store):
     assert "No row passes the filters" in text(nothing)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_has_a_board_of_its_own(open_page, store):
     finished(store, 0.6)
     finished(store, 0.9, dataset="synthetic")
@@ -187,6 +192,7 @@ def test_the_search_cost_stands_beside_what_it_found(open_page, store):
     assert cell(data["rows"][0], data, "search_s") == ["–", ""]  # it has not ended yet
 
 
+@pytest.mark.slow
 def test_names_of_all_kinds_reach_the_page_as_text(open_page, store):
     finished(store, 0.6, name=HOSTILE, preset="base_cnn/paper-baseline")
     store.create_run(preset("base_cnn/paper-baseline", name=HOSTILE))
@@ -220,6 +226,7 @@ def test_ticked_rows_can_be_compared(open_page, store):
     assert other in asked[:2]  # in turn one run of each row
 
 
+@pytest.mark.slow
 def test_more_seeds_are_queued_with_seeds_that_nobody_has(open_page, store, started):
     run_id = finished(store, 0.66, preset="base_cnn/paper-baseline", seed=1)
     test = open_page(PAGE, chosen=run_id)
@@ -315,6 +322,7 @@ def test_a_side_that_lacks_is_told(open_page, store):
     assert heads[-2:] == ["AlexNet", "MobileNetV2"]
 
 
+@pytest.mark.slow
 def test_the_fair_baseline_is_queued_and_then_shown(open_page, store, started):
     pair(store, epochs=30, variant="tuned")
     test = open_page(PAGE, view=TUNED)

@@ -92,6 +92,7 @@ def test_without_an_address_it_shows_what_runs_and_says_so_in_the_address(open_p
     assert "Running, epoch 2 of 5" in html_of(test)
 
 
+@pytest.mark.slow
 def test_choosing_other_runs_changes_the_address(open_page):
     first, second = live_runs.failed(store(), 1), live_runs.failed(store(), 1)
     test = open_page(PAGE, runs=first)
@@ -103,6 +104,7 @@ def test_choosing_other_runs_changes_the_address(open_page):
     assert figures(test) == []
 
 
+@pytest.mark.slow
 def test_stop_asks_the_store_and_shows_it(open_page):
     run_id = live_runs.running(store(), 1, step=2)
     test = open_page(PAGE, runs=run_id)
@@ -112,6 +114,7 @@ def test_stop_asks_the_store_and_shows_it(open_page):
     assert next(element for element in test.button if element.key == f"stop_{run_id}").disabled
 
 
+@pytest.mark.slow
 def test_resume_puts_it_back_into_the_queue(open_page):
     run_id = live_runs.failed(store(), 2)
     test = open_page(PAGE, runs=run_id)
@@ -130,6 +133,7 @@ def test_a_click_that_comes_too_late_is_explained(open_page):
     assert store().get(run_id).state == "queued"
 
 
+@pytest.mark.slow
 def test_clone_hands_the_settings_over(open_page):
     run_id = live_runs.failed(store(), 1, learning_rate=0.0123)
     test = open_page(PAGE, runs=run_id)
@@ -137,6 +141,7 @@ def test_clone_hands_the_settings_over(open_page):
     assert test.session_state["train_settings"]["learning_rate"] == 0.0123
 
 
+@pytest.mark.slow
 def test_delete_takes_two_clicks_and_leaves_the_others_watched(open_page):
     kept, gone = live_runs.failed(store(), 1), live_runs.failed(store(), 1)
     test = open_page(PAGE, runs=f"{gone},{kept}")
@@ -147,12 +152,14 @@ def test_delete_takes_two_clicks_and_leaves_the_others_watched(open_page):
     assert not test.info
 
 
+@pytest.mark.slow
 def test_a_running_run_cannot_be_deleted(open_page):
     run_id = live_runs.running(store(), 1)
     test = open_page(PAGE, runs=run_id)
     assert not [element for element in test.button if element.label == "Delete for good"]
 
 
+@pytest.mark.slow
 def test_the_reason_of_a_failure_is_text(open_page):
     run_id = live_runs.failed(store(), reason="<img src=x> *no* images", name="<i>my</i> **run**")
     test = open_page(PAGE, runs=run_id)
@@ -162,6 +169,7 @@ def test_the_reason_of_a_failure_is_text(open_page):
     assert "No curve: no epoch was completed." in test.info[0].value
 
 
+@pytest.mark.slow
 def test_the_log_tab(open_page):
     run_id = live_runs.finished(store())
     test = open_page(PAGE, runs=run_id, tab="Log")

@@ -80,6 +80,7 @@ def table(test):
     return "".join(element.proto.body for element in test.main if element.type == "html")
 
 
+@pytest.mark.slow
 def test_a_chosen_format_is_made_and_can_be_downloaded(open_page, run_id, process):
     test = opened(open_page, run_id)
     assert not any("LiteRT" in label for label in downloads(test))
@@ -92,6 +93,7 @@ def test_a_chosen_format_is_made_and_can_be_downloaded(open_page, run_id, proces
         assert shown in table(test)
 
 
+@pytest.mark.slow
 def test_while_it_is_made_there_is_a_bar_and_no_second_button(open_page, run_id, process):
     import threading
 
@@ -107,6 +109,7 @@ def test_while_it_is_made_there_is_a_bar_and_no_second_button(open_page, run_id,
     assert "Make the file" in [button.label for button in test.button]
 
 
+@pytest.mark.slow
 def test_what_went_wrong_is_told_plainly_and_one_can_try_again(open_page, run_id, process):
     process.complaint = "Exporting to onnx needs more packages <b>: pip install tf2onnx"
     test = opened(open_page, run_id)

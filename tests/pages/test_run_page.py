@@ -73,6 +73,7 @@ def test_an_unknown_run_is_a_calm_message_with_a_way_on(open_page, asked, filled
         assert "Nothing has been trained here yet" in test.info[1].value
 
 
+@pytest.mark.slow
 def test_without_an_id_one_can_choose(open_page):
     run_id = live_runs.failed(store())
     test = open_page(PAGE)
@@ -82,6 +83,7 @@ def test_without_an_id_one_can_choose(open_page):
     assert test.title[0].value == run_id
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said_with_the_reason(open_page):
     run_id = live_runs.failed(store(), 2)
     assert "Resume it" in open_page(PAGE, id=run_id, part="Test result").info[0].value
@@ -111,6 +113,7 @@ def test_what_differs_from_preset_and_baseline(open_page):
     assert "0.0042" in said
 
 
+@pytest.mark.slow
 def test_settings_of_another_release_are_shown_as_they_are(open_page):
     run_id = live_runs.failed(store(), 1)
     change_settings(store(), run_id, {"model": "lost_net", "from_the_future": "<b>1</b>"})

@@ -61,6 +61,7 @@ def all_runs():
     return resources.store().runs()
 
 
+@pytest.mark.slow
 def test_without_the_images_scenes_are_offered_with_a_shorter_first_training(open_page):
     test = open_page(PAGE)
     assert not test.exception
@@ -139,6 +140,7 @@ def test_nonsense_in_the_address_is_said_and_passed_over(train):
     assert settings(test)["model"] == "base_cnn"
 
 
+@pytest.mark.slow
 def test_a_launch_queues_exactly_one_run_and_shows_it_and_the_page_opened_anew_may_launch_again(train, quiet):
     test = train()
     assert test.query_params["model"] == "base_cnn"
@@ -181,6 +183,7 @@ def test_groups_hold_every_setting_that_people_choose_here():
     assert set(train_settings("vit")) - chosen == {"model", "variant", "preset", "dataset", "devices"}
 
 
+@pytest.mark.slow
 def test_more_devices_than_there_are_can_be_seen_and_set_right(train):
     test = train()
     settings(test)["devices"] = 2
@@ -191,6 +194,7 @@ def test_more_devices_than_there_are_can_be_seen_and_set_right(train):
     assert not test.error
 
 
+@pytest.mark.slow
 def test_a_change_is_shown_and_can_be_put_back(train):
     test = open_group(train(), "Budget")
     widget(test, "epochs").set_value(70).run()
@@ -206,6 +210,7 @@ def test_a_change_is_shown_and_can_be_put_back(train):
     assert "Exactly the preset" in captions(test)
 
 
+@pytest.mark.slow
 def test_put_all_back_takes_the_limits_too_and_leaves_the_seed(train):
     test = train()
     settings(test).update(train_limit=500, learning_rate=0.5, seed=7)
@@ -215,6 +220,7 @@ def test_put_all_back_takes_the_limits_too_and_leaves_the_seed(train):
     assert settings(test)["learning_rate"] == preset("base_cnn/recommended").learning_rate
 
 
+@pytest.mark.slow
 def test_a_contradiction_is_said_beside_the_button_and_nothing_is_lost(train):
     test = open_group(train(), "Budget")
     settings(test)["warmup_epochs"] = 2.0
@@ -244,6 +250,7 @@ def test_a_limit_above_what_there_is_is_refused(train):
     assert "has 10,000 training images" in test.error[0].value.replace("\\", "")
 
 
+@pytest.mark.slow
 def test_a_second_click_on_the_same_button_starts_nothing_more(train, monkeypatch):
     monkeypatch.setattr(
         launch_panel.navigation, "known", lambda path: path != "runs"
@@ -308,6 +315,7 @@ def test_the_overview_s_button_opens_its_preset(train):
     assert settings(test)["preset"] == "base_cnn/recommended"
 
 
+@pytest.mark.slow
 def test_a_cloned_run_brings_its_settings_its_dataset_and_its_variant(open_page):
     test = open_page()
     config = preset("alexnet/paper-tuned", dataset="synthetic", seed=9, epochs=3, variant="tuned")
@@ -326,6 +334,7 @@ def test_a_change_of_recipe_makes_a_baseline_custom_and_a_seed_does_not():
     assert draft.config(changed).variant == "custom"
 
 
+@pytest.mark.slow
 def test_another_preset_keeps_seed_note_and_limits(train):
     test = train()
     settings(test).update(seed=4, name="mine", train_limit=900)

@@ -76,6 +76,7 @@ def try_it(visit_page, prepared):  # noqa: ARG001 - the scenes are there before 
     return lambda **parameters: visit_page(dataset="synthetic", **parameters)
 
 
+@pytest.mark.slow
 def test_without_a_trained_network_it_says_what_to_do(visit_page):
     test = visit_page()
     assert not test.exception
@@ -84,11 +85,13 @@ def test_without_a_trained_network_it_says_what_to_do(visit_page):
     assert test.title[0].value == "Train"
 
 
+@pytest.mark.slow
 def test_a_run_without_its_model_is_not_offered(visit_page):
     (resources.store().artifact_dir(finished(3)) / "model.keras").unlink()
     assert "no trained model yet" in visit_page().info[0].value
 
 
+@pytest.mark.slow
 def test_the_best_run_answers_at_once(try_it, oracle, prepared):
     finished(1, accuracy=0.5)
     best = finished(3, accuracy=0.8, test_flip=True)
@@ -102,6 +105,7 @@ def test_the_best_run_answers_at_once(try_it, oracle, prepared):
     assert "Regions that were evidence for cat." in "".join(element.value for element in test.main.caption)
 
 
+@pytest.mark.slow
 def test_several_runs_answer_side_by_side(try_it):
     runs = [finished(label) for label in (3, 5, 8)]
     test = try_it(runs=",".join(runs), image="0")
@@ -147,6 +151,7 @@ def picture(size=(64, 64), colour=(10, 200, 30)):
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_an_uploaded_picture_is_what_the_networks_see(try_it, oracle):
     finished(3)
     test = try_it(source="Your own")
@@ -157,6 +162,7 @@ def test_an_uploaded_picture_is_what_the_networks_see(try_it, oracle):
     assert answers(test)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_no_picture_is_refused_in_words(try_it, oracle):
     finished(3)
     test = try_it(source="Your own")

@@ -104,6 +104,7 @@ def test_every_model_and_every_start_can_be_launched(tune):
             assert the_config(test).preset == (None if start == "own" else start)
 
 
+@pytest.mark.slow
 def test_hostile_addresses_are_a_calm_message(tune):
     test = tune()
     for model, preset in [
@@ -136,6 +137,7 @@ def test_what_is_wrong_with_listed_values_is_said(text, said):
     assert bool(said) == bool(problem)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_stands_beside_the_field_and_nothing_is_lost(tune):
     test = tune(model="base_cnn")
     widget(test, "dropout_mode").set_value("Values").run()
@@ -191,6 +193,7 @@ def test_all_groups_of_a_model_can_be_looked_through(tune):
     assert not launch(test).disabled
 
 
+@pytest.mark.slow
 def test_a_number_is_fixed_drawn_from_a_range_or_listed(tune):
     test = tune(model="base_cnn")
     assert the_config(test).space["dropout"] == (0.0, 0.6)
@@ -222,6 +225,7 @@ def test_choices_and_switches_are_narrowed(tune):
     assert not launch(test).disabled
 
 
+@pytest.mark.slow
 def test_an_empty_range_and_an_empty_space_are_refused(tune):
     test = tune(model="base_cnn")
     widget(test, "dropout_From").set_value(0.6).run()
@@ -236,6 +240,7 @@ def test_an_empty_range_and_an_empty_space_are_refused(tune):
     assert len(the_config(test).space) > 10
 
 
+@pytest.mark.slow
 def test_what_contradicts_is_said_at_the_button(tune):
     test = tune(model="base_cnn")
     test.pills("tune_group").set_value("Schedule").run()
@@ -258,6 +263,7 @@ def test_each_tuner_shows_its_own_options_and_plan(tune):
     assert "Brackets and rounds" in [item.label for item in test.expander]
 
 
+@pytest.mark.slow
 def test_a_limit_of_images_holds_for_all_trials(tune):
     test = tune(model="base_cnn")
     test.pills("tune_group").set_value("Data").run()
@@ -276,6 +282,7 @@ def test_without_images_nothing_can_be_launched(open_page):
     assert not launch(test).disabled
 
 
+@pytest.mark.slow
 def test_a_launch_queues_one_search_and_opens_it(tune, quiet):
     test = tune(model="base_cnn")
     wanted = the_config(test)
@@ -299,6 +306,7 @@ def test_a_launch_queues_one_search_and_opens_it(tune, quiet):
 # --- One search -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_unknown_search_is_said_and_a_new_one_offered(tune):
     test = tune()
     for asked in ["search-nope", "<script>x</script>", "%00", "a" * 5000, "../x"]:

@@ -269,6 +269,7 @@ def test_a_store_survives_a_fork(store, begin):
     assert store.history(run_id)["loss"].tolist() == [1.0, 2.0]
 
 
+@pytest.mark.slow
 def test_a_week_of_polling_keeps_nothing(store, begin):
     """Neither connections nor rows pile up: the size of what Python holds stays level."""
     import gc
