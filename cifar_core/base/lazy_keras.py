@@ -15,7 +15,7 @@ class _LazyModule:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked by tools that look at any object, which should import nothing
+        if name.startswith("_"):  # asked by tools that look at any object, which should import nothing
             raise AttributeError(name)
         return getattr(importlib.import_module(self._name), name)
 

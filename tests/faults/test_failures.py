@@ -6,7 +6,6 @@ import pytest
 
 from cifar_core.errors import DivergedError, TrainingError
 from cifar_core.store import RunState, RunStore
-from cifar_core.training.callbacks import RunCallback
 from cifar_core.training.run import resume, train
 from tests.faults.breaking import SMALL, alike
 from tests.faults.observing import leftovers
@@ -37,6 +36,8 @@ FAILURES = {
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.__name__)
 def test_it_fails_in_words_keeps_its_epochs_and_can_go_on(failure, tiny, monkeypatch):
+    from cifar_core.training.callbacks import RunCallback  # loads Keras
+
     error, words = FAILURES[failure]
     original = RunCallback.on_train_batch_end
 

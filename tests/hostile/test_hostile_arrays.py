@@ -1,6 +1,7 @@
 """Files of arrays that were damaged or made up: checkpoints, weights, predictions, votes, prepared images.
 Each reader gives what belongs there, or its documented error; nothing is unpickled."""
 
+import functools
 import io
 import json
 import os
@@ -227,28 +228,36 @@ def bomb(size):
 
 
 ODD_ARCHIVES = {
-    "encrypted": zipped({"meta.npy": b"x"})
-    .replace(b"PK\3\4\x14\0\0\0", b"PK\3\4\x14\0\1\0")
-    .replace(b"PK\1\2\x14\3\x14\0\0\0", b"PK\1\2\x14\3\x14\0\1\0"),
-    "of an unknown packing": zipped({"meta.npy": b"x"}, zipfile.ZIP_STORED).replace(
+    "encrypted": lambda: (
+        zipped({"meta.npy": b"x"})
+        .replace(b"PK\3\4\x14\0\0\0", b"PK\3\4\x14\0\1\0")
+        .replace(b"PK\1\2\x14\3\x14\0\0\0", b"PK\1\2\x14\3\x14\0\1\0")
+    ),
+    "of an unknown packing": lambda: zipped({"meta.npy": b"x"}, zipfile.ZIP_STORED).replace(
         b"\x14\0\0\0\0\0", b"\x14\0\0\0\x63\0"
     ),
-    "of a member that lies about its size": bomb(2**29),
-    "of 100,000 members": zipped({f"m{i}": b"" for i in range(100_000)}, zipfile.ZIP_STORED),
-    "of paths that lead out": zipped({"../../meta.npy": b"x", "/etc/meta.npy": b"y"}),
-    "of no members": zipped({}),
-    "that is an array": npy(np.zeros(5)),
-    "that is a pickle": pickle.dumps({"meta": 1}),
-    "of a meta that is nested": npz(meta=np.frombuffer(b"[" * 100_000 + b"]" * 100_000, np.uint8)),
-    "of a meta of another type": npz(meta=np.zeros((3, 3), np.float64)),
-    "of the members of another": checkpoint({"format": FORMAT, "progressed": {"weights": 1}}),
-    "of a format to come": checkpoint({"format": 99}),
-    "of a progress that is a list": checkpoint({"format": FORMAT, "progressed": []}),
-    "of a history of numbers": checkpoint(
+    "of a member that lies about its size": lambda: bomb(2**29),
+    "of 100,000 members": lambda: zipped({f"m{i}": b"" for i in range(100_000)}, zipfile.ZIP_STORED),
+    "of paths that lead out": lambda: zipped({"../../meta.npy": b"x", "/etc/meta.npy": b"y"}),
+    "of no members": lambda: zipped({}),
+    "that is an array": lambda: npy(np.zeros(5)),
+    "that is a pickle": lambda: pickle.dumps({"meta": 1}),
+    "of a meta that is nested": lambda: npz(meta=np.frombuffer(b"[" * 100_000 + b"]" * 100_000, np.uint8)),
+    "of a meta of another type": lambda: npz(meta=np.zeros((3, 3), np.float64)),
+    "of the members of another": lambda: checkpoint({"format": FORMAT, "progressed": {"weights": 1}}),
+    "of a format to come": lambda: checkpoint({"format": 99}),
+    "of a progress that is a list": lambda: checkpoint({"format": FORMAT, "progressed": []}),
+    "of a history of numbers": lambda: checkpoint(
         {"format": FORMAT, "progressed": {"history": 5, "best_epoch": "x"}}
     ),
-    "of a list": checkpoint([1]),
+    "of a list": lambda: checkpoint([1]),
 }
+
+
+@functools.cache
+def odd_archive(name):
+    """Made on first use: some take a second, and collecting tests should not."""
+    return ODD_ARCHIVES[name]()
 
 
 @pytest.mark.parametrize("kind", [*NAMES, "votes csv"])
@@ -257,7 +266,7 @@ def test_odd_archives_are_refused_in_words(kind, name, tmp_path):
     fed("archive attack")
     suffixed = ".zip" if kind == "votes csv" else ".npz"
     READERS.setdefault("votes zip", (human.load_file, DataError, ".zip"))
-    read = tried("votes zip" if suffixed == ".zip" else kind, ODD_ARCHIVES[name], tmp_path)
+    read = tried("votes zip" if suffixed == ".zip" else kind, odd_archive(name), tmp_path)
     assert not read
 
 

@@ -253,6 +253,7 @@ def keys(test):
     return [button.key for button in test.button]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", navigation.PAGES, ids=lambda entry: entry.title)
 def test_nobody_is_served_a_page_before_signing_in(visit_as, entry):
     run_id = live_runs.finished(resources.store())

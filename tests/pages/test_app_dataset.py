@@ -174,6 +174,7 @@ def test_duplicates_are_listed_once_they_are_known(scenes, prepared):
     assert "No pair is that similar" in scenes("Duplicates", likeness="0.99").info[0].value
 
 
+@pytest.mark.slow
 def test_augmentation_draws_twelve_of_the_image_in_the_address(scenes):
     test = scenes("Augmentation", image="7", seed="3")
     assert "test 7" in html(test)

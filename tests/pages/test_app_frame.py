@@ -140,6 +140,7 @@ def test_only_some_of_a_long_queue_are_shown(open_page):
     assert test.sidebar.caption[0].value == "and 2 more in the queue"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", navigation.PAGES, ids=lambda entry: entry.title)
 def test_a_store_that_cannot_be_read_is_said_on_every_page_and_breaks_none(entry, open_page, home):
     home.mkdir(exist_ok=True)

@@ -16,6 +16,7 @@ def store():
     return resources.store()
 
 
+@pytest.mark.slow
 def test_without_a_finished_run_it_says_what_to_do(open_page, store):
     store.create_run(TrainConfig())
     for view in ("One run", "Two runs", "Hardest", "Doubts", "Summary"):
@@ -73,6 +74,7 @@ def test_one_image_large_and_the_next(open_page, store, prepared):
     assert last.button(key="one_next").disabled
 
 
+@pytest.mark.slow
 def test_nothing_left_by_the_filters_is_said(open_page, store, prepared):
     on_scenes(store, prepared, 1)
     test = open_page(PAGE, true="cat", said="cat")

@@ -126,6 +126,7 @@ def test_labels_are_scored_in_the_background_first(open_page, store, prepared):
     assert doubts.kept_quality(store, run_id) is not None
 
 
+@pytest.mark.slow
 def test_accuracy_without_near_duplicates(open_page, store, prepared, monkeypatch):
     _, said = on_scenes(store, prepared, 1)
     found = {
@@ -189,6 +190,7 @@ def on_cifar(store):
     return run_id
 
 
+@pytest.mark.slow
 def test_votes_are_asked_for_with_their_licence(open_page, store):
     on_cifar(store)
     test = open_page(PAGE, view="Doubts", doubt="People")

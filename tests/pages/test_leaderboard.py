@@ -139,6 +139,7 @@ def test_rows_hold_their_numbers_and_the_study_beside_them(open_page, store):
     assert cell(row, data, "ece") == ["5.0 %", ""]
 
 
+@pytest.mark.slow
 def test_rows_that_cannot_be_told_apart_share_a_rank(open_page, store):
     finished(store, 0.90, preset="resnet9/recommended")
     finished(store, 0.8925, preset="resnet18/recommended")

@@ -124,6 +124,7 @@ def test_resume_puts_it_back_into_the_queue(open_page):
     assert "next in line; it goes on after epoch 2" in html_of(test)
 
 
+@pytest.mark.slow
 def test_a_click_that_comes_too_late_is_explained(open_page):
     run_id = live_runs.failed(store(), 2)
     test = open_page(PAGE, runs=run_id)

@@ -131,6 +131,7 @@ def test_the_number_of_devices_is_a_setting_where_there_are_several(monkeypatch,
     assert ("devices" in draft.groups("base_cnn")["Device"]) == (gpus == 2)
 
 
+@pytest.mark.slow
 def test_nonsense_in_the_address_is_said_and_passed_over(train):
     test = train(preset="base_cnn/recomended")
     assert "nknown" in test.info[0].value
@@ -353,6 +354,7 @@ def test_plain_defaults_have_an_address_too(train):
     assert test.query_params["preset"] == "none"
 
 
+@pytest.mark.slow
 def test_the_queue_has_places_and_a_way_out(train):
     store = resources.store()
     first, second = (store.create_run(TrainConfig(seed=seed)) for seed in (0, 1))

@@ -171,6 +171,7 @@ def test_an_entry_becomes_another_kind_and_back():
     assert entry.text_of(flip, entry.proposal(flip, True)) == "on / off"
 
 
+@pytest.mark.slow
 def test_the_studys_search_is_exactly_the_preset(tune):
     test = tune(preset="alexnet/paper-search")
     assert settings(test)["model"] == "alexnet"
@@ -275,6 +276,7 @@ def test_a_limit_of_images_holds_for_all_trials(tune):
     assert "has 10,000 training images" in test.error[0].value.replace("\\", "")
 
 
+@pytest.mark.slow
 def test_without_images_nothing_can_be_launched(open_page):
     test = open_page(PAGE)
     assert launch(test).disabled

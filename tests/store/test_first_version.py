@@ -42,6 +42,7 @@ def test_a_search_of_the_first_version_is_whole(store):
     assert store.get_search(SEARCH).config.tuner == "random"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("store")
 def test_a_model_of_the_first_version_passes_verification(capsys):
     assert main(["evaluate", RUN]) == 0

@@ -176,6 +176,7 @@ def test_killed_writers_leave_a_sound_store(several, store):
         assert files in ([], ["checkpoint.npz"])
 
 
+@pytest.mark.slow
 def test_a_lock_held_for_a_second_delays_writing_and_not_reading(store, begin):
     run_id = begin()
     holder = sqlite3.connect(store.location, isolation_level=None, check_same_thread=False)
@@ -228,6 +229,7 @@ def test_a_full_disk_under_the_database_is_an_error_and_nothing_half_written(sto
     store.record_epoch(run_id, len(recorded) + 1, {})
 
 
+@pytest.mark.slow
 def test_threads_share_a_store(store):
     failures = []
 
