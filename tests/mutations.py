@@ -197,6 +197,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "pages/shared/access.py",
         "tests/pages/test_access.py",
         ("self in (Role.OWNER, Role.LAUNCH)", "self is not Role.STRANGER"),
+        ("return pressed and allowed", "return pressed"),
         ('verified not in (True, "true")', "False"),
         ("entry in (ANYBODY, address, domain)", "entry in (ANYBODY, address)"),
         ('entry == ANYBODY and name == "may_launch"', "False"),

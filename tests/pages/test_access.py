@@ -475,3 +475,10 @@ def test_a_path_that_is_sent_all_the_same_is_not_read(monkeypatch, tmp_path, rol
     assert state[people.NOTHING]
     assert tasks.tasks().get(source.IMPORT) is None
     assert tasks.tasks().get(people.IMPORT) is None
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_press_that_is_sent_all_the_same_counts_from_launchers_only(monkeypatch, allowed):
+    monkeypatch.setattr(access, "may_launch", lambda: allowed)
+    monkeypatch.setattr(access.st, "button", lambda *_, **__: True)
+    assert access.button("Launch") is allowed
