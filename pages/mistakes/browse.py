@@ -156,7 +156,7 @@ def bars_html(probabilities: np.ndarray, label: int) -> str:
     lines = []
     for place, name in enumerate(CLASS_NAMES):
         colour = GOOD if place == label else BAD if place == answer else NEUTRAL
-        note = " (true)" if place == label else " (said)" if place == answer else ""
+        note = " (true)" if place == label else " (predicted)" if place == answer else ""
         share = 100 * float(probabilities[place])
         text = f"<b>{name}{note}</b>" if note else name
         bar = f'<i style="width: {min(share, 100):.1f}%; background: {colour}"></i>'
