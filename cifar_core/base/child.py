@@ -1,4 +1,4 @@
-"""Child processes: call functions in a process of their own, and message helpers for workers on pipes.
+"""Child processes: call functions in a process of their own.
 
     ask(work_out, "tsne", "cifar10", name="measuring", progress=print)    # one call, one process
     with Child("cifar-lab inference", idle_s=600) as child:               # one process, many calls
@@ -13,11 +13,9 @@ when it exits.
 from __future__ import annotations
 
 import atexit
-import json
 import math
 import os
 import pickle
-import sys
 import tempfile
 import threading
 import time
@@ -35,14 +33,12 @@ if TYPE_CHECKING:
     from loky.backend.process import LokyProcess
 
 Result = TypeVar("Result")
-Progress = Callable[[float, str], object]
-"""Called with the share of the work that is done (0..1) and what is being done."""
+Progress = Callable[..., object]
+"""Called with what the function reports, such as the share of the work that is done (0..1) and its name."""
 
 POLL_S = 0.2
 """Seconds between checks for a stop, and between checks in the child that its parent is alive."""
 _LAST_LINES, _LAST_CHARACTERS = 5, 500
-_ROOT = str(Path(__file__).parents[2])
-"""Folder that holds the package."""
 
 
 class ChildError(CifarLabError):
@@ -56,7 +52,7 @@ def ask(
     environment: Mapping[str, str | None] | None = None,
     timeout: float | None = None,
     progress: Progress | None = None,
-    stop: threading.Event | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Result:
     """The result of one call in a process that ends with it; arguments as of `Child` and `Child.call`."""
     with Child(name, environment=environment) as child:
@@ -102,7 +98,7 @@ class Child:
         *args: Any,
         timeout: float | None = None,
         progress: Progress | None = None,
-        stop: threading.Event | None = None,
+        stop: Callable[[], bool] | None = None,
     ) -> Result:
         """The function's result; function, arguments and result are pickled.
 
@@ -111,7 +107,7 @@ class Child:
             timeout: longest wait in seconds, the start of the process included; then it is killed.
             progress: called here whenever the function calls the `Progress` that it then gets as its last
                 argument.
-            stop: set it from another thread to kill the process.
+            stop: asked five times a second; True kills the process.
 
         Raises:
             CifarLabError: raised by the function.
@@ -147,16 +143,20 @@ class Child:
             self._end()
 
     def _exchange(
-        self, message: Any, timeout: float | None, progress: Progress | None, stop: threading.Event | None
+        self, message: Any, timeout: float | None, progress: Progress | None, stop: Callable[[], bool] | None
     ) -> tuple[str, Any]:
         """("result", value), ("error", exception) or ("ended", exit status)."""
         deadline = time.monotonic() + (math.inf if timeout is None else timeout)
         try:
-            connection = self._connected()
+            if not self.running() or self._connection is None:
+                self._end()
+                self._start()
+            connection = self._connection
+            assert connection is not None
             connection.send(message)
             while True:
                 left = deadline - time.monotonic()
-                if stop is not None and stop.is_set():
+                if stop is not None and stop():
                     raise ChildError("Stopped.")
                 if left <= 0:
                     raise ChildError(
@@ -176,13 +176,6 @@ class Child:
         except BaseException:
             self._end()  # what it answers later must not be taken for the next call's answer
             raise
-
-    def _connected(self) -> Connection:
-        if not self.running() or self._connection is None:
-            self._end()
-            self._start()
-        assert self._connection is not None
-        return self._connection
 
     def _start(self) -> None:
         from loky.backend.process import LokyProcess
@@ -259,7 +252,7 @@ def _answer(connection: Connection) -> None:
     try:
         function, args, reports = connection.recv()
         if reports:
-            args = (*args, lambda share, text: connection.send(("progress", (share, text))))
+            args = (*args, lambda *report: connection.send(("progress", report)))
         answer = pickle.dumps(("result", function(*args)))
     except EOFError:
         os._exit(0)
@@ -278,40 +271,3 @@ def _portable(error: Exception) -> CifarLabError:
             return ChildError(str(error))
         return error
     return ChildError(f"{type(error).__name__}: {error}")
-
-
-# --- Workers that talk in JSON lines over standard input and output -------------------------------
-
-
-def package_environment() -> dict[str, str]:
-    """This process's variables, with which a child finds this very package whatever its folder."""
-    path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path}
-
-
-def send(stream: IO[str] | None, message: Mapping[str, Any]) -> bool:
-    """Write one message. False where its reader is gone: whoever waits for an answer is then told."""
-    assert stream is not None
-    try:
-        stream.write(json.dumps(message) + "\n")
-        stream.flush()
-    except BrokenPipeError:
-        return False
-    return True
-
-
-def close(stream: IO[str] | None) -> None:
-    """Close our end, also where the other is gone and what was still to be written has no reader."""
-    if stream is not None:
-        try:
-            stream.close()
-        except BrokenPipeError:
-            return
-
-
-def own_output() -> IO[str]:
-    """Standard output for messages alone: what else is printed (frameworks do) goes to standard error."""
-    sys.stdout.flush()
-    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return lines

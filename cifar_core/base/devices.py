@@ -10,9 +10,8 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ONEDNN_VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
 """Whether TensorFlow computes with oneDNN on CPUs; TensorFlow reads it once, when it is imported."""
@@ -32,9 +31,6 @@ class DeviceSummary:
     cores: int
     precision: str
     gpus: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @functools.cache
@@ -80,6 +76,15 @@ def visible_gpus() -> tuple[str, ...]:
     return tuple(str(number) for number in range(len(_nvidia_gpus())))
 
 
+def quiet_without_gpu() -> None:
+    """Keep TensorFlow from logging as an error that there is no GPU; call it before TensorFlow is loaded.
+
+    Errors of a training are exceptions and still seen. A `TF_CPP_MIN_LOG_LEVEL` that is set stays.
+    """
+    if not visible_gpus():
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
 def usable_cores() -> int:
     """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -95,15 +100,18 @@ def cpu_name() -> str:
 
 @functools.cache
 def cpu_has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 matrices in hardware (AMX)."""
-    return any(line.startswith("flags") and " amx_bf16" in line for line in _cpuinfo())
+    """Whether the CPU multiplies bfloat16 matrices in hardware: AMX, or AVX512 with bfloat16."""
+    return _has_any(" amx_bf16", " avx512_bf16")
 
 
 @functools.cache
 def cpu_has_network_instructions() -> bool:
     """Whether TensorFlow enables oneDNN by default here: AVX512 VNNI or bfloat16, or AMX."""
-    wanted = (" avx512_vnni", " avx512_bf16", " amx_tile")
-    return any(line.startswith("flags") and any(flag in line for flag in wanted) for line in _cpuinfo())
+    return _has_any(" avx512_vnni", " avx512_bf16", " amx_tile")
+
+
+def _has_any(*flags: str) -> bool:
+    return any(line.startswith("flags") and any(flag in line for flag in flags) for line in _cpuinfo())
 
 
 def _cpuinfo() -> list[str]:

@@ -8,8 +8,9 @@ import functools
 import math
 import reprlib
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, Union, get_args, get_origin
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -18,6 +19,7 @@ from pydantic_core import PydanticUndefined
 from cifar_core.errors import ConfigError
 
 Scale = Literal["linear", "log"]
+Value = TypeVar("Value")
 Kind = Literal["int", "float", "bool", "choice", "text"]
 
 
@@ -40,7 +42,6 @@ def setting(
     """Declare one field.
 
     Args:
-        default: default value.
         help: one or two sentences: what it does and when to change it.
         ge: smallest value allowed.
         gt: every value is above it.
@@ -115,13 +116,7 @@ class Settings(BaseModel):
         ConfigError: names every wrong or unknown field, the value given and what is allowed.
     """
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        protected_namespaces=(),
-        validate_default=False,
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -235,6 +230,26 @@ def shown(value: Any) -> str:
     """`repr` of a value for error messages, at most 80 characters."""
     text = repr(value) if type(value) is str and len(value) < _MAX_SHOWN else _Shown().repr(value)
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
+
+
+def known(kind: str, name: Any, values: Mapping[Any, Value]) -> Value:
+    """The value of that name.
+
+    Raises:
+        ConfigError: unknown name; the message lists the known ones.
+    """
+    if not isinstance(name, str) or name not in values:
+        raise ConfigError(f"Unknown {kind} {shown(name)}; known are: {', '.join(values)}.")
+    return values[name]
+
+
+def value_text(value: Any) -> str:
+    """A setting's value as text for people: "on", "off", "none", or a number with four significant digits."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if value is None or value == "":
+        return "none"
+    return number(value) if isinstance(value, int | float) else str(value)
 
 
 def number(value: float) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -52,6 +52,23 @@ class Arrays:
     def get(self, name: str) -> np.ndarray | None:
         """The array of that name, or None where there is none."""
         return self[name] if name in self.files else None
+
+
+def check_arrays(file: IO[bytes]) -> None:
+    """Check an open `.npz` file without reading its values; it is left at its beginning.
+
+    Raises:
+        ValueError: it is damaged, or has arrays of Python objects, which only a pickle can hold.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for name in archive.namelist():
+                with archive.open(name) as array:
+                    if _header(array)[2].hasobject:
+                        raise ValueError(f"{name} holds Python objects")
+    except Exception as error:  # zipfile passes on errors of each compression: zlib, struct, Runtime ...
+        raise ValueError(f"it is not a complete file of arrays ({_message(error)})") from error
+    file.seek(0)
 
 
 @contextmanager
@@ -131,7 +148,7 @@ def array_of(content: bytes) -> np.ndarray:
     return array
 
 
-def _header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """(shape, is in Fortran order, dtype)."""
     from numpy.lib import format as npy
 

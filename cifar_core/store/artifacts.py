@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -10,14 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection, delete, update
 
 from cifar_core.base.files import Content, is_abandoned, temporary_name, write_whole
 from cifar_core.base.labels import CLASS_NAMES, NUM_CLASSES
 from cifar_core.errors import RunNotFoundError, RunStateError, StoreError
-from cifar_core.store.database import free_space, open_error
+from cifar_core.store import schema
+from cifar_core.store.advice import disk_is_full, free_space, open_error
 from cifar_core.store.jobs import exists, find_id, state_of, table_of
 from cifar_core.store.lifecycle import Lifecycle
 from cifar_core.store.records import Artifact
@@ -26,13 +28,30 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+MODEL_FILE = "model.keras"
+"""The trained network of a finished run."""
 PREDICTIONS = "predictions.npz"
-_ARRAYS = ("probabilities", "labels", "indices")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}")
 _PENDING = ".deleted-"
 """Prefix of folders whose job is being deleted or imported, until the transaction is committed."""
 _MAX_PREDICTIONS_BYTES = 64 * 2**20
-"""Limit for the unpacked predictions; those of 10,000 images take 0.3 MB."""
+"""Limit for the unpacked predictions; those of 10,000 images take 0.6 MB."""
+_ROUNDING = 1e-3
+"""How far below the highest probability that of the predicted class may be in a file of float16 values."""
+
+
+class Predictions(NamedTuple):
+    """A run's predictions on the test images, in order of `indices`.
+
+    `probabilities` are float32 (N, 10); `labels`, `indices` (places in the test set) and `predicted` int64
+    (N,). Every count of right and wrong images comes from `predicted`. Earlier releases stored probabilities
+    alone, as float16: there it is the most probable class, the first of equals.
+    """
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+    predicted: np.ndarray
 
 
 class Artifacts(Lifecycle):
@@ -46,6 +65,7 @@ class Artifacts(Lifecycle):
         Raises:
             StoreError: it cannot be created, or `run_id` is not a valid id.
         """
+        self._db.check_file()  # else the folder of a removed store would be made again
         folder = self._folder(run_id)
         with store_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -80,13 +100,20 @@ class Artifacts(Lifecycle):
         """
         whole = self.resolve(run_id)
         path = self._folder(whole) / _checked_name(name)
-        if path.is_symlink():
+        with store_errors(path):
+            is_link, is_file = path.is_symlink(), path.is_file()
+        if is_link:
             raise StoreError(f"{path} is a link; only plain files are read. Remove it.")
-        if not path.is_file():
+        if not is_file:
             names = [artifact.name for artifact in self.artifacts(whole)]
             known = f"there are: {', '.join(names)}" if names else "there is none yet"
             raise RunNotFoundError(f"{whole} has no file {name!r}; {known}.")
         return path
+
+    def has_artifact(self, run_id: str, name: str) -> bool:
+        """Whether the run (a whole id) has a file of this name; not where its folder cannot be read."""
+        path = self._folder(run_id) / _checked_name(name)
+        return os.path.isfile(path) and not os.path.islink(path)
 
     def artifacts(self, run_id: str) -> list[Artifact]:
         """The run's files in order of name, without temporary ones."""
@@ -94,7 +121,7 @@ class Artifacts(Lifecycle):
         if not folder.is_dir():
             return []
         with store_errors(folder):
-            found = [entry for entry in os.scandir(folder) if _NAME.fullmatch(entry.name)]
+            found = [entry for entry in os.scandir(folder) if is_file_name(entry.name)]
             return sorted(
                 (_described(entry) for entry in found if entry.is_file(follow_symlinks=False)),
                 key=lambda artifact: artifact.name,
@@ -107,18 +134,27 @@ class Artifacts(Lifecycle):
 
         Args:
             run_id: whole id.
-            probabilities: (N, 10), each in 0..1; stored as float16.
+            probabilities: (N, 10), each in 0..1; the most probable class is stored as the predicted one.
             labels: (N,) true classes, 0..9.
             indices: (N,) positions in the test set, all different.
 
         Raises:
             StoreError: other shapes or values.
         """
-        arrays = _checked_predictions(probabilities, labels, indices)
-        return self.write_artifact(run_id, PREDICTIONS, lambda file: _save_npz(file, arrays))
+        import numpy as np
 
-    def prediction_arrays(self, run_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A run's predictions: (probabilities float16 (N, 10), labels int64 (N,), indices int64 (N,)).
+        kept = _checked_predictions(probabilities, labels, indices)
+        arrays: dict[str, Any] = kept._asdict()
+        path = self.write_artifact(run_id, PREDICTIONS, lambda file: np.savez_compressed(file, **arrays))
+        key, runs = images_key(kept.indices), schema.runs
+        other = update(runs).where(runs.c.id == run_id, runs.c.test_images != key)  # never true of NULL
+        self._db.write(
+            lambda c, revision: c.execute(other.values(test_images=key, revision=revision)) and None
+        )
+        return path
+
+    def prediction_arrays(self, run_id: str) -> Predictions:
+        """A run's predictions.
 
         Raises:
             RunNotFoundError: the run has none.
@@ -132,15 +168,12 @@ class Artifacts(Lifecycle):
         import numpy as np
         import pandas as pd
 
-        probabilities, labels, indices = self.prediction_arrays(run_id)
-        order = np.argsort(indices, kind="stable")
-        probabilities = probabilities[order].astype(np.float32)
-        labels, predicted = labels[order], probabilities.argmax(axis=1)
+        probabilities, labels, indices, predicted = self.prediction_arrays(run_id)
         columns = {
-            "index": indices[order],
+            "index": indices,
             "label": labels,
             "predicted": predicted,
-            "confidence": probabilities.max(axis=1),
+            "confidence": probabilities[np.arange(len(labels)), predicted],
             "correct": predicted == labels,
         }
         columns |= {f"p_{name}": probabilities[:, place] for place, name in enumerate(CLASS_NAMES)}
@@ -227,8 +260,20 @@ class Artifacts(Lifecycle):
         return self.artifacts_root / _checked_name(run_id)
 
 
-def read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The arrays of a predictions file, as `RunStore.prediction_arrays` returns them.
+def images_key(indices: np.ndarray) -> str:
+    """Name of a part of the test images, equal for equal parts: their number and a hash, "500-3f2a91c07d5e".
+
+    Args:
+        indices: int (N,), positions in the test set in any order.
+    """
+    import numpy as np
+
+    digest = hashlib.sha256(np.sort(np.asarray(indices, "<i8")).tobytes()).hexdigest()
+    return f"{len(indices)}-{digest[:12]}"
+
+
+def read_predictions(path: Path) -> Predictions:
+    """The content of a predictions file.
 
     Raises:
         StoreError: the file is damaged.
@@ -237,16 +282,23 @@ def read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     try:
         with open_npz(path, _MAX_PREDICTIONS_BYTES) as arrays:
-            probabilities, labels, indices = (arrays[name] for name in _ARRAYS)
-        if probabilities.dtype.kind != "f" or labels.dtype.kind not in "iu" or indices.dtype.kind not in "iu":
+            probabilities = arrays["probabilities"]
+            labels, indices, predicted = arrays["labels"], arrays["indices"], arrays.get("predicted")
+        whole = [labels, indices] if predicted is None else [labels, indices, predicted]
+        if probabilities.dtype.kind != "f" or any(array.dtype.kind not in "iu" for array in whole):
             raise ValueError("its arrays have wrong dtypes")
-        return _checked_predictions(probabilities, labels, indices)
+        return _checked_predictions(probabilities, labels, indices, predicted)
     except (ValueError, OSError, StoreError) as error:
-        raise StoreError(f"{path} is damaged: {error}. Evaluate the run again to write it anew.") from error
+        raise StoreError(f"{path} is damaged: {error}. Evaluate the run again to replace it.") from error
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a run's file may have this name; other files are none of ours and stay where they are."""
+    return _NAME.fullmatch(name) is not None and ".." not in name
 
 
 def _checked_name(name: str) -> str:
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
+    if not isinstance(name, str) or not is_file_name(name):
         shown = repr(name) if len(repr(name)) <= 60 else repr(name)[:57] + "..."
         raise StoreError(
             f"{shown} can't be a file name here: use only letters, digits and . _ + -, "
@@ -266,7 +318,11 @@ def store_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+        if (
+            error.errno in (errno.ENOSPC, errno.EDQUOT)
+            or "No space left" in str(error)
+            or disk_is_full(place)
+        ):
             raise StoreError(
                 f"The disk is full: {place} could not be written, and nothing of it was left behind. "
                 f"Free some space and try again; {free_space(place)} are left."
@@ -280,8 +336,8 @@ def _described(entry: os.DirEntry[str]) -> Artifact:
 
 
 def _checked_predictions(
-    probabilities: np.ndarray, labels: np.ndarray, indices: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    probabilities: np.ndarray, labels: np.ndarray, indices: np.ndarray, predicted: np.ndarray | None = None
+) -> Predictions:
     import numpy as np
 
     probabilities, labels, indices = map(np.asarray, (probabilities, labels, indices))
@@ -301,11 +357,18 @@ def _checked_predictions(
         )
     if len(np.unique(indices)) != count:
         raise StoreError("Predictions need each test image once; some index occurs twice.")
-    return probabilities.astype(np.float16), labels.astype(np.int64), indices.astype(np.int64)
-
-
-def _save_npz(file: BinaryIO, arrays: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
-    import numpy as np
-
-    named: dict[str, Any] = dict(zip(_ARRAYS, arrays, strict=True))
-    np.savez_compressed(file, **named)
+    probabilities = probabilities.astype(np.float32)
+    if predicted is None:
+        predicted = probabilities.argmax(axis=1)
+    in_range = predicted.shape == (count,) and (predicted >= 0).all() and (predicted < NUM_CLASSES).all()
+    if (
+        not in_range
+        or (
+            np.take_along_axis(probabilities, predicted.astype(np.int64)[:, None], axis=1)[:, 0]
+            < probabilities.max(axis=1, initial=0) - _ROUNDING
+        ).any()
+    ):
+        raise StoreError("Predictions need the most probable class of each image as the predicted one.")
+    order = np.argsort(indices, kind="stable")
+    whole = [array[order].astype(np.int64) for array in (labels, indices, predicted)]
+    return Predictions(probabilities[order], *whole)

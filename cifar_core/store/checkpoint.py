@@ -98,20 +98,6 @@ def read_weights(path: Path, model: keras.Model) -> list[np.ndarray]:
     return weights
 
 
-def kept_weights(model: keras.Model) -> list[np.ndarray]:
-    """The weights to validate, test and save: moving averages where the optimizer keeps them.
-
-    In the order of `model.weights`, as `model.set_weights` takes them.
-    """
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    averages: dict[int, Any] = {}
-    if optimizer.use_ema:
-        # Keras has no public way to read the averages without overwriting the weights.
-        pairs = zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True)
-        averages = {id(variable): average for variable, average in pairs}
-    return _values([averages.get(id(variable), variable) for variable in model.weights])
-
-
 def _values(variables: list[Any]) -> list[np.ndarray]:
     from keras import ops
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, overload
-
-from sqlalchemy import Boolean, Column, Connection, Double, Integer, Select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +49,13 @@ def number(value: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def run_speed(speeds: Sequence[float | None]) -> float | None:
+    """A run's images per second from those of its epochs: the median, without the first of several, in which
+    earlier releases counted the compilation of the first step; None if there are none."""
+    known = [speed for speed in speeds if speed is not None]
+    return statistics.median(known[1:] or known) if known else None
+
+
 def to_json(value: Any) -> str:
     """Any value as valid JSON with sorted keys.
 
@@ -62,9 +68,32 @@ def from_json(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
 
+def strict_json(text: str | bytes) -> Any:
+    """The value of a JSON text that may be damaged.
+
+    Raises:
+        ValueError: it is not JSON (NaN and infinities are not), or nested too deeply.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no number of JSON")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values that are not None."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def limit_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`train_images` and `test_images` of a run as far as its settings say them."""
+    test = settings.get("test_limit")
+    drawn = None if test is None else f"{test} by seed {settings.get('seed')}"
+    return {"train_images": settings.get("train_limit"), "test_images": drawn}
 
 
 def split_metrics(metrics: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:
@@ -74,38 +103,19 @@ def split_metrics(metrics: Mapping[str, Any], columns: Iterable[str]) -> dict[st
     return {**known, "extra": to_json(others) if others else None}
 
 
-def frame(connection: Connection, query: Select[Any]) -> pd.DataFrame:
-    """The query's rows as a frame with dtypes that depend only on the columns.
-
-    Numbers that may be missing are float64 with NaN, integers and booleans that never are missing int64 and
-    bool, everything else object with None.
-    """
-    rows = connection.execute(query).all()
-    return make_frame(rows, {column.name: _dtype(column) for column in query.selected_columns})
-
-
 def make_frame(rows: Sequence[Any], dtypes: Mapping[str, str]) -> pd.DataFrame:
     """Rows of values in the order of `dtypes` (by column name) as a frame."""
     import pandas as pd
 
     values = zip(*rows, strict=True) if rows else [()] * len(dtypes)
+    index = pd.RangeIndex(len(rows))  # one for all, which pandas would else align: a third of the time
     return pd.DataFrame(
         {
-            name: pd.Series(list(column), dtype=dtype)
+            name: pd.Series(list(column), index, dtype=dtype)
             for (name, dtype), column in zip(dtypes.items(), values, strict=True)
-        }
+        },
+        index,
     )
-
-
-def _dtype(column: Any) -> str:
-    origin = next(iter(column.base_columns), column)  # behind a label
-    # A count has no column behind it and is never missing.
-    present = not isinstance(origin, Column) or origin.nullable is False
-    if isinstance(column.type, Boolean) and present:
-        return "bool"
-    if isinstance(column.type, Integer):
-        return "int64" if present else "float64"
-    return "float64" if isinstance(column.type, Double) else "object"
 
 
 def _plain(value: Any) -> Any:

@@ -13,21 +13,39 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
+import re
 import sqlite3
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, insert, inspect, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Row,
+    Select,
+    Table,
+    create_engine,
+    delete,
+    event,
+    exc,
+    func,
+    insert,
+    inspect,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.engine import URL
 
 from cifar_core.base import paths
-from cifar_core.errors import StoreError, StoreVersionError
+from cifar_core.errors import StoreDamagedError, StoreError, StoreVersionError
 from cifar_core.store import schema
+from cifar_core.store.advice import DAMAGED, explained, open_error
 
 T = TypeVar("T")
 
@@ -35,8 +53,12 @@ PATIENCE_S = 30.0
 """How long a lock may stand before the call that waits for it fails."""
 _BUSY_S = 5.0
 """How long SQLite itself waits for a lock before we count another try."""
+_MAX_REVISION = 2**62
+_MALFORMED = "database disk image is malformed"
+_MAX_GAP = 500
+"""Damaged or deleted rows of a damaged table after which no more are expected."""
 _ADVISORY_LOCK = 0x0C1FA210
-"""PostgreSQL's lock number while a store is made or migrated; any constant of our own."""
+"""PostgreSQL's lock number while a store is made or migrated."""
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _inherited: list[Any] = []
@@ -56,16 +78,16 @@ class Database:
         self.url = url
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self.engine = _engine(url, self.is_sqlite)
+        self._inode: int | None = None
+        """Of the SQLite file, once it is open."""
         self._finalizer = weakref.finalize(self, _dispose, self.engine, os.getpid())
         _engines.add(self.engine)
         try:
             self._open()
-        except exc.SQLAlchemyError as error:
-            self.close()
-            raise self.explained(error) from error
-        except StoreError:
+        except BaseException:
             self.close()
             raise
+        self._inode = os.stat(self.place).st_ino if self.is_sqlite else None
 
     def close(self) -> None:
         """Give back all connections. A later call opens new ones."""
@@ -75,15 +97,17 @@ class Database:
         """Run `action` in one read transaction (on SQLite: one snapshot)."""
         return self._patiently(lambda: self._transaction(action, write=False))
 
-    def snapshot(self, action: Callable[[Connection], T]) -> T:
-        """Run `action` in one read transaction that sees one moment, on any database."""
-        options = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
-
-        def attempt() -> T:
-            with self.engine.connect().execution_options(**options) as connection, connection.begin():
-                return action(connection)
-
-        return self._patiently(attempt)
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A read transaction that sees one moment, on any database."""
+        self.check_file()
+        options: dict[str, Any] = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        try:
+            with self.engine.connect().execution_options(**options) as connection:
+                yield connection
+                connection.rollback()
+        except (exc.SQLAlchemyError, UnicodeDecodeError) as error:
+            raise self.explained(error) from error
 
     def write(self, action: Callable[[Connection, int], T]) -> T:
         """Run `action(connection, revision)` in one write transaction, alone.
@@ -96,16 +120,54 @@ class Database:
 
         return self._patiently(lambda: self._transaction(numbered, write=True))
 
+    def check_file(self) -> None:
+        """Connect anew if the SQLite file was replaced, e.g. by a restore: connections would go on with the
+        old file, and nobody would see what they write.
+
+        Raises:
+            StoreDamagedError: the file is gone.
+            StoreError: its folder may not be entered, or its disk answers no more.
+        """
+        if self._inode is None:
+            return
+        try:
+            inode = os.stat(self.place).st_ino
+        except (FileNotFoundError, NotADirectoryError):
+            raise StoreDamagedError(
+                f"The store at {self.place} is gone: the file was moved or removed while it was in use. "
+                "Put it back, or make a new one of the runs' folders with `cifar-lab rebuild`."
+            ) from None
+        except OSError as error:
+            raise open_error(Path(self.place), error) from error
+        if inode != self._inode:
+            self.engine.dispose()
+            self._inode = inode
+
+    def is_intact(self) -> bool:
+        """Whether SQLite finds no damage in the file; True for other databases, which check themselves."""
+        if not self.is_sqlite:
+            return True
+        return self.read(
+            lambda connection: (
+                connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar() == "ok"
+                and connection.exec_driver_sql("PRAGMA foreign_key_check").first() is None
+            )
+        )
+
     def _transaction(self, action: Callable[[Connection], T], *, write: bool) -> T:
-        with self.engine.connect().execution_options(lab_write=write) as connection, connection.begin():
-            return action(connection)
+        with self.engine.connect().execution_options(lab_write=write) as connection:
+            result = action(connection)
+            # Of a damaged file SQLite refuses even an empty commit.
+            connection.commit() if write else connection.rollback()
+            return result
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
+        self.check_file()
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 return attempt()
-            except exc.SQLAlchemyError as error:
+            except (exc.SQLAlchemyError, UnicodeDecodeError) as error:
                 if not _is_contention(error) or time.monotonic() > deadline:
                     raise self.explained(error) from error
             time.sleep(random.uniform(0.005, 0.05))
@@ -114,6 +176,8 @@ class Database:
         version = self._version()
         if version == schema.REVISIONS[-1]:
             return
+        if version is not None and not re.fullmatch(r"\d{4}", str(version)):
+            raise StoreDamagedError(f"The store at {self.place} is damaged: its revision is lost. {DAMAGED}")
         if version is not None and version not in schema.REVISIONS:
             raise StoreVersionError(
                 f"The store at {self.place} has revision {version}; this release of CIFAR Lab knows "
@@ -161,44 +225,19 @@ class Database:
         """Where it is, for people; without a password."""
         return str(self.url.database) if self.is_sqlite else self.url.render_as_string(hide_password=True)
 
-    def explained(self, error: exc.SQLAlchemyError) -> StoreError:
+    def explained(self, error: exc.SQLAlchemyError | UnicodeDecodeError) -> StoreError:
         """The error in words: what happened, where, and what to do."""
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        for sign, advice in _ADVICE.items():
-            if sign in cause.lower():
-                free = free_space(Path(str(self.url.database))) if self.is_sqlite else "none"
-                advice = advice.format(home=paths.HOME_VARIABLE, patience=PATIENCE_S, free=free)
-                return StoreError(f"The store at {self.place} {advice} ({cause})")
-        return StoreError(f"The store at {self.place} could not be used: {cause}")
+        if isinstance(error, UnicodeDecodeError):  # of SQLite's message, which quotes what is damaged
+            cause = _MALFORMED
+        return explained(cause, self.place, Path(self.place) if self.is_sqlite else None, PATIENCE_S)
 
 
-_ADVICE = {
-    "not a database": "is not a database. Move that file away, or name another home with {home}.",
-    "malformed": "is damaged. Restore it from a copy, or name another home with {home}.",
-    "is full": "could not be written: the disk is full. Free some space and try again; {free} are left.",
-    "readonly": "cannot be written. Allow writing to it, or name a writable home with {home}.",
-    "read-only": "cannot be written. Allow writing to it, or name a writable home with {home}.",
-    "unable to open": "cannot be opened. Allow reading and writing there, or name another home with {home}.",
-    "locked": "was held locked by another process for {patience:.0f} s. End that process and try again.",
-    "disk i/o": "could not be read or written: the disk reports an error. Check it, then try again.",
-}
+class _Compiler(SQLiteCompiler):
+    """SQLAlchemy's, with hints after a table's name, which it leaves out."""
 
-
-def free_space(place: Path) -> str:
-    """How much the disk of a file or folder still takes, for people: "1.2 MB"."""
-    folder = next((folder for folder in (place, *place.parents) if folder.is_dir()), place)
-    try:
-        return f"{shutil.disk_usage(folder).free / 1e6:.1f} MB"
-    except OSError:
-        return "an unknown part"
-
-
-def open_error(place: Path, error: OSError) -> StoreError:
-    """For a folder that can't be made or written."""
-    return StoreError(
-        f"The store needs to write to {place}, which is not possible: {error.strerror or error}. "
-        f"Allow writing there, or name a writable home with {paths.HOME_VARIABLE}."
-    )
+    def get_from_hint_text(self, table: Any, text: str | None) -> str | None:  # noqa: ARG002
+        return text
 
 
 def _engine(url: URL, is_sqlite: bool) -> Engine:
@@ -218,15 +257,20 @@ def _engine(url: URL, is_sqlite: bool) -> Engine:
             f"No database driver for {url.render_as_string(hide_password=True)}: {error}. "
             "For PostgreSQL install psycopg and write postgresql+psycopg://..."
         ) from error
+    engine.dialect.statement_compiler = _Compiler
     event.listen(engine, "connect", _prepare_connection)
     event.listen(engine, "begin", _begin)
     return engine
 
 
 def _prepare_connection(connection: Any, _record: Any) -> None:
+    connection.text_factory = lambda text: text.decode(errors="replace")  # damaged text is no error
     connection.isolation_level = None  # the driver must not begin transactions of its own
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA synchronous = NORMAL")
+    try:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except UnicodeDecodeError as error:
+        raise sqlite3.DatabaseError(_MALFORMED) from error
 
 
 def _begin(connection: Connection) -> None:
@@ -249,7 +293,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_connections_after_fork)
 
 
-def _is_contention(error: exc.SQLAlchemyError) -> bool:
+def _is_contention(error: Exception) -> bool:
     """Will the same thing work in a moment? Locks on SQLite; serialisation and deadlock elsewhere."""
     cause = getattr(error, "orig", None)
     if getattr(cause, "sqlstate", None) in ("40001", "40P01"):
@@ -260,12 +304,59 @@ def _is_contention(error: exc.SQLAlchemyError) -> bool:
 def _next_revision(connection: Connection) -> int:
     column = schema.counter.c.value
     connection.execute(update(schema.counter).values(value=column + 1))
-    return connection.execute(select(column)).scalar_one()
+    value = connection.execute(select(column)).scalar()
+    if not _is_revision(value):
+        value = current_revision(connection) + 1
+        connection.execute(delete(schema.counter))
+        connection.execute(insert(schema.counter).values(id=1, value=value))
+    return value
 
 
 def current_revision(connection: Connection) -> int:
-    """The number of the last committed write."""
-    return connection.execute(select(schema.counter.c.value)).scalar_one()
+    """The number of the last committed write; where the counter is damaged, the highest of any row."""
+    value = connection.execute(select(schema.counter.c.value)).scalar()
+    if _is_revision(value):
+        return value
+    columns = [table.c.revision for table in (schema.runs, schema.searches, schema.epochs)]
+    largest = [select(func.max(column)).where(column.between(0, _MAX_REVISION)) for column in columns]
+    return max(connection.execute(query).scalar() or 0 for query in largest)
+
+
+def _is_revision(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and 0 <= value < _MAX_REVISION
+
+
+def all_rows(connection: Connection, query: Select[Any], table: Table) -> Sequence[Row[Any]]:
+    """All rows of a query on `table`; of a damaged SQLite file those that can still be read.
+
+    Raises:
+        DatabaseError: none can be read.
+    """
+    try:
+        return connection.execute(query).all()
+    except (exc.DatabaseError, UnicodeDecodeError) as error:
+        driver = connection.connection.driver_connection
+        damaged = isinstance(error, UnicodeDecodeError) or "malformed" in str(error.orig)
+        readable = _readable_rows(driver, table.name) if damaged else []
+        if not readable:
+            raise
+    places = text(f"{table.name}.rowid IN ({','.join(map(str, readable))})")
+    return connection.execute(query.where(places).with_hint(table, "NOT INDEXED", "sqlite")).all()
+
+
+def _readable_rows(driver: Any, table: str) -> list[int]:
+    """Row numbers of a damaged table: in order as far as that goes, behind a damaged place each looked up."""
+    found, rowid = [0], 1
+    query = f"SELECT *, rowid FROM {table} NOT INDEXED WHERE rowid"
+    while rowid <= found[-1] + _MAX_GAP:
+        with suppress(sqlite3.DatabaseError, UnicodeDecodeError):
+            if driver.execute(f"{query} = ?", [rowid]).fetchone():
+                found.append(rowid)
+                for row in driver.execute(f"{query} > ?", [rowid]):
+                    found.append(row[-1])
+                break
+        rowid = max(rowid, found[-1]) + 1
+    return found[1:]
 
 
 def _stored_version(connection: Connection) -> str | None:
@@ -282,6 +373,8 @@ def _stored_version(connection: Connection) -> str | None:
 
 def _refuse_foreign_tables(connection: Connection, place: str) -> None:
     there = inspect(connection).get_table_names()
+    if {"runs", "searches"} <= set(there):
+        raise StoreDamagedError(f"The store at {place} is damaged: its revision is missing. {DAMAGED}")
     if there:
         raise StoreError(
             f"The database at {place} belongs to something else: it holds the tables "

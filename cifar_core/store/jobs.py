@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Table, and_, delete, func, insert, select, update
@@ -12,11 +12,14 @@ from sqlalchemy import Connection, Table, and_, delete, func, insert, select, up
 from cifar_core.base import processes
 from cifar_core.errors import ConfigError, RunNotFoundError, RunStateError
 from cifar_core.store import schema
-from cifar_core.store.columns import clean_text, now, seconds_between
+from cifar_core.store.columns import clean_text, now, run_speed, seconds_between
+from cifar_core.store.database import all_rows
 from cifar_core.store.records import UNFINISHED, RunState
 
 SEARCH_PREFIX = "search-"
 MAX_ID_LENGTH = 80
+STEPS_KEPT = 200
+"""Points inside epochs that a run keeps for its training curve."""
 
 
 def table_of(job_id: str) -> Table:
@@ -26,7 +29,7 @@ def table_of(job_id: str) -> Table:
 
 def exists(connection: Connection, job_id: str) -> bool:
     table = table_of(job_id)
-    return connection.execute(select(table.c.id).where(table.c.id == job_id)).first() is not None
+    return bool(all_rows(connection, select(table.c.id).where(table.c.id == job_id), table))
 
 
 def new_id(connection: Connection, table: Table, word: str) -> str:
@@ -58,10 +61,11 @@ def find_id(connection: Connection, job_id: str) -> str:
     if not isinstance(job_id, str) or not 0 < len(job_id) <= MAX_ID_LENGTH:
         raise not_found_error(connection, job_id)
     table = table_of(job_id)
-    matches = select(table.c.id).where(table.c.id.startswith(clean_text(job_id), autoescape=True)).limit(6)
-    ids = list(connection.execute(matches.order_by(table.c.id)).scalars())
-    if job_id in ids:
-        return job_id
+    start = clean_text(job_id)
+    if exists(connection, start):
+        return start
+    matches = select(table.c.id).where(table.c.id.startswith(start, autoescape=True)).limit(6)
+    ids = [row.id for row in all_rows(connection, matches.order_by(table.c.id), table)]
     if len(ids) > 1:
         raise RunNotFoundError(f"Several ids begin with {job_id!r}: {', '.join(ids[:5])}. Write more of it.")
     if not ids:
@@ -165,13 +169,16 @@ def clean_up_ended(
 ) -> None:
     """Update what belongs to an ended job: a run's unfinished epoch and speed, a search's open trials."""
     if table_of(job_id) is schema.runs:
-        connection.execute(delete(schema.steps).where(schema.steps.c.run_id == job_id))
         of_run = schema.epochs.c.run_id == job_id
-        mean = select(func.avg(schema.epochs.c.images_per_second)).where(of_run).scalar_subquery()
-        speed = func.coalesce(mean, schema.runs.c.images_per_second)
-        connection.execute(
-            update(schema.runs).where(schema.runs.c.id == job_id).values(images_per_second=speed)
-        )
+        recorded = select(schema.epochs.c.epoch).where(of_run)
+        unfinished = (schema.steps.c.run_id == job_id, schema.steps.c.epoch.not_in(recorded))
+        connection.execute(delete(schema.steps).where(*unfinished))
+        speeds = select(schema.epochs.c.images_per_second).where(of_run).order_by(schema.epochs.c.epoch)
+        speed = run_speed(connection.execute(speeds).scalars().all())
+        if speed is not None:
+            connection.execute(
+                update(schema.runs).where(schema.runs.c.id == job_id).values(images_per_second=speed)
+            )
     else:
         trials = schema.trials
         unfinished = (trials.c.search_id == job_id, trials.c.state.in_(UNFINISHED))
@@ -179,3 +186,19 @@ def clean_up_ended(
         values = {"state": outcome, "reason": clean_text(reason), "finished_at": now(), "revision": revision}
         connection.execute(update(trials).where(*unfinished).values(values))
     log_event(connection, revision, job_id, state.value, reason or state.value)
+
+
+def steps_to_keep(steps: Sequence[int], epochs: int) -> list[int]:
+    """Those of a completed epoch's points, evenly spaced, that stay: about `STEPS_KEPT` in the whole run."""
+    most = min(max(1, STEPS_KEPT // epochs), len(steps))
+    return [steps[place * len(steps) // most] for place in range(most)]
+
+
+def thin_out_steps(connection: Connection, run_id: str, epoch: int) -> None:
+    """Delete the points of a completed epoch that do not stay."""
+    steps, runs = schema.steps, schema.runs
+    mine = (steps.c.run_id == run_id, steps.c.epoch == epoch)
+    there = connection.execute(select(steps.c.step).where(*mine).order_by(steps.c.step)).scalars().all()
+    epochs = connection.execute(select(runs.c.epochs).where(runs.c.id == run_id)).scalar_one()
+    kept = steps_to_keep(there, epochs)
+    connection.execute(delete(steps).where(*mine, steps.c.step.not_in(kept)))

@@ -16,7 +16,7 @@ from cifar_core.base import processes
 from cifar_core.base.processes import Liveness
 from cifar_core.errors import ConfigError
 from cifar_core.store import schema
-from cifar_core.store.columns import clean_text, frame, now
+from cifar_core.store.columns import clean_text, now
 from cifar_core.store.database import Database
 from cifar_core.store.jobs import SEARCH_PREFIX as SEARCH_PREFIX
 from cifar_core.store.jobs import (
@@ -34,6 +34,7 @@ from cifar_core.store.jobs import (
     taken_over_error,
 )
 from cifar_core.store.records import ACTIVE, RESUMABLE, UNFINISHED, RunState
+from cifar_core.store.rows import frame, read_sound
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +115,7 @@ class Lifecycle:
         """Claim the job that has waited longest, if nothing runs on this host's device.
 
         Args:
-            pid: of the process that will do the work; `hand_over` changes it.
+            pid: of the process that will do the work.
             device: any name, e.g. "cpu", "gpu:0" or "gpu:0,gpu:1"; runs and searches share it.
             host: this machine's name where None.
             kind: look among runs, searches, or both.
@@ -143,15 +144,6 @@ class Lifecycle:
     def next_waiting(self, kind: Kind = "run") -> str | None:
         """The id of the job that `claim_next` would claim if the device were free, or None."""
         return self._db.read(lambda connection: _longest_waiting(connection, _tables(kind)))
-
-    def hand_over(self, job_id: str, *, pid: int) -> None:
-        """Record that another process of this host does the work now: the worker just started.
-
-        Raises:
-            RunStateError: the job is not running.
-        """
-        owner = {"pid": pid, "process": processes.fingerprint(pid), "host": processes.hostname()}
-        self._change(job_id, ACTIVE, "handed over", **owner)
 
     def heartbeat(self, job_id: str) -> RunState:
         """Record that the job's process is alive; to be called every few seconds.
@@ -247,7 +239,10 @@ class Lifecycle:
             job["id"]: self._last_beats[job["id"]] for job in active if job["id"] in self._last_beats
         }
         dead = [(job, reason) for job in active if (reason := self._crash_reason(job, instant))]
-        return [job["id"] for job, reason in dead if self._mark_crashed(job, reason)]
+        marked = [job["id"] for job, reason in dead if self._mark_crashed(job, reason)]
+        for job_id in marked:
+            self.keep_record(job_id)
+        return marked
 
     def _crash_reason(self, job: dict[str, Any], instant: float) -> str | None:
         when = f" during {job['stage']}" if job["stage"] else ""
@@ -280,12 +275,24 @@ class Lifecycle:
 
     # --- Shared by the parts of the store ------------------------------------------------------
 
-    def _create(self, table: Table, word: str, values: dict[str, Any], claim_for: int | None) -> str:
+    def keep_record(self, job_id: str) -> None:
+        """Called when a job began or ended; see `Transfer.keep_record`."""
+        raise NotImplementedError
+
+    def _create(
+        self,
+        table: Table,
+        word: str,
+        values: dict[str, Any],
+        claim_for: int | None,
+        fill: Callable[[Connection, int, str], None] = lambda _connection, _revision, _id: None,
+    ) -> str:
         owner = None if claim_for is None else owner_values(claim_for)
 
         def create(connection: Connection, revision: int) -> str:
             job_id = new_id(connection, table, word)
             connection.execute(insert(table).values(id=job_id, **values, revision=revision))
+            fill(connection, revision, job_id)
             log_event(connection, revision, job_id, "created", f"{job_id} was created")
             if owner is not None:
                 mark_claimed(connection, revision, job_id, owner)
@@ -312,6 +319,7 @@ class Lifecycle:
             return attempt
 
         self._attempts[job_id] = self._db.write(begin)
+        self.keep_record(job_id)
 
     def _end(
         self, job_id: str, state: RunState, sources: Iterable[RunState], reason: str | None, **values: Any
@@ -322,6 +330,7 @@ class Lifecycle:
             clean_up_ended(connection, revision, job_id, state, reason)
 
         self._db.write(end)
+        self.keep_record(job_id)
 
     def _change(self, job_id: str, sources: Iterable[RunState], action: str, **values: Any) -> None:
         self._db.write(
@@ -344,7 +353,7 @@ class Lifecycle:
         """
         table, sources = table_of(job_id), tuple(sources)
         matches = [table.c.id == job_id, table.c.state.in_(sources)]
-        if job_id in self._attempts:
+        if job_id in self._attempts and sources != RESUMABLE:  # an ended attempt may be anybody's
             matches.append(table.c.attempt == self._attempts[job_id])
         if connection.execute(update(table).where(*matches).values(values)).rowcount != 1:
             state = state_of(connection, job_id)
@@ -363,7 +372,7 @@ class Lifecycle:
             mine = owners[0] == whole
             for column in owners[1:]:
                 mine |= column == whole
-            return frame(connection, query.where(mine))
+            return frame(connection, query.where(mine), whole)
 
         return self._db.read(read)
 
@@ -399,4 +408,4 @@ def active_jobs(connection: Connection) -> list[dict[str, Any]]:
         select(*(table.c[name] for name in columns)).where(table.c.state.in_(ACTIVE))
         for table in (schema.runs, schema.searches)
     ]
-    return [dict(row) for query in queries for row in connection.execute(query).mappings()]
+    return [row._asdict() for query in queries for row in read_sound(connection, query)]

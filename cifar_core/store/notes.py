@@ -1,8 +1,9 @@
-"""Figures of exported files, and tags on test images."""
+"""Figures of exported files, tags on test images, and what people noted of runs."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, delete, select
@@ -72,20 +73,24 @@ class Notes(Lifecycle):
             upsert(connection, schema.exports, key, {**values, "revision": revision})
 
         self._db.write(write)
+        self.keep_record(run_id)
 
-    def exports(self, run_id: str) -> pd.DataFrame:
+    def exports(self, run_id: str | None = None) -> pd.DataFrame:
         """Exports of a run, one row per format and quantization: format, quantize ("" for none),
         bytes, images, verified_on, agreement, max_difference, accuracy, reference_accuracy,
         latency_ms, reference_latency_ms, created_at, sha256.
 
         Args:
-            run_id: whole id, or the beginning of it.
+            run_id: whole id, or the beginning of it; None for those of all runs, led by run_id.
 
         Raises:
             RunNotFoundError: no such run.
         """
         table = schema.exports
-        query = select(*(table.c[name] for name in _COLUMNS)).order_by(table.c.format, table.c.quantize)
+        columns = [table.c[name] for name in _COLUMNS]
+        if run_id is None:
+            return self._frame(select(table.c.run_id, *columns).order_by(table.c.run_id))
+        query = select(*columns).order_by(table.c.format, table.c.quantize)
         return self._frame_of(run_id, query, table.c.run_id)
 
     def tag_image(self, fingerprint: str, index: int, tag: str, note: str = "") -> None:
@@ -100,25 +105,37 @@ class Notes(Lifecycle):
         Raises:
             ConfigError: an empty tag, or a text that is too long.
         """
-        check_integer("index", index, 0)
+        self.tag_images(fingerprint, [index], tag, note)
+
+    def tag_images(self, fingerprint: str, indices: Sequence[int], tag: str, note: str = "") -> None:
+        """`tag_image` for several test images: all of them get the tag, or none on an error."""
+        for index in indices:
+            check_integer("index", index, 0)
         tag, note = _stored_tag(tag), clean_text(note)
         if not 0 < len(tag) <= _MAX_TAG_LENGTH or len(note) > _MAX_NOTE_LENGTH:
             raise ConfigError(
                 f"A tag has 1 to {_MAX_TAG_LENGTH} characters and a note at most {_MAX_NOTE_LENGTH}; "
                 f"got {len(tag)} and {len(note)}."
             )
-        key = {"fingerprint": fingerprint, "image_index": index, "tag": tag}
         values = {"note": note, "created_at": now()}
-        self._db.write(
-            lambda c, revision: upsert(c, schema.image_notes, key, {**values, "revision": revision})
-        )
+
+        def write(connection: Connection, revision: int) -> None:
+            for index in indices:
+                key = {"fingerprint": fingerprint, "image_index": index, "tag": tag}
+                upsert(connection, schema.image_notes, key, {**values, "revision": revision})
+
+        self._db.write(write)
 
     def untag_image(self, fingerprint: str, index: int, tag: str) -> bool:
         """Remove a tag; False where the image did not have it."""
+        return self.untag_images(fingerprint, [index], tag) > 0
+
+    def untag_images(self, fingerprint: str, indices: Sequence[int], tag: str) -> int:
+        """Remove a tag from test images; how many of them had it."""
         table = schema.image_notes
-        matches = (table.c.image_index == index, table.c.tag == _stored_tag(tag))
+        matches = (table.c.image_index.in_(list(indices)), table.c.tag == _stored_tag(tag))
         statement = delete(table).where(table.c.fingerprint == fingerprint, *matches)
-        return self._db.write(lambda connection, _: connection.execute(statement).rowcount > 0)
+        return self._db.write(lambda connection, _: connection.execute(statement).rowcount)
 
     def image_tags(self, fingerprint: str, tag: str | None = None) -> pd.DataFrame:
         """Tags of a dataset's test images in order of index: index, tag, note, created_at."""
@@ -127,6 +144,16 @@ class Notes(Lifecycle):
         query = select(*columns).where(table.c.fingerprint == fingerprint)
         query = query if tag is None else query.where(table.c.tag == _stored_tag(tag))
         return self._frame(query.order_by(table.c.image_index, table.c.tag))
+
+    def last_messages(self, kinds: Iterable[str]) -> dict[str, dict[str, str]]:
+        """The message of each run's last event of these kinds: {run id: {kind: message}}."""
+        table = schema.events
+        query = select(table.c.run_id, table.c.kind, table.c.message).order_by(table.c.id)
+        query = query.where(table.c.kind.in_(list(kinds)), table.c.run_id.is_not(None))
+        found: dict[str, dict[str, str]] = {}
+        for run_id, kind, message in self._db.read(lambda connection: connection.execute(query).all()):
+            found.setdefault(run_id, {})[kind] = message
+        return found
 
 
 def _figure(name: str, value: Any) -> float | None:

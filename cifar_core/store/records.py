@@ -52,6 +52,8 @@ class RunState(StrEnum):
 ACTIVE = (RunState.RUNNING, RunState.STOPPING)
 UNFINISHED = (RunState.QUEUED, *ACTIVE)
 RESUMABLE = (RunState.STOPPED, RunState.FAILED, RunState.CRASHED)
+DONE = (RunState.FINISHED, RunState.FAILED)
+"""States of a trial that will not be continued; one that was cut is not done."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,11 @@ class RunRecord(JobRecord):
     """Equal for runs whose settings differ only in seed and labels."""
     subset: bool
     """Trained or tested on a part of the images; never ranked with runs on all images."""
+    train_images: int | None
+    """Number of training images, before validation is cut off; None for all of the dataset."""
+    test_images: str | None
+    """`images_key` of the test images; None for all of the dataset. A run that recorded neither that nor its
+    predictions has "500 by seed 3" instead, which names the same images just as well."""
     dataset_name: str
     dataset_source: str | None
     fingerprint: str | None
@@ -110,7 +117,7 @@ class RunRecord(JobRecord):
     steps: int | None
     total_steps: int | None
     images_per_second: float | None
-    """Latest value while it runs; the mean over its epochs once it has ended."""
+    """Of training alone: the latest value while it runs; `columns.run_speed` once it has ended."""
     parameters: int | None
     flops: float | None
     training_s: float | None
@@ -118,6 +125,13 @@ class RunRecord(JobRecord):
     best_val_accuracy: float | None
     metrics: dict[str, Any] | None
     """Of the test set; None until it is finished."""
+
+    @property
+    def test_seed(self) -> int:
+        """Seed by which a part of the test images is drawn: earlier releases took the run's own."""
+        from cifar_core.data.dataset import TEST_SEED
+
+        return self.dataset.get("test_seed", self.seed if self.dataset else TEST_SEED)
 
     @cached_property
     def config(self) -> TrainConfig:
@@ -129,7 +143,7 @@ class RunRecord(JobRecord):
         """
         from cifar_core.settings.train_config import TrainConfig
 
-        return TrainConfig(**_mapping(self.settings))
+        return TrainConfig(**self.settings)
 
 
 @dataclass(frozen=True)
@@ -137,8 +151,8 @@ class SearchRecord(JobRecord):
     """A search as it was when it was read."""
 
     tuner: str
-    plan: Any
-    """The tuner's plan, e.g. hyperband's brackets, as JSON; None where it recorded none."""
+    plan: dict[str, Any] | None
+    """The tuner's plan, e.g. hyperband's brackets; None where it recorded none."""
     trials_planned: int | None
     trials_done: int
     best_trial: str | None
@@ -150,7 +164,7 @@ class SearchRecord(JobRecord):
         """The settings, validated. Raises ConfigError as `RunRecord.config` does."""
         from cifar_core.settings.search_config import SearchConfig
 
-        return SearchConfig(**_mapping(self.settings))
+        return SearchConfig(**self.settings)
 
 
 @dataclass(frozen=True)
@@ -168,8 +182,8 @@ class Live:
     """Changes to some runs since a cursor. Rows are plain dicts by column name.
 
     Apply in this order: forget the runs in `missing`; drop all points of those in `restarted`;
-    put `epochs` in by (run_id, epoch); put `steps` in by (run_id, epoch, step) and drop those of
-    epochs that are recorded.
+    put `epochs` in by (run_id, epoch); put `steps` in by (run_id, epoch, step). Of a recorded epoch only
+    some steps stay in the store.
     """
 
     runs: list[dict[str, Any]] = field(default_factory=list)
@@ -206,11 +220,3 @@ def _fields(record: type[JobRecord], row: Mapping[str, Any]) -> dict[str, Any]:
     read |= {"settings": from_json(row["config"]), "state": RunState(row["state"])}
     names = set(record.__dataclass_fields__) - set(read) - {"metrics", "plan"}
     return {**read, **{name: row[name] for name in names}}
-
-
-def _mapping(settings: Any) -> dict[str, Any]:
-    from cifar_core.errors import ConfigError
-
-    if not isinstance(settings, dict):
-        raise ConfigError(f"Settings are a mapping of names to values; stored is {type(settings).__name__}.")
-    return settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +18,18 @@ from cifar_core.store.jobs import (
     heartbeat_values,
     log_event,
     state_of,
+    thin_out_steps,
     upsert,
 )
 from cifar_core.store.lifecycle import Lifecycle
 from cifar_core.store.records import ACTIVE, Live, RunRecord, RunState, run_record
+from cifar_core.store.rows import job_row, read_sound
+from cifar_core.store.settings_columns import settings_columns, settings_key
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from cifar_core.settings.train_config import TrainConfig
-
-_LABELS = {"seed", "name", "preset", "variant", "record_answers"}
-"""Settings that do not change what is learned, apart from chance."""
 
 _PROGRESS = (
     "id", "state", "reason", "stage", "attempt", "epoch", "epochs", "epochs_done", "step", "steps",
@@ -41,16 +40,16 @@ _PROGRESS = (
 
 _COLUMNS = (
     "id", "model", "variant", "preset", "name", "dataset_name", "dataset_source", "fingerprint", "subset",
-    "protocol", "seed", "state", "reason", "stage", "epoch", "epochs", "epochs_done", "step", "steps",
-    "accuracy", "loss", "top2_accuracy", "ece", "best_val_accuracy", "images_per_second", "eta_s",
-    "duration_s", "training_s", "parameters", "flops", "settings_key", "search_id", "resumed_from",
-    "created_at", "started_at", "finished_at", "heartbeat_at", "host", "device", "pid", "attempt",
+    "train_images", "test_images", "protocol", "seed", "state", "reason", "stage", "epoch", "epochs",
+    "epochs_done", "step", "steps", "accuracy", "loss", "top2_accuracy", "ece", "best_val_accuracy",
+    "images_per_second", "eta_s", "duration_s", "training_s", "parameters", "flops", "settings_key",
+    "search_id", "resumed_from", "created_at", "started_at", "finished_at", "heartbeat_at", "host", "device",
+    "pid", "attempt",
 )  # fmt: skip
 _FIGURES = ("accuracy", "loss", "top2_accuracy", "ece", "latency_ms")
 """Test metrics that have a column of their own, for the leaderboard."""
 
 _RENAMED = {"dataset_name": "dataset", "dataset_source": "source"}
-
 _HISTORY = ("epoch", *schema.METRICS, "recorded_at")
 
 
@@ -93,8 +92,7 @@ class Runs(Lifecycle):
             whole = find_id(connection, run_id)
             if whole.startswith(SEARCH_PREFIX):
                 raise RunNotFoundError(f"{whole} is a search, not a run; use get_search.")
-            query = select(schema.runs).where(schema.runs.c.id == whole)
-            return run_record(dict(connection.execute(query).mappings().one()))
+            return run_record(job_row(connection, whole))
 
         return self._db.read(read)
 
@@ -110,6 +108,7 @@ class Runs(Lifecycle):
         total_steps: int | None = None,
         flops: float | None = None,
         epochs_kept: int | None = None,
+        config: TrainConfig | None = None,
     ) -> None:
         """Record that training starts or resumes now.
 
@@ -118,19 +117,24 @@ class Runs(Lifecycle):
 
         Args:
             run_id: claimed before.
-            environment: versions, device, precision, commit ...: any JSON.
-            dataset: `name`, `source`, `fingerprint`; `subset` True marks a run on part of the images
-                even where the settings have no limit.
+            environment: versions, device, precision, commit ...: a JSON object.
+            dataset: `name`, `source`, `fingerprint`; `train_images`, `test_images` as in `RunRecord`;
+                `subset` True marks a run on part of the images even where the settings have no limit.
             parameters: number of weights.
             total_steps: of the whole training.
             flops: of one forward pass of one image.
             epochs_kept: number of epochs that a resumed run continues from (0: from the start). Later
                 recorded epochs are deleted. None: all recorded epochs are kept.
+            config: its settings, where the start resolved some: the epochs of a time budget.
 
         Raises:
             RunStateError: not claimed.
         """
+        limits = {key: dataset[key] for key in ("train_images", "test_images") if key in dataset}
+        if limits or dataset.get("subset"):  # a limit of as many images as there are leaves out none
+            limits["subset"] = bool(dataset.get("subset") or any(limits.values()))
         values = {
+            "settings_key": settings_key(config or self.get(run_id).config, environment),
             "environment": to_json(environment),
             "dataset": to_json(dataset),
             "dataset_source": clean_text(dataset.get("source")),
@@ -139,18 +143,19 @@ class Runs(Lifecycle):
             "total_steps": total_steps,
             "flops": number(flops),
             "step": None,
-            **({"subset": True} if dataset.get("subset") else {}),
+            **limits,
         }
+        resolved = {} if config is None else settings_columns(config)
+        values |= {name: resolved[name] for name in ("config", "epochs") if resolved}
         self._begin(run_id, values, lambda c, revision: _cut_history(c, revision, run_id, epochs_kept))
 
     def record_epoch(self, run_id: str, epoch: int, metrics: Mapping[str, Any]) -> RunState:
-        """Record a completed epoch; recording it again replaces it. Its steps are cleared.
+        """Record a completed epoch; recording it again replaces it. A few of its steps stay.
 
         Args:
             run_id: a running run.
             epoch: from 1.
-            metrics: `schema.METRICS` by name; others are stored too. NaN and infinities are stored as
-                missing.
+            metrics: `schema.METRICS` and others by name. NaN and infinities are stored as missing.
 
         Returns:
             The state, so that the caller notices a stop request.
@@ -159,8 +164,7 @@ class Runs(Lifecycle):
             RunStateError: the run is not running, or was given to another process.
         """
         check_integer("epoch", epoch, 1)
-        values = split_metrics(metrics, schema.METRICS)
-        runs, steps = schema.runs, schema.steps
+        values, runs = split_metrics(metrics, schema.METRICS), schema.runs
         changes = {
             "epoch": epoch,
             "step": runs.c.steps,
@@ -171,9 +175,9 @@ class Runs(Lifecycle):
         def record(connection: Connection, revision: int) -> RunState:
             now_changed = {**changes, **heartbeat_values(runs), "revision": revision}
             self._update(connection, run_id, ACTIVE, "recorded", now_changed)
-            row = {**values, "recorded_at": now(), "revision": revision}
-            upsert(connection, schema.epochs, {"run_id": run_id, "epoch": epoch}, row)
-            connection.execute(delete(steps).where(steps.c.run_id == run_id, steps.c.epoch <= epoch))
+            values.update(recorded_at=now(), revision=revision)
+            upsert(connection, schema.epochs, {"run_id": run_id, "epoch": epoch}, values)
+            thin_out_steps(connection, run_id, epoch)
             connection.execute(update(runs).where(runs.c.id == run_id).values(_totals(run_id)))
             return state_of(connection, run_id)
 
@@ -226,7 +230,7 @@ class Runs(Lifecycle):
 
         Args:
             run_id: a running run.
-            metrics: of the test set, any JSON; the leaderboard uses `accuracy`, `loss`, `top2_accuracy`,
+            metrics: of the test set, a JSON object; the leaderboard uses `accuracy`, `loss`, `top2_accuracy`,
                 `ece` and `latency_ms`.
             reason: e.g. "stopped early: no better validation accuracy for 5 epochs".
             parameters: number of weights, where `begin` could not know it.
@@ -263,8 +267,9 @@ class Runs(Lifecycle):
     ) -> pd.DataFrame:
         """Runs that match all given filters, newest first, one row each.
 
-        Columns: id, model, variant, preset, name, dataset, source, fingerprint, subset, protocol,
-        seed, state, reason, progress (stage, epoch, epochs, epochs_done, step, steps, eta_s),
+        Columns: id, model, variant, preset, name, dataset, source, fingerprint, subset, train_images,
+        test_images (as in `RunRecord`), protocol, seed, state, reason,
+        progress (stage, epoch, epochs, epochs_done, step, steps, eta_s),
         test metrics (accuracy, loss, top2_accuracy, ece), best_val_accuracy, images_per_second,
         duration_s, training_s, parameters, flops, settings_key, search_id, resumed_from, times
         (ISO 8601, UTC), host, device, pid, attempt. `state` may be one or several.
@@ -320,43 +325,16 @@ class Runs(Lifecycle):
                 return Live(), upto
             known = set(connection.execute(select(schema.runs.c.id).where(mine)).scalars())
             changed = changed_rows(connection, schema.runs, mine, since, upto)
-            restarted = [row["id"] for row in changed if since < row["reset_revision"] <= upto and since]
             live = Live(
                 runs=[{name: row[name] for name in _PROGRESS} for row in changed],
                 epochs=changed_rows(connection, schema.epochs, schema.epochs.c.run_id.in_(ids), since, upto),
                 steps=changed_rows(connection, schema.steps, schema.steps.c.run_id.in_(ids), since, upto),
                 missing=[run_id for run_id in ids if run_id not in known],
-                restarted=restarted,
+                restarted=[row["id"] for row in changed if since < row["reset_revision"] <= upto and since],
             )
             return live, upto
 
         return self._db.read(read)
-
-
-def settings_key(config: TrainConfig) -> str:
-    """A hash of all settings but seed, name, preset, variant and what is recorded."""
-    rest = {name: value for name, value in config.flat().items() if name not in _LABELS}
-    return hashlib.sha256(to_json(rest).encode()).hexdigest()[:16]
-
-
-def settings_columns(config: TrainConfig) -> dict[str, Any]:
-    """Column values of a new run that follow from its settings, and its time of creation."""
-    created = now()
-    return {
-        "config": to_json(config.model_dump(mode="json")),
-        "model": config.model,
-        "name": clean_text(config.name),
-        "seed": config.seed,
-        "variant": config.variant,
-        "preset": clean_text(config.preset),
-        "protocol": config.protocol,
-        "settings_key": settings_key(config),
-        "subset": config.train_limit is not None or config.test_limit is not None,
-        "dataset_name": config.dataset,
-        "epochs": config.epochs,
-        "created_at": created,
-        "queued_at": created,
-    }
 
 
 def _cut_history(connection: Connection, revision: int, run_id: str, kept: int | None) -> None:
@@ -392,6 +370,6 @@ def changed_rows(
 ) -> list[dict[str, Any]]:
     """Rows that were last written after `since`, up to `upto`, without their large columns."""
     newer = and_(mine, table.c.revision > since, table.c.revision <= upto)
-    rows = connection.execute(select(table).where(newer).order_by(*table.primary_key)).mappings()
-    hidden = ("config", "environment", "dataset", "metrics", "extra")
-    return [{name: value for name, value in row.items() if name not in hidden} for row in rows]
+    hidden = ("config", "environment", "dataset", "metrics", table is not schema.trials and "extra")
+    query = select(*(column for column in table.c if column.name not in hidden)).where(newer)
+    return [row._asdict() for row in read_sound(connection, query.order_by(*table.primary_key))]

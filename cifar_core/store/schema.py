@@ -28,7 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISIONS: tuple[str, ...] = ("0001", "0002", "0003")
+REVISIONS: tuple[str, ...] = ("0001", "0002", "0003", "0004", "0005")
 """Every revision that this release knows, oldest first; the last is what it works with."""
 
 FIRST_IN: dict[str, str] = {"exports": "0003"}
@@ -130,6 +130,8 @@ runs = Table(
     Column("protocol", String(32), nullable=False),
     Column("settings_key", String(32), nullable=False),
     Column("subset", Boolean, nullable=False),
+    Column("train_images", Integer),
+    Column("test_images", String(64)),
     Column("dataset_name", String(64), nullable=False),
     Column("dataset_source", Text),
     Column("fingerprint", String(128)),
@@ -181,7 +183,7 @@ steps = Table(
     _revision(),
     Index(None, "run_id", "revision"),
 )
-"""Only of the epoch that is running: they go when it is recorded."""
+"""About one a second of the epoch that is running, and a few of each recorded one."""
 
 trials = Table(
     "trials",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import Connection, Select, func, select
 
 from cifar_core.errors import RunNotFoundError
 from cifar_core.store import schema
@@ -13,8 +13,18 @@ from cifar_core.store.columns import clean_text, from_json, given, now, number, 
 from cifar_core.store.database import current_revision
 from cifar_core.store.jobs import SEARCH_PREFIX, check_integer, find_id, heartbeat_values, state_of, upsert
 from cifar_core.store.lifecycle import Lifecycle
-from cifar_core.store.records import ACTIVE, UNFINISHED, LiveSearch, RunState, SearchRecord, search_record
+from cifar_core.store.records import (
+    ACTIVE,
+    DONE,
+    UNFINISHED,
+    LiveSearch,
+    RunState,
+    SearchRecord,
+    search_record,
+)
+from cifar_core.store.rows import job_row, read_sound
 from cifar_core.store.runs import changed_rows
+from cifar_core.store.trials import count_epochs, take_along, taken_from, upsert_trial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,11 +53,19 @@ class Searches(Lifecycle):
     """
 
     def create_search(
-        self, config: SearchConfig, *, state: RunState = RunState.QUEUED, claim_for: int | None = None
+        self,
+        config: SearchConfig,
+        *,
+        state: RunState = RunState.QUEUED,
+        claim_for: int | None = None,
+        plan: Mapping[str, Any] | None = None,
+        taken: Mapping[str, str] | None = None,
     ) -> str:
         """Queue a new search and return its id, e.g. "search-1a2b3c".
 
-        With `claim_for`, the process of that pid claims it at once, before any worker can.
+        With `claim_for`, the process of that pid claims it at once, before any worker can. `plan` is a JSON
+        object with the number of all `trials`. `taken` are trials of the search `config.widens` that it takes
+        along, in order: their ids there, with their ids here.
         """
         created = now()
         values = {
@@ -59,8 +77,15 @@ class Searches(Lifecycle):
             "state": RunState(state),
             "created_at": created,
             "queued_at": created,
+            "plan": _json(plan),
+            "trials_planned": plan and plan["trials"],
         }
-        return self._create(schema.searches, SEARCH_PREFIX.rstrip("-"), values, claim_for)
+
+        def fill(connection: Connection, revision: int, search_id: str) -> None:
+            if config.widens is not None:
+                take_along(connection, revision, config.widens, search_id, taken or {})
+
+        return self._create(schema.searches, SEARCH_PREFIX.rstrip("-"), values, claim_for, fill)
 
     def get_search(self, search_id: str) -> SearchRecord:
         """One search, by its id or the beginning of it ("search-" and some of its digits).
@@ -71,9 +96,9 @@ class Searches(Lifecycle):
 
         def read(connection: Connection) -> SearchRecord:
             whole = _find_search(connection, search_id)
-            query = select(schema.searches, _trials_done().label("trials_done"))
-            row = connection.execute(query.where(schema.searches.c.id == whole)).mappings().one()
-            return search_record(dict(row))
+            done = select(_trials_done()).where(schema.searches.c.id == whole)
+            trials_done = connection.execute(done).scalar_one()
+            return search_record({**job_row(connection, whole), "trials_done": trials_done})
 
         return self._db.read(read)
 
@@ -85,7 +110,7 @@ class Searches(Lifecycle):
         *,
         environment: Mapping[str, Any],
         dataset: Mapping[str, Any],
-        plan: Any = None,
+        plan: Mapping[str, Any] | None = None,
         trials_planned: int | None = None,
     ) -> None:
         """Record that the search starts or resumes now. From now on this store object writes for this
@@ -95,7 +120,7 @@ class Searches(Lifecycle):
             search_id: claimed before.
             environment: as for a run.
             dataset: as for a run.
-            plan: any JSON, e.g. hyperband's brackets and rounds. None keeps the stored plan.
+            plan: a JSON object, e.g. hyperband's brackets and rounds. None keeps the stored plan.
             trials_planned: of the whole search, where it is known.
 
         Raises:
@@ -111,7 +136,7 @@ class Searches(Lifecycle):
         *,
         stage: str | None = None,
         eta_s: float | None = None,
-        plan: Any = None,
+        plan: Mapping[str, Any] | None = None,
         trials_planned: int | None = None,
         best_trial: str | None = None,
         best_score: float | None = None,
@@ -168,7 +193,7 @@ class Searches(Lifecycle):
             epochs: up to which epoch it trains.
             first_epoch: from which epoch it trains; 0: from scratch.
             parameters: number of weights.
-            extra: any JSON.
+            extra: a JSON object.
 
         Returns:
             The search's state, so that the caller notices a stop request.
@@ -182,7 +207,7 @@ class Searches(Lifecycle):
 
         def record(connection: Connection, revision: int) -> RunState:
             state = self._touch(connection, revision, search_id)
-            _upsert_trial(connection, revision, search_id, trial_id, values)
+            upsert_trial(connection, revision, search_id, trial_id, values)
             return state
 
         return self._db.write(record)
@@ -207,10 +232,10 @@ class Searches(Lifecycle):
         def record(connection: Connection, revision: int) -> RunState:
             state = self._touch(connection, revision, search_id)
             trial = {"search_id": search_id, "trial_id": trial_id}
-            _upsert_trial(connection, revision, search_id, trial_id, {})
+            upsert_trial(connection, revision, search_id, trial_id, {})
             row = {**values, "recorded_at": now(), "revision": revision}
             upsert(connection, schema.trial_epochs, {**trial, "epoch": epoch}, row)
-            _count_epochs(connection, trial)
+            count_epochs(connection, trial)
             return state
 
         return self._db.write(record)
@@ -260,9 +285,9 @@ class Searches(Lifecycle):
 
         def read(connection: Connection) -> list[dict[str, Any]]:
             return [
-                {"kind": kind, **row}
+                {"kind": kind, **row._asdict()}
                 for kind, query in queries.items()
-                for row in connection.execute(query).mappings()
+                for row in read_sound(connection, query)
             ]
 
         return sorted(self._db.read(read), key=lambda job: (job["created_at"], job["id"]))
@@ -270,12 +295,13 @@ class Searches(Lifecycle):
     def trials(self, search_id: str) -> pd.DataFrame:
         """One row per trial in order of `number`: trial_id, number, state, score, reason, settings
         (a dict), bracket, round, parent, epochs, first_epoch, epochs_done, parameters, started_at,
-        finished_at, duration_s."""
+        finished_at, duration_s, taken_from (SEARCH/TRIAL that it was taken along from, or None)."""
         table = schema.trials
-        columns = [table.c[name] for name in _TRIALS]
+        columns = [table.c[name] for name in (*_TRIALS, "extra")]
         query = select(*columns).order_by(table.c.number, table.c.started_at, table.c.trial_id)
         rows = self._frame_of_search(search_id, query, table.c.search_id)
         rows["settings"] = [from_json(text) or {} for text in rows["settings"]]
+        rows["taken_from"] = [taken_from(text) for text in rows.pop("extra")]
         return rows
 
     def trial_history(self, search_id: str, trial_id: str | None = None) -> pd.DataFrame:
@@ -308,6 +334,8 @@ class Searches(Lifecycle):
             search = found.pop("search")
             for row in (*search, *found["trials"]):
                 row |= {name: from_json(row[name]) for name in ("plan", "settings") if name in row}
+            for row in found["trials"]:
+                row["taken_from"] = taken_from(row.pop("extra"))
             return LiveSearch(search=search[0] if search else None, **found), upto
 
         return self._db.read(read)
@@ -341,36 +369,5 @@ def _find_search(connection: Connection, search_id: str) -> str:
 
 def _trials_done() -> Any:
     trials = schema.trials
-    done = (trials.c.search_id == schema.searches.c.id, trials.c.state.not_in(UNFINISHED))
+    done = (trials.c.search_id == schema.searches.c.id, trials.c.state.in_(DONE))
     return select(func.count()).select_from(trials).where(*done).correlate(schema.searches).scalar_subquery()
-
-
-def _upsert_trial(
-    connection: Connection, revision: int, search_id: str, trial_id: str, values: Mapping[str, Any]
-) -> None:
-    table = schema.trials
-    mine = (table.c.search_id == search_id, table.c.trial_id == trial_id)
-    old = connection.execute(select(table.c.state, table.c.started_at).where(*mine)).first()
-    # The reason of an earlier failure no longer holds for a trial that runs again or finished.
-    cleared = {"reason": None} if values.get("state") in (RunState.RUNNING, RunState.FINISHED) else {}
-    changes = {**cleared, **values, **_trial_times(old, values.get("state")), "revision": revision}
-    if old is None:
-        row = {"state": RunState.QUEUED, "search_id": search_id, "trial_id": trial_id, **changes}
-        connection.execute(insert(table).values(row))
-    else:
-        connection.execute(update(table).where(*mine).values(changes))
-
-
-def _trial_times(old: Any, state: RunState | None) -> dict[str, Any]:
-    if state is None or state is RunState.QUEUED:
-        return {}
-    started = {} if old is not None and old.started_at else {"started_at": now()}
-    return {**started, "finished_at": now() if state.is_finished() else None}
-
-
-def _count_epochs(connection: Connection, trial: dict[str, str]) -> None:
-    epochs, trials = schema.trial_epochs, schema.trials
-    of_trial = [epochs.c[name] == value for name, value in trial.items()]
-    done = select(func.count()).select_from(epochs).where(*of_trial).scalar_subquery()
-    mine = [trials.c[name] == value for name, value in trial.items()]
-    connection.execute(update(trials).where(*mine).values(epochs_done=done))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,8 +11,10 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from cifar_core.base import paths
-from cifar_core.errors import StoreError
-from cifar_core.store.database import Database, open_error
+from cifar_core.errors import StoreDamagedError, StoreError
+from cifar_core.store.advice import open_error
+from cifar_core.store.contents import run_folders
+from cifar_core.store.database import Database
 from cifar_core.store.leaderboard import Leaderboard
 from cifar_core.store.notes import Notes
 from cifar_core.store.runs import Runs
@@ -40,13 +43,14 @@ class RunStore(Runs, Searches, Transfer, Leaderboard, Notes):
     Memory: nothing is cached; returned frames and records belong to the caller.
 
     Args:
-        location: None for the home folder (`CIFAR_LAB_HOME`), a folder, a file ending in .db,
-            .sqlite or .sqlite3, or any SQLAlchemy URL.
+        location: a folder, a file ending in .db, .sqlite or .sqlite3, or any SQLAlchemy URL. None for
+            `CIFAR_LAB_STORE`, and where that is not set for the home folder (`CIFAR_LAB_HOME`).
         artifacts: the folder for the runs' folders. None: beside an SQLite file ("artifacts", or
             "NAME.artifacts" for a file that is not lab.db); in the home folder for any other database.
 
     Raises:
         StoreVersionError: the store was written by a newer release; nothing was changed.
+        StoreDamagedError: the SQLite file is damaged, or it is missing or empty beside folders of runs.
         StoreError: it cannot be opened, created or written; the message says what to do.
     """
 
@@ -62,6 +66,8 @@ class RunStore(Runs, Searches, Transfer, Leaderboard, Notes):
             root = paths.artifacts_dir()
         self.artifacts_root = Path(artifacts).expanduser().absolute() if artifacts is not None else root
         """The folder that contains each run's folder; created when first needed."""
+        if artifacts is None and url.get_backend_name() == "sqlite":
+            _refuse_lost_database(Path(url.database or ""), root)
         self._db = Database(url)
 
     @property
@@ -85,6 +91,24 @@ class RunStore(Runs, Searches, Transfer, Leaderboard, Notes):
         """End a job as crashed (see `Lifecycle.crash`) and remove its temporary files."""
         super().crash(job_id, reason)
         self.sweep(job_id)
+
+    def notices(self) -> list[str]:
+        """What the lists of runs and searches leave out, in words: damaged rows, folders of unknown runs."""
+        listed = {*self.runs()["id"], *self.searches()["id"]}
+        said = []
+        for job_id in sorted(self.ids() - listed):
+            try:
+                self.job_rows(job_id)
+            except StoreError as error:
+                said.append(str(error))
+        unknown = self.unknown_folders()
+        if unknown:
+            said.append(str(unknown_error(self.location, self.artifacts_root, unknown)))
+        return said
+
+    def is_intact(self) -> bool:
+        """Whether the database finds no damage in itself; reads all of an SQLite file."""
+        return self._db.is_intact()
 
     def close(self) -> None:
         """Close all connections; a later call opens new ones."""
@@ -114,6 +138,31 @@ def sqlite_places(location: str | Path | None) -> tuple[Path, Path] | None:
     return file, _artifacts_beside(file)
 
 
+def unknown_error(location: str, artifacts: Path, names: Sequence[str]) -> StoreDamagedError:
+    """The error about folders of runs beside a database that knows none of them."""
+    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return StoreDamagedError(
+        f"{artifacts} holds the files of {len(names)} runs that the database {location} does not know "
+        f"({shown}): it is missing, empty or an older copy. Put the right one back, or let "
+        "`cifar-lab rebuild` add what the folders hold; to do without these runs, move their folders away."
+    )
+
+
+def _refuse_lost_database(file: Path, artifacts: Path) -> None:
+    """
+    Raises:
+        StoreDamagedError: a new database would hide that there are runs.
+        StoreError: no permission to look.
+    """
+    try:
+        lost = artifacts.is_dir() and not (file.exists() and (file.is_dir() or file.stat().st_size))
+        names = sorted(path.name for path in run_folders(artifacts)) if lost else []
+    except OSError as error:
+        raise open_error(file.parent, error) from error
+    if names:
+        raise unknown_error(str(file), artifacts, names)
+
+
 def _artifacts_beside(file: Path) -> Path:
     name = "artifacts" if file.name == paths.database_file().name else f"{file.stem}.artifacts"
     return file.parent / name
@@ -121,7 +170,7 @@ def _artifacts_beside(file: Path) -> Path:
 
 def _url(location: str | Path | None) -> URL:
     if location is None:
-        return _file_url(paths.database_file())
+        location = paths.store_location()
     if isinstance(location, str) and "://" in location:
         try:
             return make_url(location)

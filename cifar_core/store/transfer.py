@@ -9,35 +9,25 @@ exist, and removes them where they do not.
 from __future__ import annotations
 
 import itertools
-import math
+import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    Double,
-    Integer,
-    Table,
-    func,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import Connection, func, insert, select, update
 
 from cifar_core.base import paths
+from cifar_core.base.files import write_whole
 from cifar_core.errors import RunStateError, StoreError
 from cifar_core.store import schema
-from cifar_core.store.artifacts import Artifacts, pending_folder, store_errors
-from cifar_core.store.columns import clean_text, parse_time
-from cifar_core.store.database import current_revision
+from cifar_core.store.advice import open_error
+from cifar_core.store.artifacts import Artifacts, is_file_name, pending_folder, store_errors
+from cifar_core.store.contents import ALL, RECORD, Contents, job_ids, job_rows, run_folders, tables_of
 from cifar_core.store.jobs import (
     SEARCH_PREFIX,
     clean_up_ended,
@@ -49,35 +39,24 @@ from cifar_core.store.jobs import (
     table_of,
 )
 from cifar_core.store.records import ACTIVE, UNFINISHED, RunState
+from cifar_core.store.rows import Row, read_sound
 
-Row = dict[str, Any]
-
-OF_RUN = {"runs": "id", "epochs": "run_id", "exports": "run_id", "events": "run_id"}
-OF_SEARCH = {"searches": "id", "trials": "search_id", "trial_epochs": "search_id", "events": "search_id"}
-"""The tables with rows of a job, parents first, and the column with its id."""
-
-ALL = ("searches", "runs", "epochs", "exports", "trials", "trial_epochs", "events", "image_notes")
-"""Every table that is backed up, parents first. Points inside an epoch are not."""
+log = logging.getLogger(__name__)
 
 _BATCH = 500
 _TRIES, _PAUSE_S = 50, 0.02
 _UNREADY = ".part"
 """Suffix of files that a search is still writing."""
-_LARGEST = {Integer: 2**31 - 1, BigInteger: 2**63 - 1}
 
-Files = Iterator[tuple[str, BinaryIO, int]]
-MoveIn = Callable[[Path, str], None]
-
-
-def tables_of(job_id: str) -> dict[str, str]:
-    return OF_SEARCH if job_id.startswith(SEARCH_PREFIX) else OF_RUN
+Files = Iterator[tuple[str, BufferedReader, int]]
+Insert = Callable[[Connection, int], None]
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A run or search that is about to be imported.
+    """A run or search that is about to be imported, under a new id if `rename`.
 
-    `rows` are checked and belong to `id`; `rename` asks for a new id. `origin` is the event's text.
+    `rows` (by table) are checked and belong to `id`; `origin` is the text of the event.
     """
 
     id: str
@@ -93,57 +72,72 @@ class Transfer(Artifacts):
     # --- Out -----------------------------------------------------------------------------------
 
     def job_rows(self, job_id: str) -> dict[str, list[Row]]:
-        """All rows of a run or search by table, in one snapshot; the id or its beginning."""
+        """All rows of a run or search by table, in one snapshot; the id or its beginning.
 
-        def read(connection: Connection) -> dict[str, list[Row]]:
+        Raises:
+            StoreDamagedError: some of them are damaged.
+        """
+        with self._db.snapshot() as connection:
             whole = find_id(connection, job_id)
-            return {
-                name: list(_rows(connection, table, table.c[column] == whole))
-                for name, column in tables_of(whole).items()
-                for table in (schema.metadata.tables[name],)
-            }
-
-        return self._db.snapshot(read)
+            return {name: job_rows(connection, whole, name) for name in tables_of(whole)}
 
     def note_rows(self, fingerprints: Iterable[str]) -> list[Row]:
         """Tags and notes on the test images of these datasets."""
-        table = schema.image_notes
-        return self._db.read(
-            lambda connection: list(_rows(connection, table, table.c.fingerprint.in_(list(fingerprints))))
-        )
+        query = select(schema.image_notes).where(schema.image_notes.c.fingerprint.in_(list(fingerprints)))
+        return self._db.read(lambda connection: [row._asdict() for row in read_sound(connection, query)])
 
-    def dump(self, consume: Callable[[str, Iterator[Row]], None]) -> tuple[list[str], int]:
-        """Pass every table's rows to `consume(name, rows)`, all in one snapshot.
+    @contextmanager
+    def all_rows(self) -> Iterator[Contents]:
+        """The whole store in one snapshot, without jobs that are damaged."""
+        with self._db.snapshot() as connection:
+            yield Contents(connection)
 
-        Returns:
-            (ids of all runs and searches, number of the last write).
+    def folders(self) -> list[str]:
+        """Names of all folders that may be a job's."""
+        root = self.artifacts_root
+        return sorted(path.name for path in run_folders(root)) if root.is_dir() else []
+
+    def unknown_folders(self) -> list[str]:
+        """Folders of jobs that the database does not have, e.g. since an older copy was put in its place."""
+        return sorted(set(self.folders()) - self.ids())
+
+    def ids(self) -> set[str]:
+        """Of all runs and searches, damaged ones too."""
+        return set(self._db.read(job_ids))
+
+    def sweep(self, run_id: str = "*") -> list[Path]:
+        """Remove leftovers (see `Artifacts.sweep`); of all runs, also write the records that older releases
+        did not keep."""
+        swept = super().sweep(run_id)
+        if run_id == "*":
+            for name in set(self.folders()) & self.ids():
+                if not os.path.exists(self.artifacts_root / name / RECORD):  # also of a folder that is closed
+                    self.keep_record(name)
+        return swept
+
+    def keep_record(self, job_id: str) -> None:
+        """Write a copy of a job's rows into its folder, from which `rebuild` can read them again.
+
+        Called where a job begins and ends. An error is only logged: the rows themselves are in the database.
         """
-
-        def read(connection: Connection) -> tuple[list[str], int]:
-            revision = current_revision(connection)
-            jobs = (schema.searches, schema.runs)
-            ids = [job_id for table in jobs for job_id in connection.execute(select(table.c.id)).scalars()]
-            for name in ALL:
-                consume(name, _rows(connection, schema.metadata.tables[name]))
-            return sorted(ids), revision
-
-        return self._db.snapshot(read)
+        try:
+            content = json.dumps(self.job_rows(job_id))
+            with store_errors(self.artifacts_root):
+                write_whole(self.artifact_dir(job_id) / RECORD, content)
+        except StoreError as error:
+            log.warning("no record of %s is kept in its folder: %s", job_id, error)
 
     def existing(self, job_ids: Iterable[str]) -> set[str]:
         """Those of the ids that the store has."""
-
-        def read(connection: Connection) -> set[str]:
-            return {job_id for job_id in job_ids if exists(connection, job_id)}
-
-        return self._db.read(read)
+        return self._db.read(lambda connection: {each for each in job_ids if exists(connection, each)})
 
     @contextmanager
     def open_files(self, job_id: str) -> Iterator[Files]:
         """(name, open file, size) of the job's files; those of a run as they were at one moment.
 
-        A file is replaced and never changed, so what is open stays as it is, whatever is written
-        meanwhile; it is opened again until nothing was replaced while that was done. A search has
-        a file per trial, which stand each for itself: those are opened one after another.
+        A file is replaced and never changed, so an open one stays as it is, whatever is written
+        meanwhile; the files are opened again until none was replaced in between. A search has
+        an independent file per trial: those are opened one after another.
         """
         if job_id.startswith(SEARCH_PREFIX):
             yield self._one_by_one(job_id)
@@ -152,84 +146,80 @@ class Transfer(Artifacts):
             with ExitStack() as stack:
                 files = self._opened(job_id, stack)
                 if files is not None:
-                    yield ((name, file, os.fstat(file.fileno()).st_size) for name, file in files.items())
+                    yield ((name, file, _stat(file).st_size) for name, file in files.items())
                     return
             time.sleep(_PAUSE_S)
         raise StoreError(f"The files of {job_id} are replaced faster than they can be read; try again.")
 
-    def _names(self, job_id: str) -> list[str]:
+    def _paths(self, job_id: str) -> list[Path]:
         folder = self._folder(job_id)
-        if not folder.is_dir():
-            return []
-        with os.scandir(folder) as entries:
-            found = [e.name for e in entries if e.is_file(follow_symlinks=False)]
-        return sorted(name for name in found if not name.startswith(".") and not name.endswith(_UNREADY))
+        return [
+            path
+            for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
+            if is_file_name(path.name)
+            and path.suffix != _UNREADY
+            and path.is_file()
+            and not path.is_symlink()
+        ]
 
-    def _opened(self, job_id: str, stack: ExitStack) -> dict[str, BinaryIO] | None:
-        """None where a file was replaced, added or removed meanwhile."""
-        folder = self._folder(job_id)
+    def _opened(self, job_id: str, stack: ExitStack) -> dict[str, BufferedReader] | None:
+        """The files by name; None if one was replaced, added or removed meanwhile."""
         try:
-            files: dict[str, BinaryIO] = {
-                name: stack.enter_context((folder / name).open("rb")) for name in self._names(job_id)
+            files: dict[str, BufferedReader] = {
+                path.name: stack.enter_context(path.open("rb")) for path in self._paths(job_id)
             }
-            after = {name: os.stat(folder / name).st_ino for name in self._names(job_id)}
+            # An open file keeps its inode, so no other can have got it.
+            opened = {name: _stat(file).st_ino for name, file in files.items()}
+            return (
+                files if opened == {path.name: path.stat().st_ino for path in self._paths(job_id)} else None
+            )
         except FileNotFoundError:
             return None
-        # An open file keeps its number, so no other can have got it.
-        unchanged = after == {name: os.fstat(file.fileno()).st_ino for name, file in files.items()}
-        return files if unchanged else None
+        except OSError as error:
+            raise open_error(self._folder(job_id), error) from error
 
     def _one_by_one(self, job_id: str) -> Files:
-        for name in self._names(job_id):
-            try:
-                with (self._folder(job_id) / name).open("rb") as file:
-                    yield name, file, os.fstat(file.fileno()).st_size
-            except FileNotFoundError:
-                continue  # its trial has ended
+        for path in self._paths(job_id):
+            # A file is gone when its trial has ended.
+            with store_errors(path), suppress(FileNotFoundError), path.open("rb") as file:
+                yield path.name, file, _stat(file).st_size
 
     # --- In ------------------------------------------------------------------------------------
-
-    @contextmanager
-    def staging(self) -> Iterator[Path]:
-        """A scratch folder for files that are about to be imported."""
-        with self.scratch("arriving") as folder:
-            yield folder
 
     def take_in(self, arrivals: Sequence[Arrival], notes: Sequence[Row] = ()) -> dict[str, str]:
         """Import runs and searches, all or none; none of them is running or queued afterwards.
 
-        Links between them follow new ids; a link to what is not here is dropped, but for
-        `resumed_from`, which is only told. Notes on images are added where there is none of that
-        image and tag.
+        Links between them follow new ids; a link to a job that the store lacks is dropped, but for
+        `resumed_from`, which is only shown. Notes on images are added where that image has no such tag.
 
         Returns:
             The new ids by the old.
 
         Raises:
-            RunStateError: the id of one is taken by now, or its folder is. Nothing was changed.
+            RunStateError: an id or a folder's name was taken meanwhile. Nothing was changed.
         """
-
         ids: dict[str, str] = {}
 
-        def write(connection: Connection, revision: int, move_in: MoveIn) -> None:
+        def write(connection: Connection, revision: int) -> None:
             for arrival in arrivals:
-                if arrival.id not in ids:
+                if arrival.id not in ids:  # the transaction may be tried again
                     ids[arrival.id] = _free_id(connection, arrival)
             for arrival in sorted(arrivals, key=lambda one: table_of(one.id) is schema.runs):
-                rows = _relinked(connection, arrival, ids)
-                for name, column in tables_of(arrival.id).items():
-                    _insert(connection, name, _owned(rows[name], name, column, ids[arrival.id], revision))
+                for name, rows in _relinked(connection, arrival, ids, revision).items():
+                    _insert(connection, name, rows)
                 log_event(connection, revision, ids[arrival.id], "imported", arrival.origin)
             _add_notes(connection, revision, notes)
-            _end_unfinished(connection, revision, ids.values(), "it was packed")
-            for arrival in arrivals:
-                move_in(arrival.folder, ids[arrival.id])
+            _end_unfinished(connection, revision, "it was packed", ids.values())
 
-        self._with_folders(write)
+        self._with_folders(write, lambda: {ids[arrival.id]: arrival.folder for arrival in arrivals})
         return ids
 
     def take_in_all(
-        self, tables: Callable[[str], Iterable[Row]], revision: int, folders: Mapping[str, Path]
+        self,
+        tables: Callable[[str], Iterable[Row]],
+        revision: int,
+        folders: Mapping[str, Path],
+        moment: str = "the backup was made",
     ) -> None:
         """Fill an empty store with checked rows and with files, all or nothing.
 
@@ -237,12 +227,13 @@ class Transfer(Artifacts):
             tables: the rows of a table by its name; may be asked again.
             revision: number of the last write where the rows come from.
             folders: files by id.
+            moment: when the rows were read, for runs that had not ended then.
 
         Raises:
             RunStateError: the store is not empty. Nothing was changed.
         """
 
-        def write(connection: Connection, ours: int, move_in: MoveIn) -> None:
+        def write(connection: Connection, ours: int) -> None:
             if _any_rows(connection):
                 raise RunStateError(f"The store at {self._db.place} is not empty.")
             for name in ALL:
@@ -250,102 +241,42 @@ class Transfer(Artifacts):
                 _set_sequence(connection, name)
             last = max(revision + 1, ours)
             connection.execute(update(schema.counter).values(value=last))
-            _end_unfinished(connection, last, _unfinished(connection), "the backup was made")
-            for job_id, folder in folders.items():
-                move_in(folder, job_id)
+            _end_unfinished(connection, last, moment)
 
-        self._with_folders(write)
+        self._with_folders(write, lambda: folders)
 
     def is_empty(self) -> bool:
         """Whether there are no runs, searches or notes."""
         return not self._db.read(_any_rows)
 
-    def _with_folders(self, write: Callable[[Connection, int, MoveIn], None]) -> None:
+    def _with_folders(self, insert_rows: Insert, folders: Callable[[], Mapping[str, Path]]) -> None:
         """One transaction that also moves folders in; after its commit they get their final names."""
-        moved: set[str] = set()
+        moved: set[Path] = set()
 
-        def move_in(folder: Path, job_id: str) -> None:
-            if job_id in moved or not folder.is_dir():  # the transaction is tried again, or no files
-                return
-            self._refuse_folder(job_id)
-            with store_errors(folder):
-                os.replace(folder, pending_folder(self._folder(job_id)))
-            moved.add(job_id)
+        def write(connection: Connection, revision: int) -> None:
+            insert_rows(connection, revision)
+            for job_id, source in folders().items():
+                target = self._folder(job_id)
+                if target not in moved and source.is_dir():
+                    _refuse_existing(job_id, target, pending_folder(target))
+                    with store_errors(source):
+                        os.replace(source, pending_folder(target))
+                    moved.add(target)
 
         try:
-            self._db.write(lambda connection, revision: write(connection, revision, move_in))
+            self._db.write(write)
         except BaseException:
-            for job_id in moved:
-                self._resolve_pending(pending_folder(self._folder(job_id)))
+            for target in moved:
+                self._resolve_pending(pending_folder(target))
             raise
-        for job_id in moved:
-            with suppress(FileNotFoundError):  # somebody swept meanwhile, and has put it there
-                os.replace(pending_folder(self._folder(job_id)), self._folder(job_id))
-
-    def _refuse_folder(self, job_id: str) -> None:
-        for folder in (self._folder(job_id), pending_folder(self._folder(job_id))):
-            if folder.exists():
-                raise RunStateError(
-                    f"There is a folder {folder} that belongs to nothing in the store, and {job_id} would "
-                    f"need that name. Move it away, or name another home with {paths.HOME_VARIABLE}, and try "
-                    "again. Nothing was changed."
-                )
+        for target in moved:
+            with suppress(FileNotFoundError):  # `sweep` in another process was faster
+                os.replace(pending_folder(target), target)
+            self.keep_record(target.name)
 
 
-def checked_row(table: Table, row: Any, *, without: Iterable[str] = ()) -> Row:
-    """A row that every database takes, with a value for every column of `table` but `without`.
-
-    What a store of an earlier release did not have yet is missing there, where it may be.
-
-    Raises:
-        ValueError: a column that is unknown or lacks a value, a value of another kind or too large.
-    """
-    columns = {column.name: column for column in table.columns if column.name not in set(without)}
-    if not isinstance(row, dict) or not set(row) <= set(columns):
-        unknown = sorted(set(row) - set(columns))[:3] if isinstance(row, dict) else type(row).__name__
-        raise ValueError(f"a row of {table.name} is not as this release knows it: {unknown}")
-    return {name: _checked_value(table, column, row.get(name)) for name, column in columns.items()}
-
-
-def _checked_value(table: Table, column: Column[Any], value: Any) -> Any:
-    kind, place = column.type, f"{table.name}.{column.name}"
-    if value is None:
-        if not column.nullable:
-            raise ValueError(f"{place} has no value")
-        return None
-    if isinstance(kind, Boolean):
-        fits = isinstance(value, bool)
-    elif isinstance(kind, Integer):
-        largest = _LARGEST[BigInteger if isinstance(kind, BigInteger) else Integer]
-        fits = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= largest
-    elif isinstance(kind, Double):
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    else:
-        length = getattr(kind, "length", None)
-        fits = isinstance(value, str) and clean_text(value) == value and len(value) <= (length or len(value))
-        if fits and column.name.endswith("_at"):
-            fits = _is_time(value)
-    if not fits:
-        raise ValueError(f"{place} can't be {repr(value)[:60]}")
-    return value
-
-
-def _is_time(text: str) -> bool:
-    try:
-        instant = parse_time(text)
-    except ValueError:
-        return False
-    return instant is not None and instant.tzinfo is not None
-
-
-def _rows(connection: Connection, table: Table, *where: Any) -> Iterator[Row]:
-    query = select(table).where(*where).order_by(*table.primary_key)
-    result = connection.execution_options(yield_per=_BATCH).execute(query)
-    for row in result.mappings():
-        yield {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in row.items()
-        }
+def _stat(file: BufferedReader) -> os.stat_result:
+    return os.fstat(file.fileno())
 
 
 def _insert(connection: Connection, name: str, rows: Iterable[Row]) -> None:
@@ -367,10 +298,14 @@ def _any_rows(connection: Connection) -> bool:
     return any(connection.execute(select(table.c.revision).limit(1)).first() for table in tables)
 
 
-def _unfinished(connection: Connection) -> list[str]:
-    tables = (schema.searches, schema.runs)
-    queries = [select(table.c.id).where(table.c.state.in_(UNFINISHED)) for table in tables]
-    return [job_id for query in queries for job_id in connection.execute(query).scalars()]
+def _refuse_existing(job_id: str, *folders: Path) -> None:
+    for folder in folders:
+        if folder.exists():
+            raise RunStateError(
+                f"There is a folder {folder} that belongs to nothing in the store, and {job_id} would "
+                f"need that name. Move it away, or name another home with {paths.HOME_VARIABLE}, and try "
+                "again. Nothing was changed."
+            )
 
 
 def _free_id(connection: Connection, arrival: Arrival) -> str:
@@ -381,49 +316,48 @@ def _free_id(connection: Connection, arrival: Arrival) -> str:
     return arrival.id
 
 
-def _relinked(connection: Connection, arrival: Arrival, ids: dict[str, str]) -> dict[str, list[Row]]:
-    """The rows with links to what is here, under the ids that it has here."""
+def _relinked(
+    connection: Connection, arrival: Arrival, ids: Mapping[str, str], revision: int
+) -> dict[str, list[Row]]:
+    """The rows with the ids that they have here, and with links to jobs that are here."""
 
     def follow(target: str | None) -> str | None:
-        if target is None or target in ids:
-            return target and ids[target]
-        return target if exists(connection, target) else None
+        return ids.get(target, target if exists(connection, target) else None) if target else None
 
-    rows = {name: list(values) for name, values in arrival.rows.items()}
-    link = "best_run" if "searches" in rows else "search_id"
-    head = "searches" if "searches" in rows else "runs"
-    rows[head] = [{**row, link: follow(row[link])} for row in rows[head]]
-    return rows
-
-
-def _owned(rows: Iterable[Row], name: str, column: str, job_id: str, revision: int) -> Iterator[Row]:
-    for row in rows:
-        yield {
-            **row,
-            column: job_id,
+    rows: dict[str, list[Row]] = {}
+    for name, owner in tables_of(arrival.id).items():
+        own = {
+            owner: ids[arrival.id],
             "revision": revision,
             **({"reset_revision": 0} if name == "runs" else {}),
         }
+        link = {"runs": "search_id", "searches": "best_run"}.get(name)
+        rows[name] = [
+            {**row, **own, **({link: follow(row[link])} if link else {})} for row in arrival.rows[name]
+        ]
+    return rows
 
 
 def _add_notes(connection: Connection, revision: int, notes: Iterable[Row]) -> None:
     table = schema.image_notes
     for note in notes:
-        key = [table.c[name] == note[name] for name in ("fingerprint", "image_index", "tag")]
-        if connection.execute(select(table.c.id).where(*key)).first() is None:
+        key = {name: note[name] for name in ("fingerprint", "image_index", "tag")}
+        if connection.execute(select(table.c.id).filter_by(**key)).first() is None:
             connection.execute(insert(table).values(**note, revision=revision))
 
 
-def _end_unfinished(connection: Connection, revision: int, job_ids: Iterable[str], moment: str) -> None:
-    """End imported jobs that were queued or active: no process works on them here."""
-    for job_id in job_ids:
-        table = table_of(job_id)
-        state = RunState(connection.execute(select(table.c.state).where(table.c.id == job_id)).scalar_one())
-        if state.is_finished():
-            continue
-        outcome = RunState.CRASHED if state in ACTIVE else RunState.STOPPED
-        word = "running" if state in ACTIVE else "waiting"
-        reason = f"It was {word} when {moment}; resume it to continue here."
-        ended = end_values(connection, revision, job_id, outcome, reason)
-        connection.execute(update(table).where(table.c.id == job_id).values(ended))
-        clean_up_ended(connection, revision, job_id, outcome, reason)
+def _end_unfinished(
+    connection: Connection, revision: int, moment: str, among: Iterable[str] | None = None
+) -> None:
+    """End imported jobs (default: all jobs) that were queued or active: no process works on them here."""
+    for table in (schema.searches, schema.runs):
+        query = select(table.c.id, table.c.state).where(table.c.state.in_(UNFINISHED))
+        query = query if among is None else query.where(table.c.id.in_(list(among)))
+        for job_id, state in connection.execute(query).all():
+            outcome, word = (
+                (RunState.CRASHED, "running") if state in ACTIVE else (RunState.STOPPED, "waiting")
+            )
+            reason = f"It was {word} when {moment}; resume it to continue here."
+            ended = end_values(connection, revision, job_id, outcome, reason)
+            connection.execute(update(table).where(table.c.id == job_id).values(ended))
+            clean_up_ended(connection, revision, job_id, outcome, reason)

@@ -86,7 +86,7 @@ def test_a_process_that_takes_too_long_or_is_stopped_is_killed():
         stop = threading.Event()
         threading.Timer(0.5, stop.set).start()
         with pytest.raises(ChildError, match="Stopped"):
-            child.call(time.sleep, 60, stop=stop)
+            child.call(time.sleep, 60, stop=stop.is_set)
         assert child.call(child_calls.pid)
 
 

@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 
+import numpy as np
 import pytest
 from sqlalchemy import NullPool, create_engine
 
@@ -102,10 +103,11 @@ def filled(store):
 def begin(store):
     """Make a run that trains in this process; gives its id."""
 
-    def make(**settings):
+    def make(parameters=100, **settings):
         run_id = store.create_run(TrainConfig(**settings))
         assert store.claim(run_id, pid=os.getpid(), device="cpu")
-        store.begin(run_id, environment={"python": "3"}, dataset=DATASET, parameters=100, total_steps=30)
+        about = {"environment": {"python": "3"}, "dataset": DATASET}
+        store.begin(run_id, **about, parameters=parameters, total_steps=30)
         return run_id
 
     return make
@@ -113,12 +115,16 @@ def begin(store):
 
 @pytest.fixture
 def finish(store, begin):
-    """Make a finished run with a test accuracy; gives its id."""
+    """Make a finished run with a test accuracy and predictions of the test images `indices`; gives its id."""
 
-    def make(accuracy, *, epochs=2, **settings):
+    def make(accuracy, *, epochs=2, validation=None, indices=None, **settings):
         run_id = begin(**settings)
+        metrics = {"loss": 1.0, "seconds": 2.0, "images_per_second": 100.0, "val_accuracy": validation}
         for epoch in range(1, epochs + 1):
-            store.record_epoch(run_id, epoch, {"loss": 1.0, "seconds": 2.0, "images_per_second": 100.0})
+            store.record_epoch(run_id, epoch, metrics)
+        if indices is not None:
+            probabilities = np.full((len(indices), 10), 0.1)
+            store.save_predictions(run_id, probabilities, np.zeros(len(indices), int), list(indices))
         store.finish(run_id, metrics={"accuracy": accuracy, "loss": 1.0, "ece": 0.05})
         return run_id
 

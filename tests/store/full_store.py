@@ -4,13 +4,19 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.settings.train_config import TrainConfig
+from cifar_core.store import database
 from cifar_core.store.checkpoint import FORMAT
+from cifar_core.store.contents import ALL, RECORD
+
+MIGRATIONS = Path(database.__file__).parent / "migrations"
 
 DATASET = {"name": "cifar10", "source": "local folder", "fingerprint": "f00d"}
 
@@ -26,8 +32,11 @@ EXPORT = {
 }
 
 
-def fill(store):
-    """A search with its best run, a run in each other state, files, a note."""
+OTHER_STATES = ("stopped", "failed", "crashed", "running", "stopping", "queued")
+
+
+def fill(store, states=OTHER_STATES):
+    """A search with its best run, a run in each of these other states, files, a note."""
     search_id = store.create_search(SearchConfig(max_trials=2), claim_for=os.getpid())
     store.begin_search(search_id, environment={"python": "3"}, dataset=DATASET, plan={"rounds": [1, 2]})
     for number, trial in enumerate(("t0", "t1"), start=1):
@@ -38,7 +47,7 @@ def fill(store):
     store.write_artifact(search_id, "trial-t1.npz", arrays(1))
     best = trained(store, state="finished", name="Löss <b>💥</b>", search_id=search_id)
     store.finish_search(search_id, best_trial="t1", best_score=0.2, best_run=best)
-    for state in ("stopped", "failed", "crashed", "running", "stopping", "queued"):
+    for state in states:
         trained(store, state=state, seed=7)
     store.tag_image("f00d", 3, "wrong label", "it is a ship")
 
@@ -87,11 +96,15 @@ def arrays(value, **more):
 
 
 def contents(store):
-    """Everything that the store holds: rows of every table, bytes of every file."""
-    tables = {}
-    store.dump(lambda name, rows: tables.update({name: list(rows)}))
+    """Everything that the store holds: rows of every table, bytes of every file but the rows' copies."""
+    with store.all_rows() as held:
+        tables = {name: list(held.rows(name)) for name in ALL}
     root = store.artifacts_root
-    files = {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+    files = {
+        str(p.relative_to(root)): p.read_bytes()
+        for p in sorted(root.rglob("*"))
+        if p.is_file() and p.name != RECORD
+    }
     return tables, files
 
 
@@ -110,3 +123,10 @@ def rewritten(file, target, changes, manifest_changes=None):
         }
         copy.writestr("manifest.json", json.dumps({**manifest, **(manifest_changes or {})}))
     return target
+
+
+def from_the_first(folder):
+    """The migrations below `folder`, with a first one that makes the tables as the first release did."""
+    migrations = shutil.copytree(MIGRATIONS, folder / "from-the-first")
+    shutil.copy(Path(__file__).parent / "first_schema" / "0001_first.py", migrations / "versions")
+    return migrations

@@ -138,7 +138,7 @@ def test_a_damaged_store_can_be_replaced(filled, file, tmp_path):
     assert (result.kept / "lab.db").read_bytes() == b"no database" * 1000
 
 
-@pytest.mark.parametrize("step", ["_stage", "refuse_without_space"])
+@pytest.mark.parametrize("step", ["_stage", "_fill"])
 def test_a_restore_that_fails_leaves_what_was_there(filled, file, tmp_path, monkeypatch, step):
     backup(filled, file)
     with RunStore(tmp_path / "old") as old:
@@ -225,6 +225,26 @@ def test_a_run_deleted_meanwhile_is_left_out_whole(filled, file, tmp_path, monke
         assert not store.artifacts_root.joinpath(victim).exists()
 
 
+def test_a_search_deleted_meanwhile_leaves_its_runs(filled, file, tmp_path, monkeypatch):
+    (search_id,) = filled.searches()["id"]
+    best = filled.get_search(search_id).best_run
+    original = backup_module._add_files
+
+    def delete_search(bundle, store, job_id):
+        original(bundle, store, job_id)
+        if job_id == search_id:
+            store.delete(search_id)
+
+    monkeypatch.setattr(backup_module, "_add_files", delete_search)
+    backup(filled, file)
+    restore(file, tmp_path / "new")
+    with RunStore(tmp_path / "new") as store:
+        assert store.searches().empty
+        assert len(store.runs()) == 7
+        assert store.get(best).search_id is None
+        assert store.history(best).equals(filled.history(best))
+
+
 RESTORE = """
 import os, sys, time
 from cifar_core.store.archive import backup
@@ -271,7 +291,7 @@ def test_damaged_tables_are_refused_in_words(filled, file, tmp_path):
         (
             "tables/runs.jsonl",
             lambda text: text.replace(b'"model"', b'"modell"'),
-            "not as this release knows",
+            "runs.model has no value",
         ),
         ("tables/epochs.jsonl", lambda text: text[:-20], "ends within a line"),
         ("tables/epochs.jsonl", lambda text: text.replace(b'"loss": 0.5', b'"loss": NaN'), "NaN"),

@@ -28,7 +28,7 @@ from cifar_core.errors import (
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.store import transfer as rows_module
-from cifar_core.store.archive import pack as pack_module
+from cifar_core.store.archive import bundle as bundle_module
 from cifar_core.store.archive.pack import check_packed, open_packed, pack, unpack
 from cifar_core.store.records import UNFINISHED
 from tests.store.full_store import EXPORT, contents, rewritten, trained
@@ -157,7 +157,7 @@ def test_what_was_derived_here_does_not_make_it_another(store, other, file):
 
 def test_the_files_of_a_run_are_of_one_moment(store, monkeypatch):
     """Replaced just after they were opened: the old checkpoint may name best weights that are gone."""
-    run_id, names, calls = trained(store), store._names, []
+    run_id, names, calls = trained(store), store._paths, []
 
     def replacing(job_id):
         calls.append(job_id)
@@ -166,20 +166,20 @@ def test_the_files_of_a_run_are_of_one_moment(store, monkeypatch):
                 store.write_artifact(run_id, name, b"new")
         return names(job_id)
 
-    monkeypatch.setattr(store, "_names", replacing)
+    monkeypatch.setattr(store, "_paths", replacing)
     with store.open_files(run_id) as files:
         content = {name: file.read() for name, file, _ in files}
     assert (content["best-0003.npz"], content["checkpoint.npz"]) == (b"new", b"new")
 
 
 def test_files_that_never_rest_are_an_error_in_words(store, file, monkeypatch):
-    run_id, names = trained(store), store._names
+    run_id, names = trained(store), store._paths
 
     def replacing(job_id):
         store.write_artifact(run_id, "checkpoint.npz", b"new")
         return names(job_id)
 
-    monkeypatch.setattr(store, "_names", replacing)
+    monkeypatch.setattr(store, "_paths", replacing)
     monkeypatch.setattr(rows_module, "_PAUSE_S", 0.0)
     with pytest.raises(StoreError, match="replaced faster than they can be read"):
         pack(store, [run_id], file)
@@ -188,8 +188,8 @@ def test_files_that_never_rest_are_an_error_in_words(store, file, monkeypatch):
 
 def test_what_does_not_fit_on_the_disk_is_not_begun(store, other, file, monkeypatch):
     pack(store, [trained(store)], file)
-    monkeypatch.setattr(pack_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(StoreError, match=r"would need [\d,]+ bytes, and .* has 1,000 free"):
+    monkeypatch.setattr(bundle_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(StoreError, match=r"needs [\d,]+ bytes, and .* has 1,000 free"):
         unpack(other, file)
     assert other.is_empty()
 
@@ -228,7 +228,7 @@ def sound(tmp_path_factory):
 
 def _read(path):
     with open_packed(path) as bundle:
-        return check_packed(bundle), bundle.members
+        return check_packed(bundle), bundle.manifest.members
 
 
 @settings(max_examples=int(os.environ.get("CIFAR_LAB_EXAMPLES", "60")), deadline=None, database=None,
@@ -298,7 +298,7 @@ FORGED = [
     ("job.json", config(learning_rate=99), "learning_rate"),
     ("job.json", config(nonsense=1), "nonsense"),
     ("job.json", lambda _: b"[" * 100_000, "JSON"),
-    ("job.json", lambda _: b"[]", "not as this release knows it"),
+    ("job.json", lambda _: b"[]", "valid dictionary"),
     ("epochs.json", epochs(lambda rows: rows.pop(1)), "is not epochs 1 to 2"),
     ("epochs.json", epochs(lambda rows: rows.append(rows[-1])), "is not epochs 1 to 4"),
     ("epochs.json", epochs(lambda rows: rows.reverse()), "is not epochs 1 to 3"),
@@ -314,7 +314,7 @@ FORGED = [
     ("exports.json", epochs(lambda rows: rows[0].update(run_id="other-123456")), "belong to another"),
     ("files/predictions.npz", lambda _: b"PK", "predictions.npz"),
     ("files/checkpoint.npz", lambda _: pickled(), "Python objects"),
-    ("files/checkpoint.npz", lambda content: content[:1000], "not a whole file of arrays"),
+    ("files/checkpoint.npz", lambda content: content[:1000], "not a complete file of arrays"),
     ("files/log.txt", lambda _: b"\0" * 50_000_000, "would unpack to 50,000,000 bytes"),
     ("files/../../evil", lambda _: b"x", "is no name that we write"),
     ("/etc/passwd", lambda _: b"x", "is no name that we write"),
@@ -344,9 +344,9 @@ def test_what_is_forged_with_right_checksums_is_refused(sound, store, tmp_path, 
         ({"program": "other"}, "no backup and no packed run"),
         ({"members": {}}, "and not in both"),
         ({"about": {"jobs": ["x-1"], "host": "h"}}, "other runs than it says"),
-        ({"about": {"jobs": "all", "host": "h"}}, "does not say which"),
-        ({"about": {}}, "does not say"),
-        ({"schema": None}, "does not say who wrote it"),
+        ({"about": {"jobs": "all", "host": "h"}}, "has a wrong jobs"),
+        ({"about": {}}, "has a wrong host"),
+        ({"schema": None}, "has a wrong schema"),
     ],
 )
 def test_a_manifest_that_is_not_ours(sound, store, tmp_path, changes, message):
@@ -417,7 +417,7 @@ def die(*_, **__):
     os.kill(os.getpid(), 9)
 step = sys.argv[3]
 if step == "staging":
-    pack._check_file = die
+    pack.check_arrays = die
 elif step == "inserting":
     transfer._end_unfinished = die
 else:

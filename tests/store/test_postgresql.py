@@ -13,6 +13,7 @@ from sqlalchemy import create_engine, text
 from cifar_core.errors import RunStateError, StoreError
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore, database, schema
+from tests.store.full_store import from_the_first
 
 pytestmark = pytest.mark.postgresql
 
@@ -133,18 +134,19 @@ def test_a_snapshot_is_one_moment(postgresql):
             writer.join()
             return [*counts, len(connection.execute(schema.runs.select()).all())]
 
-        assert store._db.snapshot(count_twice) == [1, 1]
+        with store._db.snapshot() as connection:
+            assert count_twice(connection) == [1, 1]
         assert len(store.runs()) == 2
 
 
-def test_the_migrations_make_the_tables_that_new_stores_get(postgresql):
+def test_the_migrations_make_the_tables_that_new_stores_get(postgresql, tmp_path):
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
     url = postgresql()
     engine = create_engine(url)
     with engine.begin() as connection:
-        database.migrate(connection)
+        database.migrate(connection, from_the_first(tmp_path))
     with engine.connect() as connection:
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, schema.metadata) == []

@@ -15,7 +15,7 @@ import pytest
 from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.errors import RunNotFoundError, RunStateError, StoreError
 from cifar_core.settings.train_config import TrainConfig
-from cifar_core.store import RunState, RunStore
+from cifar_core.store import RunState, RunStore, contents
 
 SLOW_WRITER = """
 import sys, time
@@ -49,7 +49,9 @@ def writer(run_id):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    """Names of the files in a folder, without the copy of the run's record."""
+    found = folder.iterdir() if folder.exists() else ()
+    return sorted({path.name for path in found} - {contents.RECORD})
 
 
 def predictions(count=5, seed=0):
@@ -187,12 +189,34 @@ def test_predictions_come_back_in_order_and_as_they_were(store, run_id):
     assert frame["index"].tolist() == list(range(50))
     assert frame["label"].tolist() == labels[order].tolist()
     columns = [f"p_{name}" for name in CLASS_NAMES]
-    np.testing.assert_allclose(frame[columns].to_numpy(), probabilities[order], atol=1e-3)
-    assert frame["predicted"].tolist() == probabilities.astype(np.float16)[order].argmax(1).tolist()
+    np.testing.assert_array_equal(frame[columns].to_numpy(), probabilities[order].astype(np.float32))
+    assert frame["predicted"].tolist() == probabilities[order].argmax(1).tolist()
     assert frame["correct"].tolist() == (frame["predicted"] == frame["label"]).tolist()
     np.testing.assert_allclose(frame["confidence"], frame[columns].max(axis=1))
     with np.load(path, allow_pickle=False) as arrays:
-        assert arrays["probabilities"].dtype == np.float16
+        assert arrays["predicted"].tolist() == frame["predicted"].tolist()
+
+
+def test_the_predicted_class_is_that_of_the_test_and_not_of_rounded_probabilities(store, run_id):
+    close = np.full((3, 10), 0.05)
+    close[:, 2], close[:, 7] = 0.3, 0.30001  # equal as float16, where the first would win
+    store.save_predictions(run_id, close, np.full(3, 7), np.arange(3))
+    assert store.predictions(run_id)["predicted"].tolist() == [7, 7, 7]
+    assert store.predictions(run_id)["correct"].all()
+
+
+def test_predictions_of_earlier_releases_are_read_by_one_rule(store, run_id):
+    half = np.full((2, 10), 0.05, np.float16)
+    half[:, [2, 7]] = 0.3
+    old = {"probabilities": half, "labels": np.array([7, 2]), "indices": np.array([1, 0])}
+    store.write_artifact(run_id, "predictions.npz", lambda file: np.savez_compressed(file, **old))
+    found = store.predictions(run_id)
+    assert found["predicted"].tolist() == [2, 2]
+    assert found["correct"].tolist() == [True, False]
+    other = {**old, "predicted": np.array([3, 2])}
+    store.write_artifact(run_id, "predictions.npz", lambda file: np.savez_compressed(file, **other))
+    with pytest.raises(StoreError, match="most probable class"):
+        store.predictions(run_id)
 
 
 def test_no_predictions_at_all_are_a_frame_without_rows(store, run_id):
@@ -208,6 +232,7 @@ def test_no_predictions_at_all_are_a_frame_without_rows(store, run_id):
         (lambda p, y, i: (p, y, i * 0), "index occurs twice"),
         (lambda p, y, i: (p * np.nan, y, i), "probabilities in 0..1"),
         (lambda p, y, i: (p - 1, y, i), "probabilities in 0..1"),
+        (lambda p, y, i: (p.astype(float) * 1e300, y, i), "probabilities in 0..1"),
         (lambda p, y, i: (p, y + 10, i), "labels in 0..9"),
         (lambda p, y, i: (p, y[:, None], i), r"labels \(N,\)"),
     ],
@@ -250,7 +275,7 @@ def test_deleting_takes_history_events_and_files(store, finish):
     store.write_artifact(run_id, "a.bin", b"1")
     store.delete(run_id[:-1])
     assert store.runs()["id"].tolist() == [other]
-    assert names(store.artifacts_root) == []
+    assert names(store.artifacts_root) == [other]
     with pytest.raises(RunNotFoundError):
         store.history(run_id)
     assert store.histories([run_id]).empty

@@ -48,9 +48,8 @@ def test_they_go_with_their_run_and_only_with_it(store, finish):
     assert store.job_rows(other)["exports"] != []
     with pytest.raises(RunNotFoundError):
         store.exports(run_id)
-    tables = {}
-    store.dump(lambda name, rows: tables.update({name: list(rows)}))
-    assert [row["run_id"] for row in tables["exports"]] == [other]
+    with store.all_rows() as held:
+        assert [row["run_id"] for row in held.rows("exports")] == [other]
 
 
 @pytest.mark.parametrize(

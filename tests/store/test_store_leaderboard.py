@@ -11,7 +11,8 @@ from cifar_core.errors import ConfigError
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import schema
-from cifar_core.store.runs import settings_columns
+from cifar_core.store.columns import now
+from cifar_core.store.settings_columns import settings_columns
 
 
 def test_a_row_counts_averages_and_names_its_best(store, finish):
@@ -36,8 +37,23 @@ def test_a_row_counts_averages_and_names_its_best(store, finish):
 def test_equal_seeds_have_no_spread_and_one_has_none(store, finish):
     finish(0.1 + 0.2)
     assert store.leaderboard()["sd"].isna().all()
-    finish(0.1 + 0.2)
+    finish(0.1 + 0.2, seed=1)
     assert store.leaderboard()["sd"].tolist() == [0.0]
+
+
+def test_a_repeated_seed_is_no_further_run(store, finish):
+    first = finish(0.60, seed=4, name="first")
+    for accuracy in (0.90, 0.10):
+        finish(accuracy, seed=4)
+    row = store.leaderboard(by="settings").to_dict("records")[0]
+    assert (row["runs"], row["repeats"], row["run_ids"]) == (1, 2, first)
+    assert (row["accuracy"], row["best"], row["best_run"]) == (0.60, 0.60, first)
+    assert row["sd"] != row["sd"]
+    second = finish(0.70, seed=5)
+    row = store.leaderboard().to_dict("records")[0]
+    assert (row["runs"], row["repeats"], row["run_ids"]) == (2, 2, f"{first} {second}")
+    assert row["accuracy"] == pytest.approx(0.65)
+    assert row["sd"] == pytest.approx(statistics.stdev([0.6, 0.7]))
 
 
 def test_only_finished_and_tested_runs_are_on_it(store, finish, begin):
@@ -112,16 +128,66 @@ def test_other_images_under_the_same_name_do_not_rank_together(store, finish):
     assert sorted(store.leaderboard()["rank"]) == [1, 1]
 
 
-def test_different_settings_in_a_row_are_counted_and_can_be_split(store, finish):
-    finish(0.5, preset="a", variant="custom", seed=1)
-    finish(0.7, preset="a", variant="custom", seed=2)
-    finish(0.9, preset="b", variant="custom", dropout=0.5)
+def test_a_variant_is_represented_by_the_setting_with_the_best_validation(store, finish):
+    """A mean over two settings is the result of none, and the test images must not choose between them."""
+    finish(0.5, preset="a", variant="custom", seed=1, validation=0.8)
+    finish(0.7, preset="a", variant="custom", seed=2, validation=0.8)
+    finish(0.9, preset="b", variant="custom", dropout=0.5, validation=0.7)
     row = store.leaderboard().to_dict("records")[0]
-    assert (row["runs"], row["settings"], row["preset"]) == (3, 2, "a, b")
+    assert (row["runs"], row["settings"], row["preset"]) == (2, 2, "a")
+    assert (row["accuracy"], row["validation"]) == (pytest.approx(0.6), pytest.approx(0.8))
     split = store.leaderboard(by="settings")
     assert split["runs"].tolist() == [1, 2]
+    assert split["settings"].tolist() == [2, 2]
     assert split["accuracy"].tolist() == pytest.approx([0.9, 0.6])
     assert split["settings_key"].nunique() == 2
+    assert row["settings_key"] == split["settings_key"].tolist()[1]
+
+
+def test_no_row_has_the_parameters_of_two_networks(store, finish):
+    for parameters, settings in ((315_722, {"design": "paper"}), (122_570, {"design": "notebook"})):
+        finish(0.6, variant="baseline", parameters=parameters, **settings)
+    assert set(store.leaderboard()["parameters"]) <= {315_722, 122_570}
+    assert set(store.leaderboard(by="settings")["parameters"]) == {315_722, 122_570}
+
+
+@pytest.mark.parametrize("limit", ["train_limit", "test_limit"])
+def test_runs_on_different_numbers_of_images_do_not_rank_together(store, finish, limit):
+    for place, images in enumerate((2000, 3000, 8000)):
+        finish(0.5 + place / 10, **{limit: images})
+    assert store.leaderboard()["rank"].tolist() == [1, 1, 1]
+    assert sorted(store.leaderboard()["runs"]) == [1, 1, 1]
+
+
+def test_equal_numbers_of_test_images_rank_together_only_if_they_are_the_same(store, finish):
+    finish(0.5, test_limit=20, indices=range(20), seed=0)
+    finish(0.6, test_limit=20, indices=range(1, 21), seed=1)
+    finish(0.7, test_limit=20, indices=[*range(19, -1, -1)], seed=2)
+    board = store.leaderboard(by="settings")
+    assert sorted(zip(board["runs"], board["accuracy"].round(6), strict=True)) == [(1, 0.6), (2, 0.6)]
+    assert board["test_images"].nunique() == 2
+    assert all(images.startswith("20-") for images in board["test_images"])
+
+
+def test_a_limit_of_all_images_leaves_out_none(store):
+    for seed, limit in enumerate((None, 10_000)):
+        run_id = store.create_run(TrainConfig(seed=seed, test_limit=limit), claim_for=os.getpid())
+        dataset = {"fingerprint": "f00d", "train_images": None, "test_images": None}
+        store.begin(run_id, environment={}, dataset=dataset, parameters=1)
+        store.finish(run_id, metrics={"accuracy": 0.5 + seed / 10})
+    assert store.leaderboard(by="settings", subset=False)["rank"].tolist() == [1, 2]
+
+
+def test_without_a_record_of_the_images_equal_seeds_had_equal_ones(store, finish):
+    """As runs of earlier releases, whose draw of the test images was by the run's seed."""
+    finish(0.5, test_limit=20, seed=0)
+    finish(0.6, test_limit=20, seed=0, dropout=0.4)
+    finish(0.7, test_limit=20, seed=1)
+    assert store.leaderboard(by="settings")["rank"].tolist().count(1) == 2
+    assert sorted(store.leaderboard()["test_images"]) == ["20 by seed 0", "20 by seed 1"]
+
+
+def test_only_two_groupings_are_known(store):
     with pytest.raises(ConfigError, match="variant, settings"):
         store.leaderboard(by="model")
 
@@ -155,7 +221,7 @@ def test_a_large_store_answers_quickly(store):
         for place in range(1000)
     ]
     epochs = [
-        {"run_id": row["id"], "epoch": epoch, "loss": 1.0, "recorded_at": "", "revision": 1}
+        {"run_id": row["id"], "epoch": epoch, "loss": 1.0, "recorded_at": now(), "revision": 1}
         for row in rows
         for epoch in range(1, 51)
     ]
@@ -170,3 +236,14 @@ def test_a_large_store_answers_quickly(store):
     news, _ = store.live([f"run-{place}" for place in range(20)])
     assert len(news.epochs) == 1000
     assert time.perf_counter() - start < 0.5
+
+
+def test_two_number_formats_are_two_settings(store):
+    """With precision="auto" two machines may choose differently, and the settings look the same."""
+    for seed, precision in enumerate(("float32", "mixed_bfloat16", "float32")):
+        run_id = store.create_run(TrainConfig(seed=seed))
+        store.claim(run_id, pid=os.getpid())
+        store.begin(run_id, environment={"precision": precision}, dataset={}, parameters=1)
+        store.finish(run_id, metrics={"accuracy": 0.5 + seed / 10})
+    rows = store.leaderboard(by="settings").to_dict("records")
+    assert sorted((row["runs"], round(row["accuracy"], 6)) for row in rows) == [(1, 0.6), (2, 0.6)]

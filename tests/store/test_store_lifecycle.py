@@ -174,14 +174,6 @@ def test_a_pid_that_was_given_to_another_process_is_not_ours(store, child, monke
     assert store.reap() == [run_id]
 
 
-def test_a_job_handed_over_lives_with_its_new_process(store, child):
-    run_id = store.create_run(TrainConfig())
-    store.claim(run_id, pid=child.pid)
-    store.hand_over(run_id, pid=os.getpid())
-    kill(child)
-    assert store.reap() == []
-
-
 def test_a_job_asked_to_stop_whose_process_died_has_crashed(store, child):
     run_id = store.create_run(TrainConfig())
     store.claim(run_id, pid=child.pid)

@@ -96,5 +96,7 @@ def test_a_reader_that_polls_at_random_ends_with_the_truth(store, begin, seed):
     reader.poll()
     assert reader.epochs == truth
     assert reader.steps == {
-        (row["run_id"], row["epoch"], row["step"]): row["loss"] for row in store.live(ids)[0].steps
+        (row["run_id"], row["epoch"], row["step"]): row["loss"]
+        for row in store.live(ids)[0].steps
+        if (row["run_id"], row["epoch"]) not in truth
     }

@@ -1,6 +1,7 @@
 """Opening: new, old, newer, foreign, damaged and forbidden stores."""
 
 import hashlib
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -10,13 +11,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
+from cifar_core.base import paths
 from cifar_core.errors import StoreError, StoreVersionError
 from cifar_core.settings.train_config import TrainConfig
-from cifar_core.store import RunState, RunStore, database, schema
+from cifar_core.store import RunState, RunStore, advice, database, schema
 from cifar_core.store import store as store_module
-from tests.store.full_store import EXPORT, contents, fill
-
-MIGRATIONS = Path(database.__file__).parent / "migrations"
+from tests.store.full_store import EXPORT, MIGRATIONS, contents, fill, from_the_first
 
 
 def execute(path, *statements):
@@ -41,6 +41,29 @@ def test_home_folder_file_and_url_are_the_same_store(home, tmp_path):
             assert again.artifacts_root == home / "artifacts"
     with RunStore(tmp_path / "other") as other:
         assert other.runs().empty
+
+
+@pytest.mark.parametrize("written", ["{}", '"{}"', "'{}'", " {}\n", "file://{}"])
+@pytest.mark.parametrize("variable", ["CIFAR_LAB_HOME", "CIFAR_LAB_STORE"])
+def test_a_home_and_a_store_are_understood_as_people_paste_them(tmp_path, monkeypatch, variable, written):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(variable, written.format(tmp_path / "my lab"))
+    with RunStore() as store:
+        assert store.artifacts_root == tmp_path / "my lab" / "artifacts"
+
+
+def test_a_blank_home_is_none_and_that_of_nobody_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for value, folder in ((" ", ".cifar-lab"), ("~nobody-of-this-name/x", "~nobody-of-this-name/x")):
+        monkeypatch.setenv("CIFAR_LAB_HOME", value)
+        assert paths.home() == tmp_path / folder
+
+
+def test_a_server_that_is_not_there_is_said_with_what_to_do():
+    cause = 'connection failed: connection to server at "127.0.0.1", port 1 failed: Connection refused'
+    error = advice.explained(cause, "postgresql://x", None, 30)
+    assert "cannot be reached. Start its server, or correct the address in CIFAR_LAB_STORE" in str(error)
 
 
 def test_a_relative_url_keeps_its_meaning_after_a_change_of_directory(tmp_path, monkeypatch):
@@ -84,7 +107,7 @@ def test_the_migrations_make_the_tables_that_new_stores_get(tmp_path):
     assert tuple(reversed(revisions)) == schema.REVISIONS
     engine = create_engine(f"sqlite:///{tmp_path}/migrated.db")
     with engine.begin() as connection:
-        database.migrate(connection)
+        database.migrate(connection, from_the_first(tmp_path))
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_server_default": True})
         assert compare_metadata(context, schema.metadata) == []
@@ -93,7 +116,8 @@ def test_the_migrations_make_the_tables_that_new_stores_get(tmp_path):
         assert store.get(store.create_run(TrainConfig())).state is RunState.QUEUED
 
 
-OLDER = {"0002": ["DROP TABLE exports"]}
+WITHOUT_IMAGES = [f"ALTER TABLE runs DROP COLUMN {name}" for name in ("train_images", "test_images")]
+OLDER = {"0002": ["DROP TABLE exports", *WITHOUT_IMAGES]}
 """How to make a store of an earlier revision out of one of today: what came later goes."""
 
 
@@ -114,6 +138,33 @@ def test_a_store_of_an_earlier_revision_keeps_every_row(home, revision):
         home / "lab.db", "SELECT version_num FROM alembic_version", "SELECT * FROM exports"
     )
     assert (version, left) == ([(schema.REVISIONS[-1],)], [])
+
+
+def test_an_earlier_store_s_settings_are_keyed_as_they_are_now(home):
+    with RunStore() as store:
+        run_id = store.create_run(TrainConfig(dropout=0.2))
+        store.claim(run_id, pid=os.getpid())
+        store.begin(run_id, environment={"precision": "float32"}, dataset={}, parameters=1)
+        key = store.get(run_id).settings_key
+    earlier = ("UPDATE runs SET settings_key = 'other'", "UPDATE alembic_version SET version_num = '0004'")
+    execute(home / "lab.db", *earlier)
+    with RunStore() as store:
+        assert store.get(run_id).settings_key == key
+
+
+def test_an_earlier_store_says_by_which_seed_its_test_images_were_drawn(home):
+    limits = [
+        {},
+        {"train_limit": 2000},
+        {"test_limit": 500, "seed": 3},
+        {"train_limit": 50, "test_limit": 20},
+    ]
+    with RunStore() as store:
+        runs = [store.create_run(TrainConfig(**limit)) for limit in limits]
+    execute(home / "lab.db", *WITHOUT_IMAGES, "UPDATE alembic_version SET version_num = '0003'")
+    with RunStore() as store:
+        found = [(store.get(run).train_images, store.get(run).test_images) for run in runs]
+    assert found == [(None, None), (2000, None), (None, "500 by seed 3"), (50, "20 by seed 0")]
 
 
 @pytest.fixture
@@ -188,7 +239,7 @@ NO_DATABASES = [b"this is no database, it is a letter" * 100, b"SQLite format 3\
 def test_a_file_that_is_no_database_is_refused_and_left_as_it_was(home, content):
     home.mkdir()
     (home / "lab.db").write_bytes(content)
-    with pytest.raises(StoreError, match=r"lab\.db (is not a database|is damaged).*CIFAR_LAB_HOME"):
+    with pytest.raises(StoreError, match=r"lab\.db (is not a database|is damaged).*rebuild"):
         RunStore()
     assert (home / "lab.db").read_bytes() == content
 

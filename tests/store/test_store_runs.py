@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cifar_core.errors import ConfigError, RunNotFoundError, RunStateError
+from cifar_core.errors import ConfigError, RunNotFoundError, RunStateError, StoreDamagedError
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
+from cifar_core.store.jobs import STEPS_KEPT
 
 NASTY = 'Robert\'); DROP TABLE runs;-- <script>alert(1)</script> "quoted" 犬 🐕 \u202e %_'
 
@@ -40,13 +41,14 @@ def test_settings_that_are_no_longer_allowed_can_still_be_looked_at(store):
         record.config  # noqa: B018 - reading it validates
 
 
-def test_something_in_the_place_of_settings_is_told(store):
+@pytest.mark.parametrize("content", ["[1, 2]", "null", "3"])
+def test_something_in_the_place_of_settings_is_told(store, content):
     run_id = store.create_run(TrainConfig())
     with sqlite3.connect(store.location) as connection:
-        connection.execute("UPDATE runs SET config = '[1, 2]'")
+        connection.execute("UPDATE runs SET config = ?", [content])
     connection.close()
-    with pytest.raises(ConfigError, match="stored is list"):
-        store.get(run_id).config  # noqa: B018 - reading it validates
+    with pytest.raises(StoreDamagedError, match=rf"{run_id} is damaged.*runs\.config.*no JSON object"):
+        store.get(run_id)
 
 
 def test_the_beginning_of_an_id_names_a_run(store):
@@ -121,7 +123,7 @@ def test_what_is_no_number_is_missing_and_the_json_stays_valid(store, begin):
     assert json.loads(stored, parse_constant=pytest.fail) == {"other": None}
 
 
-def test_steps_show_progress_and_go_when_their_epoch_is_recorded(store, begin):
+def test_steps_show_progress_and_some_stay_when_their_epoch_is_recorded(store, begin):
     run_id = begin()
     state = store.record_step(run_id, 1, 5, 10, {"loss": 2.0, "images_per_second": 50.0, "eta_s": 30.0})
     record = store.get(run_id)
@@ -129,9 +131,16 @@ def test_steps_show_progress_and_go_when_their_epoch_is_recorded(store, begin):
     assert (record.epoch, record.step, record.steps, record.stage) == (1, 5, 10, "epoch 1")
     assert (record.images_per_second, record.eta_s) == (50.0, 30.0)
     assert len(store.live([run_id])[0].steps) == 1
+    for step in range(6, 306):
+        store.record_step(run_id, 1, step, 305, {"loss": 1.0, "images_per_second": 50.0})
     store.record_epoch(run_id, 1, {"loss": 1.0})
-    assert store.live([run_id])[0].steps == []
+    kept = [row["step"] for row in store.live([run_id])[0].steps]
+    assert len(kept) == STEPS_KEPT // record.epochs
+    assert set(np.diff(kept)) <= {301 // len(kept), 301 // len(kept) + 1}
     assert store.get(run_id).images_per_second == 50.0
+    store.record_step(run_id, 2, 1, 305, {"loss": 1.0})
+    store.stopped(run_id)
+    assert {row["epoch"] for row in store.live([run_id])[0].steps} == {1}, "an epoch cut short leaves nothing"
 
 
 @pytest.mark.parametrize("epoch", [0, -1, 1.5, "1", True])
@@ -238,6 +247,26 @@ def test_settings_key_leaves_out_what_is_only_a_label(store):
     assert other not in keys
 
 
+def test_auto_counts_as_what_it_was_resolved_to_when_the_run_began(store):
+    def key(environment, **settings):
+        run_id = store.create_run(TrainConfig(**settings))
+        store.claim(run_id, pid=os.getpid())
+        store.begin(run_id, environment=environment, dataset={}, parameters=1)
+        return store.get(run_id).settings_key
+
+    half = key({"precision": "mixed_bfloat16", "jit": False, "rules": 2})
+    whole = key({"precision": "float32", "jit": False, "rules": 2})
+    assert whole != half
+    assert whole == key({"rules": 2}, precision="float32", jit="off")
+    assert half == key(
+        {"precision": "float32", "jit": True, "rules": 2}, precision="mixed_bfloat16", jit="off"
+    )
+    earlier = [key({"precision": "float32", "jit": False}, ema_momentum=m) for m in (0, 0.9)]
+    now = [key({"precision": "float32", "jit": False, "rules": 2}, ema_momentum=m) for m in (0, 0.9)]
+    assert earlier[0] == now[0]
+    assert earlier[1] != now[1], "averages were computed otherwise"
+
+
 def test_events_take_any_text_and_tell_the_story(store, begin):
     run_id = begin()
     store.event(run_id, "note\0", NASTY + "\ud800")
@@ -268,6 +297,16 @@ def test_tags_belong_to_images_and_not_to_runs(store, finish):
     assert store.image_tags("f00d", tag)["index"].tolist() == [7]
     assert store.untag_image("f00d", 7, tag)
     assert not store.untag_image("f00d", 7, tag)
+
+
+def test_several_images_are_tagged_together_or_not_at_all(store):
+    store.tag_images("f00d", [3, 5, 8], "ambiguous")
+    assert store.image_tags("f00d")["index"].tolist() == [3, 5, 8]
+    with pytest.raises(ConfigError, match="index"):
+        store.tag_images("f00d", [9, -1], "ambiguous")
+    assert store.image_tags("f00d")["index"].tolist() == [3, 5, 8]
+    assert store.untag_images("f00d", [3, 4, 8], "ambiguous") == 2
+    assert store.image_tags("f00d")["index"].tolist() == [5]
     for tag, note in ((" ", ""), ("x" * 65, ""), ("x", "y" * 10_001)):
         with pytest.raises(ConfigError, match="1 to 64"):
             store.tag_image("f00d", 1, tag, note)

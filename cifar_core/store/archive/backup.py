@@ -1,12 +1,13 @@
 """The whole store in one ordinary zip file, and back: rows of every table, files of every run.
 
-A backup may be taken while runs are trained. The database is read as of one moment, then each
-run's files as of one later moment; a run's checkpoint is written before its row, so what the files
-know is never less than what the rows say, and a run that was cut by it resumes without a loss.
+A backup may be made while runs are trained. The database is read as of one moment, then each
+run's files as of one later moment; a run's checkpoint is written before its row, so the files
+never know less than the rows, and a run that was in progress resumes without loss.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -17,15 +18,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cifar_core.base import paths, processes
-from cifar_core.base.files import whole_file
-from cifar_core.errors import RunStateError
+from cifar_core.base import paths
+from cifar_core.errors import RunStateError, StoreError
 from cifar_core.store import RunStore, schema
-from cifar_core.store.archive.bundle import Bundle, Writer, bundle_writer
-from cifar_core.store.archive.pack import new_target, opened, refuse_without_space
-from cifar_core.store.artifacts import store_errors
-from cifar_core.store.store import sqlite_places
-from cifar_core.store.transfer import ALL, Row, checked_row
+from cifar_core.store.archive.bundle import Bundle, Writer, new_bundle
+from cifar_core.store.contents import ALL
+from cifar_core.store.rows import Row, checked_row
+from cifar_core.store.store import sqlite_places, unknown_error
 
 _FILE = re.compile(r"files/[A-Za-z0-9][A-Za-z0-9._+-]{0,79}/[^/]+")
 _SIDES = ("-wal", "-shm", "-journal")
@@ -33,118 +32,123 @@ _SIDES = ("-wal", "-shm", "-journal")
 
 @dataclass(frozen=True)
 class BackedUp:
-    """What was written."""
+    """Result of `backup`."""
 
     path: Path
     size: int
     """Bytes."""
     runs: int
     searches: int
+    left_out: dict[str, str]
+    """Runs and searches that are damaged, and why; of those only the files are in the backup."""
 
 
 @dataclass(frozen=True)
 class Restored:
-    """What was put where."""
+    """Result of `restore`."""
 
     location: str
     runs: int
     searches: int
     kept: Path | None
-    """The folder in which the store stands that was there before; None where there was none."""
+    """The folder to which the previous store was moved; None where there was none."""
 
 
 def backup(store: RunStore, path: str | Path, *, overwrite: bool = False) -> BackedUp:
-    """Write the whole store to one file, whole or not at all.
+    """Write the whole store to one file, completely or not at all.
 
     Args:
         store: may be in use.
         path: the file; ".zip" is a good ending.
-        overwrite: replace a file that is there; the old one stays until the new one is whole.
+        overwrite: replace an existing file; the old one stays until the new one is complete.
 
     Raises:
         ArchiveError: `path` exists.
         StoreError: the store can't be read or the file can't be written; nothing is left behind.
+        StoreDamagedError: the store is empty, and there are folders of runs that it does not know.
     """
-    target = new_target(path, overwrite=overwrite)
-    counts: dict[str, int] = {}
-    with store_errors(target), whole_file(target) as stream, bundle_writer(stream) as bundle:
+    target = Path(path).expanduser().absolute()
+    unknown = store.unknown_folders()
+    if unknown and store.is_empty():
+        raise unknown_error(store.location, store.artifacts_root, unknown)
+    counts = dict.fromkeys(ALL, 0)
+    with new_bundle(target, overwrite=overwrite) as bundle:
+        with store.all_rows() as contents:
 
-        def consume(name: str, rows: Iterator[Row]) -> None:
-            counts[name] = 0
-
-            def counted() -> Iterator[Row]:
-                for row in rows:
+            def counted(name: str) -> Iterator[Row]:
+                for row in contents.rows(name):
                     counts[name] += 1
                     yield row
 
-            bundle.lines(f"tables/{name}.jsonl", counted())
-
-        ids, revision = store.dump(consume)
-        for job_id in ids:
-            _add_files(bundle, store, job_id)
-        gone = sorted(set(ids) - store.existing(ids))
-        about = {"host": processes.hostname(), "revision": revision, "rows": counts, "deleted": gone}
-        bundle.finish("store", schema.REVISIONS[-1], about)
-    return BackedUp(target, target.stat().st_size, counts["runs"], counts["searches"])
+            for name in ALL:
+                bundle.lines(f"tables/{name}.jsonl", counted(name))
+        left_out = dict(contents.damaged)
+        for job_id in sorted({*contents.ids, *contents.damaged}):
+            try:
+                _add_files(bundle, store, job_id)
+            except StoreError as error:
+                left_out.setdefault(job_id, str(error))
+        deleted = sorted(contents.ids - store.existing(contents.ids))
+        about = {"revision": contents.revision, "rows": counts, "damaged": left_out}
+        bundle.finish("store", {**about, "deleted": [*deleted, *sorted(contents.damaged)]})
+    return BackedUp(target, target.stat().st_size, counts["runs"], counts["searches"], left_out)
 
 
 def restore(path: str | Path, location: str | Path | None = None, *, replace: bool = False) -> Restored:
     """Put a backup into an empty or new store, of any database, all or nothing.
 
-    What was running or waiting when the backup was made is stopped afterwards, and says so: nothing
-    begins by itself, and `resume` goes on.
+    Runs that were running or queued when the backup was made are stopped afterwards, and say so: nothing
+    starts by itself, and `resume` continues them.
 
     Args:
-        path: what `backup` wrote.
+        path: a file written by `backup`.
         location: as for `RunStore`; None for the home folder.
-        replace: where there is a store with something in it already, move it aside first. For
-            SQLite only.
+        replace: move an existing SQLite store aside first.
 
     Raises:
-        ArchiveError: damaged, foreign, of a newer release, or not possible; nothing was changed.
+        ArchiveError: damaged, foreign, or of a newer release; nothing was changed.
         RunStateError: the store is not empty and `replace` is False, or it is in use.
     """
     with open_backup(path) as bundle:
-        counts = check_backup(bundle)
-        with _made_room(location, replace=replace) as kept, RunStore(location) as store:
-            if not store.is_empty():
-                raise RunStateError(
-                    f"The store at {store.location} is not empty. Name an empty or new place with --store or "
-                    f"{paths.HOME_VARIABLE}, or move what is there aside with --replace (an SQLite store; "
-                    "of another database, name a new one). Nothing was changed."
-                )
-            refuse_without_space(store, bundle)
-            with store.staging() as folder:
-                folders = _stage(bundle, folder)
-                store.take_in_all(lambda name: _checked_rows(bundle, name), bundle.about["revision"], folders)
-            return Restored(store.location, counts["runs"], counts["searches"], kept)
+        counts, places = check_backup(bundle), sqlite_places(location)
+        runs, searches = counts["runs"], counts["searches"]
+        if replace and places is not None and any(place.exists() for place in places):
+            with replaced(*places) as (store, aside):
+                _fill(store, bundle)
+            return Restored(str(places[0]), runs, searches, aside)
+        with RunStore(location) as store:
+            _fill(store, bundle)
+            return Restored(store.location, runs, searches, None)
 
 
 def open_backup(path: str | Path) -> Bundle:
-    """Open a backup; its listing is checked.
+    """Open a backup and check its listing.
 
     Raises:
         ArchiveError: no such file, or not one of ours.
     """
-    return opened(path, "store", _is_known)
+    tables = {f"tables/{table}.jsonl" for table in ALL}
+    return Bundle(path, "store", lambda name: name in tables or _FILE.fullmatch(name) is not None)
 
 
 def check_backup(bundle: Bundle) -> dict[str, int]:
-    """Check every byte and every row: rows by table.
+    """Check every byte and every row: number of rows by table.
 
     Raises:
         ArchiveError: it says what is wrong.
     """
     bundle.verify()
-    _check_about(bundle)
-    counts = {name: sum(1 for _ in _checked_rows(bundle, name)) for name in ALL}
-    said = {**dict.fromkeys(schema.FIRST_IN, 0), **bundle.about["rows"]}
-    if said != counts and not bundle.about["deleted"]:
+    about = bundle.manifest.about
+    counts, jobs = dict.fromkeys(ALL, 0), set(about.deleted)
+    for name in ALL:
+        for row in _checked_rows(bundle, name):
+            counts[name] += 1
+            if name in ("runs", "searches"):
+                jobs.add(row["id"])
+    if not about.deleted and {**dict.fromkeys(schema.FIRST_IN, 0), **about.rows} != counts:
         raise bundle.wrong("it has other rows than it says")
-    jobs = {row["id"] for name in ("runs", "searches") for row in _checked_rows(bundle, name)}
     for name in bundle.names("files/"):
-        job_id = name.split("/")[1]
-        if job_id not in jobs and job_id not in bundle.about["deleted"]:
+        if name.split("/")[1] not in jobs:
             raise bundle.wrong(f"{name} belongs to no run in it")
     return counts
 
@@ -152,38 +156,38 @@ def check_backup(bundle: Bundle) -> dict[str, int]:
 def _add_files(bundle: Writer, store: RunStore, job_id: str) -> None:
     with store.open_files(job_id) as files:
         for name, file, size in files:
-            bundle.stream(f"files/{job_id}/{name}", file, size)
-
-
-def _is_known(name: str) -> bool:
-    return name in {f"tables/{table}.jsonl" for table in ALL} or _FILE.fullmatch(name) is not None
-
-
-def _check_about(bundle: Bundle) -> None:
-    about = bundle.about
-    revision, deleted = about.get("revision"), about.get("deleted")
-    if not isinstance(revision, int) or not 0 <= revision < 2**62:
-        raise bundle.wrong("it does not say where its store stood")
-    if not isinstance(deleted, list) or not all(isinstance(job_id, str) for job_id in deleted):
-        raise bundle.wrong("it does not say what was deleted meanwhile")
-    if not isinstance(about.get("rows"), dict):
-        raise bundle.wrong("it does not say how many rows it has")
+            bundle.file(f"files/{job_id}/{name}", file, size)
 
 
 def _checked_rows(bundle: Bundle, name: str) -> Iterator[Row]:
-    """A table's rows, but for those of jobs that were deleted while the backup was made."""
-    table, gone = schema.metadata.tables[name], set(bundle.about["deleted"])
-    if f"tables/{name}.jsonl" not in bundle.members:
-        if not schema.has_table(bundle.manifest["schema"], name):
-            return
-        raise bundle.wrong(f"the table {name} is missing")
-    for row in bundle.lines(f"tables/{name}.jsonl"):
+    """A table's rows without those of deleted jobs; the runs of a deleted search stay, as in a store."""
+    member, deleted = f"tables/{name}.jsonl", set(bundle.manifest.about.deleted)
+    if member not in bundle.manifest.members:
+        if schema.has_table(bundle.manifest.revision, name):
+            raise bundle.wrong(f"the table {name} is missing")
+        return
+    for row in bundle.lines(member):
         try:
-            checked = checked_row(table, row)
+            checked = checked_row(name, row)
         except ValueError as error:
             raise bundle.wrong(str(error)) from error
-        if not gone & {checked.get(column) for column in ("id", "run_id", "search_id")}:
+        if name == "runs" and checked["search_id"] in deleted:
+            checked["search_id"] = None
+        if deleted.isdisjoint(checked.get(column) for column in ("id", "run_id", "search_id")):
             yield checked
+
+
+def _fill(store: RunStore, bundle: Bundle) -> None:
+    if not store.is_empty():
+        raise RunStateError(
+            f"The store at {store.location} is not empty. Name an empty or new place with --store or "
+            f"{paths.HOME_VARIABLE}, or move what is there aside with --replace (an SQLite store; "
+            "of another database, name a new one). Nothing was changed."
+        )
+    bundle.refuse_without_space(store.artifacts_root)
+    with store.scratch("arriving") as folder:
+        folders = _stage(bundle, folder)
+        store.take_in_all(lambda name: _checked_rows(bundle, name), bundle.manifest.about.revision, folders)
 
 
 def _stage(bundle: Bundle, folder: Path) -> dict[str, Path]:
@@ -191,45 +195,54 @@ def _stage(bundle: Bundle, folder: Path) -> dict[str, Path]:
     folders: dict[str, Path] = {}
     for name in bundle.names("files/"):
         _, job_id, file = name.split("/")
-        if job_id in bundle.about["deleted"]:
-            continue
-        if job_id not in folders:
+        if job_id not in bundle.manifest.about.deleted:
             folders[job_id] = folder / job_id
-            folders[job_id].mkdir()
-        bundle.extract(name, folders[job_id] / file)
+            folders[job_id].mkdir(exist_ok=True)
+            bundle.extract(name, folders[job_id] / file)
     return folders
 
 
 @contextmanager
-def _made_room(location: str | Path | None, *, replace: bool) -> Iterator[Path | None]:
-    """With `replace`, the SQLite store that is there stands aside meanwhile, and for good if the block
-    succeeds; else it is put back. Yields the folder it stands in."""
-    places = sqlite_places(location)
-    if not replace or places is None or not places[0].exists():
-        yield None
-        return
-    file, artifacts = places
-    _fold(file)
-    aside = file.parent / f"before-restore-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
-    sides = [file.with_name(file.name + side) for side in _SIDES]  # only of one that is damaged
-    moved = [path for path in (file, *sides, artifacts) if path.exists()]
-    aside.mkdir()
-    try:
-        for path in moved:
-            os.replace(path, aside / path.name)
-        yield aside
-    except BaseException:
-        _put_back(file, artifacts, aside)
-        raise
+def replaced(file: Path, *others: Path) -> Iterator[tuple[RunStore, Path]]:
+    """Make a new SQLite store and put it in the place of an old one when the block ends without an error.
 
+    Args:
+        file: the old database.
+        others: what else belongs to the old store and is moved aside.
 
-def _fold(file: Path) -> None:
-    """Make an SQLite store one file again, which is possible only if nobody else has it open. One
-    that is too damaged for that stays as it is.
+    Yields:
+        (the new store, empty; the folder to which the old one is moved).
 
     Raises:
-        RunStateError: somebody has.
+        RunStateError: the old one is in use.
     """
+    if file.is_file():
+        _close_wal(file)
+    aside = file.parent / f"replaced-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
+    new = aside / "new"
+    new.mkdir(parents=True)
+    try:
+        with RunStore(new / file.name) as store:
+            yield store, aside
+    except BaseException:
+        shutil.rmtree(aside)
+        raise
+    for old in (file, *others, *(file.with_name(file.name + side) for side in _SIDES)):
+        if old.exists():
+            os.replace(old, aside / old.name)
+    for path in list(new.iterdir()):
+        os.replace(path, file.parent / path.name)
+    new.rmdir()
+
+
+def _close_wal(file: Path) -> None:
+    """Make an SQLite store one file again, which is possible only if nobody else has it open; one that is
+    too damaged for that stays as it is.
+
+    Raises:
+        RunStateError: it is in use.
+    """
+    gc.collect()  # closes connections of failed attempts to open a damaged file
     try:
         with closing(sqlite3.connect(file, timeout=2.0, isolation_level=None)) as connection:
             connection.execute("PRAGMA journal_mode = DELETE").fetchone()
@@ -238,16 +251,5 @@ def _fold(file: Path) -> None:
             f"The store at {file} is in use ({error}). End the app, the workers and the trainings that have "
             "it open, and try again. Nothing was changed."
         ) from error
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError):  # its message may quote damaged text
         return
-
-
-def _put_back(file: Path, artifacts: Path, aside: Path) -> None:
-    """What the failed restore made goes, what was there before comes back."""
-    for side in ("", *_SIDES):
-        file.with_name(file.name + side).unlink(missing_ok=True)
-    if artifacts.is_dir() and (aside / artifacts.name).is_dir():
-        shutil.rmtree(artifacts)
-    for path in aside.iterdir():
-        os.replace(path, file.parent / path.name)
-    aside.rmdir()

@@ -1,10 +1,10 @@
-"""One ordinary zip file that says what is in it: what backups and packed runs are written as.
+"""The file format of backups and packed runs: an ordinary zip that says what is in it.
 
 `manifest.json` names every other member with its size and its SHA-256; the members are JSON and
 the runs' own files. Nothing in it is a pickle, and any zip program opens it.
 
-A bundle comes from somewhere else, so nothing is taken from it before all of it was checked: the
-manifest, the names, the sizes, the checksums. What is wrong with it is an `ArchiveError`.
+A bundle may come from anywhere, so nothing is taken from it before all of it was checked: the
+manifest, the names, the sizes, the checksums. Whatever is wrong with it is an `ArchiveError`.
 """
 
 from __future__ import annotations
@@ -13,34 +13,84 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Annotated, Any, Literal, Self
 
+from pydantic import BaseModel, Field, ValidationError
+
+from cifar_core.base import processes
+from cifar_core.base.files import whole_file
 from cifar_core.base.version import __version__
-from cifar_core.errors import ArchiveError
+from cifar_core.errors import ArchiveError, StoreError
+from cifar_core.store import schema
+from cifar_core.store.artifacts import store_errors
+from cifar_core.store.columns import strict_json
 
 Kind = Literal["runs", "store"]
 
 VERSION = 1
-"""Of the layout; counted up when an older release could no longer read what is written."""
+"""Version of the format; increased when an older release can no longer read what is written."""
 MANIFEST = "manifest.json"
+MAX_JOBS = 1000
+"""Runs and searches in one file of packed runs."""
 
 _PROGRAM = "cifar-lab"
 _PIECE = 1 << 20
-_MOST_DOCUMENT = 64 << 20
+_MAX_DOCUMENT = 64 << 20
 """Bytes of one JSON document. A run of 1,000 epochs takes 0.3 MB."""
-_MOST_LINE = 16 << 20
-_MOST_MEMBERS = 500_000
-_MOST_RATIO = 250
-"""A member that unpacks to more than so many times itself is no log and no array of ours, but a bomb."""
+_MAX_LINE = 16 << 20
+_MAX_MEMBERS = 500_000
+_MAX_RATIO = 250
+"""A member that decompresses to more than this many times its size is a bomb, not a log or an array."""
 _SMALL = 1 << 20
-"""Bytes below which nobody asks for the ratio."""
+"""Bytes up to which the ratio is not checked."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}(/[A-Za-z0-9][A-Za-z0-9._+-]{0,119}){0,4}")
+_OTHER_KIND = {
+    "runs": "it is the backup of a whole store; 'cifar-lab restore' reads it",
+    "store": "it holds single runs; 'cifar-lab unpack' reads it",
+}
+_Text = Annotated[str, Field(max_length=255)]
+
+
+class AboutStore(BaseModel):
+    """What the manifest of a backup says of the whole."""
+
+    revision: Annotated[int, Field(ge=0, lt=2**62)]
+    """Number of the store's last write."""
+    rows: dict[str, int]
+    """By table."""
+    deleted: list[str]
+    """Jobs that are left out, since they were deleted while the backup was made."""
+
+
+class AboutRuns(BaseModel):
+    """What the manifest of packed runs says of the whole."""
+
+    host: _Text
+    jobs: Annotated[list[str], Field(min_length=1, max_length=MAX_JOBS)]
+
+
+class Member(BaseModel):
+    size: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    kind: Kind
+    version: int
+    package: _Text
+    """The release that wrote it."""
+    revision: Annotated[str, Field(alias="schema", max_length=32)]
+    """Of its tables."""
+    created_at: _Text
+    about: Any
+    members: dict[str, Member]
 
 
 class Writer:
@@ -51,56 +101,58 @@ class Writer:
         self._members: dict[str, dict[str, Any]] = {}
 
     def document(self, name: str, value: Any) -> None:
-        """One JSON document."""
-        self.pieces(name, [_json(value, indent=1)], compress=True)
+        """Add one JSON document."""
+        self._add(name, [_json(value, indent=1)])
 
     def lines(self, name: str, rows: Iterable[Any]) -> None:
-        """One JSON document per line."""
-        self.pieces(name, (_json(row) + b"\n" for row in rows), compress=True)
+        """Add one JSON document per line."""
+        self._add(name, (_json(row) + b"\n" for row in rows))
 
-    def stream(self, name: str, source: IO[bytes], size: int) -> None:
-        """The first `size` bytes of an open file; it may have grown since."""
+    def file(self, name: str, source: IO[bytes], size: int) -> None:
+        """Add the first `size` bytes of an open file, which may have grown since."""
+        steps = range(0, size, _PIECE)
+        self._add(name, (source.read(min(_PIECE, size - start)) for start in steps))
 
-        def pieces() -> Iterator[bytes]:
-            left = size
-            while left and (piece := source.read(min(_PIECE, left))):
-                left -= len(piece)
-                yield piece
-
-        self.pieces(name, pieces(), compress=not name.endswith((".npz", ".keras")))
-
-    def pieces(self, name: str, pieces: Iterable[bytes], *, compress: bool) -> None:
-        """A member of these bytes. What is arrays of weights is not compressed: it would not shrink."""
-        info = zipfile.ZipInfo(name, datetime.now().timetuple()[:6])
-        info.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
-        info.external_attr = (stat.S_IFREG | 0o644) << 16
-        digest, size = hashlib.sha256(), 0
-        with self._archive.open(info, "w", force_zip64=True) as target:
-            for piece in pieces:
-                digest.update(piece)
-                size += len(piece)
-                target.write(piece)
-        self._members[name] = {"size": size, "sha256": digest.hexdigest()}
-
-    def finish(self, kind: Kind, schema: str, about: dict[str, Any]) -> None:
+    def finish(self, kind: Kind, about: dict[str, Any]) -> None:
         """Write the manifest."""
         manifest = {
             "program": _PROGRAM,
             "kind": kind,
             "version": VERSION,
             "package": __version__,
-            "schema": schema,
+            "schema": schema.REVISIONS[-1],
             "created_at": datetime.now(UTC).isoformat(timespec="microseconds"),
-            "about": about,
+            "about": {"host": processes.hostname(), **about},
             "members": self._members,
         }
         self._archive.writestr(MANIFEST, _json(manifest, indent=1), zipfile.ZIP_DEFLATED)
 
+    def _add(self, name: str, pieces: Iterable[bytes]) -> None:
+        info = zipfile.ZipInfo(name, datetime.now().timetuple()[:6])
+        arrays = name.endswith((".npz", ".keras"))  # they would not shrink
+        info.compress_type = zipfile.ZIP_STORED if arrays else zipfile.ZIP_DEFLATED
+        info.external_attr = (stat.S_IFREG | 0o644) << 16
+        digest, size = hashlib.sha256(), 0
+        with self._archive.open(info, "w", force_zip64=True) as target:
+            for piece in pieces:
+                digest.update(piece)
+                size += target.write(piece)
+        self._members[name] = {"size": size, "sha256": digest.hexdigest()}
+
 
 @contextmanager
-def bundle_writer(stream: IO[bytes]) -> Iterator[Writer]:
-    """Write a bundle to an open file; the caller calls `finish` last."""
-    with zipfile.ZipFile(stream, "w", allowZip64=True) as archive:
+def new_bundle(path: Path, *, overwrite: bool) -> Iterator[Writer]:
+    """Write a bundle, complete or not at all; the caller calls `finish` last.
+
+    Raises:
+        ArchiveError: `path` exists and `overwrite` is False, or its folder does not exist.
+        StoreError: it can't be written.
+    """
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise ArchiveError(f"{path} is there already. Name another file, or replace it with --force.")
+    if not path.parent.is_dir():
+        raise ArchiveError(f"There is no folder {path.parent}. Make it, or name another.")
+    with store_errors(path), whole_file(path) as stream, zipfile.ZipFile(stream, "w") as archive:
         yield Writer(archive)
 
 
@@ -108,83 +160,73 @@ class Bundle:
     """A bundle to read. Use as a context manager.
 
     Opening it checks the manifest and all names and sizes; `verify` reads every byte. Whatever is
-    read later is compared with its checksum once more.
+    read later is compared with its checksum again.
 
     Args:
         path: the file.
         kind: what it must hold.
-        known: whether a member of this name belongs into such a bundle.
+        known: whether a member of this name may be in such a bundle.
 
     Raises:
-        ArchiveError: not a bundle of ours, damaged, of a newer release, or made to do harm.
-        FileNotFoundError: no such file.
+        ArchiveError: no such file, not one of ours, damaged, of a newer release, or malicious.
     """
 
-    def __init__(self, path: Path, kind: Kind, known: Callable[[str], bool]) -> None:
-        self.path = path
-        self._stream = open(path, "rb")  # noqa: SIM115 - closed by `close`
+    def __init__(self, path: str | Path, kind: Kind, known: Callable[[str], bool]) -> None:
+        self.path = Path(path).expanduser().absolute()
         try:
-            with self._damage_in_words():
+            self._stream = self.path.open("rb")
+        except OSError as error:
+            reason = error.strerror or error
+            raise ArchiveError(f"{self.path} cannot be read: {reason}. Name a file that is there.") from error
+        try:
+            with self._explained():
                 self._archive = zipfile.ZipFile(self._stream)
                 self._infos = {info.filename: info for info in self._archive.infolist()}
                 self._check_listing()
                 self.manifest = self._read_manifest(kind)
-                self.members: dict[str, dict[str, Any]] = self.manifest["members"]
                 self._check_members(known)
         except BaseException:
             self._stream.close()
             raise
 
-    def __enter__(self) -> Bundle:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         self._archive.close()
         self._stream.close()
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What the writer said of the whole."""
-        return self.manifest["about"]
-
-    @property
-    def unpacked_bytes(self) -> int:
-        return sum(member["size"] for member in self.members.values())
 
     def verify(self) -> None:
         """Read everything and compare it with the manifest.
 
         Raises:
-            ArchiveError: it names the first member that is not as it should be.
+            ArchiveError: it names the first member that is damaged.
         """
-        for name in self.members:
+        for name in self.manifest.members:
             for _ in self._pieces(name):
                 pass
 
     def names(self, prefix: str) -> list[str]:
         """Members below a folder, e.g. "tables/"."""
-        return sorted(name for name in self.members if name.startswith(prefix))
+        return sorted(name for name in self.manifest.members if name.startswith(prefix))
 
     def document(self, name: str) -> Any:
         """A member that is one JSON document."""
-        if name not in self.members:
+        if name not in self.manifest.members:
             raise self.wrong(f"{name} is missing")
-        if self.members[name]["size"] > _MOST_DOCUMENT:
-            raise self.wrong(f"{name} is larger than any of ours ({self.members[name]['size']:,} bytes)")
+        if self.manifest.members[name].size > _MAX_DOCUMENT:
+            raise self.wrong(f"{name} is too large ({self.manifest.members[name].size:,} bytes)")
         return self._parsed(name, b"".join(self._pieces(name)))
 
     def lines(self, name: str) -> Iterator[Any]:
         """The JSON documents of a member with one per line."""
         rest = b""
         for piece in self._pieces(name):
-            *whole, rest = (rest + piece).split(b"\n")
-            for line in whole:
+            *complete, rest = (rest + piece).split(b"\n")
+            for line in complete:
                 yield self._parsed(name, line)
-            if len(rest) > _MOST_LINE:
-                raise self.wrong(f"{name} has a line longer than any of ours")
+            if len(rest) > _MAX_LINE:
+                raise self.wrong(f"{name} has a line that is too long")
         if rest:
             raise self.wrong(f"{name} ends within a line")
 
@@ -196,15 +238,31 @@ class Bundle:
             file.flush()
             os.fsync(file.fileno())
 
+    def refuse_without_space(self, folder: Path) -> None:
+        """
+        Raises:
+            StoreError: the disk of the folder, which need not exist, has no space for all members.
+        """
+        folder = next(path for path in (folder, *folder.parents) if path.is_dir())
+        needed, free = (
+            sum(each.size for each in self.manifest.members.values()),
+            shutil.disk_usage(folder).free,
+        )
+        if needed > free:
+            raise StoreError(
+                f"{self.path} needs {needed:,} bytes, and {folder} has {free:,} free. "
+                "Free some space and try again. Nothing was changed."
+            )
+
     def wrong(self, what: str) -> ArchiveError:
         """The error that says what is wrong with this file."""
         return ArchiveError(f"{self.path} cannot be used: {what}. Nothing was taken from it.")
 
     def _check_listing(self) -> None:
-        """Of the zip itself, before anything in it is read."""
+        """Check the zip itself, before anything in it is read."""
         infos = self._archive.infolist()
-        if len(infos) > _MOST_MEMBERS or len(infos) != len(self._infos):
-            raise self.wrong("it lists a member twice, or more members than any of ours")
+        if len(infos) > _MAX_MEMBERS or len(infos) != len(self._infos):
+            raise self.wrong("it lists a member twice, or too many members")
         if sum(info.compress_size for info in infos) > self.path.stat().st_size:
             raise self.wrong("its members overlap")
         for info in infos:
@@ -214,85 +272,74 @@ class Bundle:
             if kind not in (0, stat.S_IFREG) or info.flag_bits & 1:
                 raise self.wrong(f"{info.filename} is a link or encrypted")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise self.wrong(f"{info.filename} is compressed in a way that we don't write")
-            if info.file_size > _SMALL and info.file_size > _MOST_RATIO * max(1, info.compress_size):
+                raise self.wrong(f"{info.filename} uses another compression than ours")
+            if info.file_size > _SMALL and info.file_size > _MAX_RATIO * max(1, info.compress_size):
                 raise self.wrong(f"{info.filename} would unpack to {info.file_size:,} bytes")
 
-    def _read_manifest(self, kind: Kind) -> dict[str, Any]:
+    def _read_manifest(self, kind: Kind) -> Manifest:
         info = self._infos.get(MANIFEST)
-        if info is None:
-            raise self.wrong(f"it has no {MANIFEST}, so it is no backup and no packed run of CIFAR Lab")
-        if info.file_size > _MOST_DOCUMENT:
-            raise self.wrong(f"its {MANIFEST} is larger than any of ours")
-        manifest = self._parsed(MANIFEST, self._archive.read(info))
-        if not isinstance(manifest, dict) or manifest.get("program") != _PROGRAM:
+        if info is not None and info.file_size > _MAX_DOCUMENT:
+            raise self.wrong(f"its {MANIFEST} is too large")
+        content = {} if info is None else self._parsed(MANIFEST, self._archive.read(info))
+        if not isinstance(content, dict) or content.get("program") != _PROGRAM:
             raise self.wrong("it is no backup and no packed run of CIFAR Lab")
-        if manifest.get("version") != VERSION:
+        if content.get("version") != VERSION:
             raise self.wrong(
-                f"it has format version {_shown(manifest.get('version'))}; this release reads {VERSION}: "
+                f"it has format version {_shown(content.get('version'))}; this release reads {VERSION}: "
                 "install the release that wrote it"
             )
-        if manifest.get("kind") != kind:
+        if content.get("kind") != kind:
             raise self.wrong(_OTHER_KIND[kind])
-        texts = [manifest.get(name) for name in ("package", "schema", "created_at")]
-        if not all(isinstance(text, str) and len(text) < 100 for text in texts):
-            raise self.wrong(f"its {MANIFEST} does not say who wrote it")
-        if not all(isinstance(manifest.get(name), dict) for name in ("about", "members")):
-            raise self.wrong(f"its {MANIFEST} lacks a part")
+        try:
+            manifest = Manifest.model_validate(content, strict=True)
+            about = AboutStore if kind == "store" else AboutRuns
+            manifest.about = about.model_validate(manifest.about, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise self.wrong(f"its {MANIFEST} has a wrong {first['loc'][0]}: {first['msg']}") from error
         return manifest
 
     def _check_members(self, known: Callable[[str], bool]) -> None:
-        if set(self._infos) != {*self.members, MANIFEST}:
-            odd = sorted({*self._infos} ^ {*self.members, MANIFEST})[0]
-            raise self.wrong(f"{_shown(odd)} is in the file or in its {MANIFEST}, and not in both")
-        for name, member in self.members.items():
+        members = self.manifest.members
+        for name in sorted({*self._infos} ^ {*members, MANIFEST}):
+            raise self.wrong(f"{_shown(name)} is in the file or in its {MANIFEST}, and not in both")
+        for name, member in members.items():
             if not known(name):
                 raise self.wrong(f"{_shown(name)} does not belong there")
-            digest, size = member["sha256"], member["size"]
-            if not isinstance(digest, str) or isinstance(size, bool) or size != self._infos[name].file_size:
-                raise self.wrong(f"{name} has not the size that its {MANIFEST} says")
+            if member.size != self._infos[name].file_size:
+                raise self.wrong(f"{name} has another size than its {MANIFEST} says")
 
     def _pieces(self, name: str) -> Iterator[bytes]:
         """A member's bytes; complains at the end, or as soon as there are too many."""
-        member, digest, size = self.members[name], hashlib.sha256(), 0
-        with self._damage_in_words(), self._archive.open(self._infos[name]) as source:
+        member, digest, size = self.manifest.members[name], hashlib.sha256(), 0
+        with self._explained(), self._archive.open(self._infos[name]) as source:
             while piece := source.read(_PIECE):
                 digest.update(piece)
                 size += len(piece)
-                if size > member["size"]:
+                if size > member.size:
                     break
                 yield piece
-        if size != member["size"] or digest.hexdigest() != member["sha256"]:
+        if size != member.size or digest.hexdigest() != member.sha256:
             raise self.wrong(f"{name} is damaged (its checksum is not the one in {MANIFEST})")
 
     def _parsed(self, name: str, content: bytes) -> Any:
         try:
-            return json.loads(content, parse_constant=_no_number)
-        except (ValueError, RecursionError) as error:
+            return strict_json(content)
+        except ValueError as error:
             raise self.wrong(f"{name} is not the JSON that it should be ({error})") from error
 
     @contextmanager
-    def _damage_in_words(self) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         try:
             yield
         except ArchiveError:
             raise
-        except Exception as error:  # Python's zip reader lets a dozen kinds through, of damaged files
+        except Exception as error:  # zipfile raises a dozen kinds for damaged files
             raise self.wrong(f"it is damaged, or no zip file ({error})") from error
-
-
-_OTHER_KIND = {
-    "runs": "it is the backup of a whole store; 'cifar-lab restore' reads it",
-    "store": "it holds single runs; 'cifar-lab unpack' reads it",
-}
 
 
 def _json(value: Any, indent: int | None = None) -> bytes:
     return json.dumps(value, indent=indent, allow_nan=False, sort_keys=True).encode()
-
-
-def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is no number of JSON")
 
 
 def _shown(value: Any) -> str:

@@ -1,11 +1,11 @@
-"""`keras` and `keras.layers`, imported on first use, so that modules that pages read can name them."""
+"""Heavy packages, imported on first use, so that modules that pages read can name them."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["keras", "layers"]
+__all__ = ["keras", "layers", "np", "pd"]
 
 
 class _LazyModule:
@@ -22,7 +22,11 @@ class _LazyModule:
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
+    import pandas as pd
     from keras import layers
 else:
     keras = _LazyModule("keras")
     layers = _LazyModule("keras.layers")
+    np = _LazyModule("numpy")
+    pd = _LazyModule("pandas")
