@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 
 from cifar_core.base.labels import CLASS_NAMES, NUM_CLASSES
+from cifar_core.data.foreign import kind_of_file
 from cifar_core.data.unpickle import safe_loads
 from cifar_core.errors import DataError
 
 ROWS = 10_000
 PIXELS = 3072
 TRAIN_BATCHES = 5
+Batch = tuple[np.ndarray, np.ndarray]
+"""Images uint8 (10000, 3, 32, 32) and labels int64 (10000,)."""
 _FOREIGN = "This is not CIFAR-10 as published at https://www.cs.toronto.edu/~kriz/cifar.html."
 
 
@@ -33,6 +36,11 @@ class Layout:
     archive_sha256: str
     suffix: str
     meta: str
+
+    @property
+    def least_bytes(self) -> int:
+        """Size of the smallest whole batch: the pixels, in the binary version with a byte for each label."""
+        return ROWS * (PIXELS + (self.suffix == ".bin"))
 
     @property
     def batches(self) -> tuple[str, ...]:
@@ -71,7 +79,7 @@ OFFICIAL_MD5 = {
 }
 
 
-def decode(layout: Layout, name: str, data: bytes, shown: str) -> tuple[np.ndarray, np.ndarray] | None:
+def decode(layout: Layout, name: str, data: bytes, shown: str) -> Batch | None:
     """Images and labels of a batch file, after checking it.
 
     Args:
@@ -79,13 +87,15 @@ def decode(layout: Layout, name: str, data: bytes, shown: str) -> tuple[np.ndarr
         shown: the file, for messages.
 
     Returns:
-        Images uint8 (10000, 3, 32, 32) as stored and labels int64 (10000,); None for the file of class names,
-        which must list CIFAR-10's ten classes in their order.
+        Images as stored and labels; None for the file of class names, which must list CIFAR-10's ten classes
+        in their order.
 
     Raises:
         DataError: not a complete file of CIFAR-10.
         UnsafePickleError: a pickle that asks for more than data.
     """
+    if kind := kind_of_file(data[:200]):
+        raise DataError(f"{shown} {kind}.")
     if name == layout.meta:
         _check_meta(layout, data, shown)
         return None
@@ -117,16 +127,23 @@ def _decode_binary(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _decode_pickle(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
     content = _named(safe_loads(data, name), name)
+    if "fine_labels" in content:
+        raise DataError(f"{name} belongs to CIFAR-100, another dataset. {_FOREIGN}")
     missing = [key for key in ("data", "labels") if key not in content]
     if missing:
         raise DataError(f"{name} has no {' and no '.join(missing)}. {_FOREIGN}")
     pixels, labels = content["data"], content["labels"]
-    if type(pixels) is not np.ndarray or pixels.shape != (ROWS, PIXELS):
-        shape = pixels.shape if type(pixels) is np.ndarray else type(pixels).__name__
-        raise DataError(f"{name} has images of shape {shape}, not ({ROWS}, {PIXELS}). {_FOREIGN}")
-    if type(labels) is not list or len(labels) != ROWS or any(type(label) is not int for label in labels):
-        count = f"{len(labels):,}" if type(labels) is list else "no list of"
-        raise DataError(f"{name} has {count} labels instead of a list of {ROWS:,} numbers. {_FOREIGN}")
+    if type(pixels) is not np.ndarray or pixels.shape != (ROWS, PIXELS) or pixels.dtype != np.uint8:
+        what = f"{pixels.dtype} {pixels.shape}" if type(pixels) is np.ndarray else type(pixels).__name__
+        raise DataError(f"{name} has images of shape {what}, not uint8 ({ROWS}, {PIXELS}). {_FOREIGN}")
+    if type(labels) is np.ndarray and labels.size == ROWS:
+        labels = labels.ravel().tolist()
+    kinds = {type(label) for label in labels} if type(labels) in (list, tuple) else {type(labels)}
+    if kinds - {int}:
+        given = ", ".join(sorted(kind.__name__ for kind in kinds - {int}))
+        raise DataError(f"{name} has labels of type {given} instead of whole numbers. {_FOREIGN}")
+    if len(labels) != ROWS:
+        raise DataError(f"{name} has {len(labels):,} labels instead of {ROWS:,}. {_FOREIGN}")
     # A wrong label may not fit into 64 bits.
     return pixels, np.array([label if 0 <= label < NUM_CLASSES else -1 for label in labels], np.int64)
 

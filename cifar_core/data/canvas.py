@@ -18,6 +18,8 @@ _FAR = np.float32(9.0)
 
 Field = np.ndarray
 """float32 (n, 32, 32), or (n, 1, 1) for one number per image."""
+Length = Field | float
+Point = tuple[Length, Length]
 
 
 class Chance:
@@ -83,7 +85,9 @@ class Canvas:
     def pose(self, chance: Chance, scale: tuple[float, float], degrees: float, shift: float) -> None:
         """Set a random frame for each image: size, rotation, position and direction."""
         size = chance.uniform(*scale)
-        sine, cosine = _sine_cosine(chance.uniform(-degrees, degrees))
+        radians = chance.uniform(-degrees, degrees).astype(np.float64) * (np.pi / 180)
+        # Rounded, since the last bit differs between math libraries.
+        sine, cosine = (np.round(wave(radians), 6).astype(np.float32) for wave in (np.sin, np.cos))
         dx = self.page_x - chance.uniform(-shift, shift)
         dy = self.page_y - chance.uniform(-shift, shift)
         facing = choose(chance.happens(0.5), 1, -1)
@@ -104,26 +108,17 @@ class Canvas:
             change *= cover
             self.pixels[channel] += change
 
-    def ellipse(self, x: Field | float, y: Field | float, rx: Field | float, ry: Field | float) -> Field:
+    def ellipse(self, x: Length, y: Length, rx: Length, ry: Length) -> Field:
         distance = _length((self.x - x) * (1 / rx), (self.y - y) * (1 / ry))
         distance -= 1
         distance *= np.minimum(rx, ry)
         return distance
 
-    def box(
-        self, left: Field | float, top: Field | float, right: Field | float, bottom: Field | float
-    ) -> Field:
-        return np.maximum(
-            np.maximum(left - self.x, self.x - right), np.maximum(top - self.y, self.y - bottom)
-        )
+    def box(self, left: Length, top: Length, right: Length, bottom: Length) -> Field:
+        beside, above = np.maximum(left - self.x, self.x - right), np.maximum(top - self.y, self.y - bottom)
+        return np.maximum(beside, above)
 
-    def limb(
-        self,
-        start: tuple[Field | float, Field | float],
-        end: tuple[Field | float, Field | float],
-        r0: Field | float,
-        r1: Field | float,
-    ) -> Field:
+    def limb(self, start: Point, end: Point, r0: Length, r1: Length) -> Field:
         """A rounded bar from start to end, with radius r0 at the start and r1 at the end."""
         (x0, y0), (x1, y1) = start, end
         ax, ay = x1 - x0, y1 - y0
@@ -140,7 +135,7 @@ class Canvas:
         distance -= along
         return distance
 
-    def polygon(self, *corners: tuple[Field | float, Field | float]) -> Field:
+    def polygon(self, *corners: Point) -> Field:
         """A convex polygon, with corners in clockwise order (y grows downwards)."""
         distance: Field | None = None
         for (x0, y0), (x1, y1) in zip(corners, (*corners[1:], corners[0]), strict=True):
@@ -184,9 +179,3 @@ def union(*distances: Field) -> Field:
     for distance in distances[1:]:
         np.minimum(result, distance, out=result)
     return result
-
-
-def _sine_cosine(degrees: Field) -> tuple[Field, Field]:
-    """Rounded, since the last bit differs between math libraries."""
-    radians = degrees.astype(np.float64) * (np.pi / 180)
-    return tuple(np.round(f(radians), 6).astype(np.float32) for f in (np.sin, np.cos))  # type: ignore[return-value]

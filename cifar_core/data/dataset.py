@@ -16,6 +16,8 @@ OFFICIAL = "official archive"
 LOCAL = "local folder"
 KERAS = "Keras cache"
 SYNTHETIC = "synthetic"
+TEST_SEED = 0
+"""Seed by which a part of the test images is drawn, whatever the run's own: equal counts are equal images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,16 +91,22 @@ class Dataset:
         rest[chosen] = False
         return np.flatnonzero(rest).astype(np.int64), chosen
 
-    def limited(self, train_limit: int | None, test_limit: int | None, seed: int) -> Dataset:
+    def limited(
+        self, train_limit: int | None, test_limit: int | None, seed: int, test_seed: int = TEST_SEED
+    ) -> Dataset:
         """A stratified subset in the original order; None takes all images.
 
         With classes of equal size, a smaller subset is part of a larger one of the same seed.
+
+        Args:
+            seed: of the draw of training images.
+            test_seed: of the draw of test images, as `RunRecord.test_seed` for a run of the store.
 
         Raises:
             ConfigError: a limit below 1, or above the number of images.
         """
         train = _limit("train_limit", self.y_train, train_limit, seed)
-        test = _limit("test_limit", self.y_test, test_limit, seed)
+        test = _limit("test_limit", self.y_test, test_limit, test_seed)
         if isinstance(train, slice) and isinstance(test, slice):
             return self
         return replace(

@@ -17,11 +17,11 @@ from filelock import FileLock, Timeout
 
 from cifar_core.base import paths
 from cifar_core.base.files import write_whole
-from cifar_core.data.batches import LAYOUTS, PYTHON, Layout, decode
+from cifar_core.data.batches import LAYOUTS, PYTHON, Layout
 from cifar_core.data.fetch import Patience, Progress, ShouldStop, Wanted, fetch, writing
 from cifar_core.data.locate import Location, find, inspect
 from cifar_core.data.reader import Files, is_official
-from cifar_core.errors import ConfigError, DownloadError
+from cifar_core.errors import ConfigError, DataError, DownloadError
 
 MIRRORS_VARIABLE = "CIFAR_LAB_MIRRORS"
 OFFICIAL_URL = f"https://www.cs.toronto.edu/~kriz/{PYTHON.archive}"
@@ -62,7 +62,7 @@ def download_cifar10(
     folder = created(paths.data_dir())
     with exclusive(folder, should_stop):
         present = inspect(folder)
-        if isinstance(present, Location) and not present.is_archive and is_official(present):
+        if isinstance(present, Location) and not present.is_archive and _is_official(present):
             if progress:
                 progress(layout.archive_bytes, layout.archive_bytes)
             return present.path
@@ -77,13 +77,13 @@ def import_cifar10(path: str | os.PathLike[str]) -> Path:
     """Copy a folder or archive of CIFAR-10 into the home data folder, checking every batch.
 
     Returns:
-        The folder with the batches, which `load_dataset` finds from now on.
+        The folder with the batches, which `load_dataset` finds from now on, but for what `overruling` says.
 
     Raises:
         DataNotFoundError, DataError, UnsafePickleError: as `load_dataset`; nothing was changed.
         DownloadError: disk full or not writable.
     """
-    location = find(Path(path).expanduser().absolute())
+    location = find(paths.as_pasted(path))
     folder = created(paths.data_dir())
     if location.path.resolve().parent == folder.resolve() and not location.is_archive:
         return location.path
@@ -144,6 +144,13 @@ def exclusive(folder: Path, should_stop: ShouldStop | None) -> Iterator[None]:
         lock.release()
 
 
+def _is_official(present: Location) -> bool:
+    try:
+        return is_official(present)
+    except DataError:  # the download replaces it
+        return False
+
+
 def _check_space(wanted: Wanted) -> None:
     free = shutil.disk_usage(wanted.target.parent).free
     needed = wanted.size - wanted.received() + UNPACKED_BYTES
@@ -160,8 +167,7 @@ def _install(location: Location, folder: Path) -> Path:
     incoming = created(folder / f"{_INCOMING}{os.getpid()}")
     try:
         layout = PYTHON
-        for layout, name, data in Files(location):
-            decode(layout, name, data, location.shown(name))
+        for layout, name, data, _ in Files(location):  # noqa: B007 - the last one's is used
             with writing(incoming):
                 write_whole(incoming / name, data)
         target = folder / layout.folder

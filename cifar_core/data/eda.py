@@ -15,13 +15,13 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cifar_core.base import paths
 from cifar_core.base.files import is_abandoned, temporary_name, write_whole
 from cifar_core.base.npz import save_npz
+from cifar_core.data import Dataset, load_dataset
 from cifar_core.data.image_statistics import (  # noqa: F401 - the functions are part of this module's interface
     HUE_BINS,
     LIKENESS_FLOOR,
@@ -38,10 +38,8 @@ from cifar_core.data.image_statistics import (  # noqa: F401 - the functions are
     stratified_sample,
     tsne,
 )
+from cifar_core.data.locate import locate
 from cifar_core.errors import CifarLabError, DataError, DataNotFoundError
-
-if TYPE_CHECKING:
-    from cifar_core.data import Dataset
 
 SAMPLE_PER_CLASS = 150
 FORMAT = 1
@@ -147,13 +145,11 @@ def prepare(name: str, progress: Progress | None = None) -> Opened:
     try:
         if not (folder / "about.json").exists():
             report(0.05, "reading the images")
-            from cifar_core.data import load_dataset
-
             keep_images(load_dataset(name), folder)
             _remove_others(folder)
-        dataset = opened(name)
+        dataset = opened_at(folder)
         if dataset is None:
-            raise DataError(f"The images of {name} changed while they were read; try again.")
+            raise DataError(f"The images of {name} were prepared twice at the same time; try again.")
         if dataset.numbers is None:
             report(0.4, "measuring brightness and colour")
             _keep_numbers(dataset)
@@ -185,6 +181,8 @@ def keep_images(dataset: Dataset, folder: Path) -> None:
 
 
 def _keep_numbers(dataset: Opened) -> None:
+    from PIL import Image
+
     sample = stratified_sample(dataset.y_test, SAMPLE_PER_CLASS)
     images = dataset.x_test[sample]
     coordinates, share = principal_components(images)
@@ -193,17 +191,11 @@ def _keep_numbers(dataset: Opened) -> None:
         for split in ("train", "test")
         for key, value in describe_numbers(*dataset.images(split)).items()
     }
-    write_whole(dataset.folder / "sprite.webp", _webp(sheet(images, sprite_columns(len(sample)))))
+    buffer = io.BytesIO()
+    Image.fromarray(sheet(images, sprite_columns(len(sample)))).save(buffer, format="WEBP", quality=85)
+    write_whole(dataset.folder / "sprite.webp", buffer.getvalue())
     numbers |= {"sample": sample, "pca": coordinates, "pca_share": share}
     save_npz(dataset.folder / "numbers.npz", numbers)
-
-
-def _webp(picture: np.ndarray) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="WEBP", quality=85)
-    return buffer.getvalue()
 
 
 def _remove_others(folder: Path) -> None:
@@ -231,15 +223,12 @@ def _state(name: str) -> list[str]:
         from cifar_core.data.synthetic import VERSION
 
         return [str(VERSION)]
-    from cifar_core.data import dataset_status
-
-    status = dataset_status()
-    if not status.found:
-        raise DataNotFoundError("CIFAR-10 was not found: choose or download it on the Dataset page.")
-    origin = Path(status.origin)
-    files = sorted(origin.rglob("*batch*")) if origin.is_dir() else [origin]
-    stats = [(file.name, file.stat()) for file in files]
-    return [status.origin, *(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)]
+    try:
+        return [str(file) for file in locate().stamp()]
+    except DataError as error:
+        raise DataNotFoundError(
+            "CIFAR-10 was not found: choose or download it on the Dataset page."
+        ) from error
 
 
 def work_out(kind: str, name: str, progress: Progress) -> None:

@@ -23,20 +23,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import numpy as np
 
 from cifar_core.base import paths
 from cifar_core.base.labels import CLASS_NAMES, NUM_CLASSES
+from cifar_core.base.lazy import pd
 from cifar_core.base.npz import open_npz, read_npy, save_npz
 from cifar_core.data.download import checked, created, exclusive
 from cifar_core.data.fetch import Patience, Progress, ShouldStop, Wanted, writing
 from cifar_core.data.fetch import fetch as fetch_file
 from cifar_core.errors import ConfigError, DataError, DataNotFoundError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LICENCE = "CC BY-NC-SA 4.0"
 LICENCE_URL = "https://creativecommons.org/licenses/by-nc-sa/4.0/"
@@ -215,7 +213,7 @@ def load_file(path: str | os.PathLike[str], labels: np.ndarray | None = None) ->
         DataNotFoundError: no such file.
         DataError: another kind of file, damaged, not 10,000 images of ten classes, or of other images.
     """
-    path = Path(path).expanduser()
+    path = paths.as_pasted(path)
     if not path.is_file():
         raise DataNotFoundError(f"There is no file {path}. Give a file of CIFAR-10H, such as {FILE}.")
     readers = {".npy": _read_array, ".npz": _read_own, ".csv": _read_csv, ".zip": _read_zip}
@@ -252,8 +250,6 @@ def verdict(
         DataError: the run was tested on other images than people voted on.
         ConfigError: hard_below is not in 0..1.
     """
-    import pandas as pd
-
     if not 0 <= hard_below <= 1:
         raise ConfigError(f"hard_below must be a share of people in 0..1; got {hard_below!r}.")
     index, label, predicted = (predictions[name].to_numpy() for name in ("index", "label", "predicted"))
@@ -275,8 +271,6 @@ def votes_of(votes: HumanVotes, index: int) -> pd.DataFrame:
     Raises:
         DataError: no such image.
     """
-    import pandas as pd
-
     _check_indices(np.array([index]))
     counts = votes.counts[index] if votes.counts is not None else np.full(NUM_CLASSES, -1)
     table = pd.DataFrame({"class_name": CLASS_NAMES, "share": votes.probabilities[index], "votes": counts})
@@ -329,8 +323,6 @@ def _read_csv(path: Path, file: IO[bytes] | None = None) -> HumanVotes:
     Args:
         file: the table, where it is inside an archive `path`.
     """
-    import pandas as pd
-
     counts = np.zeros(IMAGES * NUM_CLASSES, np.int64)
     wanted = {*_CSV_COLUMNS, _ATTENTION_CHECKS}
     with warnings.catch_warnings():

@@ -155,11 +155,7 @@ def shrunk(images: np.ndarray, side: int) -> np.ndarray:
 
 
 def near_duplicates(
-    train: np.ndarray,
-    test: np.ndarray,
-    *,
-    floor: float = LIKENESS_FLOOR,
-    progress: Progress | None = None,
+    train: np.ndarray, test: np.ndarray, *, floor: float = LIKENESS_FLOOR, progress: Progress | None = None
 ) -> dict[str, np.ndarray]:
     """The most similar training image of each test image, for pairs above a threshold.
 

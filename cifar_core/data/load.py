@@ -8,9 +8,9 @@ from pathlib import Path
 
 from cifar_core.base import paths
 from cifar_core.data.dataset import OFFICIAL, Dataset
-from cifar_core.data.locate import Location, find, locate, search
+from cifar_core.data.locate import Location, Stamp, find, locate, mark_damaged, search
 from cifar_core.data.reader import is_official, read_cifar10
-from cifar_core.errors import ConfigError, DataError
+from cifar_core.errors import ConfigError, DataError, UnsafePickleError
 
 DATASETS = ("cifar10", "synthetic")
 
@@ -22,14 +22,15 @@ def load_dataset(
 
     Args:
         name: "cifar10" or "synthetic" (10,000 training and 2,000 test images, drawn from seed).
-        path: for cifar10, a folder or archive; where None: `CIFAR_LAB_DATA`, the home data folder,
-            Keras's cache, in this order. A path or variable without CIFAR-10 is an error.
+        path: for cifar10, a folder or archive, as `paths.as_pasted` understands it; where None:
+            `CIFAR_LAB_DATA`, the home data folder, Keras's caches, in this order, passing over damaged
+            copies. A path or variable without CIFAR-10 is an error.
         seed: of the synthetic images.
 
     Raises:
         ConfigError: another name, or a path for "synthetic".
         DataNotFoundError: no CIFAR-10; names the places searched and what to do.
-        DataError, UnsafePickleError: damaged, other or malicious files; names the file.
+        DataError, UnsafePickleError: damaged or other files, or such as would run code; names the file.
     """
     if name not in DATASETS:
         raise ConfigError(f"Unknown dataset {name!r}; known are: {', '.join(DATASETS)}.")
@@ -39,10 +40,22 @@ def load_dataset(
         from cifar_core.data.synthetic import synthetic_dataset
 
         return synthetic_dataset(seed)
-    location = locate() if path is None else find(Path(path).expanduser().absolute())
+    if path is not None:
+        return _read(find(paths.as_pasted(path)))
+    while True:
+        location = locate()
+        try:
+            return _read(location)
+        except UnsafePickleError:
+            raise
+        except DataError as error:  # the next place is searched, and `locate` ends where there is none
+            mark_damaged(location, error)
+
+
+def _read(location: Location) -> Dataset:
     dataset = read_cifar10(location)
     if dataset.source == OFFICIAL:
-        _KNOWN_OFFICIAL.add(_stamp(location))
+        _KNOWN_OFFICIAL.add(location.stamp())
     return dataset
 
 
@@ -70,42 +83,29 @@ def dataset_status(*, verify: bool = False) -> DatasetStatus:
     """Which copy `load_dataset("cifar10")` would read. Takes milliseconds; missing data is not an error.
 
     Args:
-        verify: also compute the files' checksums, which takes about a second.
+        verify: also read each batch of that copy, in about two seconds; a damaged one is passed over.
     """
     location, searched = None, []
     for place, found in search():
+        if verify and isinstance(found, Location):
+            try:
+                if found.stamp() not in _KNOWN_OFFICIAL and is_official(found):
+                    _KNOWN_OFFICIAL.add(found.stamp())
+            except DataError as error:
+                found = mark_damaged(found, error)
         searched.append((f"{place.title}: {place.path}", found.describe()))
-        location = found if isinstance(found, Location) else None
+        if isinstance(found, Location):
+            location = found
+            break
+    source = location.source if location else ""
     return DatasetStatus(
         found=location is not None,
-        source=_source(location, verify) if location else "",
+        source=OFFICIAL if location and location.stamp() in _KNOWN_OFFICIAL else source,
         origin=str(location.path) if location else "",
         searched=tuple(searched),
         home=paths.home(),
     )
 
 
-_Stamp = tuple[tuple[str, int, int], ...]
-_KNOWN_OFFICIAL: set[_Stamp] = set()
-"""Copies whose checksums this process has verified, by path, size and modification time."""
-
-
-def _source(location: Location, verify: bool) -> str:
-    stamp = _stamp(location)
-    if verify and stamp not in _KNOWN_OFFICIAL and is_official(location):
-        _KNOWN_OFFICIAL.add(stamp)
-    return OFFICIAL if stamp in _KNOWN_OFFICIAL else location.source
-
-
-def _stamp(location: Location) -> _Stamp:
-    """Paths, sizes and modification times of the files.
-
-    Raises:
-        DataError: a file has just disappeared.
-    """
-    path, layout = location.path, location.layout
-    files = [path] if layout is None else [path / name for name in layout.batches]
-    try:
-        return tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
+_KNOWN_OFFICIAL: set[Stamp] = set()
+"""Copies whose checksums this process has verified."""

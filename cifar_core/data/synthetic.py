@@ -73,7 +73,7 @@ def _labels(seed: int, split: str, indices: np.ndarray) -> np.ndarray:
 
 
 def _draw_class(label: int, chance: Chance) -> np.ndarray:
-    """uint8 (3, n, 32, 32)."""
+    """uint8 (3, n, 32, 32), after random contrast, brightness, colour cast and grain."""
     scene, canvas = SCENES[label], Canvas(len(chance))
     background(canvas, chance, scene)
     for _ in range(2):
@@ -82,11 +82,6 @@ def _draw_class(label: int, chance: Chance) -> np.ndarray:
     scene.draw(canvas, chance)
     canvas.unpose()
     clutter(canvas, chance, 0.3, (0.1, 0.4))
-    return _photographed(canvas, chance)
-
-
-def _photographed(canvas: Canvas, chance: Chance) -> np.ndarray:
-    """uint8 images, after random contrast, brightness, colour cast and grain."""
     contrast, brightness = chance.uniform(0.7, 1.15), chance.uniform(-30, 30)
     grain = chance.grid(SIZE) * chance.uniform(3, 18)
     for channel in range(3):

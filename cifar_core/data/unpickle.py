@@ -3,19 +3,24 @@
 `pickle.Unpickler` calls whatever a file names. Even with a list of allowed names it can be made to allocate
 gigabytes or to spend hours on the hash of nested tuples. This is Python's own `pickle._Unpickler`, limited to
 
-- the operations that dicts, lists, tuples, text, integers and uint8 arrays need, in protocols 0 to 5, as
-  Python 2 and 3 with NumPy 1 and 2 write them;
+- the operations that dicts, lists, tuples, text, integers and arrays of integers need, in protocols 0 to 5,
+  as Python 2 and 3 with NumPy 1 and 2 write them;
 - the names in `_GLOBALS`, each of which stands for a function of this module;
 - text and bytes as keys of dicts, since other keys can be slow to hash;
 - `MAX_OPERATIONS` operations, each of which takes time and memory in proportion to the bytes that it reads.
+
+A file is called unsafe only where it names something else to call; what is merely wrong is damaged.
 """
 
 from __future__ import annotations
 
+import difflib
 import io
 import pickle
 import struct
+import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from math import prod
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -30,6 +35,7 @@ MAX_BYTES = 128 * 2**20
 MAX_KEYS = 1000
 MAX_DIGITS = 20
 
+_GET_IT = "Get the file from https://www.cs.toronto.edu/~kriz/cifar.html."
 _DAMAGED = (
     AttributeError, EOFError, LookupError, OverflowError, TypeError, ValueError, Warning, struct.error,
     pickle.UnpicklingError,
@@ -37,7 +43,7 @@ _DAMAGED = (
 
 
 def safe_loads(data: bytes, name: str) -> Any:
-    """The value in a pickle: dict, list, tuple, str, bytes, int, bool, None or read-only uint8 array.
+    """The value in a pickle: dict, list, tuple, str, bytes, int, bool, None or read-only array of integers.
 
     Strings written by Python 2 are returned as bytes.
 
@@ -46,11 +52,11 @@ def safe_loads(data: bytes, name: str) -> Any:
         name: the file, for messages.
 
     Raises:
-        UnsafePickleError: the file asks for anything else, or for too much.
-        DataError: the file is damaged or cut short.
+        UnsafePickleError: the file would run code if Python opened it.
+        DataError: the file is damaged, cut short, too large, or holds something else.
     """
     if len(data) > MAX_BYTES:
-        raise UnsafePickleError(
+        raise DataError(
             f"{name} has {len(data):,} bytes; a batch of CIFAR-10 has about 31 million and at most "
             f"{MAX_BYTES:,} are read."
         )
@@ -71,8 +77,11 @@ class _Global:
         self.function = function
 
 
-class _UInt8:
-    """Stand-in for `numpy.dtype("u1")`, the only element type of arrays."""
+class _DType:
+    """Stand-in for the `numpy.dtype` of an array, which its state may still give another byte order."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.dtype = dtype
 
 
 class _SafeUnpickler(pickle._Unpickler):
@@ -102,10 +111,13 @@ class _SafeUnpickler(pickle._Unpickler):
             operation(self)
         return self.refuse(f"takes more than {MAX_OPERATIONS:,} operations")
 
-    def refuse(self, what: str) -> NoReturn:
-        raise UnsafePickleError(
-            f"{self.name} {what}, which no batch of CIFAR-10 needs. Nothing of it was run. "
-            "Get the file from https://www.cs.toronto.edu/~kriz/cifar.html."
+    def refuse(self, what: str, *, unsafe: bool = False) -> NoReturn:
+        if unsafe:
+            raise UnsafePickleError(
+                f"{self.name} {what}, which no batch of CIFAR-10 needs. Nothing of it was run. {_GET_IT}"
+            )
+        raise DataError(
+            f"{self.name} is damaged, or another file: it {what}, which no batch of CIFAR-10 does. {_GET_IT}"
         )
 
     def read(self, size: int) -> bytes:
@@ -119,8 +131,12 @@ class _SafeUnpickler(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> _Global:
         if (module, name) not in _GLOBALS:
-            self.refuse(f"asks for {module[:60]!r} {name[:60]!r}")
+            self.refuse(f"asks for {module[:60]!r} {name[:60]!r}", unsafe=not _is_garbled(module, name))
         return _GLOBALS[module, name]
+
+    def load_inst(self) -> None:
+        module, name = (self.readline()[:-1].decode("ascii") for _ in range(2))
+        self.refuse(f"calls {module[:60]!r} {name[:60]!r}", unsafe=not _is_garbled(module, name))
 
     def load_proto(self) -> None:
         if self.read(1)[0] > 5:
@@ -166,14 +182,17 @@ class _SafeUnpickler(pickle._Unpickler):
     def load_reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if type(function) is not _Global or type(arguments) is not tuple:
-            self.refuse("makes a call")
+            raise TypeError("not a call")
         self.append(function.function(self, *arguments))
 
     def load_build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
-        if type(target) is _UInt8:
-            if not any(_same(state, (3, bar, None, None, None, -1, -1, 0)) for bar in ("|", b"|")):
-                self.refuse(_OTHER_DTYPE)
+        if type(target) is _DType:
+            for order in "|<>":
+                if any(_same(state, (3, o, None, None, None, -1, -1, 0)) for o in (order, order.encode())):
+                    target.dtype = target.dtype.newbyteorder(order)  # type: ignore[arg-type]
+                    return
+            self.refuse(_OTHER_DTYPE)
         elif type(target) is np.ndarray:
             _set_array_state(self, target, state)
         else:
@@ -200,10 +219,26 @@ _OPERATIONS: dict[int, Callable[[Any], None]] = {
     pickle.DICT[0]: _SafeUnpickler.load_dict,
     pickle.SETITEM[0]: _SafeUnpickler.load_setitem,
     pickle.SETITEMS[0]: _SafeUnpickler.load_setitems,
+    pickle.INST[0]: _SafeUnpickler.load_inst,
     pickle.REDUCE[0]: _SafeUnpickler.load_reduce,
     pickle.BUILD[0]: _SafeUnpickler.load_build,
 }
-_OTHER_DTYPE = "has an array of something else than uint8"
+_OTHER_DTYPE = "has an array of something else than integers"
+_INTEGERS = frozenset(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8))
+
+
+def _is_garbled(module: str, name: str) -> bool:
+    """Whether a name is a batch's own with some wrong bytes, or none that Python could import here."""
+    parts = [*module.split("."), *name.split(".")]
+    top = pickle._compat_pickle.IMPORT_MAPPING.get(parts[0], parts[0])  # type: ignore[attr-defined]
+    if not all(map(str.isidentifier, parts)) or (top not in sys.modules and find_spec(top) is None):
+        return True
+    short = len(module) + len(name) < 60  # comparing long texts is slow
+    return short and any(_alike(module, known) and _alike(name, named) for known, named in _GLOBALS)
+
+
+def _alike(one: str, other: str) -> bool:
+    return difflib.SequenceMatcher(None, one, other).ratio() > 0.75
 
 
 def _same(state: Any, allowed: tuple[Any, ...]) -> bool:
@@ -228,7 +263,7 @@ def _set_array_state(unpickler: _SafeUnpickler, array: np.ndarray, state: Any) -
     _check_array(unpickler, dtype, shape, content)
     if version != 1 or type(fortran) not in (bool, int):
         raise TypeError("not the state of an array")
-    checked: Any = (1, shape, np.dtype(np.uint8), bool(fortran), content)
+    checked: Any = (1, shape, dtype.dtype, bool(fortran), content)
     array.__setstate__(checked)
     array.flags.writeable = False
 
@@ -237,24 +272,31 @@ def _from_buffer(unpickler: _SafeUnpickler, content: Any, dtype: Any, shape: Any
     _check_array(unpickler, dtype, shape, content)
     if type(order) is not str or order not in ("C", "F"):
         raise TypeError("not an order")
-    return np.frombuffer(content, np.uint8).reshape(shape, order="F" if order == "F" else "C")
+    return np.frombuffer(content, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
 def _check_array(unpickler: _SafeUnpickler, dtype: Any, shape: Any, content: Any) -> None:
-    if type(dtype) is not _UInt8 or type(content) is not bytes:
+    if type(dtype) is not _DType or type(content) is not bytes:
         unpickler.refuse(_OTHER_DTYPE)
     if type(shape) is not tuple or len(shape) > 4 or any(type(n) is not int or n < 0 for n in shape):
         raise TypeError("not a shape")
-    if prod(shape) != len(content):
+    if prod(shape) * dtype.dtype.itemsize != len(content):
         raise ValueError("shape and bytes of an array disagree")
 
 
-def _dtype(unpickler: _SafeUnpickler, name: Any, align: Any = 0, copy: Any = 1) -> _UInt8:
-    if type(name) not in (str, bytes) or name not in ("u1", "|u1", b"u1", b"|u1"):
+def _dtype(unpickler: _SafeUnpickler, name: Any, align: Any = 0, copy: Any = 1) -> _DType:
+    text = name.decode("latin-1") if type(name) is bytes else name
+    if type(text) is not str or text.lstrip("|<>") not in _INTEGERS or len(text) > 3:
         unpickler.refuse(_OTHER_DTYPE)
     if type(align) not in (bool, int) or type(copy) not in (bool, int):
         raise TypeError("not flags")
-    return _UInt8()
+    return _DType(np.dtype(text))
+
+
+def _scalar(unpickler: _SafeUnpickler, dtype: Any, content: Any) -> int:
+    """A single NumPy integer, of which lists of labels may consist."""
+    _check_array(unpickler, dtype, (), content)
+    return int(np.frombuffer(content, dtype.dtype)[0])
 
 
 def _encode(unpickler: _SafeUnpickler, text: Any, encoding: Any) -> bytes:
@@ -278,6 +320,8 @@ _GLOBALS = {
     ("numpy._core.multiarray", "_reconstruct"): _Global(_reconstruct),
     ("numpy.core.numeric", "_frombuffer"): _Global(_from_buffer),
     ("numpy._core.numeric", "_frombuffer"): _Global(_from_buffer),
+    ("numpy.core.multiarray", "scalar"): _Global(_scalar),
+    ("numpy._core.multiarray", "scalar"): _Global(_scalar),
     ("numpy", "ndarray"): _ARRAY_TYPE,
     ("numpy", "dtype"): _Global(_dtype),
     ("_codecs", "encode"): _Global(_encode),

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from cifar_core.data import batches, reader
+from cifar_core.data import batches, locate, reader
 from tests.data.cifar_files import ROWS, write_archive, write_binary, write_python
 
 
@@ -15,6 +15,14 @@ def few_rows():
         for module in (batches, reader):
             patch.setattr(module, "ROWS", ROWS)
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_caches_of_the_machine(tmp_path, monkeypatch):
+    """Keras's caches of this machine are not searched, nor is what other tests have found damaged."""
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setattr(locate, "_TEMPORARY", str(tmp_path / "temporary"))
+    locate._known_damaged.clear()
 
 
 @pytest.fixture

@@ -1,14 +1,18 @@
 """Where CIFAR-10 is looked for, in which order, and what is said where it is not."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from cifar_core.data import dataset_status, load_dataset
 from cifar_core.data import reader as reader_module
+from cifar_core.data.batches import PYTHON
 from cifar_core.data.locate import Location, find, inspect, locate
 from cifar_core.errors import DataError, DataNotFoundError
 from tests.data.cifar_files import BATCHES
@@ -21,7 +25,8 @@ def stub():
     def make(folder, names=tuple(BATCHES)):
         folder.mkdir(parents=True)
         for name in names:
-            (folder / name).write_bytes(b"")
+            with (folder / name).open("wb") as file:
+                file.truncate(PYTHON.least_bytes)
         return folder
 
     return make
@@ -95,7 +100,7 @@ def test_a_wrong_explicit_path_never_falls_through(stub, home, tmp_path):
     for path in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(DataNotFoundError) as caught:
             load_dataset(path=path)
-        for part in (str(path), "cifar-10-batches-bin", "cifar-lab data download", "--dataset synthetic"):
+        for part in (str(path), "cifar-10-batches-bin", "cifar-lab data download", "dataset 'synthetic'"):
             assert part in str(caught.value)
 
 
@@ -124,11 +129,11 @@ def test_nothing_anywhere_says_where_it_looked_and_what_to_do(home, keras):
         load_dataset()
     for part in (
         str(home / "data"),
-        str(keras / "cifar-10-batches-py-target"),
+        str(keras),
         "cifar-lab data download",
         "cifar-lab data import",
         "CIFAR_LAB_DATA",
-        "--dataset synthetic",
+        "dataset 'synthetic'",
     ):
         assert part in str(caught.value)
     assert isinstance(caught.value, FileNotFoundError)
@@ -143,7 +148,7 @@ def test_an_incomplete_copy_is_passed_over_and_mentioned(stub, home, keras):
     assert status.origin == str(cached)
     assert status.searched[0] == (
         f"home data folder: {home / 'data'}",
-        "data_batch_4, data_batch_5, test_batch missing",
+        "is incomplete: data_batch_4, data_batch_5, test_batch missing; download or copy it again",
     )
 
 
@@ -157,9 +162,9 @@ def test_an_archive_in_the_home_folder_is_found(home):
     ("make", "reason"),
     [
         (lambda _: None, "nothing there"),
-        (lambda path: path.mkdir(), "a folder without batches of CIFAR-10"),
-        (lambda path: path.write_bytes(b"hello"), "a file that is not a .tar.gz archive"),
-        (lambda path: path.write_bytes(b""), "a file that is not a .tar.gz archive"),
+        (lambda path: path.mkdir(), "an empty folder"),
+        (lambda path: path.write_bytes(b"hello"), "a file that is not an archive (.tar.gz, .tar or .zip)"),
+        (lambda path: path.write_bytes(b""), "an empty file: its download or copy broke off"),
         (os.mkfifo, "neither a file nor a folder"),
     ],
 )
@@ -192,7 +197,7 @@ def test_status_of_nothing():
     status = dataset_status()
     assert not status.found
     assert status.source == status.origin == ""
-    assert len(status.searched) == 6
+    assert [place.split(":")[0] for place, _ in status.searched] == ["home data folder", *["Keras cache"] * 3]
     assert {what for _, what in status.searched} == {"nothing there"}
 
 
@@ -202,3 +207,19 @@ def test_importing_is_light():
     code = f"import sys, cifar_core.data; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_messages_that_pages_show_quote_no_command_line_flags():
+    core = Path(reader_module.__file__).parents[1]
+    quoted = []
+    for file in core.rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        if file.relative_to(core).parts[0] != "cli":
+            quoted += [
+                (file.name, node.value)
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+                if id(node) not in docstrings and re.search(r"`([^`]* )?--\w", node.value)
+            ]
+    assert not quoted

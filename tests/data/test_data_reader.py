@@ -158,18 +158,18 @@ WRONG = [
     ("data_batch_1", lambda _: pickle.dumps(RunsCode()), UnsafePickleError, "mkdir"),
     ("data_batch_1", lambda _: changed(x=RunsCode()), UnsafePickleError, "mkdir"),
     ("data_batch_1", lambda _: pickle.dumps([1]), DataError, "holds a list"),
-    ("data_batch_1", lambda _: pickle.dumps({"fine_labels": LABELS}), DataError, "no data and no labels"),
+    ("data_batch_1", lambda _: pickle.dumps({"labelled": LABELS}), DataError, "no data and no labels"),
     ("data_batch_1", lambda _: changed(data=np.zeros((99, 3072), np.uint8)), DataError, r"\(99, 3072\)"),
     ("data_batch_1", lambda _: changed(data=np.zeros((ROWS, 3071), np.uint8)), DataError, "3071"),
-    ("data_batch_1", lambda _: changed(data=np.zeros((10, 3072), np.float32)), UnsafePickleError, "uint8"),
+    ("data_batch_1", lambda _: changed(data=np.zeros((10, 3072), np.float32)), DataError, "integers"),
     ("data_batch_1", lambda _: changed(data=b"abc"), DataError, "images of shape bytes"),
     ("data_batch_1", lambda _: changed(labels=LABELS[:-1]), DataError, "has 99 labels"),
     ("data_batch_1", lambda _: changed(labels=[*LABELS[:-1], 10]), DataError, "first at row 99"),
     ("data_batch_1", lambda _: changed(labels=[-1, *LABELS[1:]]), DataError, "the first at row 0"),
     ("data_batch_1", lambda _: changed(labels=[2**62, *LABELS[1:]]), DataError, "1 labels outside 0..9"),
-    ("data_batch_1", lambda _: changed(labels=["6", *LABELS[1:]]), DataError, "list of 100 numbers"),
-    ("data_batch_1", lambda _: changed(labels=[True, *LABELS[1:]]), DataError, "list of 100 numbers"),
-    ("data_batch_1", lambda _: changed(labels={}), DataError, "no list of labels"),
+    ("data_batch_1", lambda _: changed(labels=["6", *LABELS[1:]]), DataError, "labels of type str"),
+    ("data_batch_1", lambda _: changed(labels=[True, *LABELS[1:]]), DataError, "labels of type bool"),
+    ("data_batch_1", lambda _: changed(labels={}), DataError, "labels of type dict"),
     ("batches.meta", lambda _: pickle.dumps({"label_names": ["cat"] * 10}), DataError, "lists other classes"),
     ("batches.meta", lambda _: pickle.dumps({"fine_label_names": []}), DataError, "lists other classes"),
 ]  # fmt: skip
@@ -265,7 +265,7 @@ def test_oversize_members_are_refused_by_their_header(tmp_path):
 
 def test_too_many_members_are_refused(tmp_path):
     archive = tar_gz(tmp_path / "x.tar.gz", [(member(f"f{i}"), b"") for i in range(300)])
-    with pytest.raises(DataError, match="more than 200 members"):
+    with pytest.raises(DataError, match=r"holds none .*: it contains f0, f1, f2 and 198 more"):
         load_dataset(path=archive)
 
 
@@ -281,7 +281,7 @@ def test_a_batch_that_is_there_twice_is_refused(tmp_path, python_folder):
 def test_archives_that_are_not_whole(tmp_path, python_folder, python_archive):
     short = tmp_path / "short.tar.gz"
     short.write_bytes(python_archive.read_bytes()[:-1000])
-    with pytest.raises(DataError, match=r"short\.tar\.gz is not a whole \.tar\.gz archive"):
+    with pytest.raises(DataError, match=r"short\.tar\.gz is not a whole archive"):
         load_dataset(path=short)
     part = tar_gz(
         tmp_path / "part.tar.gz",
@@ -297,7 +297,7 @@ def test_archives_of_something_else(tmp_path):
         load_dataset(path=other)
     broken = tmp_path / "broken.tar.gz"
     broken.write_bytes(b"\x1f\x8b" + os.urandom(1000))
-    with pytest.raises(DataError, match=r"not a whole \.tar\.gz"):
+    with pytest.raises(DataError, match=r"not a whole archive"):
         load_dataset(path=broken)
 
 

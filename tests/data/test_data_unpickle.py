@@ -135,11 +135,11 @@ TUPLE_BOMB = b"(t" + b"q\x00h\x00\x86" * 100  # t = (t, t), a hundred times: for
         (b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.", "'builtins' 'eval'"),
         (b"\x80\x04K\x01K\x02\x93.", "is damaged"),
         (b"\x80\x04\x8c\x05numpy\x8c\rndarray.dtype\x93.", "ndarray.dtype"),
-        (b"(S'true'\nios\nsystem\n.", "operation b'i'"),
+        (b"(S'true'\nios\nsystem\n.", "'os' 'system'"),
         (b"(cos\nsystem\no.", "'os' 'system'"),
         (b"cnumpy\nndarray\n(I1000000000\ntR.", "calls numpy.ndarray"),
         (b"cnumpy\nndarray\n)\x81.", r"operation b'\\x81'"),
-        (b"S'os.system'\n)R.", "makes a call"),
+        (b"S'os.system'\n)R.", "is damaged"),
         (b"cnumpy\ndtype\nN0R.", "operation b'0'"),
         (b"P12\n.", "operation b'P'"),
         (b"K\x01Q.", "operation b'Q'"),
@@ -148,13 +148,16 @@ TUPLE_BOMB = b"(t" + b"q\x00h\x00\x86" * 100  # t = (t, t), a hundred times: for
         (b"\x8f.", "operation b'\\\\x8f'"),
         (b"F1.5\n.", "operation b'F'"),
         (b"\x80\x06.", "later protocol"),
-        (b"cnumpy\ndtype\n(S'O8'\nI0\nI1\ntR.", "something else than uint8"),
-        (b"cnumpy\ndtype\n(S'f4'\nI0\nI1\ntR.", "something else than uint8"),
-        (b"cnumpy\ndtype\n(S'u1'\nI0\nI1\ntR(I3\nS'|'\nNNNI-1\nI-1\nI63\ntb.", "something else than uint8"),
-        (b"cnumpy\ndtype\n(S'u1'\nI0\nI1\ntR}b.", "something else than uint8"),
+        (b"cnumpy\ndtype\n(S'O8'\nI0\nI1\ntR.", "something else than integers"),
+        (b"cnumpy\ndtype\n(S'f4'\nI0\nI1\ntR.", "something else than integers"),
+        (
+            b"cnumpy\ndtype\n(S'u1'\nI0\nI1\ntR(I3\nS'|'\nNNNI-1\nI-1\nI63\ntb.",
+            "something else than integers",
+        ),
+        (b"cnumpy\ndtype\n(S'u1'\nI0\nI1\ntR}b.", "something else than integers"),
         (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\ndtype\n(I0\ntS'b'\ntR.", "unusual way"),
         (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I9000000000\ntS'b'\ntR.", "unusual way"),
-        (ARRAY + b"(I1\n(I2\nt" + DTYPE + b"I00\n]tb.", "something else than uint8"),
+        (ARRAY + b"(I1\n(I2\nt" + DTYPE + b"I00\n]tb.", "something else than integers"),
         (b"]}b.", "state of an object"),
         (b"c_codecs\nencode\n(Vaaaa\nVhex\ntR.", "unusual way"),
         (b"c__builtin__\nbytes\n(I1000000000\ntR.", "unusual way"),
@@ -167,13 +170,13 @@ TUPLE_BOMB = b"(t" + b"q\x00h\x00\x86" * 100  # t = (t, t), a hundred times: for
         (b"\x8f(" + TUPLE_BOMB + b"\x90.", r"operation b'\\x8f'"),
         (TUPLE_BOMB + b"Vname\n\x93.", "is damaged"),
         (b"c_codecs\nencode\n(" + TUPLE_BOMB + b"Vlatin1\ntR.", "unusual way"),
-        (b"cnumpy\ndtype\n(" + TUPLE_BOMB + b"I0\nI1\ntR.", "something else than uint8"),
+        (b"cnumpy\ndtype\n(" + TUPLE_BOMB + b"I0\nI1\ntR.", "something else than integers"),
         (
             b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + TUPLE_BOMB + b"S'b'\ntR.",
             "unusual way",
         ),
         (ARRAY + b"(I1\n" + TUPLE_BOMB + DTYPE + b"I00\nS'abc'\ntb.", "is damaged"),
-        (b"cnumpy\ndtype\n(S'u1'\nI0\nI1\ntR" + TUPLE_BOMB + b"b.", "something else than uint8"),
+        (b"cnumpy\ndtype\n(S'u1'\nI0\nI1\ntR" + TUPLE_BOMB + b"b.", "something else than integers"),
         (b"}(" + b"".join(b"S'k%d'\nN" % i for i in range(MAX_KEYS + 1)) + b"u.", "more than 1,000 entries"),
         (b"}" * (MAX_OPERATIONS + 1), "operations"),
         (b"(" * (MAX_OPERATIONS + 1), "operations"),
@@ -265,7 +268,7 @@ def test_small_files_cannot_ask_for_much_memory(data):
 
 
 def test_a_file_too_large_is_refused_unread():
-    with pytest.raises(UnsafePickleError, match=r"has 134,217,729 bytes"):
+    with pytest.raises(DataError, match=r"has 134,217,729 bytes"):
         safe_loads(bytes(128 * 2**20 + 1), "f")
 
 
@@ -291,7 +294,7 @@ def check_hostile(data):
         return
     names = {kind.__name__ for kind in contained(value)}
     assert names <= {
-        "dict", "list", "tuple", "str", "bytes", "int", "bool", "NoneType", "ndarray", "_Global", "_UInt8",
+        "dict", "list", "tuple", "str", "bytes", "int", "bool", "NoneType", "ndarray", "_Global", "_DType",
     }  # fmt: skip
 
 

@@ -1,10 +1,13 @@
 """What `prepare` leaves on disk, and when it is made anew."""
 
+import os
+
 import numpy as np
 import pytest
 
 from cifar_core.base.child import ask
 from cifar_core.data import eda
+from cifar_core.data.batches import PYTHON
 from cifar_core.errors import DataError, DataNotFoundError
 
 
@@ -54,7 +57,7 @@ def test_cifar_10_that_is_nowhere_is_an_error_in_words():
 def test_other_files_are_another_cache(real_files):
     before = eda.cache_folder("cifar10")
     batch = next(real_files.glob("*batch_1"))
-    batch.write_bytes(batch.read_bytes() + b" ")
+    os.truncate(batch, batch.stat().st_size + 1)
     assert eda.cache_folder("cifar10") != before
 
 
@@ -64,7 +67,8 @@ def real_files(tmp_path, monkeypatch):
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     for name in ("batches.meta", "test_batch", *(f"data_batch_{number}" for number in range(1, 6))):
-        (folder / name).write_bytes(b"x")
+        with (folder / name).open("wb") as file:
+            file.truncate(PYTHON.least_bytes)
     monkeypatch.setenv("CIFAR_LAB_DATA", str(folder))
     return folder
 
@@ -72,7 +76,7 @@ def real_files(tmp_path, monkeypatch):
 def test_a_cache_that_cannot_be_written_is_an_error_in_words(home, tiny, monkeypatch):
     home.mkdir()
     (home / "cache").write_text("a file where a folder should be")
-    monkeypatch.setattr("cifar_core.data.load_dataset", lambda _: tiny)
+    monkeypatch.setattr(eda, "load_dataset", lambda _: tiny)
     with pytest.raises(DataError, match="Cannot write"):
         eda.prepare("synthetic")
 

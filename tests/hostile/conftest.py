@@ -2,6 +2,7 @@
 
 from tests.hostile.hostile import COUNTS
 from tests.pages.conftest import (  # noqa: F401 - fixtures
+    app_test,
     home_store,
     open_page,
     prepared,

@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -163,7 +164,7 @@ def members(path, data):
     path.write_bytes(data)
     with bounded():
         try:
-            return list(read_members(path, WANTED))
+            return list(read_members(path, WANTED, []))
         except DataError as error:
             in_words(error)
             return None
@@ -174,6 +175,21 @@ def members(path, data):
 def test_any_tar_is_members_or_a_data_error(data, tmp_path_factory):
     fed("tar")
     members(tmp_path_factory.getbasetemp() / "any.tar.gz", gzip.compress(data, 1))
+
+
+def zipped(how):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", how) as archive:
+        archive.writestr("c/data_batch_1", PICKLES[2])
+        archive.writestr("c/readme.html", "hello")
+    return buffer.getvalue()
+
+
+@given(data=mutated(zipped(zipfile.ZIP_STORED), zipped(zipfile.ZIP_DEFLATED), zipped(zipfile.ZIP_BZIP2)))
+@examples(2)
+def test_any_zip_is_members_or_a_data_error(data, tmp_path_factory):
+    fed("zip")
+    members(tmp_path_factory.getbasetemp() / "any.zip", data)
 
 
 @given(data=mutated(gzip.compress(PLAIN_TAR), gzip.compress(PAX_TAR)))
@@ -238,7 +254,7 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path, size):
     with tarfile.open(tmp_path / "bomb.tar.gz", "w:gz", compresslevel=1) as archive:
         archive.addfile(info, Zeros(size))
     with pytest.raises(DataError, match="million"), bounded(memory=300 * 2**20):
-        list(read_members(tmp_path / "bomb.tar.gz", WANTED))
+        list(read_members(tmp_path / "bomb.tar.gz", WANTED, []))
 
 
 def test_a_gzip_bomb_after_the_last_member_is_not_unpacked(tmp_path):
@@ -248,7 +264,7 @@ def test_a_gzip_bomb_after_the_last_member_is_not_unpacked(tmp_path):
         for _ in range(900):
             file.write(bytes(2**20))
     with pytest.raises(DataError, match="unpacks to more"), bounded(memory=300 * 2**20):
-        list(read_members(tmp_path / "bomb.tar.gz", WANTED))
+        list(read_members(tmp_path / "bomb.tar.gz", WANTED, []))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["python", "binary"])

@@ -64,6 +64,7 @@ WHOLE = {
         encode(PICTURE.convert("F"), "TIFF"),
         encode(FRAMES[0], "TIFF", save_all=True, append_images=FRAMES[1:]),
     ],
+    **({"AVIF": [encode(PICTURE, "AVIF", exif=EXIF)]} if "AVIF" in FORMATS else {}),
 }
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 
 from cifar_core.errors import CifarLabError, ExportError, ModelFileError
-from cifar_core.serving.model_file import load_model
+from cifar_core.models.model_file import load_model
 from tests.hostile.hostile import JSON, examples, fed, in_words, mutated
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cifar_core.base.fields import describe
-from cifar_core.cli.options import read_seeds, read_values
+from cifar_core.cli.options import read_numbers, read_values
 from cifar_core.cli.train import requested
 from cifar_core.errors import ConfigError
 from cifar_core.models import MODELS
@@ -196,6 +196,6 @@ def test_any_seeds_are_numbers_or_a_config_error(text):
     fed("seeds")
     with bounded():
         try:
-            read_seeds(text)
+            read_numbers("seeds", text)
         except ConfigError as error:
             in_words(error)
