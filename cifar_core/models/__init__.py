@@ -5,10 +5,11 @@ Importing this package does not import keras; `create_model` and `ModelConfig.bu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cifar_core.base.fields import shown
-from cifar_core.errors import ConfigError
+from cifar_core.base.fields import known
+from cifar_core.base.lazy import keras
+from cifar_core.models.airbench import AirBench
 from cifar_core.models.alexnet import AlexNet
 from cifar_core.models.base import ModelConfig
 from cifar_core.models.base_cnn import BaseCNN
@@ -19,15 +20,13 @@ from cifar_core.models.resnet18 import ResNet18
 from cifar_core.models.vit import VisionTransformer
 from cifar_core.models.wrn28_10 import WideResNet
 
-if TYPE_CHECKING:
-    import keras
-
 MODELS: dict[str, type[ModelConfig]] = {
     "base_cnn": BaseCNN,
     "alexnet": AlexNet,
     "resnet18": ResNet18,
     "mobilenet": MobileNet,
     "resnet9": ResNet9,
+    "airbench": AirBench,
     "wrn28_10": WideResNet,
     "efficientnet_b0": EfficientNetB0,
     "vit": VisionTransformer,
@@ -45,9 +44,7 @@ def model_config(name: str) -> type[ModelConfig]:
     Raises:
         ConfigError: no such model; the message lists the known ones.
     """
-    if not isinstance(name, str) or name not in MODELS:
-        raise ConfigError(f"Unknown model {shown(name)}; known are: {', '.join(MODELS)}.")
-    return MODELS[name]
+    return known("model", name, MODELS)
 
 
 def create_model(name: str, **hyperparameters: Any) -> keras.Model:

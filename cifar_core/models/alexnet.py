@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
 from cifar_core.base.labels import IMAGE_SHAPE
-from cifar_core.base.lazy_keras import keras, layers
+from cifar_core.base.lazy import keras, layers
 from cifar_core.models.base import ModelConfig, l2_setting
 
 # Filters of the five 3x3 convolutions, and whether 2x2 max pooling follows.
 CONVOLUTIONS = ((96, True), (256, True), (384, False), (384, False), (256, True))
 
 
-def _units(which: str) -> Any:
-    return setting(
-        4096,
-        ge=16,
-        le=8192,
-        step=1024,
-        help=f"Width of the {which} hidden dense layer.",
-        unit="units",
-        search=(1024, 4096),
-    )
-
-
-def _dropout_rate(which: str) -> Any:
-    return setting(
-        0.5,
-        ge=0,
-        le=0.9,
-        step=0.1,
-        help=f"Share of the {which} hidden dense layer dropped in training.",
-        search=(0.3, 0.7),
-    )
+_units = partial(setting, 4096, ge=16, le=8192, step=1024, unit="units", search=(1024, 4096))
+_dropout_rate = partial(setting, 0.5, ge=0, le=0.9, step=0.1, search=(0.3, 0.7))
 
 
 class AlexNet(ModelConfig):
@@ -54,14 +36,14 @@ class AlexNet(ModelConfig):
         "Neural Networks, 2012, https://papers.nips.cc/paper/4824"
     )
 
-    units_dense1: int = _units("first")
-    dropout_rate1: float = _dropout_rate("first")
-    units_dense2: int = _units("second")
-    dropout_rate2: float = _dropout_rate("second")
+    units_dense1: int = _units(help="Width of the first hidden dense layer.")
+    dropout_rate1: float = _dropout_rate(help="Share of the first hidden dense layer dropped in training.")
+    units_dense2: int = _units(help="Width of the second hidden dense layer.")
+    dropout_rate2: float = _dropout_rate(help="Share of the second hidden dense layer dropped in training.")
     batch_norm: bool = setting(
         False,
-        help="Normalise each layer's output over the batch; the original has none.",
         search=(True, False),
+        help="Normalise each layer's output over the batch; the original has none.",
     )
     l2: float = l2_setting()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 from cifar_core.base.fields import Settings, setting
+from cifar_core.base.lazy import keras, np
 from cifar_core.errors import ConfigError
 
-if TYPE_CHECKING:
-    import keras
+_rate = partial(setting, ge=0, le=0.9, step=0.05)
 
 
 class ModelConfig(Settings):
@@ -38,6 +39,13 @@ class ModelConfig(Settings):
         """
         raise NotImplementedError
 
+    def prepare(self, model: keras.Model, images: np.ndarray) -> None:
+        """Set weights of the new network that are computed from training images; most have none.
+
+        Args:
+            images: the run's training images, uint8 (N, 32, 32, 3).
+        """
+
 
 def l2_setting() -> Any:
     """The field `l2`, the same in every model; 0 by default."""
@@ -47,25 +55,42 @@ def l2_setting() -> Any:
         le=0.1,
         scale="log",
         label="L2",
+        search=(1e-6, 1e-2),
         help="L2 penalty on convolution and dense kernels, added to the loss; 0 is off. Not the same as "
         "weight decay, which adaptive optimizers apply apart from the gradient.",
-        search=(1e-6, 1e-2),
     )
 
 
-def dropout_setting(
-    default: float, what: str, *, search: tuple[float, float] = (0.0, 0.5), label: str | None = None
-) -> Any:
+def dropout_setting(default: float, what: str, *, search: tuple[float, float] = (0.0, 0.5)) -> Any:
     """A share of values dropped in training; `what` names them in the help text."""
+    return _rate(default, search=search, help=f"Share of {what} dropped in training; 0 is off.")
+
+
+def stochastic_depth_setting(default: float, search: tuple[float, float]) -> Any:
+    """The field `stochastic_depth`: the last block's chance to be skipped."""
+    return _rate(
+        default,
+        search=search,
+        help="Chance that the last block is skipped for an image in training; earlier blocks less, in "
+        "proportion to their place.",
+    )
+
+
+def momentum_setting(default: float) -> Any:
+    """The field `bn_momentum` of networks that are trained for few steps."""
     return setting(
         default,
         ge=0,
-        le=0.9,
-        step=0.05,
-        label=label,
-        help=f"Share of {what} dropped in training; 0 is off.",
-        search=search,
+        le=0.9999,
+        step=0.01,
+        label="batch norm momentum",
+        help="Share that the running averages keep at each step. Few steps want a small one.",
     )
+
+
+def width_setting(what: str) -> Any:
+    """The field `width` of networks whose first layer has 64 filters by default."""
+    return setting(64, ge=4, le=256, step=16, unit="filters", search=(32, 128), help=f"Filters of {what}.")
 
 
 def require(is_so: bool, message: str) -> None:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from cifar_core.base.fields import setting
 from cifar_core.base.labels import IMAGE_SHAPE
-from cifar_core.base.lazy_keras import keras, layers
+from cifar_core.base.lazy import keras, layers
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting
 from cifar_core.models.blocks import BN_MOMENTUM, penalty, probabilities, unit_range
 
@@ -31,8 +31,8 @@ class BaseCNN(ModelConfig):
     )
     batch_norm: bool = setting(
         False,
-        help="Normalise each layer's output over the batch; trains faster, a little regularising.",
         search=(True, False),
+        help="Normalise each layer's output over the batch; trains faster, a little regularising.",
     )
     conv_dropout: float = dropout_setting(0.0, "feature maps' values after each pooling", search=(0.0, 0.4))
     dropout: float = dropout_setting(0.0, "the hidden layer", search=(0.0, 0.6))

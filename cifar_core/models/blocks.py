@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cifar_core.base.labels import NUM_CLASSES
-from cifar_core.base.lazy_keras import keras, layers
+from cifar_core.base.lazy import keras, layers, np
 
 # Mean and standard deviation of the 50,000 training images per colour channel, in 0..1:
 # the values that the field's recipes use (e.g. https://github.com/kuangliu/pytorch-cifar).
@@ -43,6 +43,52 @@ def convolution(
         kernel_initializer="he_normal",
         kernel_regularizer=penalty(l2),
     )(x)
+
+
+WHITENING_IMAGES = 5_000
+"""Training images, the first ones, from which a whitening kernel is computed."""
+WHITENING_EPSILON = 5e-4
+"""Added to the variance of each direction, so that directions that hardly vary are not amplified."""
+
+
+def whitening_kernel(rescaling: keras.Layer, images: np.ndarray, side: int) -> np.ndarray:
+    """Kernel of a convolution whose outputs are uncorrelated over the patches of training images.
+
+    The eigenvectors of the patches' second moments, each divided by the standard deviation in its
+    direction, and all again with the opposite sign. K. Jordan, https://arxiv.org/abs/2404.00498, section 3.2.
+
+    Args:
+        rescaling: the network's layer that scales the images.
+        images: uint8 (N, 32, 32, 3).
+        side: of a patch.
+
+    Returns:
+        float32 (side, side, 3, 6 * side²).
+    """
+    size = side * side * images.shape[-1]
+    moments, count = np.zeros((size, size)), 0
+    for start in range(0, min(len(images), WHITENING_IMAGES), 500):  # all patches at once take 460 MB
+        part = images[start : min(start + 500, WHITENING_IMAGES)]
+        scaled = np.asarray(keras.ops.convert_to_numpy(rescaling(part)), np.float64)
+        windows = np.lib.stride_tricks.sliding_window_view(scaled, (side, side), axis=(1, 2))
+        patches = np.moveaxis(windows, 3, -1).reshape(-1, size)
+        moments, count = moments + patches.T @ patches, count + len(patches)
+    variances, directions = np.linalg.eigh(moments / count)
+    kernel = (directions / np.sqrt(variances + WHITENING_EPSILON)).astype("float32")
+    return np.concatenate([kernel, -kernel], axis=1).reshape(side, side, images.shape[-1], -1)
+
+
+def begin_as_identity(layer: keras.Layer) -> None:
+    """Let the first filters of a convolution pass the input channels on unchanged (Dirac initialisation).
+
+    Keras has no such initialiser, and a file with one of ours would not open without this package.
+    """
+    kernel = np.array(keras.ops.convert_to_numpy(layer.kernel))
+    rows, columns, channels, filters = kernel.shape
+    passed = np.arange(min(channels, filters))
+    kernel[..., passed] = 0
+    kernel[rows // 2, columns // 2, passed, passed] = 1
+    layer.kernel.assign(kernel)
 
 
 def penalty(l2: float) -> keras.Regularizer | None:

@@ -26,14 +26,14 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from cifar_core.base import paths
 from cifar_core.base.child import ChildError, ask
 from cifar_core.base.files import write_whole
-from cifar_core.base.lazy_keras import keras
+from cifar_core.base.lazy import keras
 from cifar_core.errors import CifarLabError
 from cifar_core.models import model_config
 from cifar_core.models.base import ModelConfig
@@ -44,6 +44,7 @@ CHILD_SECONDS = 180
 # Operations per output value. Batch normalisation: a multiplication and an addition, with its averages folded
 # in; layer normalisation computes its averages from the input.
 ELEMENTWISE = {
+    **dict.fromkeys(("InputLayer", "Flatten", "Reshape", "Dropout", "ZeroPadding2D"), 0),
     "Rescaling": 2,
     "BatchNormalization": 2,
     "LayerNormalization": 5,
@@ -57,8 +58,6 @@ ELEMENTWISE = {
 RATES = ("dropout", "stochastic_depth")
 # Hyperparameters that change no layer's existence or size.
 WITHOUT_LAYERS = ("l2", "bn_momentum")
-# Layers without arithmetic at inference.
-FREE = ("InputLayer", "Flatten", "Reshape", "Dropout", "ZeroPadding2D")
 # Layers whose output is their input, so that training keeps nothing more.
 SAME_VALUES = ("InputLayer", "Flatten", "Reshape")
 
@@ -91,19 +90,6 @@ class Architecture:
     activation_bytes: int
     layers: tuple[Layer, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The reverse of `to_dict`, also after conversion to JSON and back.
-
-        Raises:
-            ValueError: the values are not those of an Architecture.
-        """
-        return TypeAdapter(cls).validate_python(values)
-
 
 def describe_architecture(name: str, **hyperparameters: Any) -> Architecture:
     """Build a model and count its costs. Imports Keras, which takes seconds; pages call `architecture`.
@@ -135,7 +121,13 @@ def count(name: str, config: ModelConfig, network: keras.Model) -> Architecture:
 def _layer(layer: keras.Layer) -> Layer:
     kind = type(layer).__name__
     shape = tuple(layer.output.shape[1:])
-    multiply_adds, others = _cost(layer, kind, math.prod(shape))
+    outputs = math.prod(shape)
+    multiply_adds, others = _cost(layer, kind, outputs)
+    activations = 0 if kind in SAME_VALUES else outputs
+    if kind == "MultiHeadAttention":  # queries, keys, values and their mix
+        activations += 4 * shape[0] * layer.num_heads * layer.key_dim + _attention_weights(layer)
+    sources = () if kind == "InputLayer" else keras.tree.flatten(layer.input)
+    names = dict.fromkeys(tensor._keras_history.operation.name for tensor in sources)
     return Layer(
         name=layer.name,
         type=kind,
@@ -143,63 +135,30 @@ def _layer(layer: keras.Layer) -> Layer:
         parameters=layer.count_params(),
         multiply_adds=multiply_adds,
         flops=2 * multiply_adds + others,
-        activations=_activations(layer, kind, math.prod(shape)),
-        connected_to=_connections(layer),
+        activations=activations,
+        connected_to=tuple(names),
     )
-
-
-def _connections(layer: keras.Layer) -> tuple[str, ...]:
-    """Names of the layers whose outputs this one takes, each once, in order."""
-    if isinstance(layer, keras.layers.InputLayer):
-        return ()
-    sources = (tensor._keras_history.operation.name for tensor in keras.tree.flatten(layer.input))
-    return tuple(dict.fromkeys(sources))
 
 
 def _cost(layer: keras.Layer, kind: str, outputs: int) -> tuple[int, int]:
     """(multiply-adds, other operations) of a layer for one image."""
-    if kind in FREE:
-        return 0, 0
     if kind in ELEMENTWISE:
         return 0, ELEMENTWISE[kind] * outputs
     if kind not in _COSTS:
         raise CifarLabError(
             f"The layer {layer.name!r} is of the type {kind}, for which no cost is defined: "
-            "add it to ELEMENTWISE, FREE or _COSTS in cifar_core/models/cost.py."
+            "add it to ELEMENTWISE or _COSTS in cifar_core/models/cost.py."
         )
     multiply_adds, others = _COSTS[kind](layer, outputs)
-    return multiply_adds, others + _bias_and_activation(layer, outputs)
+    # One operation per value for a bias, and one for an activation inside the layer.
+    biased = getattr(layer, "use_bias", False) and kind != "MultiHeadAttention"
+    active = getattr(layer, "activation", None) not in (None, keras.activations.linear)
+    return multiply_adds, others + outputs * (int(biased) + int(active))
 
 
-def _bias_and_activation(layer: keras.Layer, outputs: int) -> int:
-    """One operation per value for a bias, and one for an activation inside the layer."""
-    biased = getattr(layer, "use_bias", False) and not isinstance(layer, keras.layers.MultiHeadAttention)
-    activation = getattr(layer, "activation", None)
-    active = activation is not None and activation is not keras.activations.linear
-    return outputs * (int(biased) + int(active))
-
-
-def _convolution(layer: keras.layers.Conv2D, outputs: int) -> tuple[int, int]:
-    """Kernel height x width x input channels (of its group) per output value."""
+def _inputs_per_output(layer: keras.Layer, outputs: int) -> tuple[int, int]:
+    """Of a dense layer or a convolution: kernel height x width x input channels (of its group)."""
     return outputs * math.prod(layer.kernel.shape[:-1]), 0
-
-
-def _depthwise_convolution(layer: keras.layers.DepthwiseConv2D, outputs: int) -> tuple[int, int]:
-    """Kernel height x width per output value."""
-    return outputs * math.prod(layer.kernel_size), 0
-
-
-def _dense(layer: keras.layers.Dense, outputs: int) -> tuple[int, int]:
-    return outputs * layer.kernel.shape[0], 0
-
-
-def _pooling(layer: keras.Layer, outputs: int) -> tuple[int, int]:
-    """A comparison or an addition per value of the window."""
-    return 0, outputs * math.prod(layer.pool_size)
-
-
-def _global_pooling(layer: keras.Layer, outputs: int) -> tuple[int, int]:  # noqa: ARG001 - as the others
-    return 0, math.prod(layer.input.shape[1:])
 
 
 def _attention(layer: keras.layers.MultiHeadAttention, outputs: int) -> tuple[int, int]:
@@ -218,24 +177,19 @@ def _attention_weights(layer: keras.layers.MultiHeadAttention) -> int:
 
 
 _COSTS: dict[str, Callable[[Any, int], tuple[int, int]]] = {
-    "Conv2D": _convolution,
-    "DepthwiseConv2D": _depthwise_convolution,
-    "Dense": _dense,
+    "Conv2D": _inputs_per_output,
+    "Dense": _inputs_per_output,
+    "DepthwiseConv2D": lambda layer, outputs: (outputs * math.prod(layer.kernel_size), 0),
     "MultiHeadAttention": _attention,
-    "MaxPooling2D": _pooling,
-    "AveragePooling2D": _pooling,
-    "GlobalAveragePooling1D": _global_pooling,
-    "GlobalAveragePooling2D": _global_pooling,
-    "GlobalMaxPooling2D": _global_pooling,
+    # A comparison or an addition per value of the window.
+    **dict.fromkeys(
+        ("MaxPooling2D", "AveragePooling2D"), lambda layer, outputs: (0, outputs * math.prod(layer.pool_size))
+    ),
+    **dict.fromkeys(
+        ("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalMaxPooling2D"),
+        lambda layer, _: (0, math.prod(layer.input.shape[1:])),
+    ),
 }
-
-
-def _activations(layer: keras.Layer, kind: str, outputs: int) -> int:
-    """Values of one image that training keeps for the backward pass."""
-    if kind == "MultiHeadAttention":
-        queries_keys_values_and_mix = 4 * layer.output.shape[1] * layer.num_heads * layer.key_dim
-        return outputs + queries_keys_values_and_mix + _attention_weights(layer)
-    return 0 if kind in SAME_VALUES else outputs
 
 
 def architecture(name: str, **hyperparameters: Any) -> Architecture:
@@ -253,10 +207,16 @@ def architecture(name: str, **hyperparameters: Any) -> Architecture:
     file = _cache_file(name, config)
     known = _read(file)
     if known is None:
-        known = _ask_process(name, config)
+        # The network needs no GPU for this, and the process that asks no framework.
+        quiet = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        built = functools.partial(describe_architecture, name, **config.model_dump(mode="json"))
+        try:
+            known = ask(built, name=f"cifar-lab {name}", environment=quiet, timeout=CHILD_SECONDS)
+        except ChildError as error:
+            raise CifarLabError(f"{name} could not be built. {error}") from error
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(file, json.dumps(known.to_dict()))
+            write_whole(file, json.dumps(asdict(known)))
         except OSError as error:  # a read-only home costs only the cache
             logging.getLogger(__name__).warning("Cannot keep %s: %s", file, error)
     return known
@@ -302,23 +262,9 @@ def _sources_digest() -> str:
 def _read(file: Path) -> Architecture | None:
     """The content of a cache file, or None where there is none or it is damaged."""
     try:
-        return Architecture.from_dict(json.loads(file.read_text("utf-8")))
+        return TypeAdapter(Architecture).validate_json(file.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         logging.getLogger(__name__).warning("Ignoring the damaged cache file %s: %s", file, error)
         return None
-
-
-def _ask_process(name: str, config: ModelConfig) -> Architecture:
-    """The network needs no GPU for this, and the process that asks no framework."""
-    quiet = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    question = (_described, name, config.model_dump(mode="json"))
-    try:
-        return ask(*question, name=f"cifar-lab {name}", environment=quiet, timeout=CHILD_SECONDS)
-    except ChildError as error:
-        raise CifarLabError(f"{name} could not be built. {error}") from error
-
-
-def _described(name: str, hyperparameters: dict[str, Any]) -> Architecture:
-    return describe_architecture(name, **hyperparameters)

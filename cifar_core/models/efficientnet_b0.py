@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
 from cifar_core.base.labels import IMAGE_SHAPE
-from cifar_core.base.lazy_keras import keras, layers
-from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting
+from cifar_core.base.lazy import keras, layers
+from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting, stochastic_depth_setting
 
 # (filters, blocks, expansion, kernel, stride) of the seven stages: table 1 of the paper, where the
 # first convolution and the second stage have stride 2; here both have 1, so the last map is 4x4, not 1x1.
@@ -43,15 +43,7 @@ class EfficientNetB0(ModelConfig):
         1.0, ge=0.1, le=2, step=0.1, help="Multiplies the filters of every layer.", search=(0.5, 1.4)
     )
     dropout: float = dropout_setting(0.2, "the pooled features before the classifier")
-    stochastic_depth: float = setting(
-        0.2,
-        ge=0,
-        le=0.9,
-        step=0.05,
-        help="Chance that the last block is skipped for an image in training; earlier blocks less, in "
-        "proportion to their place.",
-        search=(0.0, 0.4),
-    )
+    stochastic_depth: float = stochastic_depth_setting(0.2, (0.0, 0.4))
     l2: float = l2_setting()
 
     def build(self) -> keras.Model:

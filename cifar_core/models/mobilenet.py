@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
 from cifar_core.base.labels import IMAGE_SHAPE
-from cifar_core.base.lazy_keras import keras, layers
+from cifar_core.base.lazy import keras, layers
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting
 
 # (filters, blocks, expansion) of the seven stages: table 2 of the paper.
@@ -47,7 +47,7 @@ class MobileNet(ModelConfig):
         "the most accurate. cifar-fast: to 2x2, about 2.5 times quicker than cifar.",
     )
     width: float = setting(
-        1.0, ge=0.1, le=2, step=0.05, help="Multiplies the filters of every layer.", search=(0.5, 1.4)
+        1.0, ge=0.1, le=2, step=0.05, search=(0.5, 1.4), help="Multiplies the filters of every layer."
     )
     bn_momentum: float | None = setting(
         None,
@@ -111,17 +111,17 @@ class MobileNet(ModelConfig):
         filters: int,
         name: str,
         kernel: int = 1,
+        strides: int = 1,
         relu: bool = True,
-        **options: Any,
     ) -> keras.KerasTensor:
         x = layers.Conv2D(
             filters,
             kernel,
+            strides,
             padding="same",
             use_bias=False,
             kernel_regularizer=blocks.penalty(self.l2),
             name=name,
-            **options,
         )(x)
         x = self._norm(x, name)
         return layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x

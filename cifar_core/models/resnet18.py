@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
 from cifar_core.base.labels import IMAGE_SHAPE
-from cifar_core.base.lazy_keras import keras, layers
-from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting
+from cifar_core.base.lazy import keras, layers
+from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting, width_setting
 
 BLOCKS_PER_STAGE = 2
 
@@ -32,21 +32,19 @@ class ResNet18(ModelConfig):
         help="standard: four stages (64 to 512 filters) with projection shortcuts, 11.2 million "
         "parameters. paper: the study's three stages joined by bare 2x2 convolutions, 3.3 million.",
     )
-    width: int = setting(
-        64,
-        ge=4,
-        le=256,
-        step=16,
-        help="Filters of the first stage; each later stage has twice the one before.",
-        unit="filters",
-        search=(32, 128),
-    )
+    width: int = width_setting("the first stage; each later stage has twice the one before")
     dropout: float = dropout_setting(0.0, "the pooled features before the classifier")
     l2: float = l2_setting()
 
     def build(self) -> keras.Model:
         images = keras.Input(IMAGE_SHAPE, name="images")
-        x = self._paper(images) if self.design == "paper" else self._standard(images)
+        if self.design == "paper":
+            x = self._paper(images)
+        else:
+            x = layers.ReLU()(self._convolution(blocks.standardised()(images), self.width))
+            for stage in range(4):
+                for block in range(BLOCKS_PER_STAGE):
+                    x = self._block(x, self.width * 2**stage, 2 if stage and not block else 1)
         x = blocks.dropped(layers.GlobalAveragePooling2D()(x), self.dropout)
         return keras.Model(images, blocks.probabilities(self.l2)(x), name="resnet18")
 
@@ -57,30 +55,17 @@ class ResNet18(ModelConfig):
         for stage in range(3):
             filters = self.width * 2**stage
             if stage:
-                down = layers.Conv2D(
-                    filters, 2, 2, padding="same", kernel_regularizer=blocks.penalty(self.l2)
-                )
-                x = down(x)
+                penalty = blocks.penalty(self.l2)
+                x = layers.Conv2D(filters, 2, 2, padding="same", kernel_regularizer=penalty)(x)
             for _ in range(BLOCKS_PER_STAGE):
-                x = self._paper_block(x, filters)
+                branch = layers.ReLU()(self._paper_convolution(x, filters))
+                branch = self._paper_convolution(branch, filters)
+                x = layers.ReLU()(layers.Add()([branch, x]))
         return x
-
-    def _paper_block(self, x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
-        branch = layers.ReLU()(self._paper_convolution(x, filters))
-        branch = self._paper_convolution(branch, filters)
-        return layers.ReLU()(layers.Add()([branch, x]))
 
     def _paper_convolution(self, x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
         x = layers.Conv2D(filters, 3, padding="same", kernel_regularizer=blocks.penalty(self.l2))(x)
         return layers.BatchNormalization()(x)
-
-    def _standard(self, images: keras.KerasTensor) -> keras.KerasTensor:
-        x = layers.ReLU()(self._convolution(blocks.standardised()(images), self.width))
-        for stage in range(4):
-            for block in range(BLOCKS_PER_STAGE):
-                stride = 2 if stage and not block else 1
-                x = self._block(x, self.width * 2**stage, stride)
-        return x
 
     def _block(self, x: keras.KerasTensor, filters: int, stride: int) -> keras.KerasTensor:
         branch = layers.ReLU()(self._convolution(x, filters, strides=stride))

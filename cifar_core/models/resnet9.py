@@ -7,8 +7,8 @@ from typing import ClassVar
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
 from cifar_core.base.labels import IMAGE_SHAPE
-from cifar_core.base.lazy_keras import keras, layers
-from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting
+from cifar_core.base.lazy import keras, layers
+from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting, momentum_setting, width_setting
 
 
 class ResNet9(ModelConfig):
@@ -24,32 +24,17 @@ class ResNet9(ModelConfig):
         "winner of Stanford's DAWNBench, https://dawn.cs.stanford.edu/benchmark/"
     )
 
-    width: int = setting(
-        64,
-        ge=4,
-        le=256,
-        step=16,
-        help="Filters of the first convolution; the three stages have 2, 4 and 8 times as many.",
-        unit="filters",
-        search=(32, 128),
-    )
+    width: int = width_setting("the first convolution; the three stages have 2, 4 and 8 times as many")
     logit_scale: float = setting(
         0.125,
         gt=0,
         le=10,
         scale="log",
+        search=(0.03, 1.0),
         help="Multiplies the classifier's scores before the softmax; small values keep early "
         "probabilities soft.",
-        search=(0.03, 1.0),
     )
-    bn_momentum: float = setting(
-        0.9,
-        ge=0,
-        le=0.9999,
-        step=0.01,
-        label="batch norm momentum",
-        help="Share that the running averages keep at each step. Few steps want a smaller one.",
-    )
+    bn_momentum: float = momentum_setting(0.9)
     dropout: float = dropout_setting(0.0, "the pooled features before the classifier")
     l2: float = l2_setting()
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
 from cifar_core.base.labels import IMAGE_SHAPE
-from cifar_core.base.lazy_keras import keras, layers
-from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting, require
-
-if TYPE_CHECKING:
-    import numpy as np
+from cifar_core.base.lazy import keras, layers, np
+from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting, require, stochastic_depth_setting
 
 
 class VisionTransformer(ModelConfig):
@@ -38,44 +35,36 @@ class VisionTransformer(ModelConfig):
 
     patch: Literal[2, 4, 8] = setting(
         4,
-        help="Side of the patches. Half the side means four times as many patches, and sixteen times the "
-        "cost of attention.",
         unit="px",
         search=(4, 8),
+        help="Side of the patches. Half the side means four times as many patches, and sixteen times the "
+        "cost of attention.",
     )
     dim: int = setting(
         256,
         ge=8,
         le=1024,
         step=64,
-        help="Length of the vector of a patch; a multiple of 4 and of heads.",
         search=(128, 192, 256, 384),
+        help="Length of the vector of a patch; a multiple of 4 and of heads.",
     )
     depth: int = setting(
         7,
         ge=1,
         le=24,
         step=1,
-        help="Transformer blocks, one after the other; cost grows in proportion.",
         unit="blocks",
         search=(4, 10),
+        help="Transformer blocks, one after the other; cost grows in proportion.",
     )
-    heads: int = setting(4, ge=1, le=32, step=1, help="Attention heads; must divide dim.", search=(2, 4, 8))
+    heads: int = setting(4, ge=1, le=32, step=1, search=(2, 4, 8), help="Attention heads; must divide dim.")
     mlp_ratio: float = setting(
-        2.0, ge=0.5, le=8, step=0.5, help="Hidden width of a block's perceptron, in dims.", search=(1.0, 4.0)
+        2.0, ge=0.5, le=8, step=0.5, search=(1.0, 4.0), help="Hidden width of a block's perceptron, in dims."
     )
     dropout: float = dropout_setting(
         0.1, "attention weights and of both branches' outputs", search=(0.0, 0.3)
     )
-    stochastic_depth: float = setting(
-        0.1,
-        ge=0,
-        le=0.9,
-        step=0.05,
-        help="Chance that the last block is skipped for an image in training; earlier blocks less, in "
-        "proportion to their place.",
-        search=(0.0, 0.3),
-    )
+    stochastic_depth: float = stochastic_depth_setting(0.1, (0.0, 0.3))
     l2: float = l2_setting()
 
     @model_validator(mode="after")
@@ -142,8 +131,6 @@ def sine_cosine_positions(side: int, dim: int) -> np.ndarray:
     A quarter each of sin(x), cos(x), sin(y), cos(y), at wavelengths from 2 pi to 20,000 pi patches, as
     `posemb_sincos_2d` of https://github.com/google-research/big_vision has it.
     """
-    import numpy as np
-
     exponents = np.linspace(0, 1, dim // 4)
     y, x = np.mgrid[:side, :side]
     angles_x, angles_y = x[..., None] / 10_000**exponents, y[..., None] / 10_000**exponents

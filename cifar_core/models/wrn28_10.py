@@ -9,7 +9,7 @@ from pydantic import model_validator
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
 from cifar_core.base.labels import IMAGE_SHAPE
-from cifar_core.base.lazy_keras import keras, layers
+from cifar_core.base.lazy import keras, layers
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting, require
 
 STAGE_FILTERS = (16, 32, 64)  # times the width
@@ -32,12 +32,12 @@ class WideResNet(ModelConfig):
         ge=10,
         le=58,
         step=6,
-        help="Layers with weights: 6n + 4, for n blocks in each of three stages (10, 16, 22, 28 ...).",
         unit="layers",
         search=(16, 40),
+        help="Layers with weights: 6n + 4, for n blocks in each of three stages (10, 16, 22, 28 ...).",
     )
     width: int = setting(
-        10, ge=1, le=14, step=1, help="Times the filters of a plain ResNet (16, 32, 64).", search=(2, 10)
+        10, ge=1, le=14, step=1, search=(2, 10), help="Times the filters of a plain ResNet (16, 32, 64)."
     )
     dropout: float = dropout_setting(0.0, "values between the two convolutions of a block (the paper: 0.3)")
     l2: float = l2_setting()

@@ -11,8 +11,10 @@ environment variable that TensorFlow reads once, when it loads: a choice per pro
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -30,6 +32,7 @@ from cifar_core.base.devices import (
     cpu_name,
     device_summary,
     keras_backend,
+    quiet_without_gpu,
     usable_cores,
 )
 from cifar_core.base.fields import shown
@@ -41,10 +44,11 @@ log = logging.getLogger(__name__)
 
 MEMORY_GROWTH_VARIABLE = "TF_FORCE_GPU_ALLOW_GROWTH"
 
-BFLOAT16_MODELS_ON_CPU = ("base_cnn", "alexnet", "resnet18", "resnet9", "wrn28_10")
-"""Models that train faster in bfloat16 on CPUs with AMX, at equal accuracy (the study's 1.5 to 3.7 times).
-Models with depthwise convolutions (mobilenet, efficientnet_b0) are slower: their small kernels do not use the
-matrix unit."""
+BFLOAT16_MODELS_ON_CPU = ("base_cnn", "alexnet", "resnet18", "resnet9", "airbench", "wrn28_10")
+"""Models that train faster in bfloat16 on CPUs that multiply it in hardware, at equal accuracy: with AMX the
+study's 1.5 to 3.7 times, with AVX512 base_cnn and alexnet 2.0, resnet18 2.9, wrn28_10 1.75, resnet9 and
+airbench 1.3 times. Models with depthwise convolutions (mobilenet, efficientnet_b0) are slower, 0.87 times:
+their small kernels do not use these instructions."""
 
 FAST_BATCH = {"base_cnn": 256, "alexnet": 256, "resnet18": 128, "mobilenet": 256}
 """Batch sizes at which the study's models trained fastest on CPUs; other models keep the configured size."""
@@ -93,7 +97,6 @@ def choice(config: TrainConfig, recorded: Mapping[str, Any] | None = None) -> Ch
     """The fastest way to compute these settings here. Whatever the settings fix (precision, jit) is kept.
 
     Args:
-        config: the settings.
         recorded: `environment` of a resumed run's record. The run continues in its number format, whatever
             was measured since; on the same kind of device and backend also with its compilation and kernels.
     """
@@ -106,7 +109,7 @@ def suggestion(config: TrainConfig) -> str | None:
     own = [row.images_per_second for row in rows if row.batch_size == config.batch_size]
     if not own:
         return None
-    best = max(rows, key=_speed)
+    best = max(rows, key=lambda row: row.images_per_second)
     gain = best.images_per_second / max(own)
     if gain < MIN_SUGGESTED_GAIN:
         return None
@@ -130,29 +133,29 @@ def set_variables(computation: Computation) -> None:
     """Set the environment variables for a computation, unless the user has set them.
 
     Without effect on kernels once TensorFlow is loaded; the run's record states what was in use. TensorFlow
-    is also told to allocate GPU memory as needed, since others may compute on the same GPU.
+    is also told to allocate GPU memory as needed, since others may compute on the same GPU, and not to
+    complain where there is none.
     """
     os.environ.setdefault(MEMORY_GROWTH_VARIABLE, "true")
+    quiet_without_gpu()
     if "tensorflow" not in sys.modules:
         for name, value in computation.environment.items():
             os.environ.setdefault(name, value)
 
 
 def candidates(config: TrainConfig) -> list[Choice]:
-    """Ways to compute that are worth measuring on this device."""
-    sizes = sorted({*BATCHES, config.batch_size})
-    return [
-        Choice(precision, jit, onednn, size, "candidate")
-        for precision, jit, onednn in _ways(config)
-        for size in sizes
-    ]
+    """Ways to compute that are worth measuring here: at the configured batch size, the rules' own way first,
+    then at the sizes nearest to it."""
+    rule = _by_rule(config)
+    ways = sorted(_ways(config), key=lambda way: (way[:2] != (rule.precision, rule.jit), way[2] is False))
+    sizes = sorted({*BATCHES, config.batch_size}, key=lambda size: abs(math.log(size / config.batch_size)))
+    return [Choice(*way, size, "candidate") for size in sizes for way in ways]
 
 
 def remember(model: str, design: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Path:
     """Store measurements of this machine, from which `choice` takes from now on.
 
     Args:
-        model: the architecture.
         design: its hyperparameters; those in `design_words` distinguish designs.
         rows: mappings with precision, jit, onednn, batch_size and images_per_second.
 
@@ -185,9 +188,6 @@ def measurements_file() -> Path:
     return paths.home() / "cache" / "speed.json"
 
 
-# --- The record of a run ------------------------------------------------------------------------
-
-
 def _as_started(config: TrainConfig, now: Choice, recorded: Mapping[str, Any]) -> Choice:
     """A choice with what a run was started with, as far as the settings leave it open."""
     precision, jit, device = (recorded.get(name) for name in ("precision", "jit", "device"))
@@ -202,26 +202,19 @@ def _as_started(config: TrainConfig, now: Choice, recorded: Mapping[str, Any]) -
     return replace(now, onednn=kernels.get(str(recorded.get("onednn")), now.onednn))
 
 
-# --- Rules --------------------------------------------------------------------------------------
-
-
 def _by_rule(config: TrainConfig) -> Choice:
     on_gpu = device_summary().kind == "gpu"
+    measured = config.model in BFLOAT16_MODELS_ON_CPU and keras_backend() == "tensorflow"
+    precision = device_summary().precision if on_gpu or measured else "float32"
     # Without compilation JAX runs operation by operation, many times slower on every device.
     # TensorFlow's strategy for several devices does not go through XLA.
     pays = keras_backend() == "jax" or (on_gpu and not config.deterministic and config.devices == 1)
     return Choice(
-        precision=config.precision if config.precision != "auto" else _precision(config),
+        precision=config.precision if config.precision != "auto" else precision,
         jit=config.jit == "on" if config.jit != "auto" else pays,
         onednn=None if on_gpu else _onednn(config),
         batch_size=config.batch_size if on_gpu else _batch(config),
     )
-
-
-def _precision(config: TrainConfig) -> str:
-    device = device_summary()
-    measured = config.model in BFLOAT16_MODELS_ON_CPU and keras_backend() == "tensorflow"
-    return "float32" if device.kind == "cpu" and not measured else device.precision
 
 
 def _onednn(config: TrainConfig) -> bool | None:
@@ -250,7 +243,7 @@ def _ways(config: TrainConfig) -> list[tuple[str, bool, bool | None]]:
     """(precision, jit, oneDNN) that may be fastest, within what the settings leave open."""
     device, on_jax = device_summary(), keras_backend() == "jax"
     formats = ["float32"]
-    if device.precision != "float32" and (device.kind == "gpu" or config.model in BFLOAT16_MODELS_ON_CPU):
+    if device.precision != "float32" and (device.kind == "gpu" or not on_jax):
         formats.append(device.precision)
     if config.precision != "auto":
         formats = [config.precision]
@@ -259,10 +252,10 @@ def _ways(config: TrainConfig) -> list[tuple[str, bool, bool | None]]:
     if config.jit != "auto":
         compiled = [config.jit == "on"]
     kernels = [None] if device.kind == "gpu" or on_jax else [False, True]
-    return [(one, jit, onednn) for one in formats for jit in compiled for onednn in kernels]
-
-
-# --- Measurements -------------------------------------------------------------------------------
+    # TensorFlow's own kernels for bfloat16 were 20 to 25 times slower than oneDNN's.
+    slow = {(False, "mixed_bfloat16")} if device.kind == "cpu" and config.precision == "auto" else set()
+    ways = itertools.product(formats, compiled, kernels)
+    return [(one, jit, onednn) for one, jit, onednn in ways if (onednn, one) not in slow]
 
 
 class _Measurement(BaseModel):
@@ -295,10 +288,9 @@ def _by_measurement(config: TrainConfig) -> Choice | None:
     if not rows:
         return None
     nearest = min((row.batch_size for row in rows), key=lambda size: abs(size - config.batch_size))
-    best = max((row for row in rows if row.batch_size == nearest), key=_speed)
-    return Choice(
-        best.precision, best.jit, best.onednn, max(rows, key=_speed).batch_size, source="this machine"
-    )
+    by_speed = sorted(rows, key=lambda row: -row.images_per_second)
+    best = next(row for row in by_speed if row.batch_size == nearest)
+    return Choice(best.precision, best.jit, best.onednn, by_speed[0].batch_size, source="this machine")
 
 
 def _allowed(config: TrainConfig, row: _Measurement) -> bool:
@@ -308,10 +300,6 @@ def _allowed(config: TrainConfig, row: _Measurement) -> bool:
         return row.jit == (config.jit == "on")
     plain = config.deterministic or (config.devices > 1 and keras_backend() == "tensorflow")
     return not (plain and row.jit)
-
-
-def _speed(row: _Measurement) -> float:
-    return row.images_per_second
 
 
 def _key(model: str, design: Mapping[str, Any]) -> str:

@@ -1,13 +1,15 @@
-"""Presets: the study's seven runs as published, and one recommended setting for every model.
+"""Presets: the study's seven runs as published, and a recommended setting for every model.
 
 A preset's name is `<model>/<kind>`:
 
 * `paper-baseline`, `paper-tuned`: the study's run as published, including flaws of method that a setting can
   express (the test-selected protocol, the last weights, MobileNet's stem);
+* `quick`: a good result within minutes on two processor cores;
+* `distilled`: a small network that learns from a better one's predictions too;
 * `recommended`: what a practitioner who knows the literature would use.
 
 The variant says what a run stands for on a leaderboard: `baseline` and `tuned` for the study's, `custom` for
-recommended ones, which no search chose.
+the others, which no search chose.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from cifar_core.errors import ConfigError
 from cifar_core.settings.train_config import TrainConfig, Variant
 
 SAME_RUN = frozenset(
-    {"seed", "name", "variant", "preset", "record_answers", "precision", "jit", "deterministic"}
+    {"seed", "name", "variant", "preset", "record_answers", "record_snapshots"}
+    | {"precision", "jit", "deterministic"}
 )
 """Settings that leave a run the same run of its preset: labels, seed, and how exactly it is computed."""
 
@@ -59,7 +62,7 @@ class Preset:
 
     @property
     def kind(self) -> str:
-        """paper-baseline, paper-tuned or recommended."""
+        """paper-baseline, paper-tuned, quick, distilled or recommended."""
         return self.name.partition("/")[2]
 
 
@@ -85,7 +88,16 @@ _IMAGENET_MOBILENET = {"stem": "imagenet", "bn_momentum": 0.999}
 # learning rate x 5e-4 / (1 - 0.9) a step, so the literature's 5e-4 is 5e-3 here.
 _SGD = {
     "optimizer": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 5e-3, "schedule": "cosine",
-    "label_smoothing": 0.1, "flip": True, "crop_padding": 4, "test_flip": True,
+    "label_smoothing": 0.1, "flip": True, "crop_padding": 4, "test_views": "flip",
+}
+
+# After airbench94_muon.py of https://github.com/KellerJordan/cifar10-airbench, which has batches of 2,000.
+_AIRBENCH = {
+    "optimizer": "muon", "learning_rate": 0.24, "momentum": 0.6, "bias_rate": 0.5, "batch_size": 1000,
+    "schedule": "linear", "min_learning_rate": 0, "label_smoothing": 0.2, "flip": True,
+    "alternating_flip": True, "crop_padding": 2, "test_views": "flip-shift",
+    # The rate falls to zero, so that the last epoch is the best: a thousand images suffice to see that.
+    "validation_fraction": 0.02,
 }
 
 _ALL = (
@@ -98,7 +110,7 @@ _ALL = (
         "The same two convolutions and 50 epochs, normalised, regularised, augmented and scheduled.",
         design="paper", batch_norm=True, conv_dropout=0.1, dropout=0.3, optimizer="adamw", learning_rate=3e-3,
         weight_decay=0.01, batch_size=128, epochs=50, schedule="cosine", warmup_epochs=2,
-        label_smoothing=0.05, flip=True, crop_padding=2, test_flip=True),
+        label_smoothing=0.05, flip=True, crop_padding=2, test_views="flip"),
     _preset("alexnet/paper-baseline", "baseline",
         "The study's AlexNet: Adam 1e-3, batch 64, 10 epochs, 20 % held out (73.00 %).", **_BASELINE),
     _preset("alexnet/paper-tuned", "tuned",
@@ -109,7 +121,7 @@ _ALL = (
         "Batch normalisation, smaller dense layers, AdamW, cosine, crop, flip and cutout: no search needed.",
         batch_norm=True, units_dense1=1024, units_dense2=1024, optimizer="adamw", learning_rate=1e-3,
         weight_decay=0.05, batch_size=128, epochs=30, schedule="cosine", warmup_epochs=2, label_smoothing=0.1,
-        gradient_clip=1.0, flip=True, crop_padding=4, cutout=8, test_flip=True),
+        gradient_clip=1.0, flip=True, crop_padding=4, cutout=8, test_views="flip"),
     _preset("resnet18/paper-baseline", "baseline",
         "The study's shortened ResNet-18: Adam 1e-3, batch 64, 10 epochs, 20 % held out (78.22 %).",
         **_BASELINE, design="paper"),
@@ -138,10 +150,21 @@ _ALL = (
         "A small transformer from scratch needs strong augmentation and many epochs; about 80 % in print.",
         optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, batch_size=256, epochs=100,
         schedule="cosine", warmup_epochs=5, gradient_clip=1.0, label_smoothing=0.1, mixup=0.2, flip=True,
-        crop_padding=4, randaugment_ops=2, test_flip=True),
+        crop_padding=4, randaugment_ops=2, test_views="flip"),
     _preset("resnet9/recommended", "custom",
         "The fast baseline of speed records: one-cycle SGD, batch 512, 20 epochs; about 94 % in print.",
         **{**_SGD, "schedule": "one_cycle"}, learning_rate=0.4, batch_size=512, epochs=20, cutout=8),
+    _preset("airbench/quick", "custom",
+        "The speed records' network and recipe in 3 epochs: about 6 minutes on two cores with bfloat16.",
+        **_AIRBENCH, epochs=3),
+    _preset("airbench/recommended", "custom",
+        "The speed records' network and recipe in 8 epochs: about 15 minutes on two cores with bfloat16.",
+        **_AIRBENCH, epochs=8),
+    _preset("base_cnn/distilled", "custom",
+        "The base CNN with little dropout, which learns from the best finished run (teacher) instead.",
+        design="paper", batch_norm=True, dropout=0.1, optimizer="adamw", learning_rate=3e-3,
+        weight_decay=0.01, batch_size=128, epochs=50, schedule="cosine", warmup_epochs=2, flip=True,
+        test_views="flip", teacher="best", distillation_weight=0.9, distillation_temperature=4.0),
 )
 # fmt: on
 
@@ -194,7 +217,10 @@ def preset(name: str, /, **changes: Any) -> TrainConfig:
     plain = TrainConfig(**{"model": chosen.model, **chosen.values, "variant": chosen.variant, "preset": name})
     if not changes:
         return plain
-    changed = plain.replace(**{**_warmup(plain, changes), **changes})
+    epochs = changes.get("epochs")
+    if plain.warmup_epochs and isinstance(epochs, int) and epochs >= 1:
+        changes.setdefault("warmup_epochs", round(plain.warmup_epochs * epochs / plain.epochs, 3))
+    changed = plain.replace(**changes)
     same = "variant" in changes or set(changed.changes_from(plain)) <= SAME_RECIPE
     return changed if same else changed.replace(variant="custom")
 
@@ -212,10 +238,3 @@ def begin_with(name: str, dataset: str) -> TrainConfig:
     if dataset != "synthetic" or whole.variant != "custom" or whole.epochs <= SCENES_EPOCHS:
         return whole
     return preset(name, dataset=dataset, epochs=SCENES_EPOCHS)
-
-
-def _warmup(plain: TrainConfig, changes: Mapping[str, Any]) -> dict[str, float]:
-    epochs = changes.get("epochs")
-    if not plain.warmup_epochs or not isinstance(epochs, int) or epochs < 1:
-        return {}
-    return {"warmup_epochs": round(plain.warmup_epochs * epochs / plain.epochs, 3)}

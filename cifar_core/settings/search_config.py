@@ -23,6 +23,7 @@ class SearchConfig(Settings):
         base: settings shared by all trials, as for TrainConfig; `space` overrides them.
         space: settings of model or training to explore, by name: (low, high) for numbers, values for choices
             and grids. Empty: every setting whose declaration has a search range.
+        widens: id of the search whose trials it takes along (`tuning.widened`); None: it begins anew.
 
     Raises:
         ConfigError: unknown name, a range outside the declared one, an empty range.
@@ -37,6 +38,7 @@ class SearchConfig(Settings):
         help="Preset from which every trial starts; none: the defaults.")
     base: dict[str, Any] = Field(default_factory=dict)
     space: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    widens: str | None = Field(default=None, max_length=80)
     max_trials: int = _search(20, ge=1, le=10_000, step=1,
         help="Largest number of trials (hyperband plans its own).")
     max_epochs: int = _search(10, ge=1, le=500, step=1, unit="epochs", help="Epochs of a full trial.")
@@ -64,7 +66,11 @@ class SearchConfig(Settings):
                 "devices=1, and workers to the number of GPUs: their trials then run side by side."
             )
         for name, values in self.space.items():
-            _check_dimension(self.model, known, name, values)
+            declared = _declared(self.model, known, name)
+            if not values:
+                raise ConfigError(f"The space of {name} is empty: give (low, high) or a list of values.")
+            for value in values:
+                _check_value(declared, value)
         return self
 
 
@@ -79,14 +85,6 @@ def _check_shared(model: str, known: dict[str, Setting], name: str, value: Any) 
         _check_value(declared, value)
 
 
-def _check_dimension(model: str, known: dict[str, Setting], name: str, values: tuple[Any, ...]) -> None:
-    declared = _declared(model, known, name)
-    if not values:
-        raise ConfigError(f"The space of {name} is empty: give (low, high) or a list of values.")
-    for value in values:
-        _check_value(declared, value)
-
-
 def _declared(model: str, known: dict[str, Setting], name: Any) -> Setting:
     if name not in known:
         names = ", ".join(sorted(known))
@@ -96,7 +94,8 @@ def _declared(model: str, known: dict[str, Setting], name: Any) -> Setting:
 
 def _check_value(declared: Setting, value: Any) -> None:
     if declared.kind in ("int", "float"):
-        valid = _is_number(value) and _in_range(declared, value)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+        valid = is_number and _in_range(declared, value)
     elif declared.kind == "choice":
         valid = value in declared.choices
     elif declared.kind == "bool":
@@ -105,11 +104,6 @@ def _check_value(declared: Setting, value: Any) -> None:
         valid = isinstance(value, str) and len(value) <= (declared.max_length or math.inf)
     if not valid:
         raise ConfigError(f"{declared.name} must be {declared.allowed()}; got {shown(value)}.")
-
-
-def _is_number(value: Any) -> bool:
-    """Whether it is an int of any size or a finite float; False for a bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _in_range(declared: Setting, value: float) -> bool:

@@ -4,6 +4,7 @@ each range, default and help text is declared here and nowhere else."""
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -17,10 +18,24 @@ from cifar_core.models.base import ModelConfig
 DatasetName = Literal["cifar10", "synthetic"]
 Protocol = Literal["held-out", "test-selected"]
 Variant = Literal["baseline", "tuned", "custom"]
+TestViews = Literal["one", "flip", "flip-shift"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 
-GROUPS = ("Run", "Data", "Budget", "Optimizer", "Schedule", "Regularisation", "Augmentation", "Device")
-_run, _data, _budget, _optimizer, _schedule, _regularisation, _augmentation, _device = (
+IMAGES: dict[str, tuple[int, int]] = {"cifar10": (50_000, 10_000), "synthetic": (10_000, 2_000)}
+"""Training and test images of each dataset."""
+
+GROUPS = (
+    "Run",
+    "Data",
+    "Budget",
+    "Optimizer",
+    "Schedule",
+    "Regularisation",
+    "Augmentation",
+    "Smaller",
+    "Device",
+)
+_run, _data, _budget, _optimizer, _schedule, _regularisation, _augmentation, _smaller, _device = (
     functools.partial(setting, group=group) for group in GROUPS
 )
 
@@ -40,7 +55,7 @@ class TrainConfig(Settings):
     model: str = _run("base_cnn", help="Architecture, by its name in the registry.")
     hyperparameters: SerializeAsAny[ModelConfig] = Field(default_factory=ModelConfig)  # validation fills it
     variant: Variant = _run("custom",
-        help="What the run stands for on the leaderboard: a fixed published setting (baseline), one chosen "
+        help="How the leaderboard lists the run: a fixed published setting (baseline), one chosen "
         "by a search or the study's tuned one (tuned), or anything else (custom).")
     preset: str | None = _run(None, max_length=100,
         help="Name of the preset from which the settings started.")
@@ -50,6 +65,9 @@ class TrainConfig(Settings):
     record_answers: bool = _run(False,
         help="Keep the model's predictions for all test images after every epoch, for the gallery of "
         "mistakes. Costs one pass over the test images per epoch and does not influence the training.")
+    record_snapshots: bool = _run(True,
+        help="Keep what the model predicts for 24 validation images after each epoch, the validation "
+        "confusion matrix and the first filters, to watch it learn: under 1 % of the time, at most 1 MB.")
 
     dataset: DatasetName = _data("cifar10",
         help="CIFAR-10, or drawn scenes of the same ten classes for a machine without it.")
@@ -65,6 +83,9 @@ class TrainConfig(Settings):
         help="Test on only this many images.")
 
     epochs: int = _budget(10, ge=1, le=1000, step=1, unit="epochs", help="Passes over the training images.")
+    time_budget: float = _budget(0.0, ge=0, le=10_000, step=1, unit="minutes",
+        help="Minutes that the whole run may take on this machine, test included. The speed of the first "
+        "steps then decides the epochs, which may use a part of the images each. 0 trains the given epochs.")
     batch_size: int = _budget(128, ge=1, le=4096, step=32, scale="log", unit="images",
         search=(64, 128, 256, 512),
         help="Images per step. Larger batches are faster per image and need a larger learning rate.")
@@ -74,35 +95,42 @@ class TrainConfig(Settings):
         help="Which weights are tested and saved: those of the epoch with the best validation accuracy, or "
         "those of the last epoch, as in the study.")
 
-    optimizer: Literal["adam", "adamw", "sgd"] = _optimizer("adam", search=("adam", "adamw", "sgd"),
-        help="adam adapts the step per weight; adamw is adam with decoupled weight decay; sgd with momentum "
-        "often reaches a higher accuracy with a good schedule.")
+    optimizer: Literal["adam", "adamw", "sgd", "muon"] = _optimizer("adam", search=("adam", "adamw", "sgd"),
+        help="adam adapts the step per weight, its weight decay is part of the gradient; adamw is adam with "
+        "decoupled weight decay; sgd with momentum often reaches a higher accuracy with a good schedule; "
+        "muon makes each kernel's step an orthogonal matrix, for fewer epochs, and leaves biases and the "
+        "classifier to adamw at a tenth of the rate.")
     learning_rate: float = _optimizer(1e-3, gt=0, le=10, scale="log", search=(1e-4, 1e-2),
-        help="Largest step size. Usual: 1e-4 to 3e-3 for adam, 0.01 to 0.5 for sgd.")
+        help="Largest step size. Usual: 1e-4 to 3e-3 for adam, 0.01 to 0.5 for sgd, 0.02 to 0.3 for muon.")
+    bias_rate: float = _optimizer(1.0, ge=0.001, le=1000, scale="log",
+        help="Factor on the learning rate of biases and of normalisation's scale and shift.")
+    head_rate: float = _optimizer(1.0, ge=0.001, le=1000, scale="log",
+        help="Factor on the learning rate of the classifier, the last layer.")
     momentum: float = _optimizer(0.9, ge=0, lt=1, step=0.01,
-        help="Momentum of sgd; not used by the other optimizers.")
-    nesterov: bool = _optimizer(True, help="Nesterov momentum for sgd.")
+        help="Momentum of sgd and muon; not used by the other optimizers.")
+    nesterov: bool = _optimizer(True, help="Nesterov momentum for sgd and muon.")
     weight_decay: float = _optimizer(0.0, ge=0, le=1, scale="log", search=(1e-5, 1e-1),
-        help="Decoupled decay: each step shrinks the weights by learning rate times this. Biases and "
-        "normalisation are excluded. 0 switches it off; adamw needs some.")
+        help="With adamw, sgd and muon each step shrinks the weights by learning rate times this "
+        "(decoupled); with adam it is an L2 penalty in the gradient. Biases and normalisation are excluded. "
+        "0 switches it off; adamw needs some.")
     gradient_clip: float = _optimizer(0.0, ge=0, le=100, step=0.1,
         help="Largest norm of the whole gradient; 0 does not clip.")
     ema_momentum: float = _optimizer(0.0, ge=0, lt=1, step=0.001,
         help="Keep a moving average of the weights, and validate, test and save it; 0.999 is usual, 0 "
-        "switches it off.")
+        "switches it off. Smaller in the first steps, (1 + step) / (10 + step), so that short runs gain too.")
 
-    schedule: Literal["constant", "plateau", "cosine", "one_cycle"] = _schedule("constant",
+    schedule: Literal["constant", "plateau", "cosine", "linear", "one_cycle"] = _schedule("constant",
         search=("constant", "cosine", "one_cycle"),
         help="How the learning rate changes: not at all; lower when validation loss stalls (the study's); "
-        "along a cosine to the smallest; or up and down once (one-cycle).")
+        "along a cosine or a straight line to the smallest; or up and down once (one-cycle).")
     warmup_epochs: float = _schedule(0.0, ge=0, le=100, step=0.5, unit="epochs",
-        help="Raise the learning rate linearly from 0 over this many epochs first. For constant and cosine.")
+        help="First raise the learning rate linearly over this many epochs. For constant and cosine.")
     plateau_factor: float = _schedule(0.5, gt=0, lt=1, step=0.05,
         help="Factor by which plateau multiplies the learning rate.")
     plateau_patience: int = _schedule(3, ge=1, le=100, step=1, unit="epochs",
         help="Epochs that plateau waits for a lower validation loss.")
     min_learning_rate: float = _schedule(1e-6, ge=0, le=1, scale="log",
-        help="Smallest learning rate, at the end of plateau, cosine and one-cycle.")
+        help="Smallest learning rate, at the end of plateau, cosine, linear and one-cycle.")
 
     label_smoothing: float = _regularisation(0.0, ge=0, le=0.5, step=0.01, search=(0.0, 0.2),
         help="Share of each training label that is spread over all classes; reduces overconfidence.")
@@ -114,7 +142,10 @@ class TrainConfig(Settings):
         "With mixup on too, each batch takes one of the two.")
 
     flip: bool = _augmentation(False, search=(True, False),
-        help="Mirror half of the images, drawn anew each epoch.")
+        help="Mirror half of the images, drawn again each epoch.")
+    alternating_flip: bool = _augmentation(False,
+        help="With flip: mirror each image in every other epoch, half of them in the first, so that few "
+        "epochs show each image equally often both ways.")
     rotation: float = _augmentation(0.0, ge=0, le=180, step=1, unit="degrees", search=(0.0, 30.0),
         help="Rotate by up to this many degrees either way (the study: 15).")
     shift: float = _augmentation(0.0, ge=0, le=0.5, step=0.01, search=(0.0, 0.2),
@@ -132,8 +163,35 @@ class TrainConfig(Settings):
         help="RandAugment: number of random operations per image; 0 is off.")
     randaugment_magnitude: float = _augmentation(0.3, ge=0, le=1, step=0.05,
         help="RandAugment: strength of each operation, from none to the paper's largest.")
-    test_flip: bool = _augmentation(False,
-        help="At test time average the probabilities of each image and its mirror image.")
+    test_views: TestViews = _augmentation("one",
+        help="At test time average the probabilities over views of each image: one is the image alone; "
+        "flip adds its mirror image; flip-shift adds both, moved by a pixel towards two corners, which "
+        "together weigh half.")
+
+    teacher: str = _smaller("", max_length=400,
+        help="Distillation: finished runs whose mean predictions the network learns from, beside the labels; "
+        "ids with commas between, or best for the run with the best validation accuracy. Empty: none.")
+    distillation_temperature: float = _smaller(4.0, ge=0.5, le=20, step=0.5,
+        help="With a teacher: divides both networks' scores before they are compared; larger values show "
+        "more of how likely the teacher finds the wrong classes.")
+    distillation_weight: float = _smaller(0.5, ge=0.05, le=1, step=0.05,
+        help="With a teacher: share of its predictions in the loss; the rest is that of the labels.")
+    start_from: str = _smaller("", max_length=80,
+        help="Id of a finished run of the same model whose weights the training begins with, to fine-tune "
+        "it. Empty: new weights.")
+    channel_pruning: float = _smaller(0.0, ge=0, le=0.95, step=0.05,
+        help="With start_from: share of the filters and units that are removed first, the least important of "
+        "each layer. The network becomes smaller and quicker; residual sums keep their width.")
+    sparsity: float = _smaller(0.0, ge=0, le=0.99, step=0.01,
+        help="Share of the kernels' weights that are zero in the end, the smallest ones, set epoch by epoch. "
+        "The compressed file becomes smaller; the network is not quicker. 0 prunes nothing.")
+    prune_begin: float = _smaller(0.0, ge=0, le=1, step=0.05,
+        help="With sparsity: share of the epochs before the first weights are set to zero.")
+    prune_end: float = _smaller(0.5, ge=0, le=1, step=0.05,
+        help="With sparsity: share of the epochs after which it is reached; the rest recovers accuracy.")
+    prune_scope: Literal["global", "stage"] = _smaller("global",
+        help="With sparsity: among which weights the smallest are chosen: all kernels together, or those of "
+        "each stage (maps of one size) by themselves.")
 
     precision: Precision = _device("auto",
         help="Number format of the computation. auto takes what was measured fastest for this model on this "
@@ -152,6 +210,9 @@ class TrainConfig(Settings):
         if not isinstance(values, dict):
             return values
         values = dict(values)
+        if "test_flip" in values:  # as earlier releases stored it
+            values.setdefault("test_views", "flip" if values["test_flip"] is True else "one")
+            del values["test_flip"]
         values.setdefault("model", cls.model_fields["model"].default)
         hyperparameters = model_config(values["model"])
         own = describe(hyperparameters)
@@ -163,7 +224,10 @@ class TrainConfig(Settings):
         if not all(isinstance(name, str) for name in given):
             raise ConfigError(f"hyperparameters must have names that are text; got {shown(given)}.")
         values["hyperparameters"] = hyperparameters(**{**given, **beside})
-        _refuse_unknown(cls, hyperparameters, values)
+        if unknown := sorted(set(values) - set(cls.model_fields)):
+            known = ", ".join(sorted({*describe(cls), *own}))
+            names = ", ".join(shown(name) for name in unknown[:_MAX_NAMED])
+            raise ConfigError(f"Unknown setting {names} for {values['model']}; known are: {known}.")
         return values
 
     @model_validator(mode="after")
@@ -193,23 +257,43 @@ def train_settings(model: str) -> dict[str, Setting]:
     return {**describe(model_config(model)), **describe(TrainConfig)}
 
 
+def split_sizes(config: TrainConfig) -> tuple[int, int, int]:
+    """Numbers of (training, validation, test) images under these settings."""
+    train, test = IMAGES[config.dataset]
+    train, test = min(train, config.train_limit or train), min(test, config.test_limit or test)
+    if config.protocol == "test-selected":
+        return train, test, test
+    validation = round(config.validation_fraction * train)
+    return train - validation, validation, test
+
+
+def too_few_images(config: TrainConfig, train: int, validation: int) -> str | None:
+    """Why these numbers of images do not suffice, in a sentence with advice; None if they do."""
+    if min(train, validation) >= config.devices:
+        return None
+    cause, change = "These settings leave", "test_limit"
+    if config.protocol == "held-out":
+        share, total = number(config.validation_fraction), train + validation
+        cause = f"validation_fraction={share} of {total:,} training images leaves"
+        change = "validation_fraction or train_limit"
+    return (
+        f"{cause} {train:,} to train on and {validation:,} for validation; each part needs at least "
+        f"{config.devices} (one per device). Raise {change}{', or use fewer devices' * (config.devices > 1)}."
+    )
+
+
 _MAX_NAMED = 10
 """Number of unknown names that an error lists."""
 
 
-def _refuse_unknown(cls: type[Settings], hyperparameters: type[ModelConfig], values: dict[str, Any]) -> None:
-    unknown = sorted(set(values) - set(cls.model_fields))
-    if unknown:
-        known = sorted({*describe(cls), *describe(hyperparameters)})
-        names = ", ".join(shown(name) for name in unknown[:_MAX_NAMED])
-        raise ConfigError(f"Unknown setting {names} for {values['model']}; known are: {', '.join(known)}.")
+_RUN_ID = re.compile(r"[A-Za-z0-9_-]*")
 
 
 def _contradictions(config: TrainConfig) -> list[str]:
     """Messages about settings that are each valid and contradict each other."""
     warmup, lowest = number(config.warmup_epochs), number(config.min_learning_rate)
     found = []
-    if config.warmup_epochs > 0 and config.schedule in ("plateau", "one_cycle"):
+    if config.warmup_epochs > 0 and config.schedule in ("plateau", "linear", "one_cycle"):
         found.append(
             f"warmup_epochs is for the schedules constant and cosine; got schedule={config.schedule!r} with "
             f"warmup_epochs={warmup}. Set warmup_epochs=0 or another schedule."
@@ -221,9 +305,28 @@ def _contradictions(config: TrainConfig) -> list[str]:
         found.append(f"warmup_epochs ({warmup}) must be less than epochs ({config.epochs}).")
     if config.optimizer == "adamw" and config.weight_decay == 0:
         found.append("adamw needs a weight_decay above 0 (0.004 is usual); for none, take optimizer='adam'.")
+    if config.alternating_flip and not config.flip:
+        found.append(
+            "alternating_flip says how images are mirrored, and flip=False mirrors none: set flip=True too."
+        )
+    named = f"{config.teacher},{config.start_from}".split(",")
+    if wrong := [name for name in named if not _RUN_ID.fullmatch(name.strip())]:
+        found.append(f"teacher and start_from name runs by their ids; got {shown(wrong[0])}.")
+    if config.channel_pruning and not config.start_from:
+        found.append("channel_pruning needs a trained network: give start_from=RUN, a finished run's id.")
+    if config.sparsity and config.prune_begin >= config.prune_end:
+        ends = f"prune_begin ({number(config.prune_begin)}) must be below prune_end"
+        found.append(f"{ends} ({number(config.prune_end)}).")
+    if config.sparsity and config.early_stopping_patience:
+        found.append(
+            "sparsity is reached at a planned epoch, before which early_stopping_patience could stop the "
+            "training: set it to 0."
+        )
     if config.batch_size % config.devices:
         found.append(
             f"devices ({config.devices}) must share a batch equally; got batch_size={config.batch_size}. "
             f"Set batch_size to a multiple of {config.devices}."
         )
+    if problem := too_few_images(config, *split_sizes(config)[:2]):
+        found.append(problem)
     return found

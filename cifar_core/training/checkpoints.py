@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from cifar_core.base.lazy import keras
 from cifar_core.errors import ResumeError
 from cifar_core.store import RunRecord, RunStore
-from cifar_core.store.checkpoint import (
-    CHECKPOINT_FILE,
-    Progressed,
-    kept_weights,
-    read_weights,
-    restore_checkpoint,
-)
+from cifar_core.store.checkpoint import CHECKPOINT_FILE, Progressed, read_weights, restore_checkpoint
 from cifar_core.training.resolve import Setup
-
-if TYPE_CHECKING:
-    import keras
 
 Weights = list[np.ndarray]
 
@@ -68,7 +60,7 @@ def restore(setup: Setup, model: keras.Model) -> tuple[Progressed, Weights | Non
     remove_other_best_files(path.parent, progressed.best_epoch)
     if setup.config.keep != "best" or not progressed.best_epoch:
         return progressed, None
-    return progressed, _best_weights(path.parent, model, progressed)
+    return progressed, _best_weights(setup, path.parent, model, progressed)
 
 
 def _check_belongs(store: RunStore, record: RunRecord, path: Path, progressed: Progressed) -> None:
@@ -104,7 +96,7 @@ def _same_losses(epoch: dict[str, float], recorded: dict[str, Any]) -> bool:
     )
 
 
-def _best_weights(folder: Path, model: keras.Model, progressed: Progressed) -> Weights:
+def _best_weights(setup: Setup, folder: Path, model: keras.Model, progressed: Progressed) -> Weights:
     """The best epoch's weights, read before hours of training so that their loss is noticed at once.
 
     If the last epoch was the best, the checkpoint contains them too.
@@ -114,4 +106,6 @@ def _best_weights(folder: Path, model: keras.Model, progressed: Progressed) -> W
     except ResumeError:
         if progressed.best_epoch != progressed.epochs_done:
             raise
-        return kept_weights(model)
+        from cifar_core.training.averaging import kept_weights
+
+        return kept_weights(model, setup.images.train[0])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from contextlib import suppress
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ def environment(*, precision: str, jit: bool) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "backend": backend.backend(),
-        "device": device_summary().to_dict(),
+        "device": asdict(device_summary()),
         "cpu": cpu_name(),
         "cores": usable_cores(),
         "precision": precision,
@@ -36,7 +38,11 @@ def environment(*, precision: str, jit: bool) -> dict[str, Any]:
 
 def packages() -> dict[str, str]:
     """Versions of the installed packages that can affect results."""
-    return {name: found for name in PACKAGES if (found := _version(name))}
+    found = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def git_commit() -> str | None:
@@ -55,10 +61,3 @@ def _git(folder: Path, *words: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):  # git is not installed or does not answer
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -11,23 +11,22 @@ Nothing here imports Keras.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
-from cifar_core.base.devices import DeviceSummary, cpu_has_bfloat16, device_summary
+import psutil
+
+from cifar_core.base.devices import cpu_has_bfloat16, device_summary
 from cifar_core.base.processes import hostname
 from cifar_core.errors import ConfigError
 from cifar_core.models.cost import Architecture, known_architecture, sizes_only
 from cifar_core.settings.compute import choice
-from cifar_core.settings.train_config import TrainConfig
-
-if TYPE_CHECKING:
-    from cifar_core.store import RunRecord, RunStore
+from cifar_core.settings.train_config import TrainConfig, split_sizes
+from cifar_core.store import RunRecord, RunStore
 
 Evidence = Literal["same settings", "same network", "this device", "arithmetic"]
 
-IMAGES: dict[str, tuple[int, int]] = {"cifar10": (50_000, 10_000), "synthetic": (10_000, 2_000)}
-"""Training and test images of each dataset."""
 MAX_RUNS_CONSIDERED = 30
 """Number of most recent runs that are searched; older ones ran on an older state of the machine."""
 MAX_RUNS_USED = 8
@@ -64,7 +63,7 @@ EVALUATION_SPEEDUP = 3.0
 """Validation and test need only the forward pass."""
 FRAMEWORK_BYTES = 700e6
 """Memory of the process before it builds a model: framework and images."""
-SLOTS = {"adam": 2, "adamw": 2, "sgd": 1}
+SLOTS = {"adam": 2, "adamw": 2, "sgd": 1, "muon": 1}
 """Numbers that an optimizer keeps per weight."""
 
 SPEED_SETTINGS = (
@@ -128,11 +127,11 @@ def estimate(config: TrainConfig, network: Architecture | None, store: RunStore 
     """Expected duration and memory; None if neither the architecture nor an earlier run is known.
 
     Args:
-        config: the settings.
         network: from `architecture(config.model, ...)`; None if unknown.
         store: where earlier runs are looked up.
     """
-    speed = _from_runs(config, network, store) or _from_arithmetic(config, network)
+    runs = _runs_here(store) if store is not None else []
+    speed = _from_runs(config, network, runs) or _from_arithmetic(config, network, bool(runs))
     if speed is None:
         return None
     images_per_second, evidence, why, factor = speed
@@ -140,18 +139,10 @@ def estimate(config: TrainConfig, network: Architecture | None, store: RunStore 
     epoch = train / images_per_second + validation / (EVALUATION_SPEEDUP * images_per_second)
     tests = 1 + config.epochs * config.record_answers
     total = START_SECONDS + config.epochs * epoch + tests * test / (EVALUATION_SPEEDUP * images_per_second)
+    if config.time_budget:
+        total = 60 * config.time_budget
     needed = memory(config, network) if network is not None else None
     return Estimate(images_per_second, epoch, total, evidence, why, factor, needed, _available_bytes())
-
-
-def split_sizes(config: TrainConfig) -> tuple[int, int, int]:
-    """Numbers of (training, validation, test) images under these settings."""
-    train, test = IMAGES[config.dataset]
-    train, test = min(train, config.train_limit or train), min(test, config.test_limit or test)
-    if config.protocol == "test-selected":
-        return train, test, test
-    validation = round(config.validation_fraction * train)
-    return train - validation, validation, test
 
 
 def memory(config: TrainConfig, network: Architecture) -> Memory:
@@ -169,15 +160,16 @@ Speed = tuple[float, Evidence, str, float]
 """Images per second, evidence, the evidence in a sentence, and the uncertainty factor."""
 
 
-def _from_runs(config: TrainConfig, network: Architecture | None, store: RunStore | None) -> Speed | None:
+def _from_runs(config: TrainConfig, network: Architecture | None, runs: list[RunRecord]) -> Speed | None:
     """Speed from runs on this device: of the same settings, the same model, or other models."""
-    if store is None:
-        return None
-    runs = _runs_here(store)
     mine = [run for run in runs if run.model == config.model and _design(run.config) == _design(config)]
-    same = [run for run in mine if _pace(run.config) == _pace(config)][:MAX_RUNS_USED]
+    same = [run for run in mine if _pace(run.config, run.environment) == _pace(config)][:MAX_RUNS_USED]
     if same:
-        return _from_same(same, store)
+        what = _runs(len(same), "of these settings", "with the same settings as far as speed goes")
+        why, factor = f"Measured in {what} on this device.", UNCERTAINTY["same settings"]
+        if all(map(_is_short, same)):
+            why, factor = f"{why} On few images, which is less reliable.", UNCERTAINTY["same network"]
+        return statistics.median(map(_speed, same)), "same settings", why, factor
     if mine:
         why = (
             "From an earlier run of this network on this device with another batch size, precision or "
@@ -186,27 +178,17 @@ def _from_runs(config: TrainConfig, network: Architecture | None, store: RunStor
         ratio = 1.0
         if network is not None:
             ratio = _arithmetic(config, network) / _arithmetic(mine[0].config, network)
-        return _speed(mine[0], store) * ratio, "same network", why, UNCERTAINTY["same network"]
+        return _speed(mine[0]) * ratio, "same network", why, UNCERTAINTY["same network"]
     long = [run for run in runs if not _is_short(run)]
-    return _from_others(config, network, long[:MAX_RUNS_USED], store)
+    return _from_others(config, network, long[:MAX_RUNS_USED])
 
 
-def _from_same(same: list[RunRecord], store: RunStore) -> Speed:
-    what = _runs(len(same), "of these settings", "with the same settings as far as speed goes")
-    why, factor = f"Measured in {what} on this device.", UNCERTAINTY["same settings"]
-    if all(map(_is_short, same)):
-        why, factor = f"{why} On few images, which is less reliable.", UNCERTAINTY["same network"]
-    return statistics.median(_speed(run, store) for run in same), "same settings", why, factor
-
-
-def _from_others(
-    config: TrainConfig, network: Architecture | None, runs: list[RunRecord], store: RunStore
-) -> Speed | None:
+def _from_others(config: TrainConfig, network: Architecture | None, runs: list[RunRecord]) -> Speed | None:
     """Arithmetic, corrected by how far it was off for other models on this device."""
     if network is None:
         return None
     known = [(run, known_architecture(run.model, **_design(run.config))) for run in runs]
-    off = [_speed(run, store) / _arithmetic(run.config, other) for run, other in known if other is not None]
+    off = [_speed(run) / _arithmetic(run.config, other) for run, other in known if other is not None]
     if not off:
         return None
     others = _runs(len(off), "of another network", "of other networks")
@@ -215,12 +197,15 @@ def _from_others(
     return speed, "this device", why, UNCERTAINTY["this device"]
 
 
-def _from_arithmetic(config: TrainConfig, network: Architecture | None) -> Speed | None:
+def _from_arithmetic(config: TrainConfig, network: Architecture | None, has_runs: bool) -> Speed | None:
     if network is None:
         return None
     on_gpu = device_summary().kind == "gpu"
     rates = "at a rule of thumb for GPUs" if on_gpu else "at rates measured on another CPU"
-    why = _calculated(network, rates) + " Nothing has been trained on this device yet."
+    runs = "Nothing has been trained on this device yet."
+    if has_runs:
+        runs = "The runs on this device so far were of other networks and too short to compare with."
+    why = f"{_calculated(network, rates)} {runs}"
     factor = GPU_UNCERTAINTY if on_gpu else UNCERTAINTY["arithmetic"]
     return _arithmetic(config, network), "arithmetic", why, factor
 
@@ -233,9 +218,6 @@ def _runs(count: int, of_one: str, of_several: str) -> str:
     return f"1 earlier run {of_one}" if count == 1 else f"{count} earlier runs {of_several}"
 
 
-# --- Earlier runs -------------------------------------------------------------------------------
-
-
 def _runs_here(store: RunStore) -> list[RunRecord]:
     """Recent runs with a measured speed on this machine and kind of device, newest first."""
     frame = store.runs(limit=MAX_RUNS_CONSIDERED)
@@ -245,10 +227,10 @@ def _runs_here(store: RunStore) -> list[RunRecord]:
         & frame["host"].eq(hostname())
         & frame["device"].fillna("").str.startswith(device_summary().kind)
     ]
-    return [record for run_id in here["id"] if _is_readable(record := store.get(run_id))]
+    return [record for run_id in here["id"] if is_readable(record := store.get(run_id))]
 
 
-def _is_readable(record: RunRecord) -> bool:
+def is_readable(record: RunRecord) -> bool:
     """Whether this release accepts the run's settings."""
     try:
         return record.config.model == record.model
@@ -265,19 +247,16 @@ def _design(config: TrainConfig) -> dict[str, object]:
     return sizes_only(config.model, **config.hyperparameters.model_dump())
 
 
-def _pace(config: TrainConfig) -> tuple[object, ...]:
-    """What else decides the duration of a step; of augmentation, whether each part is on."""
-    chosen, switches = choice(config), (bool(getattr(config, name)) for name in SPEED_SETTINGS)
+def _pace(config: TrainConfig, recorded: Mapping[str, Any] | None = None) -> tuple[object, ...]:
+    """What else decides the duration of a step; of augmentation, whether each part is on. `recorded` is the
+    environment of a run, which tells its number format."""
+    chosen, switches = choice(config, recorded), (bool(getattr(config, name)) for name in SPEED_SETTINGS)
     return (config.batch_size, chosen.precision, chosen.jit, *switches)
 
 
-def _speed(run: RunRecord, store: RunStore) -> float:
-    """Images per second, without the first of several epochs, which includes compilation."""
-    speeds = store.history(run.id)["images_per_second"].dropna().tolist()
-    return statistics.median(speeds[1:] or speeds)
-
-
-# --- Arithmetic ---------------------------------------------------------------------------------
+def _speed(run: RunRecord) -> float:
+    assert run.images_per_second is not None  # as selected by `_runs_here`
+    return run.images_per_second
 
 
 def _arithmetic(config: TrainConfig, network: Architecture) -> float:
@@ -291,18 +270,11 @@ def _arithmetic(config: TrainConfig, network: Architecture) -> float:
     in_bfloat16 = choice(config).precision == "mixed_bfloat16" and cpu_has_bfloat16()
     per_image = STEP_OVER_FORWARD * network.flops / CORE_FLOPS + moved / CORE_BYTES
     update = UPDATE_SECONDS * network.trainable_parameters / config.batch_size
-    return _effective_cores(device) / (per_image / (BFLOAT16_GAIN if in_bfloat16 else 1.0) + update)
-
-
-def _effective_cores(device: DeviceSummary) -> float:
-    """Cores that small images keep busy: beyond eight, each further one adds little."""
-    return min(device.cores, 8) + 0.3 * max(0, device.cores - 8)
+    # Beyond eight cores, which small images keep busy, each further one adds little.
+    cores = min(device.cores, 8) + 0.3 * max(0, device.cores - 8)
+    return cores / (per_image / (BFLOAT16_GAIN if in_bfloat16 else 1.0) + update)
 
 
 def _available_bytes() -> float:
     device = device_summary()
-    if device.kind == "gpu":
-        return device.memory_gb * 2**30
-    import psutil
-
-    return float(psutil.virtual_memory().available)
+    return device.memory_gb * 2**30 if device.kind == "gpu" else float(psutil.virtual_memory().available)

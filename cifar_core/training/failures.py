@@ -1,4 +1,4 @@
-"""Recording of how a run or search ended when it did not finish."""
+"""The end of a run or search: recorded where it did not finish, and told to the webhook if one is set."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cifar_core.errors import CifarLabError, RunNotFoundError, RunStateError, StoreError, TrainingError
+from cifar_core.errors import (
+    CifarLabError,
+    RunNotFoundError,
+    RunStateError,
+    StoreDamagedError,
+    StoreError,
+    TrainingError,
+)
 from cifar_core.store import RunStore
+from cifar_core.training.alerts import announce
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +30,8 @@ _OUT_OF_MEMORY = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "out of memory", "O
 
 @contextmanager
 def recorded_end(store: RunStore, run_id: str) -> Iterator[None]:
-    """Record the reason in the store when the block ends with an exception, and raise it again.
+    """Record the reason in the store when the block ends with an exception, and raise it again; however it
+    ended, tell the webhook.
 
     Raises:
         CifarLabError: any failure; other exceptions become one with `explained`.
@@ -37,12 +46,16 @@ def recorded_end(store: RunStore, run_id: str) -> Iterator[None]:
     except CifarLabError as error:
         message = str(error)
         _record(lambda: store.fail(run_id, message))
+        announce(store, run_id)
         raise
     except Exception as error:
         trace, plain = traceback.format_exc(), explained(error)
         _record(lambda: store.fail(run_id, str(plain)))
         _record(lambda: store.event(run_id, "traceback", trace))
+        announce(store, run_id)
         raise plain from error
+    else:
+        announce(store, run_id)
 
 
 def _record(write: Callable[[], None]) -> None:
@@ -55,7 +68,7 @@ def _record(write: Callable[[], None]) -> None:
         except (RunStateError, RunNotFoundError) as error:
             return log.info("%s", error)  # somebody else ended or deleted it first
         except StoreError as error:
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or isinstance(error, StoreDamagedError):
                 return log.error("how the run ended could not be recorded: %s", error)
         time.sleep(RETRY_INTERVAL_S)
 

@@ -4,51 +4,78 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import numpy as np
+
+from cifar_core.base.lazy import keras
 from cifar_core.settings.train_config import TrainConfig
+from cifar_core.training.distillation import loss_of, teach
+from cifar_core.training.optimizers import make_optimizer
+from cifar_core.training.origins import load_origin
 from cifar_core.training.parallel import alone, building
-
-if TYPE_CHECKING:
-    import keras
+from cifar_core.training.resolve import ResolvedCompute
 
 
-def build_model(config: TrainConfig, steps_per_epoch: int, *, precision: str, jit: bool) -> keras.Model:
+def build_model(
+    config: TrainConfig,
+    compute: ResolvedCompute,
+    images: np.ndarray | None = None,
+    root: Path | None = None,
+) -> keras.Model:
     """The model of a setting: weights seeded, compiled, with its optimizer's variables created.
 
     Args:
-        config: the settings.
-        steps_per_epoch: batches in an epoch, for the learning rate schedule.
-        precision: Keras dtype policy.
-        jit: compile the training step with XLA.
-    """
-    import keras
+        compute: its number format, compilation, rules, and steps for the learning rate schedule.
+        images: training images, for weights that are computed from them; None leaves those random.
+        root: as `origins_root` gives it.
 
-    from cifar_core.training.optimizers import make_optimizer
+    Raises:
+        ConfigError, ModelFileError: a run that the settings name has no usable network there.
+    """
+    from cifar_core.training.snapshots import CountedAccuracy
 
     keras.utils.set_random_seed(config.seed)
     if config.deterministic and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    with dtype_policy(precision), building(config.devices):
-        model = config.hyperparameters.build()
+    with dtype_policy(compute.precision), building(config.devices):
+        model = _network(config, root)
         model.compile(
-            optimizer=make_optimizer(config, steps_per_epoch),
-            loss=keras.losses.CategoricalCrossentropy(),
-            metrics=["accuracy"],
-            jit_compile=jit,
+            optimizer=make_optimizer(config, compute.steps_per_epoch, compute.rules),
+            loss=loss_of(config) if config.teacher else keras.losses.CategoricalCrossentropy(),
+            metrics=[CountedAccuracy()],
+            jit_compile=compute.jit,
         )
+        if keras.backend.backend() == "tensorflow" and not compute.jit:
+            from cifar_core.training.kernels import use_fused_kernels
+
+            use_fused_kernels(model)
+        teach(model, config, root)
         model.optimizer.build(model.trainable_variables)
+        if images is not None and not config.start_from:
+            config.hyperparameters.prepare(model, images)
     return model
 
 
 def without_optimizer(config: TrainConfig, model: keras.Model, precision: str) -> keras.Model:
     """A copy of the trained model without optimizer state (with Adam a third of the file size)."""
+    from cifar_core.training.pruning import weights_of, with_weights
+
     with dtype_policy(precision):
-        bare = config.hyperparameters.build()
-    bare.set_weights(model.get_weights())
-    return bare
+        return with_weights(config.hyperparameters.build(), weights_of(model))
+
+
+def _network(config: TrainConfig, root: Path | None) -> keras.Model:
+    """The network with new weights, or with those of the run that it starts from."""
+    from cifar_core.training.pruning import with_weights, without_channels
+
+    model = config.hyperparameters.build()
+    if not config.start_from:
+        return model
+    assert root is not None
+    return with_weights(model, without_channels(load_origin(config.start_from, root), config.channel_pruning))
 
 
 def on_one_device(config: TrainConfig, model: keras.Model, precision: str) -> keras.Model:
@@ -62,8 +89,6 @@ def on_one_device(config: TrainConfig, model: keras.Model, precision: str) -> ke
 @contextmanager
 def dtype_policy(name: str) -> Iterator[None]:
     """Set Keras's dtype policy inside the block."""
-    import keras
-
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 from cifar_core.base.devices import keras_backend
+from cifar_core.base.lazy import keras
 from cifar_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    import keras
     import tensorflow as tf
 
 
@@ -44,8 +44,7 @@ def check_devices(devices: int) -> None:
         )
 
 
-@contextmanager
-def building(devices: int) -> Iterator[None]:
+def building(devices: int) -> AbstractContextManager[object]:
     """Models built and compiled inside the block belong to so many devices; with one nothing is changed.
 
     Raises:
@@ -53,34 +52,31 @@ def building(devices: int) -> Iterator[None]:
     """
     check_devices(devices)
     if devices == 1:
-        yield
-    elif keras_backend() == "tensorflow":
-        with _mirrored(devices).scope():
-            yield
-    else:
-        with _distributed(_data_parallel(devices)):
-            yield
+        return nullcontext()
+    if keras_backend() == "tensorflow":
+        return _mirrored(devices).scope()
+    return _data_parallel(devices).scope()
 
 
-@contextmanager
-def fitting(devices: int) -> Iterator[None]:
+def fitting(devices: int) -> AbstractContextManager[object]:
     """For `fit` of such a model. On TensorFlow the model keeps its strategy; on JAX it is set for the
     process."""
-    if devices > 1 and keras_backend() == "jax":
-        with _distributed(_data_parallel(devices)):
-            yield
-    else:
-        yield
+    shared = devices > 1 and keras_backend() == "jax"
+    return _data_parallel(devices).scope() if shared else nullcontext()
 
 
 @contextmanager
 def alone() -> Iterator[None]:
     """For building and calling a model on a single device, also during the `fit` of a shared one."""
-    if keras_backend() == "jax":
-        with _distributed(None):
-            yield
-    else:
+    if keras_backend() != "jax":
         yield
+        return
+    before = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(before)
 
 
 @functools.cache
@@ -91,28 +87,12 @@ def _mirrored(devices: int) -> tf.distribute.Strategy:
 
 
 def _data_parallel(devices: int) -> keras.distribution.DataParallel:
-    import keras
-
     return keras.distribution.DataParallel(devices=_devices()[:devices], auto_shard_dataset=False)
-
-
-@contextmanager
-def _distributed(distribution: Any) -> Iterator[None]:
-    import keras
-
-    before = keras.distribution.distribution()
-    keras.distribution.set_distribution(distribution)
-    try:
-        yield
-    finally:
-        keras.distribution.set_distribution(before)
 
 
 def _devices() -> list[str]:
     """Names of this process's GPUs, or of its CPU devices if it has none."""
     if keras_backend() == "jax":
-        import keras
-
         return keras.distribution.list_devices()
     import tensorflow as tf
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cifar_core.data.dataset import TEST_SEED
 from cifar_core.errors import RunNotFoundError, RunStateError, StoreError
 from cifar_core.store import RunState
 
@@ -101,6 +102,16 @@ class Recorder:
     def stored(self) -> tuple[RunStore, str] | None:
         """Store and run id, or None if nothing is recorded."""
         return None if self.store is None or self.run_id is None else (self.store, self.run_id)
+
+    @property
+    def test_seed(self) -> int:
+        """`RunRecord.test_seed` of the recorded run."""
+        return TEST_SEED if self.stored is None else self.stored[0].get(self.stored[1]).test_seed
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """The stored run's `environment` as its first start recorded it; empty before, or without a store."""
+        return {} if self.stored is None else self.stored[0].get(self.stored[1]).environment
 
     def stop_requested(self) -> bool:
         """Whether the training should stop; cheap enough to ask after every step."""

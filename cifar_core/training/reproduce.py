@@ -11,22 +11,19 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cifar_core.analysis.statistics import Spread, spread
 from cifar_core.analysis.study.paper import paper_results
+from cifar_core.base.lazy import pd
+from cifar_core.data import Dataset
 from cifar_core.errors import CifarLabError, ConfigError
 from cifar_core.settings.presets import SAME_RUN, find_preset, preset
-from cifar_core.settings.train_config import DatasetName, TrainConfig
-from cifar_core.training.estimate import IMAGES
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from cifar_core.data import Dataset
-    from cifar_core.store import RunRecord, RunStore
-    from cifar_core.training.recorder import Progress, StopCallback
-    from cifar_core.training.result import Run
+from cifar_core.settings.train_config import IMAGES, DatasetName, TrainConfig
+from cifar_core.store import RunRecord, RunStore
+from cifar_core.training.estimate import is_readable
+from cifar_core.training.recorder import Progress, StopCallback
+from cifar_core.training.result import Run
 
 SMALLEST_TRAIN, SMALLEST_TEST = 200, 100
 """Twenty training and ten test images of each class; with fewer, an accuracy means nothing."""
@@ -40,7 +37,8 @@ _DTYPES = {
     **dict.fromkeys(("ours", "sd", "difference", "minutes"), "float64"),
     **dict.fromkeys(("epochs", "train_images", "test_images"), "Int64"),
 }
-_SCALED = {"train_limit", "test_limit", "epochs", "dataset"}
+_SAME_RECIPE = SAME_RUN | {"train_limit", "test_limit", "epochs", "dataset"}
+"""Settings in which a run may differ from its preset: scale, seed and labels."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,6 @@ class Outcome:
     """Result of one run.
 
     Attributes:
-        config: its settings.
         accuracy: share of the test images in 0..1; None if `problem` says why there is none.
         seconds: of training.
         id: of the run in the store.
@@ -134,7 +131,7 @@ def reproduce(
     for number, config in enumerate(runs, start=1):
         if should_stop is not None and should_stop():
             break
-        report = functools.partial(progress or _ignore, number, len(runs), config)
+        report = functools.partial(progress or (lambda *_: None), number, len(runs), config)
         report(None)
         try:
             run = train(config, dataset=dataset, store=store, progress=report, should_stop=should_stop)
@@ -168,9 +165,12 @@ def reproduction_table(
         runs: a store, or runs in order of age.
         only: as for `paper_runs`.
     """
-    import pandas as pd
-
-    chosen, outcomes = _chosen(only), _outcomes(runs)
+    chosen = _chosen(only)
+    if isinstance(runs, RunStore):
+        frame = runs.runs()
+        ids = frame.loc[frame["preset"].isin(_chosen(None)), "id"][::-1]  # oldest first
+        runs = [record for record in map(runs.get, ids) if is_readable(record)]
+    outcomes = [_outcome(run) for run in runs]
     rows = [
         _row(published, [item for item in outcomes if item.config.preset == published["preset"]])
         for published in paper_results().to_dict(orient="records")
@@ -206,29 +206,6 @@ def _scaled(epochs: int, scale: float, dataset: DatasetName) -> dict[str, Any]:
     }
 
 
-def _ignore(number: int, total: int, config: TrainConfig, report: Progress | None) -> None:
-    """Used if nobody watches."""
-
-
-def _outcomes(runs: RunStore | Iterable[RunRecord | Run | Outcome]) -> list[Outcome]:
-    """Oldest first."""
-    from cifar_core.store import RunStore
-
-    if not isinstance(runs, RunStore):
-        return [_outcome(run) for run in runs]
-    frame = runs.runs()
-    ids = frame.loc[frame["preset"].isin(_chosen(None)), "id"]
-    return [_outcome(record) for record in map(runs.get, ids[::-1]) if _is_readable(record)]
-
-
-def _is_readable(record: RunRecord) -> bool:
-    """Whether this release accepts the run's settings."""
-    try:
-        return record.config is not None
-    except ConfigError:
-        return False
-
-
 def _outcome(run: RunRecord | Run | Outcome) -> Outcome:
     if isinstance(run, Outcome):
         return run
@@ -241,7 +218,8 @@ def _outcome(run: RunRecord | Run | Outcome) -> Outcome:
 def _row(published: dict[str, Any], outcomes: list[Outcome]) -> dict[str, Any]:
     row = {name: published.get(name) for name in ("preset", "model", "variant", "protocol", "note")}
     row |= {"published": published["test_accuracy"], "seeds": 0, "runs": ""}
-    outcomes = [item for item in outcomes if _is_same_recipe(item.config)]
+    changes = [set(item.config.changes_from(preset(str(item.config.preset)))) for item in outcomes]
+    outcomes = [item for item, changed in zip(outcomes, changes, strict=True) if changed <= _SAME_RECIPE]
     tested = _nearest([item for item in outcomes if item.accuracy is not None])
     if not tested:
         problems = [item.problem for item in outcomes if item.problem]
@@ -268,18 +246,10 @@ def _nearest(outcomes: list[Outcome]) -> list[Outcome]:
     """Runs of the largest scale, the last of each seed."""
     groups: dict[tuple[Any, ...], dict[int, Outcome]] = {}
     for item in outcomes:
-        groups.setdefault(_size_key(item.config), {})[item.config.seed] = item
+        train, test = _sizes(item.config)
+        size = item.config.dataset == "cifar10", train * item.config.epochs, train, test
+        groups.setdefault(size, {})[item.config.seed] = item
     return list(groups[max(groups)].values()) if groups else []
-
-
-def _is_same_recipe(config: TrainConfig) -> bool:
-    """Whether a run of one of the presets differs from it in nothing but scale, seed and labels."""
-    return set(config.changes_from(preset(str(config.preset)))) - SAME_RUN <= _SCALED
-
-
-def _size_key(config: TrainConfig) -> tuple[Any, ...]:
-    train, test = _sizes(config)
-    return config.dataset == "cifar10", train * config.epochs, train, test
 
 
 def _sizes(config: TrainConfig) -> tuple[int, int]:
@@ -291,22 +261,16 @@ def _sizes(config: TrainConfig) -> tuple[int, int]:
 def _verdict(published: dict[str, Any], config: TrainConfig, ours: Spread) -> str:
     if scaled := _scale_words(config):
         return f"not comparable: {', '.join(scaled)}"
-    difference = ours.mean - published["test_accuracy"]
-    margin = _margin(published["test_accuracy"], ours, IMAGES["cifar10"][1])
-    if abs(difference) <= margin:
+    theirs, images = published["test_accuracy"], IMAGES["cifar10"][1]
+    difference = ours.mean - theirs
+    # 1.96 standard errors of the difference: binomial for the test images, as if the two runs had different
+    # ones (which of them the study predicted correctly is unknown), and the spread over seeds, which the
+    # study's single run has too.
+    sampling = (theirs * (1 - theirs) + ours.mean * (1 - ours.mean)) / images
+    seeds = ours.sd**2 * (1 + 1 / ours.n) if ours.n > 1 else 0.0
+    if abs(difference) <= 1.96 * math.sqrt(sampling + seeds):
         return "reproduced"
     return "higher than published" if difference > 0 else "lower than published"
-
-
-def _margin(published: float, ours: Spread, images: int) -> float:
-    """Largest difference that chance explains: 1.96 standard errors of the difference.
-
-    Binomial for the test images, as if the two runs had different ones (which of them the study predicted
-    correctly is unknown), and the spread over seeds, which the study's single run has too.
-    """
-    sampling = (published * (1 - published) + ours.mean * (1 - ours.mean)) / images
-    seeds = ours.sd**2 * (1 + 1 / ours.n) if ours.n > 1 else 0.0
-    return 1.96 * math.sqrt(sampling + seeds)
 
 
 def _scale_words(config: TrainConfig) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cifar_core.settings.compute import Computation, choice
@@ -11,6 +11,7 @@ from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.batches import images_per_epoch, steps_per_epoch
 from cifar_core.training.environment import environment
 from cifar_core.training.images import RunImages
+from cifar_core.training.optimizers import RULES
 from cifar_core.training.recorder import Recorder
 
 
@@ -22,40 +23,40 @@ class ResolvedCompute(Computation):
         devices: devices that share each batch.
         images_per_epoch: training images used in an epoch.
         steps_per_epoch: batches in an epoch, the last, smaller one included.
+        rules: version of what settings mean, see `optimizers.RULES`.
     """
 
-    devices: int
-    images_per_epoch: int
-    steps_per_epoch: int
+    devices: int = 1
+    images_per_epoch: int = 0
+    steps_per_epoch: int = 1
+    rules: int = RULES
 
     def describe(self) -> dict[str, Any]:
         """What is stored as a run's `environment`, machine and software included. Loads Keras."""
-        sizes = {name: getattr(self, name) for name in ("devices", "images_per_epoch", "steps_per_epoch")}
-        return {**environment(precision=self.precision, jit=self.jit), **sizes}
+        own = asdict(self)
+        del own["onednn"]  # stored is what TensorFlow says that it uses
+        return {**environment(precision=self.precision, jit=self.jit), **own}
 
 
-def resolve(config: TrainConfig, images: RunImages, recorder: Recorder) -> ResolvedCompute:
-    """How a run is computed: as recorded at its first start, else the best choice for its settings here."""
-    recorded: Mapping[str, Any] = {}
-    if recorder.stored is not None:
-        store, run_id = recorder.stored
-        recorded = store.get(run_id).environment
-    chosen, used = choice(config, recorded), images_per_epoch(config, len(images.train[0]))
+def resolve(config: TrainConfig, images: int, recorded: Mapping[str, Any]) -> ResolvedCompute:
+    """How a run or trial is computed: as at its first start, else the best choice for its settings here.
+
+    Args:
+        images: number of its training images.
+        recorded: `environment` of the run or search as its first start recorded it; empty before.
+    """
+    chosen, used = choice(config, recorded), images_per_epoch(config, images)
+    if config.time_budget:
+        used = int(recorded.get("images_per_epoch", used))
     steps = steps_per_epoch(used, config.batch_size)
-    return ResolvedCompute(chosen.precision, chosen.jit, chosen.onednn, config.devices, used, steps)
+    # Earlier releases recorded no rules.
+    rules = RULES if not recorded or recorded.get("rules") == RULES else 1
+    return ResolvedCompute(chosen.precision, chosen.jit, chosen.onednn, config.devices, used, steps, rules)
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What all steps of one training need.
-
-    Attributes:
-        config: the run's settings.
-        images: its training, validation and test images.
-        compute: how it is computed.
-        environment: what is stored of machine, software and computation.
-        recorder: receives reports and files.
-    """
+    """What all steps of one training need; `environment` is what is stored of machine and computation."""
 
     config: TrainConfig
     images: RunImages

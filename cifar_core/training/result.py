@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cifar_core.analysis.metrics import Report
+from cifar_core.analysis.snapshots import Snapshots
+from cifar_core.base.lazy import keras, pd
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState
-
-if TYPE_CHECKING:
-    import keras
-    import pandas as pd
+from cifar_core.store.columns import run_speed
 
 
 @dataclass
@@ -22,7 +21,6 @@ class Run:
     """Result of a training run.
 
     Attributes:
-        config: the settings.
         state: FINISHED, or STOPPED on request.
         epochs: one mapping per completed epoch: epoch, accuracy, loss, val_accuracy, val_loss, learning_rate,
             seconds, images_per_second.
@@ -32,7 +30,8 @@ class Run:
         environment: versions, device, number format and how else it was computed.
         best_epoch: epoch with the best validation accuracy, from 1; 0 if none was completed.
         id, folder: the run in the store and its files; None if nothing was stored.
-        latency_ms: milliseconds from one image to its prediction on the training device.
+        latency_ms, latency_spread_ms: `analysis.evaluation.latency` on the training device.
+        snapshots: predictions for 24 images, confusion and first filters by epoch; None if not recorded.
     """
 
     config: TrainConfig
@@ -46,12 +45,12 @@ class Run:
     id: str | None = None
     folder: Path | None = None
     latency_ms: float | None = None
+    latency_spread_ms: float | None = None
+    snapshots: Snapshots | None = None
 
     @property
     def history(self) -> pd.DataFrame:
         """One row per completed epoch."""
-        import pandas as pd
-
         return pd.DataFrame(self.epochs)
 
     @property
@@ -69,6 +68,7 @@ class Run:
             "best_epoch": self.best_epoch,
             "best_val_accuracy": max((epoch["val_accuracy"] for epoch in self.epochs), default=None),
             "train_seconds": sum(epoch["seconds"] for epoch in self.epochs),
-            "images_per_second": float(np.median([epoch["images_per_second"] for epoch in self.epochs])),
+            "images_per_second": run_speed([epoch["images_per_second"] for epoch in self.epochs]),
             "latency_ms": self.latency_ms,
+            "latency_spread_ms": self.latency_spread_ms,
         }

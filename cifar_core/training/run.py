@@ -8,34 +8,34 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from cifar_core.base.lazy import keras
 from cifar_core.data import Dataset, load_dataset
 from cifar_core.errors import ConfigError, RunStateError
 from cifar_core.models.cost import count
 from cifar_core.settings.compute import prepare, set_variables
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
+from cifar_core.store.artifacts import MODEL_FILE
 from cifar_core.store.checkpoint import Progressed
+from cifar_core.training.budget import fitted
 from cifar_core.training.checkpoints import restore
 from cifar_core.training.failures import recorded_end
-from cifar_core.training.fitting import fit
+from cifar_core.training.fitting import fit, snapshot_log, test
 from cifar_core.training.images import run_images
 from cifar_core.training.network import build_model, without_optimizer
+from cifar_core.training.origins import origins_root, resolved
 from cifar_core.training.parallel import check_devices
 from cifar_core.training.recorder import ProgressCallback, Recorder, StopCallback, StopRequested
 from cifar_core.training.resolve import Setup, resolve
 from cifar_core.training.result import Run
-from cifar_core.training.testing import test
 
 if TYPE_CHECKING:
-    import keras
-
-MODEL_FILE = "model.keras"
+    from cifar_core.training.snapshots import SnapshotLog
 
 
 def train(
@@ -50,7 +50,6 @@ def train(
     """Train as `config` says, test once on the test images, and record it in `store` if one is given.
 
     Args:
-        config: the settings.
         dataset: images to use; loaded by `config.dataset` where None.
         store: where the run is recorded; None writes nothing anywhere.
         run_id: a queued run of the store to carry out, from its checkpoint if it has one.
@@ -61,6 +60,7 @@ def train(
         DataError: no usable images.
         DivergedError: the loss became NaN or infinite.
         ResumeError: the run has a checkpoint that does not fit.
+        ConfigError, ModelFileError: a teacher, or the run to start from, is not there or not usable.
         TrainingError: out of memory, or another failure inside the framework. In a store the run is
             then FAILED, with the reason.
     """
@@ -75,7 +75,8 @@ def train(
     if run_id is None:
         # Before the run is created, so that missing images or an impossible limit leave no trace.
         dataset = dataset or load_dataset(config.dataset)
-        dataset.limited(config.train_limit, config.test_limit, config.seed)
+        run_images(config, dataset)
+        config = resolved(config, store)
         prepare(config)
         check_devices(config.devices)
         run_id = store.create_run(config, claim_for=os.getpid())
@@ -146,29 +147,38 @@ def _temporary_files(store: RunStore, run_id: str) -> Iterator[None]:
 
 def _train(config: TrainConfig, dataset: Dataset | None, recorder: Recorder) -> Run:
     """One training in order: images, computation, model, fit, test, record."""
+    began = time.monotonic()
     with recorder:
         recorder.stage("loading data")
-        images = run_images(config, dataset or load_dataset(config.dataset))
+        images = run_images(config, dataset or load_dataset(config.dataset), recorder.test_seed)
 
         recorder.stage("starting the framework")
-        compute = resolve(config, images, recorder)
+        compute = resolve(config, len(images.train[0]), recorder.environment)
         set_variables(compute)  # before Keras and TensorFlow are imported
+        if not recorder.environment:
+            config = resolved(config, recorder.store)
+        root = origins_root(config, recorder.store)
+        if config.time_budget and not recorder.environment:
+            recorder.stage("measuring the speed")
+            config, compute = fitted(config, images, compute, began, root)
         setup = Setup(config, images, compute, compute.describe(), recorder)
 
         recorder.stage("building the model")
-        model = build_model(config, compute.steps_per_epoch, precision=compute.precision, jit=compute.jit)
+        model = build_model(config, compute, images.train[0], root)
         progressed, best_weights = restore(setup, model)
         _record_start(setup, model, progressed)
 
+        log = snapshot_log(setup, progressed)
         try:
-            fit(setup, model, progressed, best_weights)
+            fit(setup, model, progressed, best_weights, log)
         except StopRequested:
-            run = _result(setup, RunState.STOPPED, model, progressed)
-            _record_stop(setup, run)
-            return run
+            if recorder.stored is not None:
+                store, run_id = recorder.stored
+                store.stopped(run_id, f"stopped on request after {progressed.epochs_done} epochs")
+            return _result(setup, RunState.STOPPED, model, progressed, log)
 
         recorder.stage("testing")
-        run = _result(setup, RunState.FINISHED, model, progressed)
+        run = _result(setup, RunState.FINISHED, model, progressed, log)
         test(setup, run)
         _record_result(setup, run)
         return run
@@ -181,6 +191,7 @@ def _record_start(setup: Setup, model: keras.Model, progressed: Progressed) -> N
     store, run_id = setup.recorder.stored
     store.begin(
         run_id,
+        config=setup.config,
         environment=setup.environment,
         dataset=setup.images.describe(),
         parameters=model.count_params(),
@@ -192,7 +203,9 @@ def _record_start(setup: Setup, model: keras.Model, progressed: Progressed) -> N
         store.record_epoch(run_id, int(epoch["epoch"]), {k: v for k, v in epoch.items() if k != "epoch"})
 
 
-def _result(setup: Setup, state: RunState, model: keras.Model, progressed: Progressed) -> Run:
+def _result(
+    setup: Setup, state: RunState, model: keras.Model, progressed: Progressed, log: SnapshotLog | None
+) -> Run:
     return Run(
         config=setup.config,
         state=state,
@@ -202,13 +215,8 @@ def _result(setup: Setup, state: RunState, model: keras.Model, progressed: Progr
         best_epoch=progressed.best_epoch,
         id=setup.recorder.run_id,
         folder=setup.recorder.artifact_path(""),
+        snapshots=None if log is None else log.snapshots,
     )
-
-
-def _record_stop(setup: Setup, run: Run) -> None:
-    if setup.recorder.stored is not None:
-        store, run_id = setup.recorder.stored
-        store.stopped(run_id, f"stopped on request after {run.epochs_done} epochs")
 
 
 def _record_result(setup: Setup, run: Run) -> None:
@@ -220,7 +228,7 @@ def _record_result(setup: Setup, run: Run) -> None:
     assert metrics is not None
     assert probabilities is not None
     labels, indices = setup.images.test[1], setup.images.test_indices
-    store.save_predictions(run_id, probabilities.astype(np.float16), labels, indices)
+    store.save_predictions(run_id, probabilities, labels, indices)
     bare = without_optimizer(setup.config, run.model, setup.compute.precision)
     # Written under the file's temporary name beside it, so that leftovers of a kill are swept with the rest.
     setup.recorder.artifact(MODEL_FILE, lambda stream: bare.save(stream.name))

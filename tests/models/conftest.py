@@ -33,6 +33,8 @@ SMALL = [
     Small("mobilenet-cifar-fast", "mobilenet", {"stem": "cifar-fast", "width": 0.1}),
     Small("mobilenet-imagenet", "mobilenet", {"stem": "imagenet", "width": 0.1}),
     Small("resnet9", "resnet9", {"width": 4, "dropout": 0.1, "l2": 1e-4}),
+    Small("airbench", "airbench", {"width": 0.1, "dropout": 0.1, "l2": 1e-4}),
+    Small("airbench-learned", "airbench", {"width": 0.1, "whitening": False}),
     Small("wrn28_10", "wrn28_10", {"depth": 10, "width": 1, "dropout": 0.1, "l2": 1e-4}),
     Small("efficientnet_b0", "efficientnet_b0", {"width": 0.1, "l2": 1e-4}),
     Small("vit", "vit", {"dim": 16, "depth": 2, "heads": 2, "l2": 1e-4}),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cifar_core.base.lazy_keras import keras
+from cifar_core.base.lazy import keras
 from cifar_core.models import MODELS, create_model, models
 from cifar_core.models.blocks import skipped_at_random
 from cifar_core.models.vit import sine_cosine_positions
@@ -86,6 +86,8 @@ PROMISED_MOMENTA = {
     "mobilenet-cifar-fast": {0.9},
     "mobilenet-imagenet": {0.999},
     "resnet9": {0.9},
+    "airbench": {0.6},
+    "airbench-learned": {0.6},
     "wrn28_10": {0.9},
     "efficientnet_b0": {0.9},
     "vit": set(),
@@ -178,3 +180,43 @@ def test_logit_scale_of_resnet9_softens_the_answer(images):
     sharp.set_weights(soft.get_weights())
     assert np.max(soft(images)) < 0.11
     assert np.max(sharp(images)) > 0.5
+
+
+# --- Airbench ------------------------------------------------------------------------------------
+
+
+def test_the_whitening_layer_decorrelates_patches_of_training_images_and_is_not_learned(smallest):
+    """Images whose neighbouring pixels and colours are alike, as in photographs."""
+    rng = np.random.default_rng(0)
+    rough = rng.normal(0, 60, (40, 33, 33, 3)) + rng.normal(0, 40, (40, 33, 33, 1))
+    smooth = 128 + (rough[:, 1:, 1:] + rough[:, :-1, 1:] + rough[:, 1:, :-1] + rough[:, :-1, :-1]) / 2
+    images = smooth.clip(0, 255).astype("uint8")
+    model = create_model("airbench", **smallest["airbench"])
+    MODELS["airbench"](**smallest["airbench"]).prepare(model, images)
+    layer = model.get_layer("whitening")
+    outputs = keras.ops.convert_to_numpy(layer(model.get_layer("rescaling")(images))).reshape(-1, 24)
+    np.testing.assert_allclose(outputs[:, 12:], -outputs[:, :12], atol=1e-5)
+    moments = outputs[:, :12].T @ outputs[:, :12] / len(outputs)
+    np.testing.assert_allclose(moments, np.eye(12), atol=0.05)
+    assert layer.trainable_variables == []
+
+
+def test_kernels_of_airbench_begin_as_the_identity_and_pass_a_picture_on(smallest):
+    model = create_model("airbench", **smallest["airbench"])
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)][1:]
+    assert len(convolutions) == 6
+    for layer in convolutions:
+        channels = min(layer.kernel.shape[2:])
+        maps = np.random.default_rng(0).normal(size=(1, 6, 6, layer.kernel.shape[2])).astype("float32")
+        passed = keras.ops.convert_to_numpy(layer(maps))[..., :channels]
+        np.testing.assert_allclose(passed, maps[..., :channels], atol=1e-6)
+
+
+def test_airbench_keeps_its_filters_at_length_one(smallest):
+    model = create_model("airbench", **smallest["airbench"])
+    model.compile(keras.optimizers.SGD(1.0), "categorical_crossentropy", run_eagerly=True)
+    model.train_on_batch(np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)), np.eye(10)[:4])
+    for weight in model.trainable_variables:
+        if weight.name == "kernel" and len(weight.shape) == 4:
+            lengths = np.linalg.norm(keras.ops.convert_to_numpy(weight).reshape(-1, weight.shape[-1]), axis=0)
+            np.testing.assert_allclose(lengths, 1, atol=1e-4)

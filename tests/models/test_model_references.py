@@ -7,7 +7,7 @@ the reference's weights and must then give the reference's answers.
 import numpy as np
 import pytest
 
-from cifar_core.base.lazy_keras import keras, layers
+from cifar_core.base.lazy import keras, layers
 from cifar_core.models import create_model
 
 

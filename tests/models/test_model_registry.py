@@ -33,6 +33,7 @@ def test_the_wanted_models_are_there_in_the_order_people_meet_them():
         "resnet18",
         "mobilenet",
         "resnet9",
+        "airbench",
         "wrn28_10",
         "efficientnet_b0",
         "vit",

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from cifar_core.base.lazy_keras import keras
+from cifar_core.base.lazy import keras
 
 pytestmark = pytest.mark.slow
 ELSEWHERE = """
@@ -52,7 +52,7 @@ def test_a_saved_model_answers_the_same_without_this_package(case, answers):
 
 def test_a_network_saved_with_its_optimizer_loads_without_it(tmp_path):
     from cifar_core.models import create_model
-    from cifar_core.serving.model_file import load_model
+    from cifar_core.models.model_file import load_model
 
     model = create_model("base_cnn")
     model.compile("adam", "categorical_crossentropy")

@@ -219,7 +219,11 @@ def test_rows_of_another_kind_in_the_file_are_passed_over(on):
     ("device", "config", "ways"),
     [
         (OLD_CPU, {"model": "alexnet"}, {("float32", False, False), ("float32", False, True)}),
-        (AMX_CPU, {"model": "mobilenet"}, {("float32", False, False), ("float32", False, True)}),
+        (
+            AMX_CPU,
+            {"model": "mobilenet"},
+            {("float32", False, False), ("float32", False, True), ("mixed_bfloat16", False, True)},
+        ),
         (
             GPU,
             {"model": "mobilenet", "jit": "on"},
@@ -305,3 +309,16 @@ def test_a_gpus_memory_is_taken_as_it_is_needed_unless_somebody_chose(monkeypatc
     environment[compute.MEMORY_GROWTH_VARIABLE] = "false"
     compute.prepare(TrainConfig())
     assert environment[compute.MEMORY_GROWTH_VARIABLE] == "false"
+
+
+@pytest.mark.parametrize(
+    ("flags", "bfloat16"),
+    [("avx2 fma", False), ("avx512_vnni avx512f", False), ("amx_bf16 amx_tile", True), ("avx512_bf16", True)],
+)
+def test_bfloat16_is_known_by_the_instructions_that_multiply_it(monkeypatch, flags, bfloat16):
+    monkeypatch.setattr(devices, "_cpuinfo", lambda: [f"flags\t\t: fpu {flags} clflush"])
+    devices.cpu_has_bfloat16.cache_clear()
+    try:
+        assert devices.cpu_has_bfloat16() is bfloat16
+    finally:
+        devices.cpu_has_bfloat16.cache_clear()

@@ -22,9 +22,9 @@ BAD = [
     ({"epochs": 2.5}, "got 2.5"),
     ({"epochs": True}, "got True"),
     ({"epochs": None}, "got None"),
-    ({"optimizer": "lion"}, "optimizer must be one of adam, adamw, sgd; got 'lion'."),
+    ({"optimizer": "lion"}, "optimizer must be one of adam, adamw, sgd, muon; got 'lion'."),
     ({"momentum": 1.0}, "momentum must be a number from 0 and below 1; got 1.0."),
-    ({"colour": 1}, "Unknown setting 'colour' for base_cnn; known are: batch_norm"),
+    ({"colour": 1}, "Unknown setting 'colour' for base_cnn; known are: alternating_flip, batch_norm"),
     ({"dropout": 3}, "dropout must be a number from 0 to 0.9; got 3."),
     ({"hyperparameters": 3}, "hyperparameters must be a mapping"),
     ({"hyperparameters": {"depth": 3}}, "Unknown setting 'depth'"),
@@ -32,6 +32,19 @@ BAD = [
     ({"epochs": 2, "warmup_epochs": 2}, "warmup_epochs (2) must be less than epochs (2)"),
     ({"schedule": "cosine", "min_learning_rate": 0.1}, "must not be above learning_rate"),
     ({"optimizer": "adamw"}, "adamw needs a weight_decay"),
+    (
+        {"train_limit": 20, "validation_fraction": 0.01},
+        "validation_fraction=0.01 of 20 training images leaves 20 to train on and 0 for validation",
+    ),
+    ({"train_limit": 100, "validation_fraction": 0.03, "devices": 4}, "at least 4 (one per device)"),
+    (
+        {"protocol": "test-selected", "test_limit": 10, "devices": 16},
+        "Raise test_limit, or use fewer devices",
+    ),
+    ({"schedule": "linear", "warmup_epochs": 2}, "warmup_epochs is for the schedules constant and cosine"),
+    ({"alternating_flip": True}, "set flip=True too"),
+    ({"test_views": "all"}, "test_views must be one of one, flip, flip-shift; got 'all'."),
+    ({"bias_rate": 0}, "bias_rate must be a number from 0.001 to 1000; got 0."),
     ({"name": "x" * 201}, "name must be text of at most 200 characters"),
 ]
 
@@ -62,6 +75,11 @@ def test_json_round_trip_keeps_everything(model):
     config = TrainConfig(model=model, epochs=3, name="naïve ' \" <b>", train_limit=100)
     assert TrainConfig.model_validate_json(config.model_dump_json()) == config
     assert TrainConfig(**config.model_dump()) == config
+
+
+@pytest.mark.parametrize(("stored", "views"), [(True, "flip"), (False, "one")])
+def test_settings_of_earlier_releases_say_test_flip(stored, views):
+    assert TrainConfig(test_flip=stored) == TrainConfig(test_views=views)
 
 
 def test_settings_cannot_be_changed_in_place():

@@ -10,7 +10,7 @@ from cifar_core.errors import RunNotFoundError, StoreError
 from cifar_core.settings.presets import preset
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
-from cifar_core.store.runs import settings_key
+from cifar_core.store.settings_columns import settings_key
 from cifar_core.training.answer_log import AnswerLog
 from cifar_core.training.recorder import Recorder
 from cifar_core.training.run import carry_out, resume, train

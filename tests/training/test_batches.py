@@ -123,7 +123,7 @@ def test_both_pipelines_give_the_same_batches(data, settings):
 
     config = setting(**settings, label_smoothing=0.1)
     by_tfdata = collected(training_batches(config, *data, first_epoch=1, epochs=3))
-    on_device = collected(device.training(config, *data, 1, 3))
+    on_device = collected(device.training(config, *data, 1, 3, len(data[0])))
     assert_same(by_tfdata, on_device, tolerance=0.01)
     assert_same(collected(validation_batches(*data, 40)), collected(device.validation(*data, 40)))
 
@@ -191,7 +191,7 @@ def test_fit_takes_all_epochs_and_warns_of_nothing(data, settings):
 def test_batches_on_the_device_refuse_to_be_shuffled(data):
     from cifar_core.training.batches import device
 
-    batches = device.training(setting(), *data, 0, 2)
+    batches = device.training(setting(), *data, 0, 2, len(data[0]))
     assert len(batches) == 6
     batches[0]
     with pytest.raises(TrainingError, match="shuffle=False"):

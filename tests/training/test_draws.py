@@ -44,6 +44,26 @@ def test_another_seed_or_epoch_gives_another_plan(changes):
     assert all((parameters[name] != other[name]).mean() > 0.1 for name in parameters)
 
 
+def test_an_alternating_flip_shows_each_image_both_ways_in_two_epochs():
+    config, flips = (
+        TrainConfig(
+            **ALL | STUDY | dict.fromkeys(("rotation", "shift", "zoom", "randaugment_ops"), 0),
+            alternating_flip=True,
+            seed=3,
+        ),
+        [],
+    )
+    for epoch in range(4):
+        order, parameters = epoch_plan(config, 2000, epoch)
+        flips.append(np.empty(2000, bool))
+        flips[-1][order] = parameters["flip"]
+    assert 0.45 < flips[0].mean() < 0.55
+    for epoch in range(3):
+        np.testing.assert_array_equal(flips[epoch + 1], ~flips[epoch])
+    by_coin = epoch_plan(config.replace(alternating_flip=False), 2000, 0)
+    np.testing.assert_array_equal(by_coin[1]["crop"], epoch_plan(config, 2000, 0)[1]["crop"])
+
+
 def test_order_is_a_permutation_and_uniform():
     orders = np.stack([epoch_plan(TrainConfig(seed=1), 20, epoch)[0] for epoch in range(2000)])
     np.testing.assert_array_equal(np.sort(orders, axis=1), np.tile(np.arange(20), (2000, 1)))

@@ -7,10 +7,10 @@ import pytest
 from cifar_core.base.devices import DeviceSummary
 from cifar_core.models.cost import Architecture, Layer
 from cifar_core.settings.compute import Choice
-from cifar_core.settings.train_config import TrainConfig
+from cifar_core.settings.train_config import TrainConfig, split_sizes
 from cifar_core.store import RunStore
 from cifar_core.training import estimate as module
-from cifar_core.training.estimate import estimate, memory, split_sizes
+from cifar_core.training.estimate import estimate, memory
 
 CPU = DeviceSummary("cpu", "a processor", 16.0, 2, "float32")
 GPU = DeviceSummary("gpu", "a card", 16.0, 8, "mixed_bfloat16", 1)
@@ -23,7 +23,9 @@ def on_a_cpu(monkeypatch):
     monkeypatch.setattr(
         module,
         "choice",
-        lambda config: Choice(config.precision.replace("auto", "float32"), config.jit == "on", None, 64),
+        lambda config, _=None: Choice(
+            config.precision.replace("auto", "float32"), config.jit == "on", None, 64
+        ),
     )
     monkeypatch.setattr(module, "cpu_has_bfloat16", lambda: True)
     return device
@@ -105,6 +107,7 @@ def test_the_first_epoch_of_several_does_not_count_and_few_images_tell_less(stor
     run_id = measured(store, 100.0, train_limit=1000)
     for epoch, speed in ((2, 900.0), (3, 1000.0), (4, 1100.0)):
         store.record_epoch(run_id, epoch, {"images_per_second": speed})
+    store.finish(run_id, metrics={"accuracy": 0.5})
     told = estimate(TrainConfig(), network(), store)
     assert told.images_per_second == 1000.0
     assert "few images" in told.why
@@ -150,7 +153,10 @@ def test_other_networks_on_this_device_set_the_rate(store, monkeypatch):
 def test_a_short_run_of_another_network_sets_no_rate(store, monkeypatch):
     measured(store, 50.0, model="vit", train_limit=1000)
     monkeypatch.setattr(module, "known_architecture", lambda *_, **__: network(flops=500_000_000))
-    assert estimate(TrainConfig(), network(), store).evidence == "arithmetic"
+    found = estimate(TrainConfig(), network(), store)
+    assert found.evidence == "arithmetic"
+    assert "too short" in found.why
+    assert "Nothing" not in found.why
 
 
 def test_memory_counts_weights_gradients_slots_and_copies():

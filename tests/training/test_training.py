@@ -69,6 +69,8 @@ def test_a_stored_run_has_history_predictions_model_and_environment(small_run, t
     assert record.environment["packages"]["keras"]
     assert run.metrics["accuracy"] == pytest.approx(run.report.accuracy)
     assert run.metrics["latency_ms"] > 0
+    assert run.metrics["images_per_second"] == record.images_per_second
+    assert run.metrics["accuracy"] == store.predictions(run.id)["correct"].mean()
     assert run.probabilities.shape == (50, 10)
     predictions = store.predictions(run.id)
     assert len(predictions) == 50
@@ -112,6 +114,13 @@ def test_the_dataset_given_must_be_the_one_the_settings_name(tiny):
         train(settings(dataset="cifar10"), dataset=tiny)
 
 
+def test_settings_that_leave_nothing_to_validate_are_refused_before_a_run_exists(tiny):
+    store = RunStore()
+    with pytest.raises(ConfigError, match="of 40 training images leaves 40 to train on and 0 for"):
+        train(settings(validation_fraction=0.01), dataset=tiny.limited(40, None, 0), store=store)
+    assert store.runs().empty
+
+
 # --- Other runs ---------------------------------------------------------------------------------
 
 
@@ -138,6 +147,19 @@ def test_the_same_seed_gives_the_same_history_and_another_one_does_not(tiny):
     "changes",
     [
         {
+            "model": "airbench",
+            "width": 0.1,
+            "optimizer": "muon",
+            "learning_rate": 0.2,
+            "bias_rate": 0.5,
+            "head_rate": 2,
+            "schedule": "linear",
+            "flip": True,
+            "alternating_flip": True,
+            "crop_padding": 2,
+            "test_views": "flip-shift",
+        },
+        {
             "dropout": 0.4,
             "flip": True,
             "rotation": 10.0,
@@ -153,9 +175,9 @@ def test_the_same_seed_gives_the_same_history_and_another_one_does_not(tiny):
             "learning_rate": 0.05,
             "warmup_epochs": 0.5,
         },
-        {"ema_momentum": 0.9, "keep": "last", "optimizer": "adamw", "weight_decay": 0.01},
+        {"ema_momentum": 0.9, "batch_norm": True, "optimizer": "adamw", "weight_decay": 0.01},
     ],
-    ids=["dropout, augmentation, plateau", "sgd cosine", "ema"],
+    ids=["airbench with muon", "dropout, augmentation, plateau", "sgd cosine", "ema"],
 )
 def test_a_stopped_run_resumed_ends_as_one_never_stopped(tiny, changes):
     config, store = settings(epochs=4, record_answers=True, **changes), RunStore()

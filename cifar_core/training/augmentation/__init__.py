@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cifar_core.base.labels import IMAGE_SHAPE, NUM_CLASSES
+from cifar_core.base.lazy import keras
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation import mixing, randaugment
 from cifar_core.training.augmentation.arrays import NUMPY, Array
@@ -56,10 +57,15 @@ def augment(
         Images float32 (B, 32, 32, 3) in 0..255, and targets float32 (B, classes).
     """
     if ops is None:
-        import keras
-
         ops = keras.ops
-    images = ops.cast(_moved(images, parameters, config, ops, compiled), "float32")
+    if "affine" in parameters:
+        read = resample_by_take if compiled or not has_native_kernel(ops) else resample_natively
+        images = read(ops.cast(images, "float32"), parameters["affine"], config.fill, ops)
+    if "crop" in parameters:
+        images = window(images, parameters["crop"], parameters.get("flip"), ops)
+    elif "flip" in parameters:
+        images = mirror(images, parameters["flip"], ops)
+    images = ops.cast(images, "float32")
     if "colour_op" in parameters:
         images = randaugment.recolour(images, parameters["colour_op"], parameters["colour_amount"], ops)
     if "cutout" in parameters:
@@ -69,24 +75,12 @@ def augment(
     return images, targets
 
 
-def _moved(
-    images: Array, parameters: dict[str, Array], config: TrainConfig, ops: Array, compiled: bool
-) -> Array:
-    if "affine" in parameters:
-        read = resample_by_take if compiled or not has_native_kernel(ops) else resample_natively
-        images = read(ops.cast(images, "float32"), parameters["affine"], config.fill, ops)
-    if "crop" in parameters:
-        return window(images, parameters["crop"], parameters.get("flip"), ops)
-    return mirror(images, parameters["flip"], ops) if "flip" in parameters else images
-
-
 def preview(image: np.ndarray, config: TrainConfig, draws: int = 12, seed: int = 0) -> np.ndarray:
     """Augmented versions of an image, as training would see them: uint8 (draws, 32, 32, 3).
 
     Args:
         image: uint8 (32, 32, 3).
         config: the augmentation settings are used, except mixup and cutmix, which need a second image.
-        draws: number of versions.
         seed: the same seed gives the same versions.
     """
     parameters = sample_parameters(config, np.random.default_rng(seed), draws, draws)

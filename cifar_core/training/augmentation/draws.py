@@ -35,16 +35,21 @@ def epoch_plan(config: TrainConfig, n: int, epoch: int) -> tuple[np.ndarray, Par
         order: int32 (n,), a permutation; batch i takes `order[i * batch_size:][:batch_size]`.
         parameters: from `sample_parameters`, in the order of the epoch.
     """
-    order, parameters = np.random.default_rng((config.seed, epoch, _PLAN)).spawn(2)
-    return order.permutation(n).astype("int32"), sample_parameters(config, parameters, n, config.batch_size)
+    orders, parameters = np.random.default_rng((config.seed, epoch, _PLAN)).spawn(2)
+    order, flip = orders.permutation(n).astype("int32"), None
+    if config.alternating_flip:
+        first = np.random.default_rng((config.seed, _PLAN)).random(n) < 0.5
+        flip = first[order] ^ bool(epoch % 2)
+    return order, sample_parameters(config, parameters, n, config.batch_size, flip)
 
 
 def sample_parameters(
-    config: TrainConfig, rng: np.random.Generator, n: int, batch_size: int
-) -> dict[str, np.ndarray]:
+    config: TrainConfig, rng: np.random.Generator, n: int, batch_size: int, flip: np.ndarray | None = None
+) -> Parameters:
     """Augmentation parameters of n images, used in batches of `batch_size` (the last may be smaller).
 
-    Contains only what the settings switch on; every array has leading dimension n:
+    `flip`, bool (n,), says which are mirrored; None draws it where the settings mirror any. Contains only
+    what the settings switch on; every array has leading dimension n:
 
     - affine: float32 (n, 6), row-major 2x3 matrix from output (column, row) to input pixels
     - flip: bool (n,), only without affine transforms (else the matrix mirrors)
@@ -57,12 +62,13 @@ def sample_parameters(
     - share: float32 (n,), share of the image's own label
     """
     streams = dict(zip(_STREAMS, rng.spawn(len(_STREAMS)), strict=True))
-    return {
-        **_geometry(config, streams, n),
-        **_crop(config, streams["crop"], n),
-        **_cutout(config, streams["cutout"], n),
-        **_mix(config, streams["mix"], n, batch_size),
-    }
+    drawn = _geometry(config, streams, n, flip)
+    if reach := config.crop_padding:
+        drawn["crop"] = streams["crop"].integers(-reach, reach, (n, 2), "int32", endpoint=True)
+    if config.cutout:
+        centre = streams["cutout"].integers(0, SIDE, (n, 2), "int32")
+        drawn["cutout"] = centre - np.int32(config.cutout // 2)
+    return drawn | _mix(config, streams["mix"], n, batch_size)
 
 
 def geometric_draws(config: TrainConfig, rng: np.random.Generator, n: int) -> Parameters:
@@ -84,8 +90,11 @@ def geometric_draws(config: TrainConfig, rng: np.random.Generator, n: int) -> Pa
     }
 
 
-def _geometry(config: TrainConfig, streams: dict[str, np.random.Generator], n: int) -> Parameters:
-    flip = streams["flip"].random(n) < 0.5 if config.flip else None
+def _geometry(
+    config: TrainConfig, streams: dict[str, np.random.Generator], n: int, flip: np.ndarray | None
+) -> Parameters:
+    if config.flip and flip is None:
+        flip = streams["flip"].random(n) < 0.5
     study = bool(config.rotation or config.shift or config.zoom)
     if not study and not config.randaugment_ops:
         return {} if flip is None else {"flip": flip}
@@ -99,18 +108,6 @@ def _geometry(config: TrainConfig, streams: dict[str, np.random.Generator], n: i
         )
         matrices += moves
     return {"affine": affine_matrices(matrices, flip), **colours}
-
-
-def _crop(config: TrainConfig, rng: np.random.Generator, n: int) -> Parameters:
-    reach = config.crop_padding
-    return {"crop": rng.integers(-reach, reach, (n, 2), "int32", endpoint=True)} if reach else {}
-
-
-def _cutout(config: TrainConfig, rng: np.random.Generator, n: int) -> Parameters:
-    if not config.cutout:
-        return {}
-    centre = rng.integers(0, SIDE, (n, 2), "int32")
-    return {"cutout": centre - np.int32(config.cutout // 2)}
 
 
 def _mix(config: TrainConfig, rng: np.random.Generator, n: int, batch_size: int) -> Parameters:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from cifar_core.base.labels import IMAGE_SHAPE
+from cifar_core.base.lazy import keras
 from cifar_core.training.augmentation.arrays import NUMPY, Array
 
 SIDE = IMAGE_SHAPE[0]
@@ -54,8 +55,6 @@ def has_native_kernel(ops: Array) -> bool:
     """Whether TensorFlow runs, without XLA: then `resample_natively` is fastest."""
     if ops is NUMPY:
         return False
-    import keras
-
     return keras.backend.backend() == "tensorflow"
 
 

@@ -43,7 +43,10 @@ def sample(
     sign = rng.choice([-1.0, 1.0], (n, count))
     moves = [_move(operation[:, i], sign[:, i] * magnitude) for i in range(count)]
     colour = np.where(operation <= len(COLOURS), operation, 0)
-    amount = _amount(colour, sign, magnitude)
+    fixed = {"posterize": 8 - np.round(4 * magnitude), "solarize": 256 * (1 - magnitude)}
+    amount = 1 + 0.9 * magnitude * sign
+    for name, value in fixed.items():
+        amount = np.where(colour == OPERATIONS.index(name), value, amount)
     return moves, {"colour_op": colour.astype("int32"), "colour_amount": amount.astype("float32")}
 
 
@@ -55,15 +58,6 @@ def _move(operation: np.ndarray, strength: np.ndarray) -> np.ndarray:
     cos, sin = np.cos(np.deg2rad(at["rotate"])), np.sin(np.deg2rad(at["rotate"]))
     # An image has one of the operations at a time: the sum holds whichever it is.
     return matrix(cos, at["shear_x"] - sin, at["translate_x"], at["shear_y"] + sin, cos, at["translate_y"])
-
-
-def _amount(colour: np.ndarray, sign: np.ndarray, magnitude: float) -> np.ndarray:
-    amounts = {"posterize": 8 - np.round(4 * magnitude), "solarize": 256 * (1 - magnitude)}
-    return np.select(
-        [colour == OPERATIONS.index(name) for name in amounts],
-        [np.full(colour.shape, value) for value in amounts.values()],
-        1 + 0.9 * magnitude * sign,
-    )
 
 
 def recolour(images: Array, colour_op: Array, colour_amount: Array, ops: Array) -> Array:

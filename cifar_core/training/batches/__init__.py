@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from cifar_core.base.lazy import keras
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.batches.batch import images_per_epoch, steps_per_epoch, whole_parts
 
 if TYPE_CHECKING:
-    import keras
     import tensorflow as tf
 
 Batches: TypeAlias = "tf.data.Dataset | keras.utils.PyDataset"
@@ -25,7 +25,14 @@ __all__ = ["images_per_epoch", "steps_per_epoch", "training_batches", "validatio
 
 
 def training_batches(
-    config: TrainConfig, images: np.ndarray, labels: np.ndarray, *, first_epoch: int = 0, epochs: int
+    config: TrainConfig,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    first_epoch: int = 0,
+    epochs: int,
+    used: int | None = None,
+    answers: np.ndarray | None = None,
 ) -> Batches:
     """Shuffled, augmented batches of the epochs first_epoch..epochs-1, one after another.
 
@@ -39,12 +46,15 @@ def training_batches(
         labels: integers (n,) in 0..9.
         first_epoch: from 0; the epoch at which a resumed run continues.
         epochs: of the whole run.
+        used: images of each epoch, others each time; None: `images_per_epoch`.
+        answers: a teacher's, as from `distillation.cached_answers`.
 
     Returns:
         Batches of images (B, 32, 32, 3) in 0..255, float32 if augmented, else uint8; and targets float32
-        (B, 10), smoothed and mixed as configured.
+        (B, 10), smoothed and mixed as configured; (B, 20) with answers, which follow.
     """
-    return _backend().training(config, images, labels, first_epoch, epochs)
+    used = images_per_epoch(config, len(images)) if used is None else used
+    return _backend().training(config, images, labels, first_epoch, epochs, used, answers)
 
 
 def validation_batches(images: np.ndarray, labels: np.ndarray, batch_size: int, devices: int = 1) -> Batches:
@@ -57,8 +67,6 @@ def validation_batches(images: np.ndarray, labels: np.ndarray, batch_size: int, 
 
 
 def _backend() -> ModuleType:
-    import keras
-
     if keras.backend.backend() == "tensorflow":
         from cifar_core.training.batches import tfdata
 

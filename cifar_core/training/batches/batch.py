@@ -47,6 +47,7 @@ def prepare(
     parameters: dict[str, Array],
     config: TrainConfig,
     *,
+    answers: Array | None,
     compiled: bool,
 ) -> tuple[Array, Array]:
     """One batch: gathered, labels smoothed, augmented. Uses `keras.ops` only.
@@ -57,7 +58,7 @@ def prepare(
         order: indices of the batch's images, int32 (B,).
         parameters: the batch's draws, with leading dimension B; empty without augmentation.
         config: label smoothing and augmentation are used.
-        compiled: whether XLA compiles this.
+        answers: a teacher's, float32 (n, 10), or (2n, 10) with those to the mirrored images last; or None.
 
     Returns:
         Images and targets as from `training_batches`.
@@ -70,4 +71,7 @@ def prepare(
         targets = targets * (1 - config.label_smoothing) + config.label_smoothing / NUM_CLASSES
     if parameters:
         batch, targets = augment(batch, targets, parameters, config, compiled=compiled)
+    if answers is not None:
+        rows = order + len(images) * ops.cast(parameters["flip"], order.dtype) if config.flip else order
+        targets = ops.concatenate([targets, ops.take(answers, rows, axis=0)], axis=1)
     return batch, targets

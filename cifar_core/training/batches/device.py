@@ -19,7 +19,7 @@ from cifar_core.base.labels import NUM_CLASSES
 from cifar_core.errors import TrainingError
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation.arrays import Array
-from cifar_core.training.batches.batch import Plan, images_per_epoch, padded_plan, prepare, steps_per_epoch
+from cifar_core.training.batches.batch import Plan, padded_plan, prepare, steps_per_epoch
 
 
 class TrainingBatches(keras.utils.PyDataset):
@@ -30,16 +30,21 @@ class TrainingBatches(keras.utils.PyDataset):
     """
 
     def __init__(
-        self, config: TrainConfig, images: np.ndarray, labels: np.ndarray, first_epoch: int, epochs: int
+        self,
+        config: TrainConfig,
+        images: np.ndarray,
+        labels: np.ndarray,
+        first_epoch: int,
+        epochs: int,
+        used: int,
+        answers: np.ndarray | None = None,
     ) -> None:
         super().__init__()
-        self._config, self._first, self._epochs = config, first_epoch, epochs
-        self._n = images_per_epoch(config, len(images))
-        self._steps = steps_per_epoch(self._n, config.batch_size)
-        self._images, self._labels = (
-            ops.convert_to_tensor(images),
-            ops.convert_to_tensor(labels.astype("int32")),
-        )
+        self._config, self._first, self._epochs, self._n = config, first_epoch, epochs, used
+        self._steps = steps_per_epoch(used, config.batch_size)
+        self._images = ops.convert_to_tensor(images)
+        self._labels = ops.convert_to_tensor(labels.astype("int32"))
+        self._answers = None if answers is None else ops.convert_to_tensor(answers)
         self._batch = _compiled(functools.partial(_part, config=config))
         self._plans = _Plans(lambda epoch: padded_plan(config, len(images), epoch), epochs)
         self._epoch = self._last = -1
@@ -49,30 +54,20 @@ class TrainingBatches(keras.utils.PyDataset):
         return (self._epochs - self._first) * self._steps
 
     def __getitem__(self, index: int) -> tuple[Array, Array]:
-        self._check_order(index)
-        epoch, step = divmod(index, self._steps)
-        self._go_to(self._first + epoch)
-        start = step * self._config.batch_size
-        batch, targets = self._batch(self._images, self._labels, self._plan, start)
-        length = self._n - start
-        return (batch, targets) if length >= len(batch) else (batch[:length], targets[:length])
-
-    def _check_order(self, index: int) -> None:
         if index not in (0, self._last + 1):
             raise TrainingError(
                 f"Batch {index} was requested after batch {self._last}, but batches must be read in order. "
                 "Pass shuffle=False to fit."
             )
         self._last = index
-
-    def _go_to(self, epoch: int) -> None:
-        if epoch != self._epoch:
-            order, parameters = self._plans.of(epoch)
-            self._plan = (
-                ops.convert_to_tensor(order),
-                {name: ops.convert_to_tensor(x) for name, x in parameters.items()},
-            )
-            self._epoch = epoch
+        epoch, step = divmod(index, self._steps)
+        if self._first + epoch != self._epoch:
+            self._epoch = self._first + epoch
+            self._plan = keras.tree.map_structure(ops.convert_to_tensor, self._plans.of(self._epoch))
+        start = step * self._config.batch_size
+        batch, targets = self._batch(self._images, self._labels, self._answers, self._plan, start)
+        length = self._n - start
+        return (batch, targets) if length >= len(batch) else (batch[:length], targets[:length])
 
 
 class _Plans:
@@ -110,6 +105,7 @@ class ValidationBatches(keras.utils.PyDataset):
 def _part(
     images: Array,
     labels: Array,
+    answers: Array | None,
     plan: tuple[Array, dict[str, Array]],
     start: Array,
     *,
@@ -122,7 +118,8 @@ def _part(
 
     order, parameters = plan
     here = {name: cut(x) for name, x in parameters.items()}
-    return prepare(images, labels, cut(order), here, config, compiled=keras.backend.backend() == "jax")
+    compiled = keras.backend.backend() == "jax"
+    return prepare(images, labels, cut(order), here, config, answers=answers, compiled=compiled)
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:

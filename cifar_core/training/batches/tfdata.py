@@ -12,7 +12,7 @@ import tensorflow as tf
 from cifar_core.base.labels import NUM_CLASSES
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation import augments
-from cifar_core.training.batches.batch import images_per_epoch, padded_plan, prepare, steps_per_epoch
+from cifar_core.training.batches.batch import padded_plan, prepare, steps_per_epoch
 
 Plan = tuple[tf.Tensor, dict[str, tf.Tensor]]
 
@@ -25,13 +25,26 @@ image then costs a half to a third. Counted as planned, so that a resumed run de
 
 
 def training(
-    config: TrainConfig, images: np.ndarray, labels: np.ndarray, first_epoch: int, epochs: int
+    config: TrainConfig,
+    images: np.ndarray,
+    labels: np.ndarray,
+    first_epoch: int,
+    epochs: int,
+    used: int,
+    answers: np.ndarray | None,
 ) -> tf.data.Dataset:
     """See `cifar_core.training.batches.training_batches`. Its length is deliberately unknown to tf.data:
     Keras would restart the iterator of a dataset of known length after the last epoch."""
     n, size = len(images), config.batch_size
-    used = images_per_epoch(config, n)
-    prepared = _prepare_function(config, images, labels, n * epochs)
+    pixels, classes = _on_host(images, labels)
+    with tf.device("CPU:0"):
+        taught = None if answers is None else tf.constant(answers)
+    compiled = augments(config) and n * epochs >= WORTH_COMPILING
+
+    def prepared(order: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        return prepare(pixels, classes, order, parameters, config, answers=taught, compiled=compiled)
+
+    prepare_batch = tf.function(prepared, jit_compile=True, autograph=False) if compiled else prepared
 
     def parts(order: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.data.Dataset:
         def part(step: tf.Tensor) -> tuple[tf.Tensor, Plan]:
@@ -44,24 +57,12 @@ def training(
         return tf.data.Dataset.range(steps_per_epoch(used, size)).map(part)
 
     def batch(length: tf.Tensor, plan: Plan) -> tuple[tf.Tensor, tf.Tensor]:
-        batch, targets = prepared(*plan)
+        batch, targets = prepare_batch(*plan)
         return batch[:length], targets[:length]
 
     # The prefetch draws an epoch's plan during the epoch before.
     plans = tf.data.Dataset.range(first_epoch, epochs).map(_plan_function(config, n)).prefetch(1)
     return plans.flat_map(parts).map(batch, num_parallel_calls=CALLS, deterministic=True).prefetch(2)
-
-
-def _prepare_function(
-    config: TrainConfig, images: np.ndarray, labels: np.ndarray, total: int
-) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
-    pixels, classes = _on_host(images, labels)
-    compiled = augments(config) and total >= WORTH_COMPILING
-
-    def prepared(order: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        return prepare(pixels, classes, order, parameters, config, compiled=compiled)
-
-    return tf.function(prepared, jit_compile=True, autograph=False) if compiled else prepared
 
 
 def validation(images: np.ndarray, labels: np.ndarray, batch_size: int) -> tf.data.Dataset:
