@@ -27,6 +27,7 @@ from cifar_core.tuning.search import (
     tune,
 )
 from cifar_core.tuning.space import SEARCH_PRESETS, dimensions, search_preset, searchable
+from cifar_core.tuning.widening import budget, launch, launch_plan, widened
 
 __all__ = [
     "SEARCH_PRESETS",
@@ -36,10 +37,13 @@ __all__ = [
     "SearchProgress",
     "SearchResult",
     "SearchStatus",
+    "budget",
     "carry_out_search",
     "check_search",
     "dimensions",
     "importance",
+    "launch",
+    "launch_plan",
     "make_plan",
     "middle",
     "search_cost",
@@ -50,4 +54,5 @@ __all__ = [
     "stopping_after_trial",
     "tree",
     "tune",
+    "widened",
 ]

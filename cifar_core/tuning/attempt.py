@@ -9,35 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cifar_core.base.devices import visible_gpus
+from cifar_core.data import Dataset, load_dataset
 from cifar_core.errors import CifarLabError, ConfigError, ResumeError, StoreError, TrainingError
-from cifar_core.settings.compute import choice, prepare
+from cifar_core.settings.compute import choice, set_variables
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore, SearchRecord
-from cifar_core.training.recorder import Progress, Recorder
-from cifar_core.tuning.local_workers import (
-    Pool,
-    ProcessTrainer,
-    SingleTrainer,
-    TrainerPool,
-    TrialEnd,
-    TrialTrainer,
-    WorkerLeft,
-)
-from cifar_core.tuning.plan import ENDED, SearchStatus, make_plan, status
+from cifar_core.store.records import DONE
+from cifar_core.training.environment import environment
+from cifar_core.training.failures import explained
+from cifar_core.training.optimizers import RULES
+from cifar_core.training.recorder import Progress, Recorder, StopRequested
+from cifar_core.tuning.local_workers import ProcessTrainer, TrainerPool, TrialEnd, TrialTrainer, WorkerLeft
+from cifar_core.tuning.plan import SearchStatus, make_plan, status, taken_epochs
 from cifar_core.tuning.results import Isolation, ReportKind, SearchOptions, SearchProgress, SearchResult
 from cifar_core.tuning.space import check_space, full_epochs, trial_config, tuned_config
 from cifar_core.tuning.trial import Order, Trainer, remove_images, trial_images
 from cifar_core.tuning.winner import train_winner
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from cifar_core.data import Dataset
     from cifar_core.training.result import Run
     from cifar_core.tuning.oracle import Proposal
     from cifar_core.tuning.schedule import Schedule
@@ -74,7 +69,7 @@ def worker_environments(workers: int) -> list[dict[str, str]]:
     """
     gpus = visible_gpus()
     if workers == 1 or not gpus:
-        return [{} for _ in range(workers)]
+        return [{}] * workers
     sharing = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"} if workers > len(gpus) else {}
     return [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)], **sharing} for i in range(workers)]
 
@@ -96,18 +91,17 @@ class SearchAttempt:
         self.store, self.record, self.recorder, self.options = store, record, recorder, options
         self.id, self.config = record.id, record.config
         self.folder: Path = store.artifact_dir(record.id)
-        self.rows = {row["trial_id"]: row for row in _rows(store.trials(record.id))}
+        self.rows = {row["trial_id"]: row for row in store.live_search(record.id)[0].trials}
         check_space(self.config)
-        self.plan = make_plan(self.config)
+        self.plan = make_plan(self.config, taken_epochs(self.rows.values()))
         self.final_epochs = full_epochs(self.config) if self.config.train_best else 0
         """Remaining epochs of the winner's training."""
+        self.compute: dict[str, Any] = {}
+        """How all trials are computed, decided when the search began."""
         self._failures = 0
         self._running: dict[str, _Running] = {}
 
     def run(self) -> SearchResult:
-        from cifar_core.data import load_dataset
-        from cifar_core.training.callbacks import StopRequested
-
         self._stage("loading data")
         dataset = self.options.dataset or load_dataset(trial_config(self.config).dataset)
         self._begin(dataset)
@@ -125,25 +119,24 @@ class SearchAttempt:
 
     def _begin(self, dataset: Dataset) -> None:
         self._stage("starting the framework")
-        base = trial_config(self.config)
-        prepare(base)
-        from cifar_core.training.environment import environment
-
+        chosen = choice(trial_config(self.config), self.record.environment)
+        set_variables(chosen)
         before = self.record.dataset.get("fingerprint")
         if before and before != dataset.fingerprint:
             raise ResumeError(
                 f"{self.id} began with other images (fingerprint {before}) than the ones given now "
                 f"({dataset.fingerprint}). Point to the same dataset, or start a new search."
             )
+        self.compute = environment(precision=chosen.precision, jit=chosen.jit)
+        recorded = self.record.environment
+        self.compute["rules"] = recorded.get("rules", 1) if recorded else RULES
         self.store.begin_search(
             self.id,
-            environment=environment(precision=choice(base).precision, jit=choice(base).jit),
+            environment=self.compute,
             dataset={name: getattr(dataset, name) for name in ("name", "source", "origin", "fingerprint")},
             plan=self.plan.to_dict(),
             trials_planned=self.plan.trials,
         )
-
-    # --- Trials --------------------------------------------------------------------------------
 
     def _run_trials(self, dataset: Dataset) -> None:
         from cifar_core.tuning.schedule import Schedule
@@ -162,17 +155,26 @@ class SearchAttempt:
                 # The search was stopped or cannot continue: these trials are interrupted, not failed.
                 self._end(trial_id, RunState.STOPPED, reason="interrupted")
         self._discard_checkpoints(schedule)
+        self._correct_plan(schedule)
 
-    def _pool(self, stack: contextlib.ExitStack, dataset: Dataset) -> Pool:
+    def _correct_plan(self, schedule: Schedule) -> None:
+        """Record what no plan knows of a continuous or very large space: how many of the settings drawn were
+        impossible, and that the tuner found no further one."""
+        plan = self.plan
+        if plan.impossible is None:
+            plan = replace(plan, impossible=schedule.left_out)
+        if len(self.rows) < plan.trials and self.config.tuner != "hyperband":
+            plan = plan.of_trials(len(self.rows), self.config.max_epochs, taken_epochs(self.rows.values()))
+        if plan != self.plan:
+            self.plan = plan
+            self.store.record_search(self.id, plan=plan.to_dict(), trials_planned=plan.trials)
+
+    def _pool(self, stack: contextlib.ExitStack, dataset: Dataset) -> TrainerPool:
         """The trainers of this attempt, which are released when `stack` is closed."""
         guests, stop_requested = self.options.guests, self.recorder.stop_requested
         single = guests is None and self.config.workers == 1
         isolation = self.options.isolation or ("none" if single else "process")
         trainers = make_trainers(self.config, dataset, self.folder, isolation)
-        if single:
-            alone = SingleTrainer(trainers[0], stop_requested)
-            stack.callback(alone.close)
-            return alone
         pool = TrainerPool(trainers if guests is None else trainers[: guests.local], stop_requested)
         stack.callback(pool.close)
         if guests is not None:
@@ -185,7 +187,7 @@ class SearchAttempt:
             self._report("stage", "workers can connect to {}:{}".format(*listener.address), None)
         return pool
 
-    def _start_trials(self, schedule: Schedule, pool: Pool) -> bool:
+    def _start_trials(self, schedule: Schedule, pool: TrainerPool) -> bool:
         """Start every trial that can start now. False once none is running and none will start."""
         while pool.idle and not self._stopping():
             self._stage("choosing the next settings")
@@ -199,7 +201,7 @@ class SearchAttempt:
                 self._after(schedule, proposal, None)
             else:
                 epochs = proposal.slot.first_epoch, proposal.slot.epochs
-                pool.start(Order(proposal.trial_id, proposal.values, *epochs, proposal.parent))
+                pool.start(Order(proposal.trial_id, proposal.values, *epochs, proposal.parent, self.compute))
         return bool(self._running) or not (pool.idle or schedule.done or self._stopping())
 
     def _stopping(self) -> bool:
@@ -208,8 +210,6 @@ class SearchAttempt:
         Raises:
             StopRequested: none is running, or they are to be stopped too.
         """
-        from cifar_core.training.callbacks import StopRequested
-
         after_trial = (self.folder / STOP_FILE).exists()
         if self.recorder.stop_requested() or (after_trial and not self._running):
             raise StopRequested
@@ -236,9 +236,6 @@ class SearchAttempt:
 
     def _trial_ended(self, schedule: Schedule, ended: TrialEnd) -> None:
         """Record the end of a worker's trial, and tell the schedule."""
-        from cifar_core.training.callbacks import StopRequested
-        from cifar_core.training.failures import explained
-
         result, proposal = ended.result, self._running[ended.trial_id].proposal
         if isinstance(result, WorkerLeft):
             self._end(ended.trial_id, RunState.STOPPED, reason="returned by a worker that left")
@@ -264,7 +261,7 @@ class SearchAttempt:
         self._discard_checkpoints(schedule)
         self._report("trial", f"trial {proposal.number} ended", proposal.trial_id)
         row = self.rows[proposal.trial_id]
-        if row["state"] is not RunState.FAILED:
+        if row["state"] != RunState.FAILED:
             self._failures = 0
         elif not schedule.failed(proposal.parent):  # the continuation of a failed trial does not count
             self._failures += 1
@@ -293,17 +290,15 @@ class SearchAttempt:
         """
         keep = schedule.promotable()
         for row in self.rows.values():
-            if row["state"] not in ENDED:
+            if row["state"] not in DONE:
                 keep |= {row["trial_id"], row["parent"]}
         for path in self.folder.glob("*trial-*.npz"):
             if path.stem.rpartition("trial-")[2] not in keep:
                 path.unlink(missing_ok=True)
 
-    # --- The winner ----------------------------------------------------------------------------
-
     def _best(self) -> tuple[str | None, float | None]:
         """Id and score of the finished trial with the highest score; the earliest of equals."""
-        finished = [row for row in self.rows.values() if row["state"] is RunState.FINISHED]
+        finished = [row for row in self.rows.values() if row["state"] == RunState.FINISHED]
         best = max(finished, key=lambda row: (row["score"], -row["number"]), default=_NEW_ROW)
         return best["trial_id"], best["score"]
 
@@ -335,8 +330,6 @@ class SearchAttempt:
             self.store.record_search(self.id, eta_s=self._status().eta_s)
         self._report("final", report.stage, None, report)
 
-    # --- Reports -------------------------------------------------------------------------------
-
     def _status(self) -> SearchStatus:
         rows, workers = list(self.rows.values()), self.config.workers
         return status(self.plan, rows, final_epochs=self.final_epochs, workers=workers)
@@ -357,24 +350,12 @@ class SearchAttempt:
     def _result(self, state: RunState, run: Run | None) -> SearchResult:
         best, score = self._best()
         known, trials = self.id if self.options.recorded else None, self.store.trials(self.id)
-        return SearchResult(known, state, trials, best, score, self._best_config(), run)
+        left_out = self.plan.impossible or 0
+        return SearchResult(
+            known, state, trials, self._status(), left_out, best, score, self._best_config(), run
+        )
 
 
 _NEW_ROW: dict[str, Any] = {"trial_id": None, "epochs_done": 0} | dict.fromkeys(
     ("duration_s", "score", "reason", "parent")
 )
-
-
-def _rows(trials: pd.DataFrame) -> list[dict[str, Any]]:
-    """The store's trials as plain Python values, None where one is missing."""
-    import pandas as pd
-
-    whole = ("number", "epochs", "first_epoch", "epochs_done")
-    rows = []
-    for row in trials.to_dict("records"):
-        values: dict[str, Any] = {
-            k: v if isinstance(v, dict) or pd.notna(v) else None for k, v in row.items()
-        }
-        values |= {name: int(values[name] or 0) for name in whole}
-        rows.append({**values, "state": RunState(values["state"])})
-    return rows

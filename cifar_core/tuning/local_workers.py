@@ -5,49 +5,32 @@ its own and collects their reports in one queue, so that one thread records ever
 
 A framework gives back little of a model's memory, and a process killed by lack of memory or a native crash
 must cost one trial and not the search. A `ProcessTrainer` therefore trains in a worker process that is
-replaced every few trials, and talks to it in JSON, one message a line:
-
-    to the worker      search settings and image folder, then one order after another
-    from the worker    {"report": ...} during a trial, then {"outcome" | "failed" | "stopped": ...}
-
-When the worker's standard input ends (closed to stop the trial, or because the searching process died), it
-stops within one training step and exits; one that is stuck in a step exits after a minute.
+replaced every few trials. It is killed to stop a trial, whose checkpoint has all completed epochs, and ends
+when the searching process dies.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import queue
-import signal
-import subprocess
-import sys
 import threading
-import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
-from cifar_core.base import child
+from cifar_core.base.child import Child, ChildError
 from cifar_core.errors import CifarLabError, TrainingError
 from cifar_core.settings.compute import framework_environment
 from cifar_core.settings.search_config import SearchConfig
-from cifar_core.training.recorder import Progress, StopCallback
+from cifar_core.training.failures import explained
+from cifar_core.training.recorder import Progress, ProgressCallback, StopCallback, StopRequested
 from cifar_core.tuning.space import trial_config
 from cifar_core.tuning.trial import Order, Outcome, Trainer, TrialImages
 
-ReportTrial = Callable[[str, Progress], None]
-"""Called with a trial's id and a report of its training."""
-
 TRIALS_PER_PROCESS = 5
 """Number of trials after which a worker process is replaced, which frees its memory."""
-POLL_S = 0.2
-"""Seconds between checks for a stop request while waiting for a worker."""
 IDLE_WAIT_S = 0.5
-PATIENCE_S = 60.0
-"""Seconds that a worker may take to exit once its orders have ended, before it is killed."""
 
 
 class WorkerLeft(Exception):  # noqa: N818 - an orderly departure, not an error
@@ -61,14 +44,9 @@ class WorkerLostError(TrainingError):
 class TrialTrainer(Protocol):
     """Trains one trial after another, here or in another process."""
 
-    def train(
-        self, order: Order, *, report: Callable[[Progress], None], should_stop: StopCallback
-    ) -> Outcome: ...
+    def train(self, order: Order, *, report: ProgressCallback, should_stop: StopCallback) -> Outcome: ...
 
     def close(self) -> None: ...
-
-
-# --- Pools: one trainer in this thread, or several in threads ------------------------------------
 
 
 @dataclass(frozen=True)
@@ -77,45 +55,6 @@ class TrialEnd:
 
     trial_id: str
     result: Outcome | BaseException
-
-
-class SingleTrainer:
-    """A pool of one trainer that works in the calling thread, during `wait`."""
-
-    def __init__(self, trainer: TrialTrainer, should_stop: StopCallback) -> None:
-        self._trainer, self._should_stop = trainer, should_stop
-        self._order: Order | None = None
-
-    @property
-    def idle(self) -> int:
-        """Number of trainers that are free to take an order."""
-        return 1 if self._order is None else 0
-
-    def start(self, order: Order) -> None:
-        self._order = order
-
-    def wait(self, report: ReportTrial) -> TrialEnd:
-        """Train the ordered trial to its end."""
-        assert self._order is not None
-        order, self._order, failures = self._order, None, list[Exception]()
-
-        def pass_on(progress: Progress) -> None:
-            try:
-                report(order.trial_id, progress)
-            except Exception as error:
-                failures.append(error)
-                raise
-
-        try:
-            outcome = self._trainer.train(order, report=pass_on, should_stop=self._should_stop)
-        except Exception as error:
-            if failures:  # the receiver of the reports failed, not the training
-                raise failures[0] from None
-            return TrialEnd(order.trial_id, error)
-        return TrialEnd(order.trial_id, outcome)
-
-    def close(self) -> None:
-        self._trainer.close()
 
 
 class TrainerPool:
@@ -152,8 +91,9 @@ class TrainerPool:
             self._busy += 1
         self._orders.put(order)
 
-    def wait(self, report: ReportTrial) -> TrialEnd | None:
-        """The next trial to end, after passing on all reports before it; None: check `idle` again."""
+    def wait(self, report: Callable[[str, Progress], None]) -> TrialEnd | None:
+        """The next trial to end, after passing on all reports before it, each with the trial's id; None:
+        check `idle` again."""
         while not isinstance(message := self._next(), TrialEnd):
             if message is None:
                 return None
@@ -204,10 +144,6 @@ class TrainerPool:
 
 
 _DEPARTED = (WorkerLeft, WorkerLostError)
-Pool = SingleTrainer | TrainerPool
-
-
-# --- Worker processes, seen from the searching process -------------------------------------------
 
 
 class ProcessTrainer:
@@ -221,168 +157,40 @@ class ProcessTrainer:
         self, config: SearchConfig, folder: Path, environment: Mapping[str, str] | None = None
     ) -> None:
         self.config, self.folder, self._environment = config, folder, environment or {}
-        self._process: subprocess.Popen[str] | None = None
+        self._child: Child | None = None
+        self._trained = 0
 
-    def train(
-        self, order: Order, *, report: Callable[[Progress], None], should_stop: StopCallback
-    ) -> Outcome:
+    def train(self, order: Order, *, report: ProgressCallback, should_stop: StopCallback) -> Outcome:
         """As `Trainer.train`; a worker process that dies raises a TrainingError that says how."""
-        process = self._process or self._start()
+        config = self.config.model_dump(mode="json")
+        if self._child is None:
+            chosen = framework_environment(trial_config(self.config), order.compute)
+            chosen = {name: value for name, value in chosen.items() if name not in os.environ}
+            self._child = Child("cifar-lab trial", environment={**chosen, **self._environment})
         try:
-            child.send(process.stdin, asdict(order))
-            outcome = self._follow(process, report, should_stop)
-        except BaseException:
-            self.close()
-            raise
+            outcome = self._child.call(_train, config, self.folder, order, progress=report, stop=should_stop)
+        except ChildError as error:
+            if should_stop():
+                raise StopRequested from None
+            hint = "Use a smaller batch_size or a smaller model. " if "out of memory" in str(error) else ""
+            raise TrainingError(f"The worker process of the trial failed. {hint}{error}") from None
         self._trained += 1
-        if self._trained >= TRIALS_PER_PROCESS:
+        if self._trained % TRIALS_PER_PROCESS == 0:
             self.close()
         return outcome
 
     def close(self) -> None:
-        """End the worker process in order, or kill it if it does not exit."""
-        if self._process is None:
-            return
-        process, self._process = self._process, None
-        child.close(process.stdin)
-        try:
-            process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        self._reader.join()
-        assert process.stdout is not None
-        process.stdout.close()
-
-    def _start(self) -> subprocess.Popen[str]:
-        framework = framework_environment(trial_config(self.config))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cifar_core.tuning.local_workers"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**framework, **child.package_environment(), **self._environment},
-            start_new_session=True,  # Ctrl+C is for the searching process, which then ends this one in order
-        )
-        self._process, self._trained = process, 0
-        self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._reader = threading.Thread(target=_read, args=(process, self._messages), daemon=True)
-        self._reader.start()
-        head = {"config": self.config.model_dump(mode="json"), "folder": str(self.folder)}
-        child.send(process.stdin, head)
-        return process
-
-    def _follow(
-        self, process: subprocess.Popen[str], report: Callable[[Progress], None], should_stop: StopCallback
-    ) -> Outcome:
-        from cifar_core.training.callbacks import StopRequested
-
-        outcome = None
-        while outcome is None:
-            message = self._next(process, should_stop)
-            if message is None:
-                raise StopRequested if should_stop() else TrainingError(_exit_reason(process))
-            outcome = read_message(message, report)
-        return outcome
-
-    def _next(self, process: subprocess.Popen[str], should_stop: StopCallback) -> dict[str, Any] | None:
-        """The worker's next message; None once it has exited. One that does not stop in time is killed."""
-        deadline: float | None = None
-        while True:
-            if should_stop():
-                child.close(process.stdin)
-                deadline = deadline or time.monotonic() + PATIENCE_S
-            if deadline is not None and time.monotonic() > deadline:
-                process.kill()
-            try:
-                return self._messages.get(timeout=POLL_S)
-            except queue.Empty:
-                continue
+        """End the worker process."""
+        if self._child is not None:
+            self._child.close()
 
 
-def _read(process: subprocess.Popen[str], messages: queue.Queue[dict[str, Any] | None]) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        messages.put(json.loads(line))
-    messages.put(None)
-
-
-def _exit_reason(process: subprocess.Popen[str]) -> str:
-    code = process.wait()
-    if code >= 0:
-        return f"The worker process of the trial exited with status {code}."
-    name = signal.Signals(-code).name
-    hint = " Often the machine is out of memory: use a smaller batch_size or a smaller model."
-    return f"The worker process of the trial was ended by {name}.{hint if name == 'SIGKILL' else ''}"
-
-
-def read_message(message: Mapping[str, Any], report: Callable[[Progress], None]) -> Outcome | None:
-    """The outcome in a worker's message; None after passing on a report.
-
-    Raises:
-        TrainingError: the trial failed.
-        StopRequested: the trial was stopped.
-    """
-    from cifar_core.training.callbacks import StopRequested
-
-    if "failed" in message:
-        raise TrainingError(message["failed"])
-    if "stopped" in message:
-        raise StopRequested
-    if "report" in message:
-        report(Progress(**message["report"]))
-    return Outcome(**message["outcome"]) if "outcome" in message else None
-
-
-# --- The worker process itself -------------------------------------------------------------------
-
-
-def serve(orders: IO[str], answers: IO[str]) -> None:
-    """Train the trials ordered on `orders` until it ends, and write reports and results to `answers`."""
-    head = orders.readline()
-    if not head:
-        return
-    setup = json.loads(head)
-    folder = Path(setup["folder"])
-    trainer = Trainer(SearchConfig(**setup["config"]), TrialImages.load(folder), folder)
-    waiting: queue.Queue[Order | None] = queue.Queue()
-    ended = threading.Event()
-    threading.Thread(target=_listen, args=(orders, waiting, ended), daemon=True).start()
-
-    def report(progress: Progress) -> None:
-        child.send(answers, {"report": asdict(progress)})
-
-    while (order := waiting.get()) is not None:
-        child.send(answers, train_to_message(trainer, order, report, ended.is_set))
-
-
-def _listen(orders: IO[str], waiting: queue.Queue[Order | None], ended: threading.Event) -> None:
-    for line in orders:
-        waiting.put(Order(**json.loads(line)))
-    ended.set()
-    waiting.put(None)
-    # This thread dies with the process; if the process hangs in a long step, it ends the process.
-    time.sleep(PATIENCE_S)
-    os._exit(1)
-
-
-def train_to_message(
-    trainer: TrialTrainer, order: Order, report: Callable[[Progress], None], should_stop: StopCallback
-) -> dict[str, Any]:
-    """Train a trial; how it ended, as a message for `read_message`."""
-    from cifar_core.training.callbacks import StopRequested
-    from cifar_core.training.failures import explained
-
+def _train(config: dict[str, Any], folder: Path, order: Order, report: ProgressCallback) -> Outcome:
+    """Train a trial, in the worker process."""
+    trainer = Trainer(SearchConfig(**config), TrialImages.load(folder), folder)
     try:
-        return {"outcome": asdict(trainer.train(order, report=report, should_stop=should_stop))}
-    except StopRequested:
-        return {"stopped": True}
-    except CifarLabError as error:
-        return {"failed": str(error)}
+        return trainer.train(order, report=report, should_stop=lambda: False)
+    except CifarLabError:
+        raise
     except Exception as error:
-        traceback.print_exc()
-        return {"failed": str(explained(error))}
-
-
-if __name__ == "__main__":
-    serve(sys.stdin, child.own_output())
+        raise explained(error) from error

@@ -6,8 +6,9 @@ Loads no framework.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -17,11 +18,10 @@ from cifar_core.errors import ConfigError
 from cifar_core.models.cost import Architecture
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunState, RunStore
+from cifar_core.store.records import DONE
 from cifar_core.training.estimate import START_SECONDS, estimate
-from cifar_core.tuning.space import Dimension, combinations, dimensions, trial_config, tuned_config
+from cifar_core.tuning.space import checker, combinations, dimensions, survey, trial_config, tuned_config
 
-ENDED = (RunState.FINISHED, RunState.FAILED)
-"""States of a trial that will not be continued."""
 TRIAL_SECONDS = 4.0
 """Seconds per trial outside of epochs: choosing settings, building and compiling, the checkpoint."""
 
@@ -67,13 +67,20 @@ class Slot:
 class Plan:
     """The whole schedule of a search: brackets in order of execution, each with its rounds in order.
 
-    Tuners other than hyperband have one bracket with one round. `settings` is the number of different
-    settings in the space, None where it is continuous.
+    Tuners other than hyperband have one bracket, with one round of new trials after the trials taken along
+    from another search. `settings` is the number of different settings in the space, None where it is
+    continuous; `impossible` of them contradict themselves and are left out. None: they were not counted.
     """
 
     tuner: str
     brackets: tuple[Bracket, ...]
     settings: int | None = None
+    impossible: int | None = None
+
+    @property
+    def possible(self) -> int | None:
+        """Number of settings that a trial can have; None where that is unknown."""
+        return None if self.settings is None else self.settings - (self.impossible or 0)
 
     @property
     def trials(self) -> int:
@@ -83,6 +90,12 @@ class Plan:
     def epochs(self) -> int:
         """Epochs of all trials together; a continued trial counts only what it adds."""
         return sum(r.trials * (r.epochs - r.first_epoch) for b in self.brackets for r in b.rounds)
+
+    def of_trials(self, trials: int, epochs: int, taken: Sequence[int] = ()) -> Plan:
+        """A plan of so many trials in one bracket, the first ones taken along after `taken` epochs each."""
+        lengths = [*taken, *[epochs] * (trials - len(taken))]
+        rounds = (Round(0, len(list(group)), 0, length) for length, group in groupby(lengths))
+        return replace(self, brackets=(Bracket(0, 0, tuple(rounds)),))
 
     def slot(self, number: int) -> Slot:
         """Position of trial `number` (from 1, in order of beginning).
@@ -107,27 +120,40 @@ class Plan:
         return TypeAdapter(cls).validate_python(values)
 
 
-def make_plan(config: SearchConfig) -> Plan:
+def make_plan(config: SearchConfig, taken: Sequence[int] = ()) -> Plan:
     """The plan of a search.
+
+    Args:
+        taken: epochs of each trial that it takes along from another search, in order; hyperband's plan is
+            the same with them.
 
     Raises:
         ConfigError: as `space.dimensions`, or hyperband needs more different settings than the space has.
     """
-    found = dimensions(config)
+    size = combinations(dimensions(config), grid=config.tuner == "grid")
+    plan = Plan(config.tuner, _brackets(config), size, survey(config).impossible)
     if config.tuner != "hyperband":
-        size = combinations(found, grid=config.tuner == "grid")
-        repeats = config.tuner == "bayesian"  # it may propose a setting again
-        trials = config.max_trials if size is None or repeats else min(config.max_trials, size)
-        return Plan(config.tuner, (Bracket(0, 0, (Round(0, trials, 0, config.max_epochs),)),), size)
-    plan = Plan("hyperband", _brackets(config), combinations(found))
+        most = config.max_trials if plan.possible is None else min(config.max_trials, plan.possible)
+        return plan.of_trials(max(most, len(taken)), config.max_epochs, taken)
     fresh = sum(bracket.rounds[0].trials for bracket in plan.brackets)
-    if plan.settings is not None and plan.settings < fresh:
+    if plan.possible is not None and plan.possible < fresh:
         raise ConfigError(
             f"hyperband with max_epochs={config.max_epochs}, factor={config.factor} and "
             f"hyperband_iterations={config.hyperband_iterations} starts {fresh} different settings; the "
-            f"space has only {plan.settings}. Use tuner='grid', or widen the space."
+            f"space has only {plan.possible}. Use tuner='grid', or widen the space."
         )
     return plan
+
+
+def id_limit(config: SearchConfig, plan: Plan) -> int | None:
+    """KerasTuner's limit of trials, which has as many digits as a trial's id; None with hyperband."""
+    return {"hyperband": None, "bayesian": config.max_trials}.get(config.tuner, plan.trials)
+
+
+def taken_epochs(trials: Iterable[Mapping[str, Any]]) -> list[int]:
+    """`taken` of `make_plan` for the recorded trials of a search."""
+    taken = sorted((int(row["number"]), int(row["epochs"])) for row in trials if row.get("taken_from"))
+    return [epochs for _, epochs in taken]
 
 
 def _brackets(config: SearchConfig) -> tuple[Bracket, ...]:
@@ -151,9 +177,6 @@ def _brackets(config: SearchConfig) -> tuple[Bracket, ...]:
     )
 
 
-# --- Progress ------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class SearchStatus:
     """Progress of a search; `eta_s` are the seconds left, None until an epoch was trained."""
@@ -174,7 +197,6 @@ def status(
     remaining epochs of a trial that failed or stopped early are not counted.
 
     Args:
-        plan: plan of the search.
         trials: with number (from 1), state, epochs_done (without the parent's) and duration_s.
         final_epochs: epochs of the winner's full training, if it is to follow.
         workers: number of trials trained at once.
@@ -186,7 +208,7 @@ def status(
         trained += own
         duration = trial["duration_s"]  # missing: None in our mappings, NaN in a data frame
         seconds += 0.0 if duration is None or math.isnan(duration) else duration
-        if RunState(trial["state"]) in ENDED:
+        if RunState(trial["state"]) in DONE:
             done += 1
             spared += slot.epochs - slot.first_epoch - own
     together = min(workers, plan.trials - done) or 1
@@ -218,9 +240,6 @@ def tree(plan: Plan, trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     ]
 
 
-# --- Cost ----------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class SearchCost:
     """Estimated seconds of a search: of all `trials` together, and of the `winner`'s full training if wanted.
@@ -239,24 +258,15 @@ class SearchCost:
         return self.trials + self.winner
 
 
-def middle(config: SearchConfig) -> dict[str, Any]:
-    """Settings in the middle of the space, or its first corner if those contradict each other.
+def middle(config: SearchConfig) -> Mapping[str, Any]:
+    """Settings in the middle of the space, or its first possible ones if those contradict each other.
 
     Raises:
         ConfigError: as `space.dimensions`.
     """
-    found = dimensions(config)
-    values = {dimension.name: _halfway(dimension) for dimension in found}
-    try:
-        tuned_config(config, values), trial_config(config, values)
-    except ConfigError:
-        return {dimension.name: dimension.extremes()[0] for dimension in found}
-    return values
-
-
-def _halfway(dimension: Dimension) -> Any:
-    points = dimension.on_grid()
-    return points[len(points) // 2]
+    grids = {dimension.name: dimension.on_grid() for dimension in dimensions(config)}
+    values = {name: points[len(points) // 2] for name, points in grids.items()}
+    return survey(config).example or values if checker(config)(values) else values
 
 
 def search_cost(
@@ -265,7 +275,6 @@ def search_cost(
     """Estimated cost on this device; None where neither the network nor an earlier run allows an estimate.
 
     Args:
-        config: settings of the search.
         plan: `make_plan(config)`.
         network: the network with the settings of `middle(config)`, where it is known.
         store: where earlier runs are looked up.

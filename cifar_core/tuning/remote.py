@@ -30,22 +30,17 @@ import numpy as np
 
 from cifar_core.base.files import write_whole
 from cifar_core.base.version import __version__
-from cifar_core.errors import ConfigError
+from cifar_core.errors import CifarLabError, ConfigError, TrainingError
 from cifar_core.settings.search_config import SearchConfig
-from cifar_core.training.recorder import Progress, StopCallback
-from cifar_core.tuning.local_workers import (
-    PATIENCE_S,
-    POLL_S,
-    ProcessTrainer,
-    TrialTrainer,
-    WorkerLeft,
-    WorkerLostError,
-    read_message,
-    train_to_message,
-)
+from cifar_core.training.recorder import Progress, ProgressCallback, StopCallback, StopRequested
+from cifar_core.tuning.local_workers import ProcessTrainer, TrialTrainer, WorkerLeft, WorkerLostError
 from cifar_core.tuning.trial import Order, Outcome, TrialImages, checkpoint_file, own_checkpoint
 
 LOOPBACK = "127.0.0.1"
+POLL_S = 0.2
+"""Seconds between checks for a stop request while waiting for the other side."""
+PATIENCE_S = 60.0
+"""Seconds that a worker may take to stop a trial before it is given up."""
 CONNECTION_LOST = (EOFError, OSError)
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
 """Keep-alive settings: a lost peer is detected after about 90 seconds."""
@@ -82,7 +77,9 @@ class WorkerListener:
         join: Callable[[TrialTrainer], None],
     ) -> None:
         self._token, self._config, self._folder, self._join = token.encode(), config, folder, join
-        self._images = _pack(images)
+        packed = io.BytesIO()
+        np.savez(packed, *images.train, *images.validation)
+        self._images = packed.getvalue()
         try:
             self._listener = Listener(address, "AF_INET")
         except OSError as error:
@@ -138,9 +135,7 @@ class RemoteTrainer:
         self._connection, self._folder, self._name = connection, folder, name
         self._heard = False
 
-    def train(
-        self, order: Order, *, report: Callable[[Progress], None], should_stop: StopCallback
-    ) -> Outcome:
+    def train(self, order: Order, *, report: ProgressCallback, should_stop: StopCallback) -> Outcome:
         """As `Trainer.train`.
 
         Raises:
@@ -163,11 +158,7 @@ class RemoteTrainer:
     def close(self) -> None:
         self._connection.close()
 
-    def _follow(
-        self, checkpoint: Path, report: Callable[[Progress], None], should_stop: StopCallback
-    ) -> Outcome:
-        from cifar_core.training.callbacks import StopRequested
-
+    def _follow(self, checkpoint: Path, report: ProgressCallback, should_stop: StopCallback) -> Outcome:
         deadline: float | None = None
         while True:
             if deadline is None and should_stop():
@@ -181,11 +172,14 @@ class RemoteTrainer:
             self._heard = True
             if content is not None:
                 write_whole(checkpoint, content)
-            if "stopped" in message and deadline is None:
-                raise WorkerLeft
-            outcome = read_message(message, report)
-            if outcome is not None:
-                return outcome
+            if "stopped" in message:
+                raise WorkerLeft if deadline is None else StopRequested
+            if "failed" in message:
+                raise TrainingError(message["failed"])
+            if "report" in message:
+                report(Progress(**message["report"]))
+            if "outcome" in message:
+                return Outcome(**message["outcome"])
 
 
 # --- The worker's side -----------------------------------------------------------------------
@@ -203,8 +197,6 @@ def work_for(
     Trials are trained in worker processes, so that a crash costs one trial.
 
     Args:
-        address: host and port of the chief.
-        token: the search's secret.
         should_stop: asked after each training step; True returns the trial to the chief.
         say: called with messages for people.
 
@@ -240,7 +232,9 @@ class _WorkerSession:
         head, images = _receive(self._connection)
         if head["version"] != __version__:
             raise ConfigError(f"The chief has release {head['version']}, this worker {__version__}.")
-        _unpack(images or b"").save(self._folder)
+        with np.load(io.BytesIO(images or b""), allow_pickle=False) as arrays:
+            x, y, x_validation, y_validation = (arrays[f"arr_{place}"] for place in range(4))
+        TrialImages((x, y), (x_validation, y_validation)).save(self._folder)
         trainer = ProcessTrainer(SearchConfig(**head["config"]), self._folder)
         try:
             _send(self._connection, {"ready": socket.gethostname()})
@@ -279,9 +273,16 @@ class _WorkerSession:
             except CONNECTION_LOST:
                 self._chief_stops = True
 
-        message = train_to_message(trainer, order, report, self._stop_requested)
+        message: dict[str, Any]
+        try:
+            outcome = trainer.train(order, report=report, should_stop=self._stop_requested)
+            message = {"outcome": asdict(outcome)}
+            self._done += 1
+        except StopRequested:
+            message = {"stopped": True}
+        except CifarLabError as error:
+            message = {"failed": str(error)}
         own.unlink(missing_ok=True)
-        self._done += "outcome" in message
         return message
 
     def _stop_requested(self) -> bool:
@@ -307,18 +308,6 @@ def _receive(connection: Connection) -> tuple[dict[str, Any], bytes | None]:
     message = json.loads(connection.recv_bytes())
     content = connection.recv_bytes() if message.pop("content") else None
     return message, content
-
-
-def _pack(images: TrialImages) -> bytes:
-    stream = io.BytesIO()
-    np.savez(stream, *images.train, *images.validation)
-    return stream.getvalue()
-
-
-def _unpack(content: bytes) -> TrialImages:
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        x, y, x_validation, y_validation = (arrays[f"arr_{place}"] for place in range(4))
-    return TrialImages((x, y), (x_validation, y_validation))
 
 
 def _keep_alive(connection: Connection) -> None:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from cifar_core.base.lazy import pd
+from cifar_core.data import Dataset
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState
 from cifar_core.training.recorder import Progress, StopCallback
+from cifar_core.training.result import Run
 from cifar_core.tuning.plan import SearchStatus
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from cifar_core.data import Dataset
-    from cifar_core.training.result import Run
 
 Isolation = Literal["none", "process"]
 ReportKind = Literal["stage", "step", "epoch", "trial", "final"]
@@ -76,6 +73,8 @@ class SearchResult:
     """Result of a search.
 
     `id` is None where nothing was stored. `trials` has one row per trial, as `RunStore.trials` returns it.
+    `status` counts the trials that are done and planned, `impossible` the combinations that were left out, as
+    their settings contradict each other.
     `best_config` are the winner's settings for a full training; None, like `best_trial` and `best_score`, if
     no trial finished. `run` is the winner's full training; None where it was not wanted or not reached.
     """
@@ -83,6 +82,8 @@ class SearchResult:
     id: str | None
     state: RunState
     trials: pd.DataFrame
+    status: SearchStatus
+    impossible: int
     best_trial: str | None
     best_score: float | None
     best_config: TrainConfig | None

@@ -22,27 +22,28 @@ from typing import Any
 
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunState
+from cifar_core.store.records import DONE
 from cifar_core.tuning.oracle import Driver, Proposal
-from cifar_core.tuning.plan import ENDED
+from cifar_core.tuning.plan import taken_epochs
 
 
 class Schedule:
     """Hands out each trial of a search once, and is told how the trials ended.
 
     Args:
-        config: settings of the search.
-        rows: its recorded trials, with trial_id, number, settings, state and score. Those that ended are
-            not handed out again; the others are, and the oracle must propose them with the same settings.
+        rows: its recorded trials, with trial_id, number, settings, state, score, epochs and taken_from. Those
+            that ended are not handed out again; the others are, with the same settings.
     """
 
     def __init__(self, config: SearchConfig, rows: Iterable[Mapping[str, Any]] = ()) -> None:
-        self.config, self._driver = config, Driver(config)
+        rows = list(rows)
+        self.config, self._driver = config, Driver(config, taken_epochs(rows))
         self.plan = self._driver.plan
         self._recorded = {int(row["number"]): row for row in rows}
         self._scores: dict[int, float | None] = {
-            number: row["score"] if row["state"] is RunState.FINISHED else None
+            number: row["score"] if row["state"] == RunState.FINISHED else None
             for number, row in self._recorded.items()
-            if row["state"] in ENDED
+            if row["state"] in DONE
         }
         """Score of each trial that ended, by number; None: failed."""
         self._asked: dict[int, Proposal] = {}
@@ -60,9 +61,15 @@ class Schedule:
         """Whether all trials have ended."""
         return self._exhausted or len(self._scores) == self.plan.trials
 
+    @property
+    def left_out(self) -> int:
+        """Number of different impossible settings that were drawn and left out."""
+        return self._driver.left_out
+
     def next(self) -> Proposal | None:
         """The earliest trial that can start; None: none can until another has ended, or ever."""
-        proposal = self._returned.pop(0) if self._returned else self._ask_unbegun() or self._ahead()
+        unbegun = (asked for asked in iter(self._ask, None) if asked.number not in self._begun)
+        proposal = self._returned.pop(0) if self._returned else next(unbegun, None) or self._ahead()
         if proposal is not None:
             self._begun.add(proposal.number)
         return proposal
@@ -91,18 +98,13 @@ class Schedule:
         keep: set[str] = set()
         for rounds in self._rounds():
             for current, following in pairwise(rounds):
-                keep |= self._promotable(current, following)
+                children = [self._asked[number].parent for number in following if number in self._asked]
+                ended = [number for number in current if self._scores.get(number) is not None]
+                ranked = sorted(ended, key=lambda number: self._scores[number] or 0.0, reverse=True)
+                ids = [(self._asked.get(number) or self._new_trials[number]).trial_id for number in ranked]
+                left = [name for name in ids if name not in children]
+                keep |= set(left[: len(following) - len(children)])
         return keep
-
-    def _promotable(self, current: range, following: range) -> set[str]:
-        children = [self._asked[number].parent for number in following if number in self._asked]
-        ended = {number: self._id(number) for number in current if self._scores.get(number) is not None}
-        left = {number: name for number, name in ended.items() if name not in children}
-        ranked = sorted(left, key=lambda number: self._scores[number] or 0.0, reverse=True)
-        return {left[number] for number in ranked[: len(following) - len(children)]}
-
-    def _id(self, number: int) -> str:
-        return (self._asked.get(number) or self._new_trials[number]).trial_id
 
     def _rounds(self) -> Iterator[list[range]]:
         """The trial numbers of each round, bracket by bracket."""
@@ -116,19 +118,14 @@ class Schedule:
 
     # --- Asking the oracle -------------------------------------------------------------------------
 
-    def _ask_unbegun(self) -> Proposal | None:
-        while (proposal := self._ask()) is not None:
-            if proposal.number not in self._begun:
-                return proposal
-        return None
-
     def _ask(self) -> Proposal | None:
         """The oracle's next proposal; None if it cannot be asked yet, or has no more."""
         number = len(self._asked) + 1
         if self._exhausted or number > self.plan.trials or not self._decided(number):
             return None
-        if self._in_order:
-            self._tell_until(number - self.config.workers)
+        while self._in_order and self._told < number - self.config.workers:
+            self._told += 1
+            self._driver.tell(self._asked[self._told], self._scores[self._told])
         row = self._recorded.get(number)
         if row is None:
             proposal = self._driver.propose()
@@ -138,32 +135,18 @@ class Schedule:
             self._exhausted = True
             return None
         self._asked[number], self._numbers[proposal.trial_id] = proposal, number
-        if number in self._scores and not self._in_order:
-            self._driver.tell(proposal, self._scores[number])
-        elif not self._in_order:
-            self._driver.assume(proposal)
+        if not self._in_order:
+            self._driver.tell(proposal, self._scores.get(number))
         return proposal
-
-    def _tell_until(self, number: int) -> None:
-        while self._told < number:
-            self._told += 1
-            self._driver.tell(self._asked[self._told], self._scores[self._told])
 
     def _decided(self, number: int) -> bool:
         """Whether no trial that has not ended can change what trial `number` will be."""
-        if self._in_order:
-            needed = range(self._told + 1, number - self.config.workers + 1)
-        else:
-            needed = self._round_before(number)
-        return all(earlier in self._scores for earlier in needed)
-
-    def _round_before(self, number: int) -> range:
-        """Numbers of the trials among which trial `number` was chosen; empty for a new trial."""
-        for rounds in self._rounds():
+        needed = range(self._told + 1, number - self.config.workers + 1) if self._in_order else range(0)
+        for rounds in () if self._in_order else self._rounds():
             for before, current in pairwise([range(0), *rounds]):
                 if number in current:
-                    return before
-        return range(0)
+                    needed = before  # it was chosen among these; a new trial among none
+        return all(earlier in self._scores for earlier in needed)
 
     # --- Looking ahead -----------------------------------------------------------------------------
 

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import os
 import tempfile
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
+from cifar_core.data import Dataset
 from cifar_core.errors import ConfigError, RunStateError
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunStore
+from cifar_core.training.failures import recorded_end
 from cifar_core.training.recorder import Recorder, StopCallback
 from cifar_core.tuning.attempt import STOP_FILE, SearchAttempt
 from cifar_core.tuning.plan import Plan, make_plan
 from cifar_core.tuning.results import Guests, Isolation, SearchCallback, SearchOptions, SearchResult
 from cifar_core.tuning.space import check_space
-
-if TYPE_CHECKING:
-    from cifar_core.data import Dataset
+from cifar_core.tuning.widening import launch
 
 
 def tune(
@@ -67,11 +67,14 @@ def tune(
         return carry_out_search(store, _claim_existing(store, config, search_id), options)
     if config is None:
         raise ConfigError("Give a SearchConfig, or the search_id of a search to continue.")
-    check_search(config)
     if store is not None:
-        return carry_out_search(store, store.create_search(config, claim_for=os.getpid()), options)
+        check_search(config)
+        return carry_out_search(store, launch(store, config, claim_for=os.getpid()), options)
+    if config.widens is not None:
+        raise ConfigError(f"The settings widen {config.widens} of a store: give store=RunStore() too.")
+    check_search(config)
     with tempfile.TemporaryDirectory(prefix="cifar-lab-search-") as folder, RunStore(folder) as store:
-        return carry_out_search(store, store.create_search(config, claim_for=os.getpid()), options)
+        return carry_out_search(store, launch(store, config, claim_for=os.getpid()), options)
 
 
 def check_search(config: SearchConfig) -> Plan:
@@ -96,8 +99,6 @@ def stopping_after_trial(store: RunStore, search_id: str) -> bool:
 
 def carry_out_search(store: RunStore, search_id: str, options: SearchOptions) -> SearchResult:
     """Run a search of the store that this process has claimed. Errors as in `tune`."""
-    from cifar_core.training.failures import recorded_end
-
     stop = options.should_stop
     with recorded_end(store, search_id), Recorder(store, search_id, None, stop) as recorder:
         return SearchAttempt(store, store.get_search(search_id), recorder, options).run()

@@ -6,8 +6,11 @@ Only `hyperparameters` loads KerasTuner.
 from __future__ import annotations
 
 import difflib
+import functools
+import itertools
 import math
-from collections.abc import Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -25,8 +28,12 @@ if TYPE_CHECKING:
 
 GRID_POINTS = 5
 """Number of grid points, ends included, of a range without a step."""
+COUNTED = 1_000
+"""Largest number of combinations that are all checked; more only where the search may try as many."""
+DRAWN = 200
+"""Number of combinations of a larger space that are checked."""
 FIXED_GROUPS = ("Run", "Data")
-FIXED = ("epochs", "keep", "test_flip", "devices")
+FIXED = ("epochs", "time_budget", "keep", "test_views", "devices")
 """Settings that a search cannot explore: data and evaluation (the groups), epochs (the tuner decides), what
 only affects the final test, and the number of devices (a trial uses one)."""
 
@@ -126,7 +133,7 @@ def hyperparameters(found: list[Dimension], *, grid: bool = False) -> keras_tune
 
 
 def trial_config(config: SearchConfig, values: Mapping[str, Any] | None = None) -> TrainConfig:
-    """Settings of a trial with the explored `values`; by default with the first value of each dimension.
+    """Settings of a trial with the explored `values`; by default with the first possible ones of the space.
 
     Its epochs are those of a full trial, `max_epochs`: a shorter trial is the beginning of the full training,
     with the same learning rate schedule, and can be continued.
@@ -134,7 +141,11 @@ def trial_config(config: SearchConfig, values: Mapping[str, Any] | None = None) 
     Raises:
         ConfigError: the settings contradict each other.
     """
-    values = _corner(dimensions(config)) if values is None else values
+    if values is None:
+        found = survey(config)
+        if found.example is None:
+            raise ConfigError(found.problem)
+        values = found.example
     return _config(config, values, config.max_epochs).replace(variant="custom")
 
 
@@ -152,36 +163,115 @@ def full_epochs(config: SearchConfig) -> int:
     return max(shared, config.max_epochs)
 
 
-def check_space(config: SearchConfig) -> list[Dimension]:
-    """The dimensions, after checking that trials with their values are possible.
+@dataclass(frozen=True)
+class Survey:
+    """Which combinations of a space are possible, that is, have settings that do not contradict each other.
+
+    `impossible` is the number of the others, None where the space is continuous or too large to check all of
+    it. `example` is a possible one, the first if all were checked. `problem` says why the space can't be
+    searched: a value (of a range: an end) is possible in no combination.
+    """
+
+    impossible: int | None
+    example: Mapping[str, Any] | None
+    problem: str = ""
+
+
+def checker(config: SearchConfig) -> Callable[[Mapping[str, Any]], str]:
+    """A function that says why no trial can have certain explored values; "" where one can."""
+    possible: list[TrainConfig] = []
+
+    def problem_of(values: Mapping[str, Any]) -> str:
+        try:
+            if possible:  # quicker than to start from the preset again
+                possible[0].replace(**values)
+            else:
+                possible.append(trial_config(config, values))
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    return problem_of
+
+
+def survey(config: SearchConfig) -> Survey:
+    """Which combinations of the search space are possible; worked out once for each search.
 
     Raises:
-        ConfigError: the base or an end of a dimension contradicts the other settings, or the base selects
-            on the test set.
+        ConfigError: as `dimensions`.
     """
+    return _survey(config.model_dump_json())
+
+
+@functools.lru_cache(maxsize=64)
+def _survey(text: str) -> Survey:
+    config = SearchConfig.model_validate_json(text)
     found = dimensions(config)
-    start = _corner(found)
-    base = trial_config(config, start)
-    tuned_config(config, start)
+    points = {dimension.name: dimension.on_grid() for dimension in found}
+    size = math.prod(map(len, points.values()))
+    whole = size <= max(COUNTED, config.max_trials)
+    problem_of = checker(config)
+    problems, possible = dict[tuple[str, Any], str](), set[tuple[str, Any]]()
+    example, impossible = None, 0
+    for values in all_combinations(points) if whole else _drawn(points):
+        if problem := problem_of(values):
+            impossible += 1
+            problems = {**dict.fromkeys(values.items(), problem), **problems}
+        else:
+            example = example or values
+            possible |= values.items()
+    refused = ""
+    ends = {(dimension.name, value) for dimension in found for value in dimension.extremes()}
+    for name, value in sorted(ends & (problems.keys() - possible), key=repr):
+        others = () if whole else _drawn(points, **{name: value})
+        one = next((values for values in others if not problem_of(values)), None)
+        if one is None:
+            refused = (
+                f"{name}={value!r} of the search space contradicts the settings that all trials share: "
+                f"{problems[name, value]} Narrow {name}, or change the other setting in base or space."
+            )
+            break
+        example = example or one
+    if refused and example is None:
+        first = next(iter(problems.values()))
+        refused = f"No combination of the search space is possible: {first} Change it in base or space."
+    finite = config.tuner == "grid" or all(dimension.values is not None for dimension in found)
+    return Survey(impossible if whole and finite else None, example, refused)
+
+
+def all_combinations(points: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+    """All combinations in order; the last setting changes fastest."""
+    return (dict(zip(points, values, strict=True)) for values in itertools.product(*points.values()))
+
+
+def _drawn(points: Mapping[str, tuple[Any, ...]], **fixed: Any) -> Iterator[dict[str, Any]]:
+    """`DRAWN` combinations with the fixed values, or else with each end too, whatever the values' order."""
+    chance, ordered = random.Random(0), {name: sorted(values, key=repr) for name, values in points.items()}
+    ends = [{name: end} for name, values in points.items() for end in (values[0], values[-1])]
+    for given in [fixed] * DRAWN + ([] if fixed else ends):
+        yield {**{name: chance.choice(values) for name, values in ordered.items()}, **given}
+
+
+def check_space(config: SearchConfig) -> list[Dimension]:
+    """The dimensions, after checking that trials are possible.
+
+    Raises:
+        ConfigError: as `dimensions`; a value is possible in no combination; the base selects on the test set,
+            or has a time budget.
+    """
+    if problem := survey(config).problem:
+        raise ConfigError(problem)
+    base = trial_config(config)
     if base.protocol != "held-out":
         raise ConfigError(
             "A search selects by images held out from train and never by the test set: "
             "set base={'protocol': 'held-out'}."
         )
-    for name, value in [(dimension.name, value) for dimension in found for value in dimension.extremes()]:
-        try:
-            trial_config(config, {**start, name: value})
-        except ConfigError as error:
-            raise ConfigError(
-                f"{name}={value!r} of the search space contradicts the settings that all trials share: "
-                f"{error} Narrow {name}, or change the other setting in base or space."
-            ) from None
-    return found
-
-
-def _corner(found: list[Dimension]) -> dict[str, Any]:
-    """The first value of each dimension."""
-    return {dimension.name: dimension.extremes()[0] for dimension in found}
+    if base.time_budget:
+        raise ConfigError(
+            "A search decides the epochs of its trials: set max_epochs, and leave time_budget out of base."
+        )
+    return dimensions(config)
 
 
 def _config(config: SearchConfig, values: Mapping[str, Any], epochs: int) -> TrainConfig:

@@ -12,37 +12,37 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from cifar_core.base.files import write_whole
 from cifar_core.data import Dataset
 from cifar_core.errors import ConfigError, ResumeError
-from cifar_core.settings.compute import choice
 from cifar_core.settings.search_config import SearchConfig
-from cifar_core.settings.train_config import TrainConfig
-from cifar_core.training.batches import steps_per_epoch
-from cifar_core.training.recorder import Progress, Recorder
+from cifar_core.settings.train_config import TrainConfig, too_few_images
+from cifar_core.store.checkpoint import CHECKPOINT_FILE, Progressed, restore_checkpoint
+from cifar_core.training.network import build_model
+from cifar_core.training.recorder import Progress, ProgressCallback, Recorder, StopCallback
+from cifar_core.training.resolve import ResolvedCompute, resolve
 from cifar_core.tuning.space import trial_config
-
-if TYPE_CHECKING:
-    from cifar_core.store.checkpoint import Progressed
-
-VALIDATION_BATCH = 500
 
 
 @dataclass(frozen=True)
 class Order:
-    """A trial to train from `first_epoch` (counted from 0) to `epochs`, continuing trial `parent` if any."""
+    """A trial to train from `first_epoch` (counted from 0) to `epochs`, continuing trial `parent` if any.
+
+    `compute` is the search's `environment` as its first start recorded it: all trials are computed alike.
+    """
 
     trial_id: str
     values: dict[str, Any]
     first_epoch: int
     epochs: int
     parent: str | None = None
+    compute: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ def trial_images(config: TrainConfig, dataset: Dataset) -> TrialImages:
     """Training and validation images of all trials of a search.
 
     Raises:
-        ConfigError: the settings name another dataset, or a limit above the number of its images.
+        ConfigError: the settings name another dataset, a limit above the number of its images, or leave none
+            to train or to validate on.
     """
     if dataset.name != config.dataset:
         raise ConfigError(
@@ -96,6 +97,8 @@ def trial_images(config: TrainConfig, dataset: Dataset) -> TrialImages:
         )
     data = dataset.limited(config.train_limit, None, config.seed)
     kept, held = data.split(config.validation_fraction, config.seed)
+    if problem := too_few_images(config, len(kept), len(held)):
+        raise ConfigError(problem)
     return TrialImages((data.x_train[kept], data.y_train[kept]), (data.x_train[held], data.y_train[held]))
 
 
@@ -128,9 +131,7 @@ class Trainer:
     def __init__(self, config: SearchConfig, images: TrialImages, folder: Path) -> None:
         self.config, self.images, self.folder = config, images, folder
 
-    def train(
-        self, order: Order, *, report: Callable[[Progress], None], should_stop: Callable[[], bool]
-    ) -> Outcome:
+    def train(self, order: Order, *, report: ProgressCallback, should_stop: StopCallback) -> Outcome:
         """Train a trial, from its last completed epoch if it was interrupted before.
 
         `report` is called about once a second and after each epoch, also again for epochs completed before
@@ -151,52 +152,54 @@ class Trainer:
         """Does nothing: no resources are held between trials."""
 
     def _train(self, order: Order, recorder: _TrialRecorder) -> Outcome:
-        from cifar_core.store.checkpoint import Progressed, restore_checkpoint
-        from cifar_core.training.network import build_model
-
         settings = trial_config(self.config, order.values)
-        steps = steps_per_epoch(len(self.images.train[0]), settings.batch_size)
-        chosen = choice(settings)
-        precision, jit = chosen.precision, chosen.jit
-        model = build_model(settings, steps, precision=precision, jit=jit)
+        compute = resolve(settings, len(self.images.train[0]), order.compute)
+        model = build_model(settings, compute, self.images.train[0], self.folder.parent)
         known = recorder.checkpoint.exists()
         progressed = restore_checkpoint(recorder.checkpoint, model) if known else Progressed()
         for epoch in progressed.history[order.first_epoch :]:
             recorder.repeat(epoch, settings.epochs)
         if progressed.epochs_done < order.epochs and not progressed.complete:
-            self._fit(model, settings, order.epochs, progressed, recorder)
+            self._fit(model, settings, order.epochs, compute, progressed, recorder)
         best, last = progressed.best_accuracy, progressed.history[-1]["val_accuracy"]
-        return Outcome(best if settings.keep == "best" else last, model.count_params())
+        return Outcome(
+            best if settings.keep == "best" and progressed.best_epoch else last, model.count_params()
+        )
 
     def _fit(
-        self, model: Any, settings: TrainConfig, until: int, progressed: Progressed, recorder: _TrialRecorder
+        self,
+        model: Any,
+        settings: TrainConfig,
+        until: int,
+        compute: ResolvedCompute,
+        progressed: Progressed,
+        recorder: _TrialRecorder,
     ) -> None:
-        from cifar_core.training.batches import training_batches, validation_batches
         from cifar_core.training.callbacks import RunCallback, controllers
+        from cifar_core.training.distillation import cached_answers
+        from cifar_core.training.fitting import fit_epochs
 
-        done, images, steered = progressed.epochs_done, len(self.images.train[0]), controllers(settings)
-        steps = steps_per_epoch(images, settings.batch_size)
-        # keep="last" avoids a copy of the best weights, which no trial needs.
-        kept = settings.replace(keep="last")
-        session = RunCallback(kept, recorder, steered, steps=steps, images=images, progressed=progressed)
-        model.fit(
-            training_batches(settings, *self.images.train, first_epoch=done, epochs=until),
-            validation_data=validation_batches(*self.images.validation, VALIDATION_BATCH),
-            initial_epoch=done,
-            epochs=until,
-            steps_per_epoch=steps,
-            callbacks=[*steered.values(), session],
-            verbose=0,
-            shuffle=False,
+        done, steered = progressed.epochs_done, controllers(settings, self.images.train[0])
+        session = RunCallback(
+            settings.replace(keep="last"),  # avoids a copy of the best weights, which no trial needs
+            recorder,
+            steered,
+            steps=compute.steps_per_epoch,
+            images=compute.images_per_epoch,
+            rules=compute.rules,
+            progressed=progressed,
+        )
+        epochs, callbacks = range(done, until), [*steered.values(), session]
+        answers = cached_answers(settings, self.images.train[0], self.folder.parent)
+        fit_epochs(
+            model, settings, compute, self.images.train, self.images.validation, epochs, callbacks, answers
         )
 
 
 class _TrialRecorder(Recorder):
     """A recorder without a store: passes reports on and writes the checkpoint to the trial's file."""
 
-    def __init__(
-        self, checkpoint: Path, report: Callable[[Progress], None], should_stop: Callable[[], bool]
-    ) -> None:
+    def __init__(self, checkpoint: Path, report: ProgressCallback, should_stop: StopCallback) -> None:
         super().__init__(None, None, report, should_stop)
         self.checkpoint, self._report = checkpoint, report
 
@@ -211,8 +214,6 @@ class _TrialRecorder(Recorder):
 
     def artifact(self, name: str, write: Callable[[BinaryIO], object]) -> Path:
         """Write the checkpoint, the only file of a trial."""
-        from cifar_core.store.checkpoint import CHECKPOINT_FILE
-
         assert name == CHECKPOINT_FILE, name
         write_whole(self.checkpoint, write)
         return self.checkpoint

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cifar_core.analysis.metrics import Report
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
-
-if TYPE_CHECKING:
-    from cifar_core.training.result import Run
+from cifar_core.training.recorder import StopRequested
+from cifar_core.training.result import Run
 
 
 def train_winner(
@@ -21,7 +21,6 @@ def train_winner(
     Raises:
         StopRequested: `should_stop` returned True.
     """
-    from cifar_core.training.callbacks import StopRequested
     from cifar_core.training.run import resume, train
 
     if not recorded:
@@ -50,9 +49,6 @@ def _run_of(store: RunStore, search_id: str, config: TrainConfig) -> str:
 
 def _recorded_run(store: RunStore, run_id: str) -> Run:
     """A finished run as recorded in the store, without its model in memory."""
-    from cifar_core.analysis.metrics import Report
-    from cifar_core.training.result import Run
-
     record = store.get(run_id)
     metrics = record.metrics or {}
     return Run(

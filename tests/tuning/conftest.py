@@ -2,6 +2,7 @@
 
 import math
 
+import psutil
 import pytest
 
 from cifar_core.base.files import write_whole
@@ -83,3 +84,9 @@ def outline(trials):
     names = ["trial_id", "number", "state", "score", "settings", "bracket", "round", "parent", "epochs"]
     names += ["first_epoch", "epochs_done"]
     return trials[names].astype(object).where(trials[names].notna(), None).to_dict("records")
+
+
+def trial_workers(pid=None):
+    """The processes that train trials for the search of that process, this one by default."""
+    alive = [child for child in psutil.Process(pid).children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in alive if "cifar-lab trial" in child.cmdline()]

@@ -118,6 +118,45 @@ def test_bayesian_learns_from_failures_around_it():
 
 
 def test_a_record_of_another_release_is_refused():
-    driver = Driver(config("random"))
-    with pytest.raises(ResumeError, match="trial 0 was recorded with"):
-        driver.propose_again("0", {"learning_rate": 0.5, "dropout": 0.0})
+    with pytest.raises(ResumeError, match="trial 0000 was recorded with"):
+        Driver(config()).propose_again("0000", {"learning_rate": 0.5, "dropout": 0.0})
+
+
+@pytest.mark.parametrize("tuner", ["random", "grid", "bayesian"])
+def test_recorded_settings_are_taken_as_they_are(tuner):
+    driver, values = Driver(config(tuner)), {"learning_rate": 0.001, "dropout": 0.0, "flip": False}
+    values = {name: values[name] for name in driver.config.space}
+    proposal = driver.propose_again("0", values)
+    driver.tell(proposal, 0.5)
+    assert proposal.values == values
+    assert driver.propose().values != values
+
+
+IMPOSSIBLE = {"schedule": ("constant", "one_cycle", "plateau"), "warmup_epochs": (0.0, 1.0, 1.5)}
+"""Nine combinations; only constant goes with a warm-up, so four contradict themselves."""
+
+
+@pytest.mark.parametrize("tuner", ["random", "grid", pytest.param("bayesian", marks=pytest.mark.slow)])
+def test_impossible_combinations_are_neither_planned_nor_proposed(tuner):
+    driver = Driver(config(tuner, space=IMPOSSIBLE, max_trials=20))
+    assert (driver.plan.trials, driver.plan.settings, driver.plan.impossible) == (5, 9, 4)
+    drawn = {tuple(p.values.values()) for p, _ in play(driver, score=lambda v: v["warmup_epochs"], until=5)}
+    assert len(drawn) == 5
+    assert all(schedule == "constant" or not warmup for schedule, warmup in drawn)
+    assert driver.propose() is None
+
+
+def test_hyperband_draws_impossible_combinations_again():
+    space = {**IMPOSSIBLE, "learning_rate": (1e-4, 1e-2)}
+    driver = Driver(config(space=space))
+    log = play(driver)
+    assert len(log) == driver.plan.trials == 30
+    assert all(p.values["schedule"] == "constant" or not p.values["warmup_epochs"] for p, _ in log)
+    assert driver.left_out > 0
+
+
+def test_a_bayesian_search_tries_a_small_space_once_each():
+    driver = Driver(config("bayesian", space={"flip": (True, False)}, max_trials=10))
+    assert driver.plan.trials == 2
+    assert {p.values["flip"] for p, _ in play(driver, score=lambda v: v["flip"] / 2)} == {True, False}
+    assert driver.propose() is None

@@ -61,10 +61,21 @@ def test_sizes_and_epochs_are_kerastuners(epochs, factor):
         ({"tuner": "grid", "max_trials": 3}, 3),
         ({"tuner": "grid", "max_trials": 100, "space": {"flip": (True, False), "cutout": (0, 8, 16)}}, 6),
         ({"tuner": "random", "max_trials": 100, "space": {"flip": (True, False), "cutout": (0, 8, 16)}}, 6),
+        ({"tuner": "bayesian", "max_trials": 10, "space": {"flip": (True, False)}}, 2),
+        (
+            {"tuner": "grid", "space": {"schedule": ("plateau", "cosine"), "warmup_epochs": (2.0, 1.0, 0.0)}},
+            4,
+        ),
     ],
 )
 def test_other_tuners_have_one_round(changes, trials):
     assert rounds(plan(**changes)) == [[(trials, 0, 10)]]
+
+
+def test_trials_taken_along_keep_their_epochs():
+    longer = make_plan(SearchConfig(space=RATE, tuner="random", max_trials=5, max_epochs=9), [3, 3, 4])
+    assert rounds(longer) == [[(2, 0, 3), (1, 0, 4), (2, 0, 9)]]
+    assert (longer.trials, longer.epochs, longer.slot(3).epochs, longer.slot(4).epochs) == (5, 28, 4, 9)
 
 
 def test_a_slot_is_told_by_the_trials_number():

@@ -15,9 +15,11 @@ from cifar_core.errors import (
     TrainingError,
 )
 from cifar_core.settings.train_config import TrainConfig
-from cifar_core.store import RunState, RunStore
+from cifar_core.store import RunState, RunStore, contents
 from cifar_core.training.recorder import Progress
 from cifar_core.tuning import attempt, stop_after_trial, tune
+from cifar_core.tuning import space as space_module
+from cifar_core.tuning.space import trial_config
 from tests.tuning.conftest import good, outline, settings
 
 TUNERS = ["hyperband", "random", "bayesian", "grid"]
@@ -125,6 +127,26 @@ def test_a_search_stopped_at_any_epoch_and_continued_ends_the_same(tuner, counts
         assert scripted.log == whole, "an epoch was lost or played twice"
 
 
+def test_every_trial_is_computed_as_the_search_began_whatever_was_measured_since(tiny, scripted, monkeypatch):
+    from cifar_core.settings import compute
+
+    asked, store, config = [], RunStore(), settings(base={"precision": "auto"})
+    scripted.train, played = (
+        (lambda order, **how: asked.append(order) or played(order, **how)),
+        scripted.train,
+    )
+    cut = tune(config, store=store, dataset=tiny, should_stop=after(4))
+    first = store.get_search(cut.id).environment
+    other = "float32" if first["precision"] == "mixed_bfloat16" else "mixed_bfloat16"
+    preferred = compute.Choice(other, first["jit"], None, 40)
+    monkeypatch.setattr(compute, "_by_measurement", lambda _: preferred)
+    tune(search_id=cut.id, store=store, dataset=tiny)
+    assert store.get_search(cut.id).environment["precision"] == first["precision"] != other
+    assert {order.compute["precision"] for order in asked} == {first["precision"]}
+    settled = compute.choice(trial_config(config), asked[-1].compute)
+    assert settled.precision == first["precision"]
+
+
 def test_a_stop_asked_through_the_store_is_heeded(tiny, scripted):
     store, ids = RunStore(), []
 
@@ -180,6 +202,50 @@ def test_three_failures_in_a_row_end_the_search_in_words(tiny, scripted):
     assert again.trials["state"].value_counts().to_dict() == {"finished": 6, "failed": 3}
 
 
+IMPOSSIBLE = {"schedule": ("plateau", "one_cycle", "constant"), "warmup_epochs": (1.5, 1.0, 0.0)}
+
+
+@pytest.mark.parametrize("tuner", ["grid", "random"])
+def test_impossible_combinations_are_left_out_and_counted_not_failed(tuner, tiny, scripted):
+    scripted.scores = lambda values: 0.5 + values["warmup_epochs"] / 10
+    store = RunStore()
+    config = settings(tuner=tuner, space=IMPOSSIBLE, max_trials=20)
+    result = tune(config, store=store, dataset=tiny)
+    assert result.trials["state"].tolist() == ["finished"] * 5
+    record = store.get_search(result.id)
+    assert (record.trials_done, record.trials_planned, record.plan["impossible"]) == (5, 5, 4)
+    assert (result.status.trials_done, result.status.trials_planned, result.impossible) == (5, 5, 4)
+    assert result.status.eta_s == 0
+
+
+def test_what_a_continuous_space_left_out_is_recorded_at_the_end(tiny, scripted):  # noqa: ARG001
+    store = RunStore()
+    space = {**IMPOSSIBLE, "learning_rate": (1e-4, 1e-2)}
+    result = tune(settings(space=space, max_trials=6), store=store, dataset=tiny)
+    assert len(result.trials) == 6
+    assert result.impossible == store.get_search(result.id).plan["impossible"] > 0
+
+
+def test_a_plan_of_more_than_there_is_ends_with_what_there_was(tiny, scripted, monkeypatch):
+    monkeypatch.setattr(space_module, "COUNTED", 0)
+    scripted.scores = lambda values: 0.5  # noqa: ARG005
+    config = settings(space={**IMPOSSIBLE, "flip": (True, False), "cutout": (0, 8, 16)}, max_trials=40)
+    store = RunStore()
+    result = tune(config, store=store, dataset=tiny)
+    assert len(result.trials) == result.status.trials_planned == 30
+    assert store.get_search(result.id).trials_planned == 30
+
+
+def test_a_cut_trial_is_nowhere_done(tiny, scripted):
+    from cifar_core.training.callbacks import StopRequested
+
+    store, scripted.script = RunStore(), {"1": StopRequested()}
+    result = tune(settings(), store=store, dataset=tiny)
+    assert result.trials["state"].tolist() == ["finished", "stopped"]
+    assert result.status.trials_done == store.get_search(result.id).trials_done == 1
+    assert store.searches()["trials_done"].tolist() == [1]
+
+
 def test_a_search_of_failures_alone_has_no_winner(tiny, scripted):
     scripted.script = dict.fromkeys(["0", "1"], DivergedError("Down."))
     with pytest.raises(TrainingError, match="No trial of the search completed"):
@@ -220,7 +286,7 @@ def test_only_checkpoints_that_can_still_be_promoted_stay(tiny, scripted):
     result = tune(settings(tuner="hyperband", max_epochs=10), store=store, dataset=tiny, progress=count)
     assert max(most) == 4
     assert len(result.trials) == 30
-    assert list(store.artifact_dir(result.id).iterdir()) == []
+    assert {path.name for path in store.artifact_dir(result.id).iterdir()} <= {contents.RECORD}
 
 
 def test_going_on_asks_for_a_search_that_is_there_and_fits(tiny, scripted):  # noqa: ARG001

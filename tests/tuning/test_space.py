@@ -1,5 +1,7 @@
 """The search space: from declarations to KerasTuner, and what is refused."""
 
+from itertools import permutations
+
 import pytest
 
 from cifar_core.errors import ConfigError
@@ -15,6 +17,7 @@ from cifar_core.tuning.space import (
     hyperparameters,
     search_preset,
     searchable,
+    survey,
     trial_config,
     tuned_config,
 )
@@ -85,6 +88,7 @@ def test_one_value_fixes_a_setting_and_is_no_dimension():
         ({"space": {"dropout": (0.3,)}}, "nothing to explore"),
         ({"space": {"optimizer": ("adam", "adamw")}}, "optimizer='adamw' .* weight_decay"),
         ({"space": {"dropout": (0.1, 0.3)}, "base": {"protocol": "test-selected"}}, "never by the test set"),
+        ({"space": {"dropout": (0.1, 0.3)}, "base": {"time_budget": 5}}, "leave time_budget out"),
         ({"preset": "alexnet/paper-tuned", "model": "alexnet"}, "never by the test set"),
         ({"preset": "alexnet/paper-tuned"}, "preset of alexnet"),
         ({"base": {"epohcs": 3}}, "Unknown setting 'epohcs'"),
@@ -101,6 +105,36 @@ def test_what_no_search_can_do_is_refused_with_a_reason(changes, words):
 def test_values_outside_the_declared_range_are_refused_by_the_settings(space):
     with pytest.raises(ConfigError):
         SearchConfig(space=space)
+
+
+@pytest.mark.parametrize("tuner", ["grid", "random", "hyperband", "bayesian"])
+def test_whether_a_space_is_accepted_does_not_depend_on_the_order_of_its_values(tuner):
+    rate = {} if tuner == "grid" else {"learning_rate": (1e-4, 1e-2)}
+    for schedules in permutations(("constant", "one_cycle", "plateau")):
+        for warmups in permutations((0.0, 1.0, 1.5)):
+            space = {"schedule": schedules, "warmup_epochs": warmups, **rate}
+            config = SearchConfig(tuner=tuner, space=space)
+            check_space(config)
+            assert trial_config(config).schedule in schedules
+            assert survey(config).impossible == (4 if tuner == "grid" else None)
+
+
+def test_a_value_that_nothing_goes_with_is_refused_in_any_order_of_a_large_space():
+    large = {"cutout": (0, 32), "crop_padding": (0, 16), "rotation": (0.0, 45.0), "mixup": (0.0, 2.0)}
+    for optimizers in (("adam", "adamw"), ("adamw", "adam")):
+        with pytest.raises(ConfigError, match=r"optimizer='adamw' .* weight_decay"):
+            check_space(SearchConfig(tuner="grid", space={"optimizer": optimizers, **large}))
+    both = {"optimizer": ("adam", "adamw"), "weight_decay": (0.0, 1e-3, 0.1)}
+    config = SearchConfig(tuner="grid", space={**both, **large})
+    check_space(config)
+    assert survey(config).impossible is None
+
+
+def test_a_contradiction_that_no_value_of_the_space_makes_is_not_blamed_on_one():
+    base = {"train_limit": 20, "validation_fraction": 0.01}
+    config = SearchConfig(model="base_cnn", tuner="random", base=base, space={"dropout": (0.1, 0.5)})
+    with pytest.raises(ConfigError, match=r"No combination .*: validation_fraction=0.01 of 20.*Change it in"):
+        check_space(config)
 
 
 def test_hyperband_refuses_a_space_with_fewer_settings_than_it_starts():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cifar_core.errors import DivergedError, ResumeError
-from cifar_core.tuning import attempt, tune
+from cifar_core.tuning import attempt, trial, tune
 from cifar_core.tuning.trial import Order, checkpoint_file
 from tests.tuning.conftest import settings
 
@@ -42,6 +42,22 @@ def run(made, order, should_stop=lambda: False):
 def contents(folder, trial_id):
     with np.load(checkpoint_file(folder, trial_id)) as arrays:
         return {name: arrays[name] for name in arrays.files if name != "meta"}
+
+
+def test_a_trial_takes_the_number_format_of_its_search(tiny, tmp_path, monkeypatch):
+    class BuiltError(Exception):
+        pass
+
+    def built(_config, compute, *_):
+        raise BuiltError(compute.precision, compute.rules)
+
+    monkeypatch.setattr(trial, "build_model", built)
+    made = trainer(tiny, tmp_path, precision="auto")
+    for precision in ("float32", "mixed_bfloat16"):
+        order = Order("0", VALUES, 0, 3, compute={"precision": precision, "rules": 2})
+        with pytest.raises(BuiltError) as caught:
+            run(made, order)
+        assert caught.value.args == (precision, 2)
 
 
 @pytest.fixture(scope="session")

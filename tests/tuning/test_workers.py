@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from cifar_core.errors import ConfigError, DivergedError, StoreError, TrainingError
-from cifar_core.store import RunState, RunStore
+from cifar_core.store import RunState, RunStore, contents
 from cifar_core.tuning import attempt, stop_after_trial, tune
-from tests.tuning.conftest import outline, settings
+from tests.tuning.conftest import outline, settings, trial_workers
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -34,7 +34,7 @@ def test_three_workers_record_what_one_does(tuner, tiny, scripted):
     assert sorted(scripted.log) == played
     assert together.best_trial == alone.best_trial
     assert scripted.closed == 4
-    assert list(store.artifact_dir(together.id).iterdir()) == []
+    assert {path.name for path in store.artifact_dir(together.id).iterdir()} <= {contents.RECORD}
 
 
 class AtOnce:
@@ -186,7 +186,7 @@ def test_killed_workers_and_a_killed_chief(tiny, tmp_path):
     store = RunStore(tmp_path / "home")
 
     def wait_for(condition):
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300  # processes load the framework, on a machine that may be busy
         while not condition():
             assert time.monotonic() < deadline, "waited in vain"
             assert chief.poll() is None, "the chief is gone"
@@ -198,12 +198,12 @@ def test_killed_workers_and_a_killed_chief(tiny, tmp_path):
 
     wait_for(both_at_work)
     search_id = store.searches()["id"][0]
-    workers = psutil.Process(chief.pid).children()
+    workers = trial_workers(chief.pid)
     assert len(workers) == 2
     workers[0].kill()
     wait_for(lambda: "failed" in set(store.trials(search_id)["state"]))
-    wait_for(lambda: len(psutil.Process(chief.pid).children()) == 2)
-    workers = psutil.Process(chief.pid).children()
+    wait_for(lambda: len(trial_workers(chief.pid)) == 2)
+    workers = trial_workers(chief.pid)
     chief.send_signal(signal.SIGKILL)
     chief.wait()
     gone, alive = psutil.wait_procs(workers, timeout=60)
@@ -223,4 +223,4 @@ def test_killed_workers_and_a_killed_chief(tiny, tmp_path):
     alone = tune(settings(max_trials=4, max_epochs=20), store=RunStore(tmp_path / "alone"), dataset=tiny)
     kept = [row for row in outline(result.trials) if row["trial_id"] not in lost]
     assert kept == [row for row in outline(alone.trials) if row["trial_id"] not in lost]
-    assert list(store.artifact_dir(search_id).iterdir()) == []
+    assert {path.name for path in store.artifact_dir(search_id).iterdir()} <= {contents.RECORD}
