@@ -11,20 +11,20 @@ counted together; the others are named in `Agreement.refused`, each with the rea
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
+from cifar_core.base.fields import known
 from cifar_core.base.labels import NUM_CLASSES
+from cifar_core.base.lazy import pd
 from cifar_core.errors import ConfigError, StoreError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from cifar_core.store import RunRecord, RunStore
+from cifar_core.store import RunRecord, RunStore
+from cifar_core.store.artifacts import Predictions
 
 Measure = Literal["share", "kappa"]
 MEASURES: tuple[Measure, ...] = ("share", "kappa")
@@ -69,10 +69,9 @@ class Agreement:
         runs say; between equally many the one with the greater mean probability), entropy (of the mean
         probabilities, in nats: 0 where all are sure of one class, 2.30 where nobody knows).
         """
-        import pandas as pd
-
         right = self.correct.sum(axis=0)
         spread = np.maximum(self.mean_probabilities, 1e-12)
+        votes = (self.predicted[:, :, None] == np.arange(NUM_CLASSES, dtype=np.int8)).sum(axis=0)
         return pd.DataFrame(
             {
                 "index": self.indices,
@@ -81,7 +80,7 @@ class Agreement:
                 "right": right,
                 "runs": len(self.runs),
                 "mean_confidence_in_truth": self.p_true.mean(axis=0),
-                "majority": _majority(self.predicted, self.mean_probabilities),
+                "majority": (votes + 0.5 * self.mean_probabilities).argmax(axis=1),
                 "entropy": np.maximum(-(spread * np.log(spread)).sum(axis=1), 0.0),
             }
         )
@@ -102,11 +101,11 @@ def answers(store: RunStore, run_ids: Sequence[str]) -> Agreement:
     """
     records = list({record.id: record for record in map(store.get, run_ids)}.values())
     kept: list[RunRecord] = []
-    arrays: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    arrays: list[Predictions] = []
     refused: dict[str, str] = {}
     for record in records:
         try:
-            found = _in_order(*store.prediction_arrays(record.id))
+            found = store.prediction_arrays(record.id)
         except StoreError as error:
             refused[record.id] = str(error)
             continue
@@ -141,17 +140,11 @@ def pairwise(agreement: Agreement, measure: Measure = "share") -> pd.DataFrame:
     Raises:
         ConfigError: unknown measure.
     """
-    import pandas as pd
-
-    if measure not in MEASURES:
-        raise ConfigError(f"Unknown measure {measure!r}; known are: {', '.join(MEASURES)}.")
-    count = len(agreement.runs)
-    values = np.eye(count)
-    for one in range(count):
-        for other in range(one):
-            pair = agreement.predicted[one], agreement.predicted[other]
-            values[one, other] = values[other, one] = _MEASURES[measure](*pair)
-    names = list(agreement.runs)
+    alike, names = known("measure", measure, _MEASURES), list(agreement.runs)
+    values = np.eye(len(names))
+    for one, other in itertools.combinations(range(len(names)), 2):
+        pair = agreement.predicted[one], agreement.predicted[other]
+        values[one, other] = values[other, one] = alike(*pair)
     return pd.DataFrame(values, index=names, columns=names)
 
 
@@ -169,8 +162,6 @@ def one_image(source: Agreement | RunStore, index: int, run_ids: Sequence[str] |
     Raises:
         ConfigError: the image is not among those tested, or a store came without `run_ids`.
     """
-    import pandas as pd
-
     agreement = source if isinstance(source, Agreement) else answers(source, run_ids or ())
     places = np.flatnonzero(agreement.indices == index)
     if not len(places):
@@ -190,62 +181,39 @@ def one_image(source: Agreement | RunStore, index: int, run_ids: Sequence[str] |
     return table if run_ids is None else table[table["run"].isin(list(run_ids))].reset_index(drop=True)
 
 
-def _in_order(
-    probabilities: np.ndarray, labels: np.ndarray, indices: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    order = np.argsort(indices, kind="stable")
-    return probabilities[order].astype(np.float32), labels[order], indices[order]
-
-
-def _differs(
-    first: RunRecord,
-    standard: tuple[np.ndarray, np.ndarray, np.ndarray],
-    record: RunRecord,
-    found: tuple[np.ndarray, np.ndarray, np.ndarray],
-) -> str | None:
+def _differs(first: RunRecord, standard: Predictions, record: RunRecord, found: Predictions) -> str | None:
     """Sentence why a run cannot be compared with the first one."""
     if record.fingerprint != first.fingerprint:
         return (
             f"{record.id} was tested on another dataset ({record.dataset_name}) than {first.id} "
             f"({first.dataset_name}), or on other images of the same name."
         )
-    if not np.array_equal(found[2], standard[2]):
+    if not np.array_equal(found.indices, standard.indices):
         return (
-            f"{record.id} was tested on {len(found[2]):,} images that are not the "
-            f"{len(standard[2]):,} of {first.id}."
+            f"{record.id} was tested on {len(found.indices):,} images that are not the "
+            f"{len(standard.indices):,} of {first.id}."
         )
-    if not np.array_equal(found[1], standard[1]):
+    if not np.array_equal(found.labels, standard.labels):
         return f"{record.id} has other true classes for the same images than {first.id}."
     return None
 
 
-def _together(
-    records: list[RunRecord],
-    arrays: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
-    refused: dict[str, str],
-) -> Agreement:
-    _, labels, indices = arrays[0]
-    at = np.arange(len(labels))
-    stacks = [probabilities for probabilities, _, _ in arrays]
+def _together(records: list[RunRecord], arrays: list[Predictions], refused: dict[str, str]) -> Agreement:
+    labels, at = arrays[0].labels, np.arange(len(arrays[0].labels))
+    stacks = [found.probabilities for found in arrays]
     return Agreement(
         runs=tuple(record.id for record in records),
         models=tuple(record.model for record in records),
         variants=tuple(record.variant for record in records),
         fingerprint=records[0].fingerprint or "",
-        indices=indices,
+        indices=arrays[0].indices,
         labels=labels,
-        predicted=np.stack([each.argmax(axis=1) for each in stacks]).astype(np.int8),
-        confidence=np.stack([each.max(axis=1) for each in stacks]),
+        predicted=np.stack([found.predicted for found in arrays]).astype(np.int8),
+        confidence=np.stack([found.probabilities[at, found.predicted] for found in arrays]),
         p_true=np.stack([each[at, labels] for each in stacks]),
         mean_probabilities=np.asarray(np.mean(stacks, axis=0, dtype=np.float32)),
         refused=refused,
     )
-
-
-def _majority(predicted: np.ndarray, mean_probabilities: np.ndarray) -> np.ndarray:
-    """Class with most votes, int64 (N,)."""
-    votes = (predicted[:, :, None] == np.arange(NUM_CLASSES, dtype=np.int8)).sum(axis=0)
-    return (votes + 0.5 * mean_probabilities).argmax(axis=1)
 
 
 def _share_alike(one: np.ndarray, other: np.ndarray) -> float:

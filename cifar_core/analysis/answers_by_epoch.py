@@ -14,17 +14,13 @@ is dropped then and recorded again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cifar_core.base.lazy import pd
 from cifar_core.base.npz import open_npz
 from cifar_core.errors import RunNotFoundError, StoreError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from cifar_core.store import RunStore
+from cifar_core.store import RunStore
 
 ANSWERS_FILE = "answers.npz"
 UNKNOWN = -1
@@ -66,7 +62,7 @@ def answers_by_epoch(store: RunStore, run_id: str) -> AnswersByEpoch:
         ):
             raise ValueError("its parts do not fit together")
     except (ValueError, OSError) as error:
-        raise StoreError(f"{path} is damaged: {error}. Train the run again to have it anew.") from error
+        raise StoreError(f"{path} is damaged: {error}. Train the run again to replace it.") from error
     return found
 
 
@@ -81,8 +77,6 @@ def last_right(store: RunStore, run_id: str) -> pd.DataFrame:
     Raises:
         RunNotFoundError, StoreError: as `answers_by_epoch`.
     """
-    import pandas as pd
-
     found = answers_by_epoch(store, run_id)
     order = np.argsort(found.indices, kind="stable")
     known = (found.answers != UNKNOWN).any(axis=1)

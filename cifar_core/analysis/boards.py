@@ -1,29 +1,45 @@
-"""Boards, on which results rank together: one dataset by content, one protocol, the whole of it or a part."""
+"""Boards, on which results rank together: the same test images by content, as many training images, one
+protocol."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    import pandas as pd
+from cifar_core.base.lazy import pd
 
 FINISHED = "finished"
 STUDY_DATASET = "cifar10"
+_TESTED_ON = ("dataset", "fingerprint", "test_images")
+_KEYS = (*_TESTED_ON, "train_images", "protocol")
 
 
 @dataclass(frozen=True)
 class Board:
-    """A set of results that may be ranked together; `runs` is the number of runs on it."""
+    """A set of results that may be ranked together.
+
+    Attributes:
+        fingerprint: of the dataset's content; "" where it was not recorded.
+        protocol: how choices were made.
+        train_images: number of training images; 0 for all of the dataset.
+        test_images: which test images (`RunRecord.test_images`); "" for all of the dataset.
+        runs: number of runs on it, repeats of a seed among them.
+    """
 
     dataset: str
     fingerprint: str
-    """Fingerprint of the images' content; "" where it was not recorded."""
     protocol: str
-    subset: bool
+    train_images: int = 0
+    test_images: str = ""
     runs: int = 0
+
+    @property
+    def subset(self) -> bool:
+        """Whether trained or tested on a part of the images."""
+        return bool(self.train_images or self.test_images)
 
 
 def boards(runs: pd.DataFrame) -> list[Board]:
@@ -32,13 +48,8 @@ def boards(runs: pd.DataFrame) -> list[Board]:
     Args:
         runs: as `RunStore.runs` gives them.
     """
-    ranked = runs[is_ranked(runs)]
-    keys = ["dataset", "fingerprint", "protocol", "subset"]
-    counts = ranked.assign(fingerprint=fingerprints(ranked)).groupby(keys, sort=False).size()
-    found = [
-        Board(str(dataset), str(fingerprint), str(protocol), bool(subset), int(count))
-        for (dataset, fingerprint, protocol, subset), count in counts.items()
-    ]
+    counts = _keys(runs[is_ranked(runs)]).groupby(list(_KEYS), sort=False).size()
+    found = [Board(**dict(zip(_KEYS, key, strict=True)), runs=n) for key, n in counts.to_dict().items()]
     return sorted(
         found,
         key=lambda board: (
@@ -47,22 +58,45 @@ def boards(runs: pd.DataFrame) -> list[Board]:
             board.protocol != "held-out",
             -board.runs,
             board.fingerprint,
+            -board.train_images,
+            board.test_images,
         ),
     )
 
 
 def on_board(rows: pd.DataFrame, board: Board) -> pd.Series:
     """Mask of the rows (of runs or of a leaderboard) that belong on the board once finished, bool."""
-    return same_images(rows, board) & (rows["protocol"] == board.protocol)
+    return _equal(rows, vars(board), _KEYS)
 
 
 def same_images(rows: pd.DataFrame, board: Board) -> pd.Series:
     """Mask of the rows on the board's images under any protocol, bool."""
-    return (
-        (rows["dataset"] == board.dataset)
-        & (fingerprints(rows) == board.fingerprint)
-        & (rows["subset"].astype(bool) == board.subset)
-    )
+    return _equal(rows, vars(board), _KEYS[:-1])
+
+
+def same_test_images(runs: pd.DataFrame, run: Mapping[str, Any]) -> pd.Series:
+    """Which runs were tested on the same images as `run`, a row of them, by their content: bool."""
+    wanted = {name: run[name] if isinstance(run[name], str) else "" for name in _TESTED_ON}
+    return _equal(runs, wanted, _TESTED_ON)
+
+
+def is_ranked(runs: pd.DataFrame) -> pd.Series:
+    """Mask of the finished runs that have a test accuracy, bool."""
+    return (runs["state"] == FINISHED) & runs["accuracy"].notna()
+
+
+def _keys(rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns by which boards differ, what is not known or no part as in `Board`."""
+    empty = {"fingerprint": "", "test_images": "", "train_images": 0}
+    return rows[list(_KEYS)].fillna(empty).astype({"train_images": "int64"})
+
+
+def _equal(rows: pd.DataFrame, values: Mapping[str, Any], names: tuple[str, ...]) -> pd.Series:
+    keys = _keys(rows)
+    return (keys[list(names)] == [values[name] for name in names]).all(axis=1)
+
+
+# --- Runs that are not on a board ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -74,14 +108,21 @@ class Absence:
     ids: tuple[str, ...]
 
 
-_UNFINISHED = {
-    "queued": ("waiting in the queue", "It ranks when it is finished."),
-    "running": ("training now", "It ranks when it is finished."),
-    "stopping": ("stopping", "Resume it, and it ranks when it is finished."),
-    "stopped": ("stopped before the end", "Resume it: the test images are looked at when a run is finished."),
-    "failed": ("failed", "Its page says why. Resume it, or change its settings and start anew."),
-    "crashed": ("crashed", "Its page says why. Resume it: completed epochs are kept."),
+_ELSEWHERE = "It has a board of its own: choose it above."
+_REMEDIES = {
+    "waiting in the queue": "It ranks when it is finished.",
+    "training now": "It ranks when it is finished.",
+    "stopping": "Resume it, and it ranks when it is finished.",
+    "stopped before the end": "Resume it: the test images are looked at when a run is finished.",
+    "failed": "Its page says why. Resume it, or change its settings and train again.",
+    "crashed": "Its page says why. Resume it: completed epochs are kept.",
+    "finished without a test accuracy": "It was written by another program; evaluate it again.",
+    "another protocol": "Accuracy selected on the test set is too optimistic: the two never rank together.",
 }
+_STATES = dict(
+    zip(("queued", "running", "stopping", "stopped", "failed", "crashed"), _REMEDIES, strict=False)
+)
+"""Reasons by state."""
 
 
 def absences(runs: pd.DataFrame, board: Board | None) -> list[Absence]:
@@ -91,47 +132,24 @@ def absences(runs: pd.DataFrame, board: Board | None) -> list[Absence]:
         runs: as `RunStore.runs` gives them.
         board: None if there is none yet: then only reasons that apply to every board.
     """
-    reasons = _reasons(runs, board)
-    remedies = dict(_UNFINISHED.values())
-    found = [
-        Absence(str(reason), remedies.get(str(reason)) or _remedy(str(reason)), tuple(group["id"]))
-        for reason, group in runs[reasons != ""].groupby(reasons[reasons != ""], sort=False)
-    ]
-    return sorted(found, key=lambda absence: -len(absence.ids))
-
-
-def _reasons(runs: pd.DataFrame, board: Board | None) -> pd.Series:
-    """First reason that applies to each run, "" for those that rank."""
-    import pandas as pd
-
-    conditions = [(runs["state"] == state, text) for state, (text, _) in _UNFINISHED.items()]
+    conditions = [(runs["state"] == state, text) for state, text in _STATES.items()]
     conditions.append((~is_ranked(runs), "finished without a test accuracy"))
     if board is not None:
-        here = runs["dataset"] == board.dataset
-        same = fingerprints(runs) == board.fingerprint
-        part = runs["subset"].astype(bool)
         conditions += [
-            (~here, "another dataset"),
-            (part & (not board.subset), "trained or tested on a part of the images"),
-            (~part & board.subset, "trained and tested on all images"),
-            (~same, "other images under the same name"),
-            (runs["protocol"] != board.protocol, "another protocol"),
+            (~_equal(runs, vars(board), (name,)), text)
+            for name, text in (
+                ("dataset", "another dataset"),
+                ("fingerprint", "other images under the same name"),
+                ("train_images", "trained on another number of images"),
+                ("test_images", "tested on another part of the images"),
+                ("protocol", "another protocol"),
+            )
         ]
-    chosen = np.select([mask.to_numpy(bool) for mask, _ in conditions], [text for _, text in conditions], "")
-    return pd.Series(chosen, index=runs.index, dtype=object)
-
-
-def _remedy(reason: str) -> str:
-    if reason == "finished without a test accuracy":
-        return "It was written by another program; evaluate it again."
-    if reason == "another protocol":
-        return "Accuracy that was selected on the test set flatters, so the two never rank together."
-    return "It has a board of its own: choose it above."
-
-
-def is_ranked(runs: pd.DataFrame) -> pd.Series:
-    return (runs["state"] == FINISHED) & runs["accuracy"].notna()
-
-
-def fingerprints(rows: pd.DataFrame) -> pd.Series:
-    return rows["fingerprint"].fillna("")
+    # The first reason that applies to each run, "" for those that rank.
+    first = np.select([mask.to_numpy(bool) for mask, _ in conditions], [text for _, text in conditions], "")
+    missing = runs[first != ""]
+    found = [
+        Absence(str(reason), _REMEDIES.get(str(reason), _ELSEWHERE), tuple(group["id"]))
+        for reason, group in missing.groupby(first[first != ""], sort=False)
+    ]
+    return sorted(found, key=lambda absence: -len(absence.ids))

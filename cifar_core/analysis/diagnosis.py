@@ -67,7 +67,7 @@ def _blind_validation(told: list[Mapping[str, Any]]) -> str:
     if last["val_accuracy"] > NEAR_CHANCE or last["accuracy"] < SURELY_LEARNING:
         return ""
     return (
-        f"It has learned ({_percent(last['accuracy'])} in training), and validation stands at chance "
+        f"It has learned ({_percent(last['accuracy'])} in training), and validation is at chance "
         f"({_percent(last['val_accuracy'])}). Where batch normalisation has a high momentum, its running "
         "averages lag that far behind the weights: lower it, or train longer."
     )
@@ -75,19 +75,16 @@ def _blind_validation(told: list[Mapping[str, Any]]) -> str:
 
 def _overfitting(told: list[Mapping[str, Any]]) -> str:
     last, best = told[-1], min(told, key=lambda row: row["val_loss"])
-    if not all(_by_heart(row, best) for row in told[-PATIENCE:]):
+    # Much worse in validation than the best epoch was, and than in training.
+    risen = all(row["val_loss"] >= RISEN * best["val_loss"] for row in told[-PATIENCE:])
+    if not risen or any(row["accuracy"] - row["val_accuracy"] < GAP for row in told[-PATIENCE:]):
         return ""
     return (
         f"Validation loss was lowest after epoch {best['epoch']:g} ({best['val_loss']:.2f}) and is "
         f"{last['val_loss']:.2f} now, with {_percent(last['accuracy'])} in training and "
-        f"{_percent(last['val_accuracy'])} in validation: it learns its training images by heart. "
+        f"{_percent(last['val_accuracy'])} in validation: it overfits. "
         "Augmentation, dropout or early stopping helps."
     )
-
-
-def _by_heart(row: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
-    """Whether an epoch is much worse in validation than the best one was, and than in training."""
-    return bool(row["val_loss"] >= RISEN * best["val_loss"] and row["accuracy"] - row["val_accuracy"] >= GAP)
 
 
 def _epochs(number: float) -> str:

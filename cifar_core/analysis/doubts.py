@@ -15,23 +15,19 @@ server has a child process `score` the run instead, and reads the scores with `k
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
+from cifar_core.analysis import derived
 from cifar_core.analysis.metrics import Report, report
-from cifar_core.analysis.mistakes import PROBABILITIES
+from cifar_core.analysis.mistakes import probabilities_of
 from cifar_core.base.child import Progress
-from cifar_core.base.labels import NUM_CLASSES
-from cifar_core.base.npz import open_npz
-from cifar_core.errors import ConfigError, RunNotFoundError, StoreError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from cifar_core.store import RunStore
+from cifar_core.base.fields import known
+from cifar_core.base.lazy import pd
+from cifar_core.errors import ConfigError
+from cifar_core.store import RunStore
 
 Method = Literal["normalized_margin", "self_confidence", "confidence_weighted_entropy"]
 METHODS: dict[Method, str] = {
@@ -40,7 +36,6 @@ METHODS: dict[Method, str] = {
     "confidence_weighted_entropy": "How undecided the model is, by the label's probability",
 }
 QUALITY_FILE = "label-quality.npz"
-_MOST_QUALITY_BYTES = 64 * 2**20
 LIKENESS_LEVELS = (0.9, 0.95, 0.98, 0.99)
 
 
@@ -61,10 +56,7 @@ def label_quality(
     Raises:
         ConfigError: not predictions, no images, runs about different images, or an unknown method.
     """
-    import pandas as pd
-
-    if method not in METHODS:
-        raise ConfigError(f"Unknown method {method!r}; known are: {', '.join(METHODS)}.")
+    known("method", method, METHODS)
     tables = [predictions] if isinstance(predictions, pd.DataFrame) else list(predictions)
     indices, labels, stacks = _same_images(tables)
     quality = np.mean([_scores(labels, each, method) for each in stacks], axis=0)
@@ -93,7 +85,7 @@ def without(predictions: pd.DataFrame, indices: Sequence[int] | np.ndarray) -> R
     left = predictions[~predictions["index"].isin(np.asarray(indices, dtype=np.int64))]
     if left.empty:
         raise ConfigError("No test image remains: every one of them was to be left out.")
-    return report(_probabilities(left), left["label"].to_numpy(np.int64))
+    return report(probabilities_of(left), left["label"].to_numpy(np.int64))
 
 
 def twins(
@@ -108,8 +100,6 @@ def twins(
         duplicates: as `cifar_core.data.eda.near_duplicates` gives them.
         train_labels: int (N,), of the same dataset.
     """
-    import pandas as pd
-
     pairs = pd.DataFrame(
         {
             "index": duplicates["test"],
@@ -127,9 +117,7 @@ def twins(
 
 
 def effect_of_duplicates(
-    predictions: pd.DataFrame,
-    duplicates: Mapping[str, np.ndarray],
-    levels: Sequence[float] = LIKENESS_LEVELS,
+    predictions: pd.DataFrame, duplicates: Mapping[str, np.ndarray], levels: Sequence[float] = LIKENESS_LEVELS
 ) -> pd.DataFrame:
     """Accuracy with and without the test images that are near-duplicates of training images.
 
@@ -138,8 +126,6 @@ def effect_of_duplicates(
     remain), accuracy (of all), accuracy_without, change (without less with; below 0: the duplicates
     flattered).
     """
-    import pandas as pd
-
     correct = predictions["correct"].to_numpy(bool)
     rows = []
     for level in levels:
@@ -168,16 +154,11 @@ def keep_quality(store: RunStore, run_id: str) -> None:
         RunNotFoundError: no such run, or it keeps no predictions.
     """
     whole = store.resolve(run_id)
-    table = label_quality(store.predictions(whole))
-    arrays = {name: table[name].to_numpy() for name in ("index", "label", "predicted", "quality", "rank")}
-    mark = np.array(_mark(store, whole))
-    store.write_artifact(whole, QUALITY_FILE, lambda file: np.savez_compressed(file, mark=mark, **arrays))
+    derived.keep(store, whole, QUALITY_FILE, label_quality(store.predictions(whole)))
 
 
 def score(run_id: str, progress: Progress) -> None:
     """`keep_quality` of a run in the home's store; for a child process."""
-    from cifar_core.store import RunStore
-
     progress(0.3, "asking Cleanlab")
     with RunStore() as store:
         keep_quality(store, run_id)
@@ -186,28 +167,7 @@ def score(run_id: str, progress: Progress) -> None:
 def kept_quality(store: RunStore, run_id: str) -> pd.DataFrame | None:
     """Stored scores of `keep_quality`, as `label_quality` returns them; None if they are missing, damaged or
     older than the run's predictions."""
-    import pandas as pd
-
-    try:
-        with open_npz(store.artifact(run_id, QUALITY_FILE), _MOST_QUALITY_BYTES) as arrays:
-            if str(arrays["mark"]) != _mark(store, store.resolve(run_id)):
-                return None
-            names = ("index", "label", "predicted", "quality", "rank")
-            return pd.DataFrame({name: arrays[name] for name in names})
-    except (RunNotFoundError, ValueError, OSError):
-        return None
-
-
-def _mark(store: RunStore, run_id: str) -> str:
-    """Checksums of the stored predictions, to notice that they have changed."""
-    from cifar_core.store.artifacts import PREDICTIONS
-
-    path = store.artifact(run_id, PREDICTIONS)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return " ".join(f"{member.CRC:08x}" for member in archive.infolist())
-    except (zipfile.BadZipFile, OSError) as error:
-        raise StoreError(f"{path} is damaged: {error}. Evaluate the run again to make it anew.") from error
+    return derived.kept(store, run_id, QUALITY_FILE, ("index", "label", "predicted", "quality", "rank"))
 
 
 def _same_images(tables: list[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
@@ -219,7 +179,7 @@ def _same_images(tables: list[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray, li
     if not tables or any(table.empty for table in tables):
         raise ConfigError("There are no predictions to judge the labels by: give those of a tested run.")
     tables = [table.sort_values("index", kind="stable") for table in tables]
-    stacks = [_probabilities(table) for table in tables]
+    stacks = [probabilities_of(table) for table in tables]
     first = tables[0]
     for table in tables[1:]:
         if not all(np.array_equal(table[name], first[name]) for name in ("index", "label")):
@@ -228,14 +188,6 @@ def _same_images(tables: list[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray, li
                 "the same dataset and test images."
             )
     return first["index"].to_numpy(np.int64), first["label"].to_numpy(np.int64), stacks
-
-
-def _probabilities(predictions: pd.DataFrame) -> np.ndarray:
-    """float64 (N, 10)."""
-    lacking = [name for name in ("index", "label", *PROBABILITIES) if name not in predictions]
-    if lacking:
-        raise ConfigError(f"These are no predictions: the columns {', '.join(lacking)} lack.")
-    return predictions[list(PROBABILITIES)].to_numpy(np.float64).reshape(-1, NUM_CLASSES)
 
 
 def _scores(labels: np.ndarray, probabilities: np.ndarray, method: Method) -> np.ndarray:

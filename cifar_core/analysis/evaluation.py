@@ -6,16 +6,18 @@ Keras stays with the caller: this module only calls the model it is given.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from cifar_core.analysis.metrics import Report, class_labels, report
 from cifar_core.base.labels import IMAGE_SHAPE, NUM_CLASSES
+from cifar_core.base.lazy import keras
 from cifar_core.errors import ConfigError, ImageError
+from cifar_core.settings.train_config import TestViews
 
-if TYPE_CHECKING:
-    import keras
+LATENCY_ROUNDS, LATENCY_CALLS, LATENCY_PAUSE_S = 7, 9, 0.05
 
 
 def evaluate(
@@ -24,7 +26,7 @@ def evaluate(
     labels: np.ndarray,
     *,
     batch_size: int = 500,
-    test_flip: bool = False,
+    test_views: TestViews = "one",
 ) -> Report:
     """Evaluate a model on labelled images.
 
@@ -33,7 +35,7 @@ def evaluate(
         images: (N, 32, 32, 3), uint8 or float, in 0..255.
         labels: (N,), (N, 1) or one-hot (N, 10).
         batch_size: images per step; changes speed and memory, not the result.
-        test_flip: average the probabilities of each image and its mirror image.
+        test_views: views of each image whose probabilities are averaged, as the setting of that name.
 
     Raises:
         ImageError: images of another shape or range.
@@ -44,11 +46,12 @@ def evaluate(
         raise ConfigError(
             f"{len(images):,} images and {len(labels):,} labels: give one label for each image."
         )
-    return report(predict_probabilities(model, images, batch_size=batch_size, test_flip=test_flip), labels)
+    probabilities = predict_probabilities(model, images, batch_size=batch_size, test_views=test_views)
+    return report(probabilities, labels)
 
 
 def predict_probabilities(
-    model: keras.Model, images: np.ndarray, batch_size: int = 500, test_flip: bool = False
+    model: keras.Model, images: np.ndarray, batch_size: int = 500, test_views: TestViews = "one"
 ) -> np.ndarray:
     """Probabilities of the ten classes, float32 (N, 10).
 
@@ -60,31 +63,42 @@ def predict_probabilities(
     if batch_size < 1:
         raise ConfigError(f"batch_size must be a whole number from 1; got {batch_size!r}.")
     size = min(int(batch_size), len(images))
-    parts = [
-        _batch(model, images[start : start + size], size, test_flip) for start in range(0, len(images), size)
-    ]
-    return np.concatenate(parts)
+    starts = range(0, len(images), size)
+    return np.concatenate([_batch(model, images[at : at + size], size, test_views) for at in starts])
 
 
-def latency(model: keras.Model, *, repeats: int = 25) -> float:
-    """Milliseconds from one image to its probabilities, on this device: the median of `repeats` calls.
+class Latency(NamedTuple):
+    """Milliseconds from one image to its probabilities, and by how much its quickest rounds differ."""
 
-    One image at a time, as somebody waits for an answer; a batch is answered faster per image. The
-    first call, which compiles, is not counted.
+    ms: float
+    spread_ms: float
 
-    Raises:
-        ConfigError: repeats below 1.
+
+def latency(model: keras.Model) -> Latency:
+    """Time from one image to its probabilities on this device, as somebody waits for an answer.
+
+    The median of `LATENCY_CALLS` calls in the quickest of `LATENCY_ROUNDS` rounds with pauses between them,
+    after one round that does not count: other work on the machine makes rounds slower, never quicker. The
+    spread is the difference between the quickest round and the third.
     """
-    if repeats < 1:
-        raise ConfigError(f"repeats must be a whole number from 1; got {repeats!r}.")
     image = np.zeros((1, *IMAGE_SHAPE), np.float32)
-    _predict(model, image)
+    _round(model, image)
+    rounds = []
+    for _ in range(LATENCY_ROUNDS):
+        rounds.append(_round(model, image))
+        time.sleep(LATENCY_PAUSE_S)
+    quickest = sorted(rounds)
+    return Latency(1000 * quickest[0], 1000 * (quickest[2] - quickest[0]))
+
+
+def _round(model: keras.Model, image: np.ndarray) -> float:
+    """Median seconds of a call."""
     times = []
-    for _ in range(repeats):
+    for _ in range(LATENCY_CALLS):
         began = time.perf_counter()
         _predict(model, image)
         times.append(time.perf_counter() - began)
-    return 1000 * float(np.median(times))
+    return float(np.median(times))
 
 
 def check_images(images: np.ndarray) -> np.ndarray:
@@ -114,14 +128,26 @@ def check_images(images: np.ndarray) -> np.ndarray:
     return images
 
 
-def _batch(model: keras.Model, images: np.ndarray, size: int, test_flip: bool) -> np.ndarray:
+def _batch(model: keras.Model, images: np.ndarray, size: int, test_views: TestViews) -> np.ndarray:
     """Probabilities of one batch; a short last one is padded, since a new shape means a new compilation."""
     padded = np.zeros((size, *IMAGE_SHAPE), np.float32)
     padded[: len(images)] = images
-    probabilities = _predict(model, padded)
-    if test_flip:
-        probabilities = (probabilities + _predict(model, padded[:, :, ::-1])) / 2
-    return probabilities[: len(images)]
+    total = sum(weight * _predict(model, view) for weight, view in _views(padded, test_views))
+    return np.asarray(total, np.float32)[: len(images)]
+
+
+def _views(images: np.ndarray, test_views: TestViews) -> Iterator[tuple[float, np.ndarray]]:
+    """Weights, summing to 1, and versions of the images (N, 32, 32, 3)."""
+    versions = [(1.0, images)]
+    if test_views == "flip-shift":
+        around = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
+        versions = [(0.5, images), (0.25, around[:, :-2, :-2]), (0.25, around[:, 2:, 2:])]
+    for weight, version in versions:
+        if test_views == "one":
+            yield weight, version
+        else:
+            yield weight / 2, version
+            yield weight / 2, version[:, :, ::-1]
 
 
 def _predict(model: keras.Model, images: np.ndarray) -> np.ndarray:

@@ -26,8 +26,9 @@ from cifar_core.errors import CifarLabError, ConfigError
 if TYPE_CHECKING:
     import keras
 
-Gradients = Callable[["keras.Model", "keras.Layer", np.ndarray, int], tuple[np.ndarray, np.ndarray]]
-PixelGradients = Callable[["keras.Model", np.ndarray, int], np.ndarray]
+Gradients = tuple[Any, Any]
+"""(features, gradient by them) as the backend's tensors; the gradient None where the score does not depend on
+them."""
 
 Method = Literal["grad_cam", "integrated_gradients"]
 METHODS: dict[Method, str] = {"grad_cam": "Grad-CAM", "integrated_gradients": "Integrated gradients"}
@@ -79,8 +80,8 @@ def grad_cam(model: keras.Model, image: np.ndarray, class_index: int | None = No
         CifarLabError: the model has no layer with a spatial map, or the backend has no gradient here.
     """
     images, class_index = _asked(model, image, class_index)
-    features, gradients = _gradients()[0](model, spatial_layer(model), images, class_index)
-    return _enlarged(_weighted(_as_map(features), _as_map(gradients)))
+    features, gradients = _gradients(model, images, class_index, spatial_layer(model).name)
+    return _enlarged(_weighted(as_map(features[0]), as_map(gradients[0])))
 
 
 def integrated_gradients(
@@ -130,7 +131,7 @@ def attributions(
     along = ((np.arange(steps) + 0.5) / steps).astype(np.float32)[:, None, None, None]
     ways = np.stack([images[0] - np.float32(baseline) for baseline in BASELINES])
     points = np.concatenate([images[0] - (1 - along) * way for way in ways])
-    slopes = _gradients()[1](model, points, class_index).reshape(len(BASELINES), steps, *IMAGE_SHAPE)
+    slopes = _gradients(model, points, class_index)[1].reshape(len(BASELINES), steps, *IMAGE_SHAPE)
     return (ways * slopes.mean(axis=1)).mean(axis=0)
 
 
@@ -156,7 +157,7 @@ def spatial_layer(model: keras.Model) -> keras.Layer:
         CifarLabError: there is none.
     """
     for layer in reversed(model.layers):
-        if _is_map(layer):
+        if is_map(layer):
             return layer
     raise CifarLabError(
         f"No layer of the model {model.name!r} has a map of the image (height, width, channels) that is "
@@ -164,7 +165,8 @@ def spatial_layer(model: keras.Model) -> keras.Layer:
     )
 
 
-def _is_map(layer: keras.Layer) -> bool:
+def is_map(layer: keras.Layer) -> bool:
+    """Whether the layer's output is a spatial map, as `spatial_layer` means it."""
     if type(layer).__name__ == "InputLayer":
         return False
     shape = layer.output.shape[1:]
@@ -176,100 +178,71 @@ def _is_map(layer: keras.Layer) -> bool:
     return is_grid and type(layer).__name__ == "Add"
 
 
-def _gradients() -> tuple[Gradients, PixelGradients]:
-    """(gradient by a layer's output, gradient by the pixels) of a class's score, in this backend."""
+def _gradients(
+    model: keras.Model, images: np.ndarray, class_index: int, layer: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(output of the layer, gradient of each image's score for the class by it), float32 (N, ...).
+
+    Args:
+        images: float32 (N, 32, 32, 3).
+        layer: by name; None takes the images themselves.
+    """
     import keras
 
     backend = keras.backend.backend()
     if backend not in _BY_BACKEND:
         known = ", ".join(_BY_BACKEND)
         raise CifarLabError(f"Explanations are not there for the backend {backend!r}; they are for: {known}.")
-    return _BY_BACKEND[backend]
+    parts = [images[start : start + _AT_ONCE] for start in range(0, len(images), _AT_ONCE)]
+    found = [_BY_BACKEND[backend](model, part, class_index, layer) for part in parts]
+    if any(gradient is None for _, gradient in found):
+        on = "the image" if layer is None else f"its layer {layer!r}"
+        raise CifarLabError(f"The prediction of {model.name!r} does not depend on {on}.")
+    features, gradients = (
+        np.concatenate([np.asarray(x, np.float32) for x in side]) for side in zip(*found, strict=True)
+    )
+    return features, gradients
 
 
-def _tensorflow_gradients(
-    model: keras.Model, layer: keras.Layer, images: np.ndarray, class_index: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(output of the layer, gradient of the class's score by it), both float32, without the batch."""
+def _by_tensorflow(model: keras.Model, images: np.ndarray, class_index: int, layer: str | None) -> Gradients:
     import tensorflow as tf
 
-    traced = _traced(model, layer.name, lambda: _tensorflow_map_function(model, layer))
-    features, gradient = traced(images, tf.constant(class_index))
-    if gradient is None:
-        raise CifarLabError(f"The answer of {model.name!r} does not depend on its layer {layer.name!r}.")
-    return features.numpy()[0], gradient.numpy()[0]
+    kept = _TRACES.setdefault(model, {})
+    if layer not in kept:
+        kept[layer] = _traced(model, layer)
+    return kept[layer](images, tf.constant(class_index))
 
 
-def _tensorflow_map_function(model: keras.Model, layer: keras.Layer) -> Callable[..., Any]:
+def _traced(model: keras.Model, layer: str | None) -> Callable[..., Gradients]:
+    """`_by_tensorflow` for one layer as a traced function.
+
+    Traced, TensorFlow computes what is asked and nothing else. Step by step it would take the gradient by
+    each convolution's kernel too: wasted, and TensorFlow 2.21 dies of it on a CPU with AVX512 where a 1x1
+    convolution of few channels skips every second place (oneDNN's kernel for one image)."""
     import keras
     import tensorflow as tf
 
     head, before = _before_softmax(model)
-    inner = keras.Model(model.inputs[0], [tensors(model)[0][layer.name], before])
+    cut = model.inputs[0] if layer is None else tensors(model)[0][layer]
+    inner = keras.Model(model.inputs[0], [cut, before])
+    signature = [tf.TensorSpec((None, *IMAGE_SHAPE), tf.float32), tf.TensorSpec((), tf.int32)]
 
-    @tf.function(input_signature=_tensorflow_signature())
-    def function(given: Any, class_index: Any) -> tuple[Any, Any]:
+    @tf.function(input_signature=signature)  # one trace serves any number of images
+    def function(images: Any, class_index: Any) -> Gradients:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(given)
-            features, last = inner(given, training=False)
-            score = _scores(head, last, class_index)[0]
+            tape.watch(images)
+            features, last = inner(images, training=False)
+            score = tf.reduce_sum(_scores(head, last, class_index))
         gradient = tape.gradient(score, features)
         return tf.cast(features, tf.float32), None if gradient is None else tf.cast(gradient, tf.float32)
 
     return function
 
 
-def _tensorflow_pixel_gradients(model: keras.Model, images: np.ndarray, class_index: int) -> np.ndarray:
-    """Gradient of each image's score by its own pixels, float32 (N, 32, 32, 3)."""
-    import tensorflow as tf
-
-    traced = _traced(model, "", lambda: _tensorflow_pixel_function(model))
-    gradients = []
-    for start in range(0, len(images), _AT_ONCE):
-        gradient = traced(images[start : start + _AT_ONCE], tf.constant(class_index))
-        if gradient is None:
-            raise CifarLabError(f"The answer of {model.name!r} does not depend on the image.")
-        gradients.append(gradient.numpy())
-    return np.concatenate(gradients)
-
-
-def _tensorflow_pixel_function(model: keras.Model) -> Callable[..., Any]:
-    import keras
-    import tensorflow as tf
-
-    head, before = _before_softmax(model)
-    inner = keras.Model(model.inputs[0], before)
-
-    @tf.function(input_signature=_tensorflow_signature())
-    def function(given: Any, class_index: Any) -> Any:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(given)
-            score = tf.reduce_sum(_scores(head, inner(given, training=False), class_index))
-        return tape.gradient(score, given)
-
-    return function
-
-
-def _tensorflow_signature() -> list[Any]:
-    """Images and a class: one trace serves any number of them."""
-    import tensorflow as tf
-
-    return [tf.TensorSpec((None, *IMAGE_SHAPE), tf.float32), tf.TensorSpec((), tf.int32)]
-
-
-_TRACES: weakref.WeakKeyDictionary[keras.Model, dict[str, Callable[..., Any]]] = weakref.WeakKeyDictionary()
-
-
-def _traced(model: keras.Model, what: str, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
-    """What `make` gives, kept for as long as the model, since to trace costs more than an answer.
-
-    Traced, TensorFlow computes what is asked and nothing else. Step by step it would take the gradient by
-    each convolution's kernel too: wasted, and TensorFlow 2.21 dies of it on a CPU with AVX512 where a 1x1
-    convolution of few channels skips every second place (oneDNN's kernel for one image)."""
-    kept = _TRACES.setdefault(model, {})
-    if what not in kept:
-        kept[what] = make()
-    return kept[what]
+_TRACES: weakref.WeakKeyDictionary[keras.Model, dict[str | None, Callable[..., Gradients]]] = (
+    weakref.WeakKeyDictionary()
+)
+"""Traced functions by layer, kept for as long as the model, since to trace costs more than to compute."""
 
 
 def tensors(model: keras.Model) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -292,38 +265,27 @@ def tensors(model: keras.Model) -> tuple[dict[str, Any], dict[str, Any]]:
     return given_by, taken_by
 
 
-def _jax_gradients(
-    model: keras.Model, layer: keras.Layer, images: np.ndarray, class_index: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """As `_tensorflow_gradients`. The network is cut at the layer: what comes after it takes its output
-    (and the images, where something leads past it) as an input."""
+def _by_jax(model: keras.Model, images: np.ndarray, class_index: int, layer: str | None) -> Gradients:
+    """The network is cut at the layer: what comes after it takes its output (and the images, where something
+    leads past it) as an input."""
     import jax
     import keras
 
     head, before = _before_softmax(model)
-    cut, images = tensors(model)[0][layer.name], keras.ops.convert_to_tensor(images)
-    features = keras.Model(model.inputs[0], cut)(images, training=False)
-    after = keras.Model([model.inputs[0], cut], before)
-    gradient = jax.grad(lambda x: _scores(head, after([images, x], training=False), class_index)[0])(features)
-    return np.asarray(features, np.float32)[0], np.asarray(gradient, np.float32)[0]
+    given = features = keras.ops.convert_to_tensor(images)
+    after = keras.Model(model.inputs[0], before)
+    if layer is not None:
+        cut = tensors(model)[0][layer]
+        features = keras.Model(model.inputs[0], cut)(given, training=False)
+        after = keras.Model([model.inputs[0], cut], before)
+
+    def score(at: Any) -> Any:
+        return _scores(head, after(at if layer is None else [given, at], training=False), class_index).sum()
+
+    return features, jax.grad(score)(features)
 
 
-def _jax_pixel_gradients(model: keras.Model, images: np.ndarray, class_index: int) -> np.ndarray:
-    """As `_tensorflow_pixel_gradients`."""
-    import jax
-    import keras
-
-    head, before = _before_softmax(model)
-    inner = keras.Model(model.inputs[0], before)
-    gradient = jax.grad(lambda x: _scores(head, inner(x, training=False), class_index).sum())
-    parts = [images[start : start + _AT_ONCE] for start in range(0, len(images), _AT_ONCE)]
-    return np.concatenate([np.asarray(gradient(keras.ops.convert_to_tensor(x)), np.float32) for x in parts])
-
-
-_BY_BACKEND: dict[str, tuple[Gradients, PixelGradients]] = {
-    "tensorflow": (_tensorflow_gradients, _tensorflow_pixel_gradients),
-    "jax": (_jax_gradients, _jax_pixel_gradients),
-}
+_BY_BACKEND = {"tensorflow": _by_tensorflow, "jax": _by_jax}
 
 
 def softmax_head(model: keras.Model) -> keras.Layer | None:
@@ -353,8 +315,8 @@ def _scores(head: keras.Layer | None, last: Any, class_index: Any) -> Any:
     return ops.matmul(last, weights)  # the bias is the same everywhere
 
 
-def _as_map(values: np.ndarray) -> np.ndarray:
-    """(height, width, channels), whichever form it has."""
+def as_map(values: np.ndarray) -> np.ndarray:
+    """A map or tokens of one image as (height, width, channels)."""
     if values.ndim == 3:
         return values
     side = math.isqrt(len(values))

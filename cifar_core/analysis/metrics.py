@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
+from cifar_core.base.csv_text import records
 from cifar_core.base.labels import CLASS_NAMES, NUM_CLASSES
+from cifar_core.base.lazy import pd
 from cifar_core.errors import ConfigError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 CALIBRATION_BINS = 15
 """Equal-width bins of confidence, as in C. Guo et al., On Calibration of Modern Neural Networks, 2017."""
@@ -36,7 +35,6 @@ class Report:
     """Metrics of a model on n labelled images. Shares are in 0..1.
 
     Attributes:
-        n: images.
         accuracy: share whose most probable class is the true one.
         loss: mean negative log-likelihood in nats, probabilities not below 1e-7.
         top2_accuracy: share whose true class is among the two most probable.
@@ -77,8 +75,8 @@ class Report:
             "top2_accuracy": self.top2_accuracy,
             "ece": self.ece,
             "confusion": self.confusion.tolist(),
-            "per_class": _plain(self.per_class),
-            "reliability": _plain(self.reliability),
+            "per_class": records(self.per_class),
+            "reliability": records(self.reliability),
         }
 
     @classmethod
@@ -92,7 +90,7 @@ class Report:
         lacking = [name for name in names if name not in values]
         if lacking:
             raise ConfigError(
-                f"Not a whole report: it lacks {', '.join(lacking)}; it needs {', '.join(names)}."
+                f"Not a whole report: {', '.join(lacking)} are missing; it needs {', '.join(names)}."
             )
         return cls(
             n=int(values["n"]),
@@ -174,7 +172,9 @@ def class_labels(labels: np.ndarray) -> np.ndarray:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim == 2 and array.shape[1] == NUM_CLASSES:
-        return _from_one_hot(array)
+        if not (np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()):
+            raise ConfigError("One-hot labels must have a single 1 in each row and 0 elsewhere.")
+        return array.argmax(axis=1).astype(np.int64)
     if array.ndim != 1:
         raise ConfigError(
             f"Labels must have shape (N,), (N, 1) or, one-hot, (N, {NUM_CLASSES}); got {array.shape}."
@@ -191,12 +191,6 @@ def class_labels(labels: np.ndarray) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _from_one_hot(array: np.ndarray) -> np.ndarray:
-    if not (np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()):
-        raise ConfigError("One-hot labels must have a single 1 in each row and 0 elsewhere.")
-    return array.argmax(axis=1).astype(np.int64)
-
-
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Confusion matrix, int64 (10, 10): rows true, columns predicted."""
     cells = np.asarray(labels) * NUM_CLASSES + np.asarray(predicted)
@@ -205,8 +199,6 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 def per_class_table(confusion: np.ndarray) -> pd.DataFrame:
     """Precision, recall, F1 and support of each class; 0 where the denominator is 0."""
-    import pandas as pd
-
     hits = np.diag(confusion).astype(np.float64)
     support, taken = confusion.sum(axis=1), confusion.sum(axis=0)
     columns = (
@@ -228,8 +220,6 @@ def reliability_bins(
         confidence: (N,) probability of the predicted class.
         correct: (N,) whether that class is the true one.
     """
-    import pandas as pd
-
     edges = np.linspace(0, 1, bins + 1)
     place = np.digitize(confidence, edges[1:-1], right=True)
     count = np.bincount(place, minlength=bins)
@@ -256,17 +246,7 @@ def _ratio(top: np.ndarray, bottom: np.ndarray, empty: float = 0.0) -> np.ndarra
     return np.divide(top, bottom, out=np.full(len(top), empty), where=bottom > 0)
 
 
-def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as dicts of str, int, float and, for NaN, None."""
-    return [
-        {name: None if value != value else value for name, value in row.items()}
-        for row in frame.to_dict(orient="records")
-    ]
-
-
 def _frame(rows: list[Mapping[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
-    import pandas as pd
-
     kinds = {"class_name": str, "support": np.int64, "count": np.int64}
     frame = pd.DataFrame([[row[name] for name in columns] for row in rows], columns=list(columns))
     return frame.astype({name: kinds.get(name, np.float64) for name in columns})

@@ -9,16 +9,15 @@ what the page shows:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from cifar_core.analysis.metrics import SMALLEST_PROBABILITY, confusion_matrix
+from cifar_core.base.fields import known
 from cifar_core.base.labels import CLASS_NAMES, NUM_CLASSES
+from cifar_core.base.lazy import pd
 from cifar_core.errors import ConfigError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Kind = Literal["wrong", "right", "all"]
 KINDS: tuple[Kind, ...] = ("wrong", "right", "all")
@@ -42,7 +41,7 @@ def mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
     """Table of predictions, one row per test image in the given order, correct ones included.
 
     Columns: index (place in the test set), label, predicted (classes 0..9), confidence (probability of the
-    predicted class), margin (probability of the true class less the greatest of the others; below 0 where
+    predicted class), margin (probability of the true class less the greatest of the others; at most 0 where
     the image is wrong, -1 at worst), loss (nats; probabilities count as 1e-7 at least), correct.
 
     Args:
@@ -51,15 +50,10 @@ def mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ConfigError: columns lack.
     """
-    import pandas as pd
-
-    lacking = [name for name in ("index", "label", *PROBABILITIES) if name not in predictions]
-    if lacking:
-        raise ConfigError(f"These are no predictions: the columns {', '.join(lacking)} lack.")
-    probabilities = predictions[list(PROBABILITIES)].to_numpy(np.float64)
+    probabilities = probabilities_of(predictions, "predicted")
     labels = predictions["label"].to_numpy(np.int64)
     at = np.arange(len(labels))
-    predicted = probabilities.argmax(axis=1)
+    predicted = predictions["predicted"].to_numpy(np.int64)
     true = probabilities[at, labels]
     others = probabilities.copy()
     others[at, labels] = -1.0
@@ -74,6 +68,26 @@ def mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
             "correct": predicted == labels,
         }
     )
+
+
+def matches(table: pd.DataFrame, labels: np.ndarray) -> bool:
+    """Whether each row's label is that of its place among `labels`, int (N,), of a whole test set."""
+    at = table["index"].to_numpy()
+    if not len(at) or at.min() < 0 or at.max() >= len(labels):
+        return False
+    return bool(np.array_equal(np.asarray(labels)[at], table["label"].to_numpy()))
+
+
+def probabilities_of(predictions: pd.DataFrame, *columns: str) -> np.ndarray:
+    """The probabilities in a table of predictions, float64 (N, 10).
+
+    Raises:
+        ConfigError: these, index, label or one of the other `columns` lack.
+    """
+    lacking = [name for name in ("index", "label", *columns, *PROBABILITIES) if name not in predictions]
+    if lacking:
+        raise ConfigError(f"These are not predictions: the columns {', '.join(lacking)} are missing.")
+    return predictions[list(PROBABILITIES)].to_numpy(np.float64)
 
 
 def narrowed(
@@ -115,9 +129,7 @@ def ordered(table: pd.DataFrame, by: Order = "surest") -> pd.DataFrame:
     Raises:
         ConfigError: unknown order.
     """
-    if by not in ORDERS:
-        raise ConfigError(f"Unknown order {by!r}; known are: {', '.join(ORDERS)}.")
-    column, rising = ORDERS[by]
+    column, rising = known("order", by, ORDERS)
     return table.sort_values([column, "index"], ascending=[rising, True], kind="stable")
 
 
@@ -162,8 +174,6 @@ def confidence_histogram(table: pd.DataFrame, bins: int = HISTOGRAM_BINS) -> pd.
 
     Columns: low, high (low <= confidence < high; the last bin includes 1), right, wrong.
     """
-    import pandas as pd
-
     edges = np.linspace(0, 1, bins + 1)
     right = table["correct"].to_numpy()
     confidence = np.clip(table["confidence"].to_numpy(), 0, 1)
@@ -201,17 +211,25 @@ def fixed_and_broken(run_a: pd.DataFrame, run_b: pd.DataFrame) -> pd.DataFrame:
     return merged
 
 
+def changes_by_class(changes: pd.DataFrame) -> pd.DataFrame:
+    """Numbers of images by true class and change, of `fixed_and_broken`.
+
+    Columns: class_name, images, fixed, broken, both wrong, both right; ten rows.
+    """
+    counts = {
+        change: np.bincount(changes.loc[changes["change"] == change, "label"], minlength=NUM_CLASSES)
+        for change in CHANGES
+    }
+    return pd.DataFrame({"class_name": CLASS_NAMES, "images": sum(counts.values()), **counts})
+
+
 def changed_pairs(changes: pd.DataFrame) -> pd.DataFrame:
     """Mistakes that run B fixed and made compared with run A, by true class and wrong class.
 
     Columns: true, mistaken_for (0..9), fixed, broken, net (fixed less broken); most images first. An image
-    fixed counts under what A took it for, an image broken under what B takes it for.
-
-    Args:
-        changes: of `fixed_and_broken`.
+    fixed counts under what A took it for, an image broken under what B takes it for. `changes` are those of
+    `fixed_and_broken`.
     """
-    import pandas as pd
-
     tables = {}
     for change, side in (("fixed", "predicted_a"), ("broken", "predicted_b")):
         rows = changes[changes["change"] == change]

@@ -17,22 +17,19 @@ import hashlib
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 
 from cifar_core.analysis.explain import softmax_head, tensors
-from cifar_core.data.dataset import stratified
+from cifar_core.base.lazy import keras, pd
+from cifar_core.data.dataset import Dataset, stratified
+from cifar_core.data.eda import Opened
 from cifar_core.errors import CifarLabError, ConfigError, DataError, StoreError
+from cifar_core.settings.train_config import TrainConfig
+from cifar_core.store import RunStore
+from cifar_core.store.artifacts import MODEL_FILE
 
-if TYPE_CHECKING:
-    import keras
-    import pandas as pd
-
-    from cifar_core.settings.train_config import TrainConfig
-    from cifar_core.store import RunStore
-
-MODEL_FILE = "model.keras"
 PREFIX = "features-"
 BATCH = 100
 MOST_FEATURES = 4096
@@ -44,19 +41,6 @@ _SEARCH_BYTES = 32 * 2**20
 
 Progress = Callable[[int, int], None]
 ShouldStop = Callable[[], bool]
-
-
-class Images(Protocol):
-    """Part of a dataset that is used here, of `cifar_core.data.Dataset` or `cifar_core.data.eda.Opened`."""
-
-    @property
-    def fingerprint(self) -> str: ...
-    @property
-    def x_train(self) -> np.ndarray: ...
-    @property
-    def y_train(self) -> np.ndarray: ...
-    @property
-    def x_test(self) -> np.ndarray: ...
 
 
 class StoppedError(CifarLabError):
@@ -77,8 +61,6 @@ def penultimate(model: keras.Model) -> keras.Layer:
 
 def feature_model(model: keras.Model) -> keras.Model:
     """Model from images (N, 32, 32, 3) to the output of `penultimate`, (N, d); it shares the weights."""
-    import keras
-
     return keras.Model(model.inputs[0], _decided_by(model))
 
 
@@ -86,7 +68,6 @@ def features_of(model: keras.Model, images: np.ndarray, size: int = BATCH) -> np
     """Features of images by a `feature_model`, each of length 1, float32 (N, d), d of 4096 at most.
 
     Args:
-        model: of `feature_model`.
         images: uint8 (N, 32, 32, 3).
         size: of a batch; a short one is padded, since a new shape means a new compilation.
     """
@@ -177,7 +158,7 @@ class FeatureSource(Protocol):
 def training_features(
     store: RunStore,
     run_id: str,
-    dataset: Images,
+    dataset: Dataset | Opened,
     inference: FeatureSource,
     *,
     progress: Progress | None = None,
@@ -232,7 +213,7 @@ def training_features(
     return found
 
 
-def kept_features(store: RunStore, run_id: str, dataset: Images) -> np.ndarray | None:
+def kept_features(store: RunStore, run_id: str, dataset: Dataset | Opened) -> np.ndarray | None:
     """Stored result of `training_features`; None where it has not been computed yet.
 
     Raises:
@@ -250,16 +231,16 @@ def kept_features(store: RunStore, run_id: str, dataset: Images) -> np.ndarray |
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise StoreError(f"{path} is damaged: {error}. Remove it, and it is made anew.") from error
+        raise StoreError(f"{path} is damaged: {error}. Delete the file; it is computed again.") from error
     if found.ndim != 2 or len(found) != len(dataset.x_train):
-        raise StoreError(f"{path} is damaged: it holds {found.shape}. Remove it, and it is made anew.")
+        raise StoreError(f"{path} is damaged: it holds {found.shape}. Delete the file; it is computed again.")
     return found
 
 
 def neighbours(
     store: RunStore,
     run_id: str,
-    dataset: Images,
+    dataset: Dataset | Opened,
     index: int,
     k: int = 8,
     *,
@@ -274,8 +255,6 @@ def neighbours(
 
     Arguments and errors as `training_features`; ConfigError: no such test image, or k below 1.
     """
-    import pandas as pd
-
     if not 0 <= index < len(dataset.x_test):
         raise ConfigError(f"There is no test image {index}; there are 0 to {len(dataset.x_test) - 1}.")
     whole = store.resolve(run_id)
@@ -315,19 +294,12 @@ def _of_length_one(rows: np.ndarray) -> np.ndarray:
 
 
 def _best(index: np.ndarray, cosine: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns of the k greatest values of each row, greatest first, of equals the leftmost, which
-    `argpartition` does not guarantee."""
-    if cosine.shape[1] > k:
-        least = np.partition(cosine, -k, axis=1)[:, -k][:, None]
-        above, equal = cosine > least, cosine == least
-        room = k - above.sum(axis=1, keepdims=True)
-        chosen = above | (equal & (np.cumsum(equal, axis=1) <= room))
-        index, cosine = (values[chosen].reshape(-1, k) for values in (index, cosine))
-    order = np.argsort(-cosine, axis=1, kind="stable")
+    """Columns of the k greatest values of each row, greatest first, of equals the leftmost."""
+    order = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(index, order, axis=1), np.take_along_axis(cosine, order, axis=1)
 
 
-def _file_name(model: Path, dataset: Images) -> str:
+def _file_name(model: Path, dataset: Dataset | Opened) -> str:
     """Of the file with the features: by content of images and model, which is told by the checksums in
     its archive without reading it."""
     try:

@@ -15,6 +15,7 @@ from cifar_core.plots.comparison import (
 from cifar_core.plots.curves import (
     MEASURES,
     Curve,
+    band_traces,
     curve_layout,
     curve_traces,
     last_epoch,
@@ -48,6 +49,7 @@ __all__ = [
     "Curve",
     "accuracy_against_cost",
     "agreement_matrix",
+    "band_traces",
     "class_distribution",
     "confidence_bars",
     "confused_pairs_bars",

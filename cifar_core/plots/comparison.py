@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import plotly.graph_objects as go
 
+from cifar_core.analysis.comparison import pareto_front
 from cifar_core.analysis.statistics import Comparison
+from cifar_core.base.fields import known
+from cifar_core.base.lazy import pd
 from cifar_core.errors import ConfigError
-from cifar_core.plots.layout import figure, in_order, interval, known
+from cifar_core.models import MODELS
+from cifar_core.plots.layout import figure, in_order, interval
 from cifar_core.plots.palette import NEUTRAL, model_colour, variant_symbol
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 COSTS: dict[str, str] = {
     "parameters": "Parameters",
     "minutes": "Training time (min)",
     "epochs": "Epochs",
     "flops": "Operations per image (FLOPs)",
+    "bytes": "File size (bytes)",
     "latency_ms": "Time for one image (ms)",
 }
 
 
 def leaderboard_dumbbell(results: pd.DataFrame, published: pd.DataFrame | None = None) -> go.Figure:
-    """One line per model from its lowest to its highest test accuracy by variant, best model on top.
+    """One line per model from its lowest to its highest test accuracy by variant, best model on top, each by
+    its title.
 
     Args:
         results: columns model, variant, accuracy (share) and optionally sd over seeds (share).
@@ -55,8 +59,13 @@ def leaderboard_dumbbell(results: pd.DataFrame, published: pd.DataFrame | None =
         name="leaderboard",
         x="Test accuracy (%)",
         y="Model",
-        height=120 + 50 * len(ranked),
-        yaxis=in_order(ranked.index),
+        height=110 + 52 * len(ranked),
+        yaxis={
+            **in_order(ranked.index),
+            "tickmode": "array",
+            "tickvals": list(ranked.index),
+            "ticktext": [_title(model) for model in ranked.index],
+        },
     )
 
 
@@ -114,7 +123,6 @@ def difference_intervals(comparisons: Mapping[str, Comparison], *, against: str)
 
     Args:
         comparisons: by label of the run, `compare(correct of the run, correct of against)`.
-        against: label of the run that they are compared with.
     """
     labels, rows = list(comparisons), list(comparisons.values())
     unclear = [row.verdict == "no evidence" for row in rows]
@@ -141,17 +149,17 @@ def difference_intervals(comparisons: Mapping[str, Comparison], *, against: str)
         name=f"differences-{against}",
         x=f"Accuracy minus that of {against} (points)",
         y="Run",
-        height=120 + 36 * len(labels),
+        height=100 + 40 * len(labels),
         yaxis=in_order(labels[::-1]),
         shapes=[zero],
     )
 
 
 def accuracy_against_cost(results: pd.DataFrame, cost: str = "parameters") -> go.Figure:
-    """Test accuracy against a cost on a logarithmic axis.
+    """Test accuracy against a cost on a logarithmic axis, and the Pareto front as a dotted line.
 
     Args:
-        results: columns label, model, variant, accuracy (share) and the cost.
+        results: columns label, model, variant, accuracy (share) and the cost; labels as plain text.
         cost: a key of COSTS.
 
     Raises:
@@ -159,28 +167,40 @@ def accuracy_against_cost(results: pd.DataFrame, cost: str = "parameters") -> go
     """
     title = known("cost", cost, COSTS)
     _require(results, "label", "model", "variant", "accuracy", cost)
-    points = [
+    groups = results.groupby(["model", "variant"], sort=False)
+    # With an entry per variant too, the legend would fill a phone.
+    first = results.drop_duplicates("model").set_index("model")["variant"]
+    traces = [
         go.Scatter(
             x=rows[cost],
             y=100 * rows["accuracy"],
-            text=rows["label"],
+            text=rows["label"].map(html.escape),
             mode="markers",
-            name=f"{model}, {variant}",
+            uid=f"{model}, {variant}",
+            name=_title(model),
+            legendgroup=model,
+            showlegend=first[model] == variant,
             marker={**_marker(model_colour(model), variant), "size": 12},
             hovertemplate=f"%{{text}}<br>%{{y:.2f}} %, {title.lower()} %{{x:,}}<extra></extra>",
         )
-        for (model, variant), rows in results.groupby(["model", "variant"], sort=False)
+        for (model, variant), rows in groups
     ]
+    front = results[pareto_front(results[cost], results["accuracy"])].sort_values([cost, "accuracy"])
+    line = {"shape": "hv", "color": NEUTRAL, "width": 1.5, "dash": "dot"}
+    x, y = front[cost], 100 * front["accuracy"]
+    traces.append(go.Scatter(x=x, y=y, mode="lines", line=line, name="front", hoverinfo="skip"))
     return figure(
-        points, name=f"cost-{cost}", x=title, y="Test accuracy (%)", xaxis={"type": "log"}, height=420
+        traces, name=f"cost-{cost}", x=title, y="Test accuracy (%)", xaxis={"type": "log"}, height=440
     )
+
+
+def _title(model: str) -> str:
+    return MODELS[model].title if model in MODELS else model
 
 
 def _marker(colour: Any, variant: Any) -> dict[str, Any]:
     """The marker of a variant, or of each point's variant, in a colour or in each point's colour."""
-    symbol = (
-        variant_symbol(variant) if isinstance(variant, str) else [variant_symbol(name) for name in variant]
-    )
+    symbol = variant_symbol(variant) if isinstance(variant, str) else list(map(variant_symbol, variant))
     return {"color": colour, "size": 13, "symbol": symbol, "line": {"width": 2}}
 
 

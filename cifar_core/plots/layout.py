@@ -6,20 +6,12 @@ Backgrounds are transparent and no text colour is set, so that a light and a dar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
-from cifar_core.errors import ConfigError
-from cifar_core.plots.palette import (
-    DARK_BACKGROUND,
-    LIGHT_BACKGROUND,
-    MODEL_COLOURS,
-    NEUTRAL,
-    faded,
-    model_colour,
-)
+from cifar_core.plots.palette import DARK_BACKGROUND, LIGHT_BACKGROUND, MODEL_COLOURS, NEUTRAL, faded
 
 TRANSPARENT = "rgba(0,0,0,0)"
 _GRID = faded(NEUTRAL, 0.25)
@@ -30,7 +22,6 @@ _AXIS = {
     "automargin": True,
     "title": {"standoff": 12},
 }
-_Value = TypeVar("_Value")
 
 TEMPLATE = go.layout.Template(
     layout={
@@ -64,7 +55,6 @@ def layout_of(
             hidden traces and selections unchanged.
         x: title of the x axis, with its unit.
         y: title of the y axis, with its unit.
-        title: of the figure.
         height: in pixels.
         layout: further settings of Plotly's layout; those of an axis are merged with its title.
     """
@@ -117,29 +107,3 @@ def interval(middle: Sequence[float], low: Sequence[float], high: Sequence[float
         "arrayminus": [value - bottom for value, bottom in zip(middle, low, strict=True)],
         "color": NEUTRAL,
     }
-
-
-def colour_scale(*colours: str) -> list[list[Any]]:
-    """Evenly spaced colours as a Plotly colour scale."""
-    last = len(colours) - 1
-    return [[place / last, colour] for place, colour in enumerate(colours)]
-
-
-BLUES = colour_scale("#eef4fa", "#a6cbee", "#4a94d8", "#155a9c", "#062c55")
-"""Opaque, so that Plotly can choose black or white for the numbers on either background."""
-
-
-def colours_of(labels: list[str], models: Mapping[str, str] | None) -> list[str | None]:
-    """The colour of each label's model; None, which lets Plotly choose, for a label without a model."""
-    return [model_colour(models[label]) if models and label in models else None for label in labels]
-
-
-def known(kind: str, name: str, values: Mapping[str, _Value]) -> _Value:
-    """The value of that name.
-
-    Raises:
-        ConfigError: unknown name; the message lists the known ones.
-    """
-    if name not in values:
-        raise ConfigError(f"Unknown {kind} {name!r}; known are: {', '.join(values)}.")
-    return values[name]

@@ -6,88 +6,149 @@ from __future__ import annotations
 import functools
 import html
 import math
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from cifar_core.base.lazy import pd
 from cifar_core.models import MODELS
 from cifar_core.plots.curves import (
     MEASURES,
+    X_TITLES,
     Curve,
-    curve_layout,
+    Measure,
     curve_traces,
+    epoch_axis,
     last_epoch,
     reference_curve,
+    value_axis,
 )
+from cifar_core.plots.palette import NEUTRAL, run_colour, run_dash
 from cifar_core.store.watch import Watched
 
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon", "triangle-down")
 MAX_POINTS = 200
 """Number of points up to which a line is drawn whole; a longer one is thinned out."""
+MAX_POINTS_BEHIND = 80
+"""The same for training lines, thin and dotted, where there are several runs."""
 MAX_RUNS_IN_DETAIL = 1
 """Number of runs up to which the legend also lists training curves and the study's."""
+GAP = 0.07
+"""Between two panels, as a share of the figure's height."""
 
 
 @dataclass(frozen=True)
 class View:
-    """How the curves are drawn."""
+    """How the curves are drawn: over "epoch" or "minutes" of training; as they are, or each less that of the
+    run with the id `baseline`."""
 
     smoothing: float = 0.0
     log_x: bool = False
     log_y: bool = False
     train: bool = True
     study: bool = True
+    x: str = "epoch"
+    baseline: str = ""
 
 
-def live_figure(runs: Sequence[Watched], measure: str, view: View) -> dict[str, Any]:
-    """One measure of all these runs, with the study's curves of their models behind.
+def live_figure(
+    runs: Sequence[Watched], measures: Sequence[str], view: View, places: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """These measures of all these runs, a panel each, with the study's curves of their models behind.
+
+    Args:
+        runs: with the baseline among them, where the view has one.
+        measures: keys of `MEASURES`.
+        places: of the runs by id, which give their colours; None: in their order.
 
     Returns:
         {"data", "layout"}; "data" is empty if no run has a point yet.
     """
-    symbols = _symbols(runs)
+    places = places or {run.id: place for place, run in enumerate(runs)}
+    base = next((run for run in runs if run.id == view.baseline), None)
     few = len(runs) <= MAX_RUNS_IN_DETAIL
-    drawn = [trace for run in runs for trace in _traces(run, measure, view, symbols[run.id], few)]
-    behind = _study(runs, measure) if view.study and drawn else []
-    data = [*behind, *drawn]
-    return {"data": data, "layout": _layout(measure, view, last_epoch(data), many=not few)}
+    data: list[dict[str, Any]] = []
+    for row, measure in enumerate(measures):
+        drawn = [
+            trace
+            for run in runs
+            if run is not base
+            for trace in _traces(run, measure, view, places[run.id], few, row, base)
+        ]
+        if drawn and view.study and base is None and view.x == "epoch":
+            data += _study(runs, measure, row)
+        data += drawn
+    return {"data": data, "layout": _layout(measures, view, last_epoch(data), base, many=not few)}
 
 
 def _traces(
-    run: Watched, measure: str, view: View, symbol: str | None, few: bool
+    run: Watched, measure: str, view: View, place: int, few: bool, row: int, base: Watched | None
 ) -> Sequence[dict[str, Any]]:
-    key = (measure, view.smoothing, view.train, symbol, few)
+    version = (run.version, base.version if base else 0)
+    key = (measure, view, place, few, row)
     made = run.cache.get(key)
-    if made is None or made[0] != run.version:
-        run.cache = {old: value for old, value in run.cache.items() if value[0] == run.version}
-        run.cache[key] = made = (run.version, _made(run, measure, view, symbol, few))
+    if made is None or made[0] != version:
+        run.cache = {old: value for old, value in run.cache.items() if value[0] == version}
+        run.cache[key] = made = (version, _made(run, measure, view, place, few, row, base))
     return made[1]
 
 
-def _made(run: Watched, measure: str, view: View, symbol: str | None, few: bool) -> list[dict[str, Any]]:
-    curve = Curve(label(run), run.frame(), run.about["model"], run.about["variant"])
-    traces = curve_traces([curve], measure, smoothing=view.smoothing, train=view.train)
-    return [_finished(trace, symbol, few) for trace in traces]
+def _made(
+    run: Watched, measure: str, view: View, place: int, few: bool, row: int, base: Watched | None
+) -> list[dict[str, Any]]:
+    history = run.frame()
+    if base is not None:
+        history = _less(history, base.frame(), MEASURES[measure], view.x)
+    curve = Curve(label(run), history, colour=run_colour(place), dash=run_dash(place))
+    traces = curve_traces([curve], measure, smoothing=view.smoothing, train=view.train, x=view.x)
+    return [_finished(trace, measure, few, row) for trace in traces]
 
 
-def _finished(trace: dict[str, Any], symbol: str | None, few: bool) -> dict[str, Any]:
-    """Without gaps, thinned out, and with a symbol that distinguishes it from other runs of its model."""
-    points = [(x, y) for x, y in zip(trace["x"], trace["y"], strict=True) if y is not None]
-    points = thinned(points)
-    trace = {**trace, "x": [x for x, _ in points], "y": [y for _, y in points]}
+def _less(history: pd.DataFrame, base: pd.DataFrame, measure: Measure, x: str) -> pd.DataFrame:
+    """The history, its values less those of the baseline at the same x; NaN beyond the baseline's ends."""
+    columns = {}
+    for column in filter(None, (measure.train, measure.validation)):
+        known = base[base[column].notna() & base[x].notna()]
+        columns[column] = math.nan
+        if len(known):
+            at, values = known[x].to_numpy(float), known[column].to_numpy(float)
+            there = np.interp(history[x], at, values, left=math.nan, right=math.nan)
+            columns[column] = history[column] - there
+    return history.assign(**columns)
+
+
+def _finished(trace: dict[str, Any], measure: str, few: bool, row: int) -> dict[str, Any]:
+    """Without gaps, thinned out, in its panel; in the legend once."""
+    points = [(x, y) for x, y in zip(trace["x"], trace["y"], strict=True) if x is not None and y is not None]
     is_main = trace.get("opacity") == 1
+    points = thinned(points, MAX_POINTS if few or is_main else MAX_POINTS_BEHIND)
+    trace = {**trace, "x": [x for x, _ in points], "y": [y for _, y in points]}
+    uid = _uid(measure, trace)
     if not few:
         trace["showlegend"] = is_main
         # What stays in the legend needs no word for what it is; the names of the others differ still.
         trace["name"] = trace["name"].removesuffix(", validation")
-    if symbol and is_main and len(points) > 1:
-        trace |= {"mode": "lines+markers", "marker": {"symbol": symbol, "size": 9, "maxdisplayed": 6}}
-    elif len(points) == 1:
-        trace |= {"mode": "markers", "marker": {"symbol": symbol or "circle", "size": 8}}
-    else:
-        trace["mode"] = "lines"
-    return trace
+    if row:
+        trace["showlegend"] = False
+    if not is_main:
+        trace["legendrank"] = 1500
+    # The newest value is a dot, which makes a line that has only begun visible too.
+    if is_main or len(points) == 1:
+        sizes = [*(0 for _ in points[:-1]), 9 if is_main else 5]
+        trace |= {"mode": "lines+markers", "marker": {"size": sizes, "opacity": 1}}
+    return {**trace, "uid": uid, **_panel(row)}
+
+
+def _uid(measure: str, trace: dict[str, Any]) -> str:
+    """By which Plotly knows a line again. A checksum, since Plotly makes CSS selectors of it."""
+    name = f"{measure} {trace['name']}"
+    return f"t{zlib.crc32(name.encode()):08x}"
+
+
+def _panel(row: int) -> dict[str, str]:
+    return {"xaxis": "x", "yaxis": f"y{row + 1}" if row else "y"}
 
 
 def thinned(points: Sequence[Any], most: int = MAX_POINTS) -> list[Any]:
@@ -104,17 +165,6 @@ def label(run: Watched) -> str:
     return html.escape(f"{name[:24]} ({run.id})" if name else run.id)
 
 
-def _symbols(runs: Sequence[Watched]) -> dict[str, str | None]:
-    """A symbol for each run that shares colour and dash with another one; None for the others."""
-    looks = {run.id: (run.about["model"], run.about["variant"]) for run in runs}
-    shared, seen = Counter(looks.values()), Counter[tuple[str, str]]()
-    symbols: dict[str, str | None] = {}
-    for run_id, look in looks.items():
-        symbols[run_id] = SYMBOLS[seen[look] % len(SYMBOLS)] if shared[look] > 1 else None
-        seen[look] += 1
-    return symbols
-
-
 @functools.cache
 def _printed(model: str, variant: str, most: int, measure: str, train: bool) -> tuple[dict[str, Any], ...]:
     """The study's curve of a model up to an epoch, as traces."""
@@ -122,12 +172,12 @@ def _printed(model: str, variant: str, most: int, measure: str, train: bool) -> 
     if curve is None:
         return ()
     history = curve.history[curve.history["epoch"] <= most]
-    named = Curve(f"study: {MODELS[model].title}, {variant}", history, reference=True)
+    named = replace(curve, label=f"study: {MODELS[model].title}, {variant}", history=history)
     traces = curve_traces([named], measure, train=train)
     return tuple({**trace, "legendrank": 2000} for trace in traces)  # behind ours in the legend too
 
 
-def _study(runs: Sequence[Watched], measure: str) -> list[dict[str, Any]]:
+def _study(runs: Sequence[Watched], measure: str, row: int) -> list[dict[str, Any]]:
     """The study's curve of each model, of its tuned run beside tuned ones, as far as ours will go. On
     CIFAR-10 only."""
     if measure not in ("accuracy", "loss"):
@@ -138,21 +188,45 @@ def _study(runs: Sequence[Watched], measure: str) -> list[dict[str, Any]]:
             key = (run.about["model"], "tuned" if run.about["variant"] == "tuned" else "baseline")
             planned[key] = max(planned.get(key, 0), run.row.get("epochs") or 0)
     few = len(runs) <= MAX_RUNS_IN_DETAIL
-    return [trace for key, most in planned.items() for trace in _printed(*key, max(most, 2), measure, few)]
+    printed = [trace for key, most in planned.items() for trace in _printed(*key, max(most, 2), measure, few)]
+    return [
+        {
+            **trace,
+            "uid": _uid(measure, trace),
+            "showlegend": not row and (few or number == 0),
+            **({} if few else {"name": "the study", "legendgroup": "study"}),
+            **_panel(row),
+        }
+        for number, trace in enumerate(printed)
+    ]
 
 
-def _layout(measure: str, view: View, last: float, *, many: bool) -> dict[str, Any]:
-    layout = curve_layout(measure, log_x=view.log_x, log_y=view.log_y, last=last)
-    del layout["template"], layout["height"]  # the page's own theme and height
-    layout["legend"] = {"traceorder": "normal", "font": {"size": 12}}
-    if many:
-        # A point per run would fill the screen; the legend scrolls instead of pressing the plot.
-        layout |= {"hovermode": "closest", "legend": {**layout["legend"], "maxheight": 0.35}}
+def _layout(
+    measures: Sequence[str], view: View, last: float, base: Watched | None, *, many: bool
+) -> dict[str, Any]:
+    axis = epoch_axis(last, view.log_x) if view.x == "epoch" else {"type": "log" if view.log_x else "linear"}
+    bottom = _panel(len(measures) - 1)["yaxis"]
+    layout: dict[str, Any] = {
+        "xaxis": {**axis, "title": {"text": X_TITLES[view.x]}, "anchor": bottom},
+        # One box for all panels, at the same epoch.
+        "hovermode": "closest" if many else "x unified",
+        "hoversubplots": "axis",
+        "legend": {"traceorder": "normal", "font": {"size": 12}, **({"maxheight": 0.35} if many else {})},
+        "uirevision": f"{measures}-{view.x}-{view.log_x}-{view.log_y}-{view.baseline}",
+    }
+    height = (1 - GAP * (len(measures) - 1)) / len(measures)
+    for row, name in enumerate(measures):
+        measure, top = MEASURES[name], 1 - row * (height + GAP)
+        title = {"text": f"{measure.title}, less {label(base)}" if base else measure.title}
+        kind = {} if base else value_axis(measure, view.log_y)
+        zero = {"zeroline": True, "zerolinecolor": NEUTRAL, "zerolinewidth": 2} if base else {}
+        axis_name = f"yaxis{row + 1}" if row else "yaxis"
+        layout[axis_name] = {**kind, **zero, "title": title, "domain": [max(top - height, 0.0), top]}
     return layout
 
 
 def description(runs: Sequence[Watched], measure: str) -> str:
-    """What the figure shows, for people who cannot see it."""
+    """What a panel shows, for people who cannot see it."""
     chosen = MEASURES[measure]
     column = chosen.validation or chosen.train
     values = [

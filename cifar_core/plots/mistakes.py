@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import plotly.graph_objects as go
 
 from cifar_core.base.labels import CLASS_NAMES
-from cifar_core.plots.layout import BLUES, TOP_DOWN, figure, heatmap
-from cifar_core.plots.palette import BAD, GOOD
-
-if TYPE_CHECKING:
-    import pandas as pd
+from cifar_core.base.lazy import pd
+from cifar_core.plots.layout import TOP_DOWN, figure, heatmap
+from cifar_core.plots.palette import BAD, BLUES, GOOD
 
 
 def confused_pairs_bars(pairs: pd.DataFrame, most: int = 12) -> go.Figure:
@@ -19,7 +15,6 @@ def confused_pairs_bars(pairs: pd.DataFrame, most: int = 12) -> go.Figure:
 
     Args:
         pairs: from `cifar_core.analysis.mistakes.confused_pairs`.
-        most: maximum number of pairs.
     """
     shown = pairs.head(most)
     bar = go.Bar(
@@ -70,14 +65,8 @@ def confidence_bars(bins: pd.DataFrame) -> go.Figure:
         )
         for kind, total in totals.items()
     ]
-    return figure(
-        bars,
-        name="confidence",
-        x="Confidence (%)",
-        y="Share of its kind (%)",
-        barmode="group",
-        xaxis={"range": [0, 100]},
-    )
+    layout = {"x": "Confidence (%)", "y": "Share of its kind (%)", "xaxis": {"range": [0, 100]}}
+    return figure(bars, name="confidence", barmode="group", **layout)
 
 
 def agreement_matrix(table: pd.DataFrame, measure: str = "share") -> go.Figure:

@@ -1,7 +1,7 @@
-"""Colours of models and classes, dashes and markers of variants, the same on every page and figure.
+"""Colours of models, runs and classes, dashes and markers of variants, the same on every page and figure.
 
-The colours result from a search: each has a contrast of at least 3:1 (WCAG 2.1, for graphics) on the light
-and on the dark background, and any two can be told apart with normal colour vision, protanopia and
+The colours of models result from a search: each has a contrast of at least 3:1 (WCAG 2.1, for graphics) on
+the light and on the dark background, and any two can be told apart with normal colour vision, protanopia and
 deuteranopia (simulated after G. Machado et al., 2009). A model without an entry gets a colour from its name,
 readable on both backgrounds.
 """
@@ -12,6 +12,7 @@ import colorsys
 import functools
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -21,15 +22,31 @@ LIGHT_BACKGROUND = "#ffffff"
 DARK_BACKGROUND = "#0e1117"
 
 MODEL_COLOURS: dict[str, str] = {
-    "base_cnn": "#56675f",
+    "base_cnn": "#006f50",
     "alexnet": "#ff5603",
     "resnet18": "#0095ff",
-    "mobilenet": "#1ea569",
-    "resnet9": "#4147fa",
-    "wrn28_10": "#c60f00",
-    "efficientnet_b0": "#9e2eaf",
-    "vit": "#907db2",
+    "mobilenet": "#34a768",
+    "resnet9": "#7028f8",
+    "airbench": "#7068c8",
+    "wrn28_10": "#c80010",
+    "efficientnet_b0": "#c878b8",
+    "vit": "#d01098",
 }
+RUN_COLOURS: tuple[tuple[str, str], ...] = (
+    ("#486ee5", "#f37500"),
+    ("#c15700", "#d3a9ff"),
+    ("#840601", "#009a94"),
+    ("#154d51", "#f20877"),
+    ("#0000c7", "#ffff00"),
+    ("#647c6e", "#ba34ff"),
+    ("#05003d", "#f8f2ff"),
+    ("#0a0000", "#ffffd4"),
+)
+"""Of runs side by side, for the light and the dark theme, from a search too. Within a theme any two differ by
+20 or more (CIEDE2000), also with protanopia and deuteranopia, and the contrast to the background is 4.5:1 or
+more."""
+RUN_DASHES = ("solid", "dash", "dashdot")
+"""Of the first eight runs, the next eight and so on, which take the same colours."""
 VARIANT_DASHES: dict[str, str] = {"baseline": "dash", "tuned": "solid", "custom": "dot"}
 VARIANT_SYMBOLS: dict[str, str] = {"baseline": "circle-open", "tuned": "circle", "custom": "diamond"}
 REFERENCE_DASH = "longdashdot"
@@ -61,6 +78,26 @@ def model_colour(model: str) -> str:
     return MODEL_COLOURS.get(model) or _colour_of_name(model)
 
 
+def colour_scale(*colours: str) -> list[list[Any]]:
+    """Evenly spaced colours as a Plotly colour scale."""
+    return [[place / (len(colours) - 1), colour] for place, colour in enumerate(colours)]
+
+
+DIVERGING = colour_scale("#b23c00", "#ff9a66", "#f2f2f2", "#66b8f5", "#00559c")
+BLUES = colour_scale("#eef4fa", "#a6cbee", "#4a94d8", "#155a9c", "#062c55")
+"""Both opaque, so that Plotly can choose black or white for the numbers on either background."""
+
+
+def run_colour(place: int) -> str:
+    """Colour of a run by its place among those shown, from 0: "#light|#dark", for the app's own figures."""
+    return "|".join(RUN_COLOURS[place % len(RUN_COLOURS)])
+
+
+def run_dash(place: int) -> str:
+    """Plotly dash of a run by its place among those shown."""
+    return RUN_DASHES[place // len(RUN_COLOURS) % len(RUN_DASHES)]
+
+
 def class_colour(label: int) -> str:
     """Colour of a class by its label 0..9."""
     return CLASS_COLOURS[label % NUM_CLASSES]
@@ -77,7 +114,9 @@ def variant_symbol(variant: str) -> str:
 
 
 def faded(colour: str, opacity: float) -> str:
-    """#rrggbb with an opacity in 0..1, as Plotly and CSS take it: rgba(...)."""
+    """#rrggbb, or "#light|#dark", with an opacity in 0..1, as Plotly and CSS take it: rgba(...)."""
+    if "|" in colour:
+        return "|".join(faded(one, opacity) for one in colour.split("|"))
     red, green, blue = _bytes(colour)
     return f"rgba({red}, {green}, {blue}, {opacity:g})"
 

@@ -1,33 +1,44 @@
 """HTML report of one run, and the comparisons and formatted values that the run's page shows too.
 
-The report is one self-contained file: differences from the preset, curves, test result, calibration, data,
-environment and events.
+The report is one self-contained file: differences from the preset, curves, test result, calibration, pictures
+of mistakes, data, environment and events.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
 
 from cifar_core.analysis.diagnosis import remarks
+from cifar_core.analysis.metrics import Report
+from cifar_core.base.csv_text import records
 from cifar_core.base.fields import number
-from cifar_core.errors import ConfigError
+from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.errors import ConfigError, DataError, RunNotFoundError, StoreError
 from cifar_core.models import MODELS
-from cifar_core.plots import html
+from cifar_core.plots import (
+    Curve,
+    confusion_matrix,
+    html,
+    learning_curves,
+    reference_curve,
+    reliability_diagram,
+)
 from cifar_core.settings.presets import PRESETS, preset
 from cifar_core.settings.train_config import TrainConfig
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from cifar_core.analysis.metrics import Report
-    from cifar_core.store import RunRecord, RunStore
+from cifar_core.store import RunRecord, RunStore
 
 LABELS = frozenset({"name", "preset", "variant"})
 """Settings that name a run and change nothing about its training."""
 NOTHING = "–"
+MOST_PICTURES = 24
 
 
 @dataclass(frozen=True)
@@ -101,22 +112,18 @@ def result_of(record: RunRecord) -> Report | None:
     Raises:
         ConfigError: the stored metrics are not a whole report (recorded by other means than a training).
     """
-    from cifar_core.analysis.metrics import Report
-
     return Report.from_dict(record.metrics) if record.metrics else None
 
 
 def confusion_figure(report: Report, *, errors_only: bool = False) -> go.Figure:
     """The confusion matrix with its colour bar above, so that the cells use the whole width of a phone."""
-    from cifar_core.plots import confusion_matrix
-
     bar = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "thickness": 10, "title": {"side": "top"}}
     chart = confusion_matrix(report.confusion, errors_only=errors_only)
     return chart.update_traces(colorbar=bar).update_yaxes(constraintoward="top")
 
 
 def html_report(store: RunStore, run_id: str) -> str:
-    """The report of one run, in any state, as one HTML document of about 5 MB.
+    """The report of one run, in any state, as one HTML document of about 2 MB.
 
     A part that the run does not have yet is replaced by the reason.
 
@@ -131,6 +138,7 @@ def html_report(store: RunStore, run_id: str) -> str:
         **_settings(record),
         **_curves(store, record),
         **_result(record),
+        **_mistakes(store, record),
         dataset=flat_items(record.dataset),
         environment=flat_items(record.environment),
         events=[
@@ -170,7 +178,6 @@ def _settings(record: RunRecord) -> dict[str, Any]:
 
 
 def _curves(store: RunStore, record: RunRecord) -> dict[str, Any]:
-    from cifar_core.plots import Curve, learning_curves, reference_curve
     from cifar_core.store.schema import METRICS
 
     history = store.history(record.id)
@@ -179,18 +186,15 @@ def _curves(store: RunStore, record: RunRecord) -> dict[str, Any]:
     if study is not None and record.dataset_name == "cifar10":
         curves.append(study)
     columns = ("epoch", *METRICS)
-    known = history[list(columns)].astype(object).where(history.notna(), None)
     return {
         "curves": [learning_curves(curves, measure) for measure in ("accuracy", "loss")],
         "epoch_columns": columns,
-        "epochs": [[shown(value) for value in row] for row in known.itertuples(index=False)],
-        "remarks": remarks(history.to_dict("records")),
+        "epochs": [[shown(row[name]) for name in columns] for row in records(history)],
+        "remarks": remarks(records(history)),
     }
 
 
 def _result(record: RunRecord) -> dict[str, Any]:
-    from cifar_core.plots import reliability_diagram
-
     try:
         report = result_of(record)
     except ConfigError as error:
@@ -213,3 +217,42 @@ def _result(record: RunRecord) -> dict[str, Any]:
     reliability = reliability_diagram(report.reliability, report.ece, model=record.model)
     figures = [confusion_figure(report), reliability]
     return {"result": {"summary": summary, "classes": classes, "figures": figures}}
+
+
+def _mistakes(store: RunStore, record: RunRecord) -> dict[str, Any]:
+    """The most confident mistakes as (picture, caption)."""
+    from cifar_core.analysis.mistakes import matches, mistakes, narrowed, ordered
+    from cifar_core.data import eda
+
+    try:
+        table = mistakes(store.predictions(record.id))
+        dataset = eda.opened(record.dataset_name)
+    except (RunNotFoundError, StoreError, DataError) as error:
+        return {"mistakes": [], "no_mistakes": str(error)}
+    if (
+        dataset is None
+        or not (record.subset or record.fingerprint == dataset.fingerprint)
+        or not matches(table, dataset.y_test)
+    ):
+        return {
+            "mistakes": [],
+            "no_mistakes": "The images that the run was tested on are not on this machine.",
+        }
+    rows = ordered(narrowed(table)).head(MOST_PICTURES)
+    pictures = [
+        (
+            _picture(dataset.x_test[row.index]),
+            f"{CLASS_NAMES[row.label]} → {CLASS_NAMES[row.predicted]}, {100 * row.confidence:.1f} %",
+        )
+        for row in rows.itertuples(index=False)
+    ]
+    return {"mistakes": pictures, "no_mistakes": "None: every test image was predicted correctly."}
+
+
+def _picture(image: np.ndarray) -> str:
+    """A uint8 image (H, W, 3) as the data URL of a PNG."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

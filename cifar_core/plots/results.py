@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import plotly.graph_objects as go
 
+from cifar_core.base.fields import known
 from cifar_core.base.labels import CLASS_NAMES
-from cifar_core.plots.layout import BLUES, colour_scale, colours_of, figure, heatmap, known
-from cifar_core.plots.palette import BAD, GOOD, NEUTRAL, class_colour, faded, model_colour
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-_DIVERGING = colour_scale("#b23c00", "#ff9a66", "#f2f2f2", "#66b8f5", "#00559c")
+from cifar_core.base.lazy import pd
+from cifar_core.plots.layout import figure, heatmap
+from cifar_core.plots.palette import BAD, BLUES, DIVERGING, GOOD, NEUTRAL, class_colour, faded, model_colour
 
 Measure = Literal["precision", "recall", "f1"]
 _GAP = {
@@ -34,7 +31,6 @@ def confusion_matrix(
     Args:
         confusion: int (10, 10), as `Report.confusion`.
         errors_only: leave out the diagonal, so that the colours distinguish the errors.
-        title: of the figure.
     """
     counts = np.asarray(confusion)
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -62,7 +58,6 @@ def confusion_difference(
     Args:
         after: int (10, 10), as `Report.confusion`.
         before: int (10, 10), as `Report.confusion`.
-        labels: names of the two.
     """
     difference = np.asarray(after) - np.asarray(before)
     limit = max(1, int(np.abs(difference).max()))
@@ -75,7 +70,7 @@ def confusion_difference(
         f"{labels[1]}: %{{customdata[1]}} (%{{z:+d}})",
         texttemplate="%{z:+d}",
         customdata=np.stack([after, before], axis=-1),
-        colorscale=_DIVERGING,
+        colorscale=DIVERGING,
         zmin=-limit,
         zmax=limit,
     )
@@ -102,7 +97,6 @@ def per_class_bars(
 
     Args:
         tables: `Report.per_class` by label of the run.
-        measure: column to show.
         models: model by label of the run, which gives the colour.
 
     Raises:
@@ -114,11 +108,12 @@ def per_class_bars(
             x=table["class_name"],
             y=100 * table[measure],
             name=label,
-            marker={"color": colour},
+            # None lets Plotly choose.
+            marker={"color": model_colour(models[label]) if models and label in models else None},
             customdata=table["support"],
             hovertemplate="%{x}: %{y:.1f} % of %{customdata} images",
         )
-        for (label, table), colour in zip(tables.items(), colours_of(list(tables), models), strict=True)
+        for label, table in tables.items()
     ]
     layout = {"barmode": "group", "yaxis": {"range": [0, 100]}}
     return figure(bars, name=f"per-class-{measure}", x="Class", y=title, **layout)

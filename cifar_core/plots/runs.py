@@ -6,27 +6,120 @@ Percentages on the axes are made here: what goes in is shares in 0..1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cifar_core.plots.palette import BAD, GOOD, NEUTRAL, model_colour
+import numpy as np
 
-if TYPE_CHECKING:
-    import pandas as pd
+from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.base.lazy import pd
+from cifar_core.plots.palette import BAD, BLUES, GOOD, NEUTRAL, model_colour
 
 Figure = dict[str, Any]
+_MOST_RIGHT = 2000
+_MANY_WRONG = 1500
+"""Above it dots are smaller and let others through, or they would make one patch."""
+
+
+def mistakes_matrix(counts: np.ndarray) -> Figure:
+    """Heat map of the images of each true class (row) that were taken for another one (column).
+
+    Args:
+        counts: int (10, 10), as `mistakes.counts`; the diagonal is left out.
+    """
+    cells = [[None if row == col else int(counts[row, col]) for col in range(10)] for row in range(10)]
+    heat = {
+        "type": "heatmap",
+        "z": cells,
+        "x": list(CLASS_NAMES),
+        "y": list(CLASS_NAMES),
+        "colorscale": BLUES,
+        "zmin": 0,
+        "showscale": False,
+        "texttemplate": "%{z}",
+        "textfont": {"size": 11},
+        "hoverongaps": False,
+        "hovertemplate": "%{y} taken for %{x}: %{z} images<extra></extra>",
+        "xgap": 1,
+        "ygap": 1,
+    }
+    layout = {
+        "xaxis": {"title": {"text": "Predicted class"}, "tickangle": -45, "showgrid": False},
+        "yaxis": {"title": {"text": "True class"}, "autorange": "reversed", "showgrid": False},
+    }
+    return {"data": [heat], "layout": layout}
+
+
+def mistakes_map(table: pd.DataFrame, places: np.ndarray) -> Figure:
+    """Test images in the plane, wrong ones in front; each point's `customdata` is its test index.
+
+    Args:
+        table: as `mistakes.mistakes` returns it.
+        places: float (N, 2), row by row of the table. Of right ones at most 2,000 are drawn, evenly.
+    """
+    wrong = (~table["correct"]).to_numpy()
+    right = (~wrong).nonzero()[0]
+    right = right[:: max(1, -(-len(right) // _MOST_RIGHT))]
+    size, opacity = (6, 0.85) if wrong.sum() <= _MANY_WRONG else (4, 0.5)
+    kinds = (
+        (f"right ({(~wrong).sum():,})", right, {"color": NEUTRAL, "size": 4, "opacity": 0.35}),
+        (f"wrong ({wrong.sum():,})", wrong.nonzero()[0], {"color": BAD, "size": size, "opacity": opacity}),
+    )
+    true, predicted = table["label"].tolist(), table["predicted"].tolist()
+    dots = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": name,
+            "x": places[rows, 0].round(2).tolist(),
+            "y": places[rows, 1].round(2).tolist(),
+            "text": [f"{CLASS_NAMES[true[row]]} → {CLASS_NAMES[predicted[row]]}" for row in rows],
+            "customdata": table["index"].to_numpy()[rows].tolist(),
+            "hovertemplate": "%{text}<br>test image %{customdata}<extra></extra>",
+            "marker": marker,
+        }
+        for name, rows, marker in kinds
+    ]
+    middles = [
+        (name, places[(table["predicted"] == label).to_numpy()]) for label, name in enumerate(CLASS_NAMES)
+    ]
+    bare = {"showticklabels": False, "showgrid": False, "zeroline": False}
+    layout = {
+        "xaxis": bare,
+        "yaxis": bare,
+        "dragmode": "lasso",
+        "hovermode": "closest",
+        "legend": {"itemsizing": "constant"},
+        "annotations": [
+            {
+                "x": x,
+                "y": y,
+                "text": f"<b>{name}</b>",
+                "showarrow": False,
+                "font": {"color": "$text"},
+                "bgcolor": "rgba(255,255,255,0.65)|rgba(14,17,23,0.65)",
+                "borderpad": 1,
+            }
+            for name, at in middles
+            if len(at)
+            for x, y in [[sorted(one)[len(at) // 2] for one in at.T.tolist()]]
+        ],
+    }
+    return {"data": dots, "layout": layout}
 
 
 def fixed_and_broken_by_class(counts: pd.DataFrame) -> Figure:
     """Bars to the right for images that only B predicted correctly, to the left for those that only A did.
 
     Args:
-        counts: as `comparison.disagreement` returns it, of A and B.
+        counts: as `mistakes.changes_by_class` returns it, from A to B.
     """
-    ticks = _symmetric_ticks(int(counts[["only_a", "only_b"]].to_numpy().max()))
+    step = max(1, int(counts[["fixed", "broken"]].to_numpy().max()) // 4)
+    step -= step % 10 ** (len(str(step)) - 1)
+    ticks = range(-4 * step, 4 * step + 1, step)  # round numbers on either side of 0
     return {
         "data": [
-            _bars("fixed: only B is right", counts["class_name"], counts["only_b"], GOOD),
-            _bars("broken: only A is right", counts["class_name"], -counts["only_a"], BAD),
+            _bars("fixed: only B is right", counts["class_name"], counts["fixed"], GOOD),
+            _bars("broken: only A is right", counts["class_name"], -counts["broken"], BAD),
         ],
         "layout": {
             "barmode": "relative",
@@ -34,18 +127,11 @@ def fixed_and_broken_by_class(counts: pd.DataFrame) -> Figure:
             "yaxis": {"autorange": "reversed"},
             "xaxis": {
                 "title": {"text": "Test images"},
-                "tickvals": ticks,
+                "tickvals": list(ticks),
                 "ticktext": [str(abs(tick)) for tick in ticks],
             },
         },
     }
-
-
-def _symmetric_ticks(most: int) -> list[int]:
-    """Round numbers on either side of 0, for an axis that counts both ways."""
-    step = max(1, most // 4)
-    step -= step % 10 ** (len(str(step)) - 1)
-    return list(range(-4 * step, 4 * step + 1, step))
 
 
 def _bars(name: str, classes: pd.Series, counts: pd.Series, colour: str) -> dict[str, Any]:

@@ -12,16 +12,14 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from cifar_core.base.fields import number
+from cifar_core.base.fields import value_text
+from cifar_core.base.lazy import pd
 from cifar_core.plots.palette import BAD, GOOD, NEUTRAL, faded
 from cifar_core.store.records import RunState
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Figure = dict[str, Any]
 Trace = dict[str, Any]
@@ -81,21 +79,9 @@ class Axis:
         return [trial["settings"].get(self.name) for trial in trials]
 
 
-def value_text(value: Any) -> str:
-    """A setting's value as text: "on", "off", "none", or a number with four significant digits."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if value is None or value == "":
-        return "none"
-    return number(value) if isinstance(value, int | float) else str(value)
-
-
 def finished_trials(trials: Sequence[Trial]) -> list[Trial]:
     """Finished trials that have a score."""
     return [t for t in trials if t["state"] == RunState.FINISHED and t["score"] is not None]
-
-
-# --- Progress -------------------------------------------------------------------------------------
 
 
 def search_progress(trials: Sequence[Trial], planned: int, hover: Hover) -> Figure:
@@ -139,9 +125,6 @@ def _marks(
     }  # fmt: skip
 
 
-# --- Hyperband ------------------------------------------------------------------------------------
-
-
 def bracket_tree(
     tree: Sequence[Mapping[str, Any]], trials: Sequence[Trial], winners: Collection[str], hover: Hover
 ) -> tuple[Figure, int]:
@@ -152,7 +135,6 @@ def bracket_tree(
 
     Args:
         tree: as `cifar_core.tuning.tree` returns it.
-        trials: all trials.
         winners: trial ids of the best trial and of those it continues.
     """
     places, empty, labels, rows = _tree_places(tree)
@@ -247,9 +229,6 @@ def _tree_layout(epochs: list[int], labels: list[tuple[str, float]], rows: float
     }  # fmt: skip
 
 
-# --- Curves ---------------------------------------------------------------------------------------
-
-
 def trial_curves(
     trials: Sequence[Trial],
     points: Callable[[str], Sequence[tuple[int, float]]],
@@ -269,9 +248,8 @@ def trial_curves(
     groups: dict[str, list[Trial]] = {"others": [], "running now": [], "best": []}
     for trial in trials:
         running = trial["state"] == RunState.RUNNING
-        groups["best" if trial["trial_id"] in winners else "running now" if running else "others"].append(
-            trial
-        )
+        name = "best" if trial["trial_id"] in winners else "running now" if running else "others"
+        groups[name].append(trial)
     looks: dict[str, Trace] = {
         "others": {"line": {"color": NEUTRAL, "width": 1}, "opacity": 0.7},
         "running now": {"line": {"color": BAD, "width": 1.5, "dash": "dot"}},
@@ -306,9 +284,6 @@ def _curves(
         "type": "scatter", "mode": "lines+markers" if longest == 1 else "lines", "x": x, "y": y, "text": text,
         "hoverinfo": "text", "marker": {"size": 5},
     }  # fmt: skip
-
-
-# --- Settings -------------------------------------------------------------------------------------
 
 
 def settings_and_score(trials: Sequence[Trial], axes: Sequence[Axis]) -> Figure:
@@ -355,8 +330,6 @@ def score_against(trials: Sequence[Trial], axis: Axis, hover: Hover, best: str |
     """Score of finished trials against one setting; larger points were trained for more epochs.
 
     Args:
-        trials: all trials.
-        axis: the setting.
         best: id of the trial to highlight.
     """
     done = finished_trials(trials)

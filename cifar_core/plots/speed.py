@@ -27,7 +27,6 @@ def speed_bars(rows: Sequence[Mapping[str, Any]], *, title: str | None = None) -
     Args:
         rows: rows of one subject and unit from `cifar_core.cli.bench`: subject, variant, unit, median, low,
             high, ratio (or None) and optionally model, which gives the colour.
-        title: of the figure.
 
     Raises:
         ConfigError: no rows, or rows of several units.
@@ -53,7 +52,10 @@ def speed_bars(rows: Sequence[Mapping[str, Any]], *, title: str | None = None) -
         x=[value + max(high) / 60 for value in high],
         y=names,
         mode="text",
-        text=[_label(row) for row in rows],
+        text=[
+            ("" if row.get("ratio") is None else f"{row['ratio']:.2f}x · ") + f"{row['median']:,.4g}"
+            for row in rows
+        ],
         textposition="middle right",
         cliponaxis=False,
         hoverinfo="skip",
@@ -69,8 +71,3 @@ def speed_bars(rows: Sequence[Mapping[str, Any]], *, title: str | None = None) -
         xaxis={"range": [0, LABEL_ROOM * max(high)]},
         yaxis=in_order(names[::-1]),
     )
-
-
-def _label(row: Mapping[str, Any]) -> str:
-    ratio = "" if row.get("ratio") is None else f"{row['ratio']:.2f}x · "
-    return f"{ratio}{row['median']:,.4g}"

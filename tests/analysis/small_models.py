@@ -6,6 +6,7 @@ SMALL = {
     "resnet18": {"width": 4},
     "mobilenet": {"width": 0.1},
     "resnet9": {"width": 4},
+    "airbench": {"width": 0.1},
     "wrn28_10": {"depth": 10, "width": 1},
     "efficientnet_b0": {"width": 0.1},
     "vit": {"dim": 16, "depth": 2, "heads": 2},

@@ -43,7 +43,7 @@ def by_hand(store, run_ids):
     found = {}
     for run_id in run_ids:
         for row, label, index in zip(
-            *(each.tolist() for each in store.prediction_arrays(run_id)), strict=True
+            *(each.tolist() for each in store.prediction_arrays(run_id)[:3]), strict=True
         ):
             found.setdefault(index, (label, []))[1].append(row)
     return found

@@ -27,7 +27,7 @@ def told_after(name):
 def test_the_study_s_base_cnn_learns_by_heart():
     assert told_after("base_cnn/paper-baseline") == {"Validation": list(range(10, 51))}
     last = remarks(paper_curves("base_cnn").to_dict("records"))
-    assert "learns its training images by heart" in last[0]
+    assert "it overfits" in last[0]
     assert "97 % in training" in last[0]
 
 

@@ -47,9 +47,24 @@ def test_the_last_smaller_batch_has_the_shape_of_the_others(model):
 def test_flip_averages_an_image_and_its_mirror_image(model):
     image = flat_images(30)
     image[:, :, 16:] = 220
-    plain, flipped = (predict_probabilities(model, image, test_flip=flip)[0] for flip in (False, True))
+    plain, flipped = (predict_probabilities(model, image, test_views=views)[0] for views in ("one", "flip"))
     assert plain.argmax() == 1
     assert flipped[[1, 8]] == pytest.approx([0.428, 0.428])
+
+
+def test_shifts_weigh_as_much_as_the_image_and_each_view_is_mirrored_too(model):
+    ramp = np.arange(32, dtype=np.float32)
+    image = np.broadcast_to(ramp[:, None, None] * 8 / 3 + ramp[:, None] * 16 / 3, (32, 32, 3))[None]
+    seen = []
+    model.predict_on_batch = lambda batch: seen.append(batch) or np.full((1, 10), float(len(seen)))
+    averaged = predict_probabilities(model, image, test_views="flip-shift")
+    up_left, down_right = seen[2], seen[4]
+    np.testing.assert_array_equal(up_left[0, 1:, 1:], image[0, :-1, :-1])
+    np.testing.assert_array_equal(up_left[0, 0, 1:], image[0, 1, :-1])
+    np.testing.assert_array_equal(down_right[0, :-1, :-1], image[0, 1:, 1:])
+    for plain, mirrored in (seen[:2], seen[2:4], seen[4:]):
+        np.testing.assert_array_equal(mirrored, plain[:, :, ::-1])
+    assert averaged[0, 0] == pytest.approx((1 + 2) / 4 + (3 + 4 + 5 + 6) / 8)
 
 
 @pytest.mark.parametrize("shape", ["flat", "column", "one-hot"])
@@ -94,21 +109,24 @@ def test_other_mistakes_are_named(model):
         predict_probabilities(model, flat_images(1))
 
 
-def test_latency_is_of_one_image_and_without_the_first_call(monkeypatch):
-    """A clock that goes on by 1, 2, 3 … s per call of the model, the compiling one a minute."""
-    batches, now = [], [0.0]
+@pytest.mark.parametrize("busy", [0, 1, 4])
+def test_latency_is_that_of_one_image_while_nothing_else_runs(monkeypatch, busy):
+    """Calls take 1 s, the compiling one a minute, and ten times as long in the first so many of the rounds
+    that count; one call in each round is interrupted."""
+    batches, now, calls = [], [0.0], evaluation.LATENCY_CALLS
 
     class Slow:
         def predict_on_batch(self, images):
+            number, place = divmod(len(batches), calls)
             batches.append(images.shape)
-            now[0] += 60.0 if len(batches) == 1 else float(len(batches) - 1)
+            seconds = 60.0 if not number and not place else 7.0 if place == 3 else 1.0
+            now[0] += seconds * (10 if 1 <= number < 1 + busy else 1)
             return np.full((len(images), 10), 0.1, np.float32)
 
     monkeypatch.setattr(evaluation.time, "perf_counter", lambda: now[0])
-    assert evaluation.latency(Slow(), repeats=5) == pytest.approx(3000)
-    assert batches == [(1, 32, 32, 3)] * 6
-    with pytest.raises(ConfigError, match="repeats"):
-        evaluation.latency(Slow(), repeats=0)
+    monkeypatch.setattr(evaluation.time, "sleep", lambda _: None)
+    assert evaluation.latency(Slow()) == pytest.approx((1000, 0))
+    assert batches == [(1, 32, 32, 3)] * calls * (1 + evaluation.LATENCY_ROUNDS)
 
 
 def test_a_real_network_gives_what_a_direct_call_gives(tiny):
@@ -119,6 +137,6 @@ def test_a_real_network_gives_what_a_direct_call_gives(tiny):
     direct = np.asarray(network(images.astype(np.float32), training=False))
     assert predict_probabilities(network, images, batch_size=8) == pytest.approx(direct, abs=1e-5)
     mirrored = np.asarray(network(images[:, :, ::-1].astype(np.float32), training=False))
-    both = predict_probabilities(network, images, batch_size=8, test_flip=True)
+    both = predict_probabilities(network, images, batch_size=8, test_views="flip")
     assert both == pytest.approx((direct + mirrored) / 2, abs=1e-5)
     assert evaluate(network, images, labels).accuracy == (direct.argmax(axis=1) == labels).mean()

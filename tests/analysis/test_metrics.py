@@ -112,7 +112,7 @@ def test_goes_through_json_and_comes_back_the_same(drawn):
 
 
 def test_half_a_report_is_refused():
-    with pytest.raises(ConfigError, match="lacks ece, reliability"):
+    with pytest.raises(ConfigError, match="ece, reliability are missing"):
         Report.from_dict(
             {"n": 1, "accuracy": 1, "loss": 0, "top2_accuracy": 1, "confusion": [], "per_class": []}
         )

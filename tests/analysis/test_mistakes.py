@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cifar_core.analysis import mistakes as m
@@ -14,7 +15,7 @@ IMAGES = 300
 
 
 def stored(store, seed):
-    """Made-up predictions, kept and read again by the store, so with the rounding of float16."""
+    """Made-up predictions, kept and read again by the store."""
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.full(10, 0.3), IMAGES)
     labels = np.random.default_rng(99).integers(0, 10, IMAGES)
@@ -35,7 +36,7 @@ def runs():
 def by_hand(arrays):
     """{index: (label, predicted, confidence, margin, loss)} with plain Python."""
     found = {}
-    for row, label, index in zip(*(array.tolist() for array in arrays), strict=True):
+    for row, label, index in zip(*(array.tolist() for array in arrays[:3]), strict=True):
         best = max(range(10), key=lambda place: (row[place], -place))
         others = max(value for place, value in enumerate(row) if place != label)
         loss = -math.log(max(row[label], 1e-7))
@@ -95,6 +96,17 @@ def test_orders(runs, by, key):
     assert m.ordered(table.assign(margin=table["margin"].round(9)), by)["index"].tolist() == sorted(
         expected, key=lambda index: key(index, expected[index])
     )
+
+
+def test_changes_are_counted_by_class():
+    changes = pd.DataFrame(
+        {"label": [0, 0, 0, 1, 1], "change": ["both right", "broken", "fixed", "both wrong", "broken"]}
+    )
+    table = m.changes_by_class(changes)
+    assert table.columns.tolist() == ["class_name", "images", "fixed", "broken", "both wrong", "both right"]
+    assert table.iloc[0].tolist() == ["airplane", 3, 1, 1, 0, 1]
+    assert table.iloc[1].tolist() == ["automobile", 2, 0, 1, 1, 0]
+    assert table["images"].sum() == 5
 
 
 def test_fixed_and_broken_are_sets_of_their_own(runs):
@@ -157,5 +169,5 @@ def test_a_run_without_mistakes_and_an_unknown_word(runs):
         m.narrowed(table, kind="odd")
     with pytest.raises(ConfigError, match="known are"):
         m.ordered(table, "odd")
-    with pytest.raises(ConfigError, match="lack"):
+    with pytest.raises(ConfigError, match="are missing"):
         m.mistakes(right)

@@ -247,7 +247,7 @@ def test_a_damaged_file_is_said(trained, tiny, asking, content):
     n.training_features(store, run.id, tiny, asking)
     (path,) = run.folder.glob("features-*")
     path.write_bytes(content)
-    with pytest.raises(StoreError, match="Remove it, and it is made anew"):
+    with pytest.raises(StoreError, match="Delete the file; it is computed again"):
         n.training_features(store, run.id, tiny, asking)
 
 

@@ -1,10 +1,19 @@
+import itertools
 import math
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from cifar_core.analysis.statistics import bootstrap_interval, compare, mcnemar, shared_ranks, spread, verdict
+from cifar_core.analysis.statistics import (
+    bootstrap_interval,
+    compare,
+    mcnemar,
+    p_value,
+    shared_ranks,
+    spread,
+    verdict,
+)
 from cifar_core.errors import ConfigError
 
 
@@ -56,6 +65,39 @@ def test_a_clear_case_and_its_mirror_image():
     assert behind.p_value == ahead.p_value
     assert ahead.low < 0.03 < ahead.high
     assert str(ahead).startswith("better: +3.00 points (95 % interval +2.3")
+
+
+def sign_flips(ahead):
+    """Share of all 2^n signs that give a sum this far from 0: the definition, for few images."""
+    ahead = ahead[ahead != 0]
+    signs = np.array(list(itertools.product((-1, 1), repeat=len(ahead))))
+    return float((np.abs(signs @ ahead) >= abs(ahead.sum())).mean())
+
+
+@pytest.mark.parametrize(("runs_a", "runs_b"), [(1, 1), (3, 3), (2, 3), (1, 4), (4, 2)])
+def test_several_seeds_are_tested_by_their_means_exactly(runs_a, runs_b):
+    draws = np.random.default_rng(runs_a + 10 * runs_b)
+    a, b = draws.random((runs_a, 14)) < 0.8, draws.random((runs_b, 14)) < 0.5
+    ahead = runs_b * a.sum(axis=0) - runs_a * b.sum(axis=0)
+    assert p_value(a, b) == pytest.approx(sign_flips(ahead), abs=1e-12)
+    result = compare(a, b)
+    assert result.difference == pytest.approx(a.mean() - b.mean(), abs=1e-15)
+    pairs = [[(x & ~y).sum() for y in b] for x in a]
+    assert result.only_a == pytest.approx(np.mean(pairs))
+    assert (result.only_a - result.only_b) / result.n == pytest.approx(result.difference)
+    assert (result.runs_a, result.runs_b, result.n) == (runs_a, runs_b, 14)
+
+
+def test_the_interval_of_several_seeds_is_of_the_difference_of_their_means():
+    draws = np.random.default_rng(5)
+    a, b = draws.random((3, 400)) < 0.7, draws.random((2, 400)) < 0.66
+    drawn = draws.integers(0, 400, (20_000, 400))
+    ahead = a.mean(axis=0) - b.mean(axis=0)
+    result = compare(a, b)
+    assert (result.low, result.high) == pytest.approx(
+        tuple(np.quantile(ahead[drawn].mean(axis=1), [0.025, 0.975])), abs=0.004
+    )
+    assert result.low < result.difference < result.high
 
 
 def test_interval_has_the_width_that_theory_gives():
@@ -117,7 +159,8 @@ def test_rows_that_cannot_be_told_apart_share_a_rank():
     [
         (np.ones(3), np.ones(4), "same images"),
         (np.ones(0), np.ones(0), "same images"),
-        (np.ones((2, 2)), np.ones((2, 2)), "same images"),
+        (np.ones((2, 2)), np.ones((2, 3)), "same images"),
+        (np.ones((2, 2, 2)), np.ones((2, 2)), "same images"),
         (np.array([0, 3]), np.array([0, 1]), "true or false"),
     ],
 )

@@ -127,12 +127,12 @@ def test_uirevision_stays_while_data_grow():
     assert other.layout.uirevision != long.layout.uirevision
 
 
-def test_learning_curve_shows_percent_in_the_models_colour_and_the_variants_dash():
+def test_learning_curve_shows_percent_in_the_models_colour_and_training_thin_and_dotted():
     train, validation = plots.learning_curves([Curve("mine", history(), "resnet18", "baseline")]).data
-    assert (train.name, validation.name) == ("mine, train", "mine, validation")
+    assert (train.name, validation.name) == ("mine, training", "mine, validation")
     assert validation.y[-1] == pytest.approx(75)
     assert train.line.color == validation.line.color == model_colour("resnet18")
-    assert validation.line.dash == "dash"
+    assert (validation.line.dash, train.line.dash) == ("solid", "2px,2px")
     assert validation.line.width > train.line.width
     only = plots.learning_curves([Curve("mine", history(), "resnet18")], train=False)
     assert [trace.name for trace in only.data] == ["mine, validation"]
@@ -167,7 +167,7 @@ def test_the_studys_validation_curve_is_stronger_than_its_training_curve_and_fai
     by_name = {trace.name: trace for trace in plots.learning_curves(curves).data}
     train, validation, ours = (
         by_name[name]
-        for name in ("study, baseline, train", "study, baseline, validation", "mine, validation")
+        for name in ("study, baseline, training", "study, baseline, validation", "mine, validation")
     )
     assert train.line.width < validation.line.width < ours.line.width
     assert train.opacity < validation.opacity < ours.opacity
@@ -176,8 +176,8 @@ def test_the_studys_validation_curve_is_stronger_than_its_training_curve_and_fai
 def test_smoothed_curves_keep_the_raw_ones_faint_behind():
     traces = plots.learning_curves([Curve("mine", history(), "vit")], smoothing=0.8).data
     assert [trace.name for trace in traces] == [
-        "mine, train (raw)",
-        "mine, train",
+        "mine, training (raw)",
+        "mine, training",
         "mine, validation (raw)",
         "mine, validation",
     ]
@@ -207,9 +207,9 @@ def test_the_studys_curve_is_grey_behind_and_counts_whole_passes():
     reference = plots.reference_curve("resnet18", "tuned")
     assert reference.history["epoch"].tolist() == list(range(1, 26))
     traces = plots.learning_curves([Curve("mine", history(), "resnet18"), reference], smoothing=0.5).data
-    assert traces[0].name == "study, tuned, train"
-    assert traces[0].line.color == NEUTRAL
-    assert traces[0].line.dash == REFERENCE_DASH
+    assert traces[0].name == "study, tuned, training"
+    assert traces[0].line.color == traces[1].line.color == NEUTRAL
+    assert traces[1].line.dash == REFERENCE_DASH
     assert traces[1].y[0] == pytest.approx(39.0), "never smoothed: it is what was printed"
     assert plots.reference_curve("alexnet", "tuned") is None
 
@@ -218,6 +218,17 @@ def test_a_history_of_one_epoch_or_none_is_drawn():
     assert plots.learning_curves([Curve("a", history(1))]).data[0].mode == "lines+markers"
     assert not plots.learning_curves([Curve("a", history(0))]).data
     assert not plots.learning_curves([]).data
+
+
+def test_a_curve_may_have_a_colour_of_its_own_and_bands_one_for_each_theme():
+    assert (
+        plots.learning_curves([Curve("a", history(), "vit", colour="#123456")]).data[0].line.color
+        == "#123456"
+    )
+    both = Curve("a", history(), "vit", colour="#123456|#abcdef")
+    band, line = plots.band_traces([[both, both]])
+    assert line["line"]["color"] == "#123456|#abcdef"
+    assert band["fillcolor"] == "rgba(18, 52, 86, 0.2)|rgba(171, 205, 239, 0.2)"
 
 
 def test_smoothing_by_hand():
@@ -234,7 +245,7 @@ def test_band_over_seeds():
     assert line.name == "a (n = 2)"
     assert list(line.x) == [1, 2, 3, 4], "only epochs that all have reached"
     assert line.y[0] == pytest.approx(51)
-    assert max(band.y[:4] - line.y) == pytest.approx(np.sqrt(2))
+    assert max(np.subtract(band.y[:4], line.y)) == pytest.approx(np.sqrt(2))
     (alone,) = plots.seed_bands([group[:1]]).data
     assert len(alone.x) == 6
 

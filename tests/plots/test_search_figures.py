@@ -5,6 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+from cifar_core.base.fields import value_text
 from cifar_core.plots import dataset, search
 from cifar_core.plots.search import Axis
 
@@ -93,7 +94,7 @@ def test_importance_is_shown_with_the_most_important_on_top():
     [(True, "on"), (False, "off"), (None, "none"), ("", "none"), (1e-4, "0.0001"), ("a", "a")],
 )
 def test_values_as_text(value, text):
-    assert search.value_text(value) == text
+    assert value_text(value) == text
 
 
 def test_the_map_has_every_image_once_in_its_class():

@@ -13,20 +13,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cifar_core.analysis.answers_by_epoch import answers_by_epoch
 from cifar_core.analysis.statistics import Spread, spread
 from cifar_core.analysis.study.paper import paper_results
 from cifar_core.base.files import write_whole
+from cifar_core.base.lazy import pd
 from cifar_core.errors import ConfigError
 from cifar_core.models import MODELS
 from cifar_core.settings.presets import SAME_RUN, preset, presets
 from cifar_core.settings.train_config import TrainConfig
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from cifar_core.store import RunRecord, RunStore
+from cifar_core.store import RunRecord, RunStore
 
 FORMAT = 1
 FOLDER = Path(str(resources.files(__package__) / "reference" / "runs"))
@@ -42,6 +40,8 @@ _ENVIRONMENT = ("packages", "python", "backend", "cpu", "cores", "precision", "j
 _DEVICE = ("kind", "name", "gpus", "memory_gb")
 _DATASET = ("name", "fingerprint", "train", "validation", "test")
 _HISTORY = ("accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds", "images_per_second")
+
+HEADLINE_ROWS = 3
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,10 @@ class ReferenceRun:
 
     @property
     def command(self) -> str:
-        """Command that trains it again."""
-        changes = self.changes(str(self.config.preset))
-        if self.config.seed:
-            changes["seed"] = self.config.seed
+        """Command that trains it again, in the same number format if the settings fix one."""
+        name = str(self.config.preset)
+        also = self.config.changes_from(preset(name)).keys() & {"seed", "precision"}
+        changes = {**self.changes(name), **{name: getattr(self.config, name) for name in sorted(also)}}
         flags = "".join(f" --{name.replace('_', '-')} {value}" for name, value in changes.items())
         return f"cifar-lab train --preset {self.config.preset}{flags}"
 
@@ -107,9 +107,6 @@ class ReferenceRun:
         """Settings that differ from a preset, with this run's values; only those that change a run."""
         found = self.config.changes_from(preset(name))
         return {setting: ours for setting, (_, ours) in found.items() if setting not in SAME_RUN}
-
-
-# --- Reading and writing --------------------------------------------------------------------------
 
 
 @functools.cache
@@ -125,7 +122,6 @@ def keep(store: RunStore, run_id: str, data: str, folder: Path = FOLDER) -> Path
 
     Args:
         data: description of its images.
-        folder: where to write.
 
     Raises:
         RunNotFoundError: the store has no such run.
@@ -146,6 +142,10 @@ def keep(store: RunStore, run_id: str, data: str, folder: Path = FOLDER) -> Path
 def _content(store: RunStore, record: RunRecord, data: str) -> dict[str, Any]:
     history = store.history(record.id)
     device = record.environment.get("device", {})
+    shares = None
+    if record.config.record_answers:
+        found = answers_by_epoch(store, record.id)
+        shares = [_rounded(float(share)) for share in (found.answers == found.labels).mean(axis=1)]
     return {
         "format": FORMAT,
         "id": record.id,
@@ -154,10 +154,8 @@ def _content(store: RunStore, record: RunRecord, data: str) -> dict[str, Any]:
         "dataset": {name: record.dataset.get(name) for name in _DATASET},
         "environment": {**_some_of(record.environment, _ENVIRONMENT), "device": _some_of(device, _DEVICE)},
         "metrics": record.metrics,
-        "history": {
-            name: [_rounded(value) for value in history[name]] for name in _HISTORY if name in history
-        },
-        "test_accuracy": _by_epoch(store, record),
+        "history": {name: list(map(_rounded, history[name])) for name in _HISTORY if name in history},
+        "test_accuracy": shares,
         "parameters": record.parameters,
         "finished_at": str(record.finished_at),
         "minutes": _rounded((record.training_s or math.nan) / 60),
@@ -180,18 +178,6 @@ def _rounded(value: float) -> float | None:
     return float(f"{value:.6g}") if value == value else None
 
 
-def _by_epoch(store: RunStore, record: RunRecord) -> list[float | None] | None:
-    from cifar_core.analysis.answers_by_epoch import answers_by_epoch
-
-    if not record.config.record_answers:
-        return None
-    found = answers_by_epoch(store, record.id)
-    return [_rounded(float(share)) for share in (found.answers == found.labels).mean(axis=1)]
-
-
-# --- The table ------------------------------------------------------------------------------------
-
-
 def reference_table(runs: Iterable[ReferenceRun] | None = None) -> pd.DataFrame:
     """The study's seven runs, one a row, with the reference runs that correspond to each.
 
@@ -201,27 +187,18 @@ def reference_table(runs: Iterable[ReferenceRun] | None = None) -> pd.DataFrame:
     runs); `recommended` the model's recommended preset. `shortened`: by kind, the longest runs where none has
     all epochs of its preset.
     """
-    import pandas as pd
-
-    runs = list(reference_runs() if runs is None else runs)
-    return pd.DataFrame(
-        [_table_row(runs, published) for published in paper_results().to_dict(orient="records")],
-        columns=list(COLUMNS),
-    )
-
-
-def _table_row(runs: list[ReferenceRun], published: dict[str, Any]) -> dict[str, Any]:
-    wanted = {
-        "as_published": (published["preset"], {}),
-        "held_out": (published["preset"], {"protocol": "held-out"}),
-        "recommended": (f"{published['model']}/recommended", {}),
-    }
-    return {
-        **{name: published[name] for name in ("model", "variant", "preset")},
-        "published": published["test_accuracy"],
-        **{kind: _of(runs, *wanted[kind]) for kind in KINDS},
-        SHORTENED: {kind: _shortened(runs, *wanted[kind]) for kind in KINDS},
-    }
+    runs, rows = list(reference_runs() if runs is None else runs), []
+    for published in paper_results().to_dict(orient="records"):
+        wanted = {
+            "as_published": (published["preset"], {}),
+            "held_out": (published["preset"], {"protocol": "held-out"}),
+            "recommended": (f"{published['model']}/recommended", {}),
+        }
+        row = {name: published[name] for name in ("model", "variant", "preset")}
+        row |= {"published": published["test_accuracy"]}
+        row |= {kind: _of(runs, *wanted[kind]) for kind in KINDS}
+        rows.append(row | {SHORTENED: {kind: _shortened(runs, *wanted[kind]) for kind in KINDS}})
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def accuracy_of(runs: Iterable[ReferenceRun]) -> Spread:
@@ -229,8 +206,31 @@ def accuracy_of(runs: Iterable[ReferenceRun]) -> Spread:
     return spread(run.accuracy for run in runs)
 
 
+def headline(runs: Iterable[ReferenceRun] | None = None) -> str:
+    """README's table: the most accurate models, each with its best setting by the mean over seeds."""
+    groups: dict[tuple[Any, ...], list[ReferenceRun]] = {}
+    for run in reference_runs() if runs is None else runs:
+        key = (run.config.preset, run.epochs, *sorted(run.changes(str(run.config.preset)).items()))
+        groups.setdefault(key, []).append(run)
+    best: dict[str, list[ReferenceRun]] = {}
+    for group in sorted(groups.values(), key=lambda group: accuracy_of(group).mean):
+        best[group[0].config.model] = group
+    rows = sorted(best.values(), key=lambda group: -accuracy_of(group).mean)[:HEADLINE_ROWS]
+    lines = ["| network | test accuracy | minutes | seeds | trained again by |", "|:--|--:|--:|--:|:--|"]
+    for group in rows:
+        first = min(group, key=lambda run: run.config.seed)
+        cells = (
+            MODELS[first.config.model].title,
+            _accuracy(group),
+            f"{_minutes(group):.0f}",
+            str(len(group)),
+        )
+        lines.append(f"| {' | '.join(cells)} | `{first.command}` |")
+    return "\n".join([*lines, "", measured_on(run for row in rows for run in row)])
+
+
 def markdown(runs: Iterable[ReferenceRun] | None = None) -> str:
-    """README's tables: the study's figures beside ours, and the command that trains each run again."""
+    """The tables of docs/results.md: the study's figures beside ours, and the command for each of ours."""
     runs = tuple(reference_runs() if runs is None else runs)
     lines = [
         "| run | published | ours, as published | ours, held out | ours, recommended |",
@@ -288,9 +288,8 @@ def _out_of_proportion(run: ReferenceRun) -> dict[str, Any]:
     if math.isclose(ours.warmup_epochs * whole.epochs, whole.warmup_epochs * ours.epochs, rel_tol=0.01):
         changes.pop("warmup_epochs", None)
     if math.isclose(ours.learning_rate * whole.batch_size, whole.learning_rate * ours.batch_size):
-        changes = {
-            name: value for name, value in changes.items() if name not in ("batch_size", "learning_rate")
-        }
+        for name in ("batch_size", "learning_rate"):
+            changes.pop(name, None)
     return changes
 
 
@@ -306,8 +305,16 @@ def _cell(runs: list[ReferenceRun]) -> str:
     """ "81.32 % (50 epochs, 28 min)", with the spread and number of seeds where there are several."""
     if not runs:
         return "–"
+    seeds = f"{len(runs)} seeds, " if len(runs) > 1 else ""
+    return f"{_accuracy(runs)} ({seeds}{epochs_of(runs[0])}, {_minutes(runs):.0f} min)"
+
+
+def _accuracy(runs: list[ReferenceRun]) -> str:
+    """ "81.32 %", or "81.21 ± 0.16 %" of several seeds."""
     found = accuracy_of(runs)
-    minutes = sum(run.minutes for run in runs) / len(runs)
     over = f" ± {100 * found.sd:.2f}" if found.n > 1 else ""
-    seeds = f"{found.n} seeds, " if found.n > 1 else ""
-    return f"{100 * found.mean:.2f}{over} % ({seeds}{epochs_of(runs[0])}, {minutes:.0f} min)"
+    return f"{100 * found.mean:.2f}{over} %"
+
+
+def _minutes(runs: list[ReferenceRun]) -> float:
+    return sum(run.minutes for run in runs) / len(runs)
