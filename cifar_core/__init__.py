@@ -10,7 +10,6 @@ Importing this package is instant: each name below loads what it needs when it i
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import importlib.machinery
 import sys
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from cifar_core.data import Dataset, eda, human, load_dataset
     from cifar_core.errors import CifarLabError
     from cifar_core.models import create_model
+    from cifar_core.serving import images
     from cifar_core.serving.inference import Inference
     from cifar_core.settings.presets import preset, presets
     from cifar_core.settings.search_config import SearchConfig
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cifar_core.store import RunState, RunStore
     from cifar_core.training.result import Run
     from cifar_core.training.run import resume, train
+    from cifar_core.training.smaller import distill, prune
     from cifar_core.tuning import tune
 
 _HOMES = {
@@ -49,10 +50,12 @@ _HOMES = {
     "SearchConfig": "settings.search_config",
     "TrainConfig": "settings.train_config",
     "create_model": "models",
+    "distill": "training.smaller",
     "evaluate": "analysis.evaluation",
     "load_dataset": "data",
     "preset": "settings.presets",
     "presets": "settings.presets",
+    "prune": "training.smaller",
     "resume": "training.run",
     "train": "training.run",
     "tune": "tuning",
@@ -65,6 +68,7 @@ _MODULES = {
     "eda": "data.eda",
     "explain": "analysis.explain",
     "human": "data.human",
+    "images": "serving.images",
     "mistakes": "analysis.mistakes",
     "neighbours": "analysis.neighbours",
     "plots": "plots",
@@ -86,31 +90,38 @@ __all__ = [
     "agreement",
     "answers_by_epoch",
     "create_model",
+    "distill",
     "doubts",
     "eda",
     "evaluate",
     "explain",
     "human",
+    "images",
     "load_dataset",
     "mistakes",
     "neighbours",
     "plots",
     "preset",
     "presets",
+    "prune",
     "resume",
     "train",
     "tune",
 ]
 
 
-class _ShortNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Makes `import cifar_core.agreement` load `cifar_core.analysis.agreement`."""
+class _ShortNames:
+    """Makes `import cifar_core.agreement` load `cifar_core.analysis.agreement`; finder and loader in one.
+
+    Without the base classes of `importlib.abc`, which would take longer to import than all else here.
+    """
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:  # noqa: ARG002
         package, _, name = fullname.partition(".")
         if package != "cifar_core" or name not in _MODULES:
             return None
-        return importlib.machinery.ModuleSpec(fullname, self)
+        loader: Any = self
+        return importlib.machinery.ModuleSpec(fullname, loader)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> Any:
         module = importlib.import_module(f"cifar_core.{_MODULES[spec.name.partition('.')[2]]}")

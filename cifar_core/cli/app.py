@@ -22,6 +22,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import shell_complete
 
 from cifar_core.base.version import __version__
 from cifar_core.errors import CifarLabError
@@ -31,18 +32,22 @@ if TYPE_CHECKING:
     from cifar_core.store import RunStore
 
 PROGRAM = "cifar-lab"
+COMPLETE_VARIABLE = "_CIFAR_LAB_COMPLETE"
+"""Set by the shell when it asks for completions instead of running a command."""
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
 FAILED, BAD_ARGUMENTS = 1, 2
 INTERRUPTED = 128 + signal.SIGINT
 BROKEN_PIPE = 128 + 13  # SIGPIPE, which Windows does not have
 
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Dashboard": {"app": ("start:app", "Start the dashboard in the browser.")},
     "Data": {"data": ("data:data", "Find, download or import the images.")},
     "Training": {
         "train": ("train:train", "Train a model, test it once, record the run."),
         "tune": ("tune:tune", "Search for good settings of a model."),
         "tune-worker": ("tune:tune_worker", "Train trials for a search on another machine."),
         "reproduce": ("reproduce:reproduce", "Train the study's seven runs and compare the results."),
+        "prune": ("train:prune", "Make a finished run's network smaller and fine-tune it."),
         "resume": ("train:resume", "Continue a stopped run or search."),
         "stop": ("runs:stop", "Ask a run or search to stop; it keeps its progress."),
         "worker": ("train:worker", "Train queued runs."),
@@ -58,6 +63,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Backup and transfer": {
         "backup": ("archive:backup", "Write the whole store to one file."),
         "restore": ("archive:restore", "Restore a backup into a new or empty store."),
+        "rebuild": ("archive:rebuild", "Rebuild a damaged or missing database from the runs' folders."),
         "pack": ("archive:pack", "Write runs or searches to one file, for another store."),
         "unpack": ("archive:unpack", "Add what 'pack' wrote to a store."),
     },
@@ -65,12 +71,17 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "evaluate": ("model:evaluate", "Test a stored model again and compare with its record."),
         "predict": ("model:predict", "Classify image files."),
         "export": ("model:export", "Write a model as Keras, SavedModel, TFLite or ONNX."),
+        "measure": ("model:measure", "Size, accuracy and speed of a model's files, for the leaderboard."),
     },
     "Reference": {
         "models": ("catalogue:models", "The architectures."),
         "presets": ("catalogue:presets", "The named settings."),
         "describe": ("catalogue:describe", "One architecture: source, hyperparameters and their ranges."),
         "bench": ("benchmark:bench", "Measure speed on this machine."),
+    },
+    "Installation": {
+        "doctor": ("doctor:doctor", "Check this installation, line by line, with what to do."),
+        "completion": ("start:completion", "Print what makes a shell complete commands and options."),
     },
 }
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
@@ -103,18 +114,14 @@ class Command(click.Command):
         self.params.append(debug_option())
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for heading, rows in self._by_heading(ctx).items():
-            with formatter.section(heading):
-                formatter.write_dl(rows, col_max=34)
-
-    def _by_heading(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
         grouped: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 grouped.setdefault(getattr(parameter, "heading", "Options"), []).append(record)
-        general = grouped.pop("Options", [])
-        return {**grouped, "Options": general}
+        for heading in sorted(grouped, key=lambda heading: heading == "Options"):
+            with formatter.section(heading):
+                formatter.write_dl(grouped[heading], col_max=34)
 
 
 def command(name: str) -> Callable[[Callable[..., Any]], Command]:
@@ -123,20 +130,19 @@ def command(name: str) -> Callable[[Callable[..., Any]], Command]:
 
 
 def debug_option() -> click.Option:
+    def remember(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:  # noqa: ARG001
+        if value and isinstance(ctx.obj, State):
+            ctx.obj.debug = True
+
     return click.Option(
         ["--debug"],
         is_flag=True,
         expose_value=False,
         is_eager=True,
-        callback=_remember_debug,
+        callback=remember,
         show_default=False,
         help="Show the whole traceback of an error.",
     )
-
-
-def _remember_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:  # noqa: ARG001
-    if value and isinstance(ctx.obj, State):
-        ctx.obj.debug = True
 
 
 def switch(*names: str, help: str) -> Callable[[Any], Any]:  # noqa: A002
@@ -150,13 +156,8 @@ def json_option(help: str = "Print one JSON document.") -> Callable[[Any], Any]:
 
 def format_options(function: Any) -> Any:
     """Decorator that adds `--format table|csv|json` as `form`, with `--json` as a short form."""
-    chosen = click.option(
-        "--format",
-        "form",
-        type=click.Choice(("table", "csv", "json")),
-        default="table",
-        help="How to print it.",
-    )
+    forms = click.Choice(("table", "csv", "json"))
+    chosen = click.option("--format", "form", type=forms, default="table", help="How to print it.")
     short = click.option(
         "--json", "form", flag_value="json", show_default=False, help="The same as --format json."
     )
@@ -173,9 +174,6 @@ def current_store() -> RunStore:
     store = RunStore()
     store.reap()
     return store
-
-
-# --- All commands ---------------------------------------------------------------------------------
 
 
 class Root(click.Group):
@@ -217,14 +215,13 @@ def root() -> None:
 root.params.append(debug_option())
 
 
-# --- Entry point ----------------------------------------------------------------------------------
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; errors are printed, never raised."""
     # Keeps TensorFlow from printing its build and devices above the command's own output.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    _never_fail_to_encode()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # "?" for characters that the terminal lacks
     state = State()
     try:
         status = _run(sys.argv[1:] if arguments is None else list(arguments), state)
@@ -236,6 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str], state: State) -> object:
     """The command's return value. Unlike `root.main`, this lets a broken pipe through."""
+    if instruction := os.environ.get(COMPLETE_VARIABLE):
+        return shell_complete(root, {}, PROGRAM, COMPLETE_VARIABLE, instruction)
     try:
         if not arguments:
             click.echo(root.get_help(click.Context(root, info_name=PROGRAM)), err=True)
@@ -246,17 +245,12 @@ def _run(arguments: list[str], state: State) -> object:
         return end.exit_code
 
 
-def _never_fail_to_encode() -> None:
-    """Print "?" for characters that the terminal lacks, instead of ending the command."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
-
-
 def _report(error: BaseException, *, debug: bool) -> int:
     """Print the error on stderr; returns the exit status."""
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
-        _drop_output()
+        # Python flushes stdout once more at exit and would complain: send it to nowhere.
+        if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
         return BROKEN_PIPE
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else FAILED
@@ -272,7 +266,10 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, click.Abort | KeyboardInterrupt):
         return "interrupted", INTERRUPTED
     if isinstance(error, click.UsageError):
-        return f"error: {_usage(error)}", BAD_ARGUMENTS
+        message = error.format_message()
+        message += "" if message.endswith((".", "?")) else "."
+        path = error.ctx.command_path if error.ctx is not None else PROGRAM
+        return f"error: {message} See '{path} --help'.", BAD_ARGUMENTS
     if isinstance(error, click.ClickException):
         return f"error: {error.format_message()}", error.exit_code
     if isinstance(error, CifarLabError):
@@ -281,19 +278,6 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return f"error: {error.strerror}" + (f": {error.filename}" if error.filename else ""), FAILED
     kind = type(error).__name__
     return f"error: unexpected {kind}: {error} (this is a bug; --debug shows the traceback)", FAILED
-
-
-def _usage(error: click.UsageError) -> str:
-    message = error.format_message()
-    message += "" if message.endswith((".", "?")) else "."
-    path = error.ctx.command_path if error.ctx is not None else PROGRAM
-    return f"{message} See '{path} --help'."
-
-
-def _drop_output() -> None:
-    """Send stdout to nowhere, since Python flushes it once more at exit and would complain."""
-    if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
 
 
 # --- Signals and the framework --------------------------------------------------------------------

@@ -13,6 +13,7 @@ from cifar_core.cli.output import print_result
 
 if TYPE_CHECKING:
     from cifar_core.store import RunStore
+    from cifar_core.store.archive.bundle import Bundle
 
 _file_argument = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 _force_option = switch("--force", help="Replace FILE if it is there.")
@@ -45,6 +46,8 @@ def backup(file: Path, location: str | None, force: bool, as_json: bool) -> None
         done = write(store, file, overwrite=force)
     text = f"{done.path}  ({done.size:,} bytes): {_counted(done.runs, done.searches)}"
     print_result(as_json, done, text)
+    for job_id, why in done.left_out.items():
+        click.echo(f"left out {job_id}: {why}", err=True)
 
 
 @command("restore")
@@ -65,11 +68,30 @@ def restore(file: Path, location: str | None, replace: bool, check: bool, as_jso
     if check:
         with open_backup(file) as bundle:
             counts = check_backup(bundle)
-        _print_checked(file, bundle.manifest, _counted(counts["runs"], counts["searches"]), as_json)
+        _print_checked(bundle, _counted(counts["runs"], counts["searches"]), as_json)
         return
     done = put_back(file, location, replace=replace)
     kept = [] if done.kept is None else [f"the previous store is in {done.kept}"]
     print_result(as_json, done, f"{done.location}: {_counted(done.runs, done.searches)}", *kept)
+
+
+@command("rebuild")
+@_store_option("The")
+@json_option()
+def rebuild(location: str | None, as_json: bool) -> None:
+    """Rebuild a damaged, empty or missing database.
+
+    Runs and searches come from what can still be read of the old database, and else from their folders. It is
+    moved aside; the folders are not touched. A sound database stays, and only runs that it lacks are added.
+    """
+    from cifar_core.store.archive.rebuild import rebuild as make
+
+    done = make(location)
+    previous = [] if done.previous is None else [f"the previous database is in {done.previous}"]
+    found = [f"read from its folder: {job_id}" for job_id in done.found]
+    print_result(as_json, done, f"{done.location}: {done.kept} kept", *found, *previous)
+    for job_id, why in done.lost.items():
+        click.echo(f"lost {job_id}: {why}", err=True)
 
 
 @command("pack")
@@ -108,7 +130,7 @@ def unpack(file: Path, location: str | None, as_new: bool, check: bool, as_json:
     if check:
         with open_packed(file) as bundle:
             jobs, _ = check_packed(bundle)
-        _print_checked(file, bundle.manifest, ", ".join(jobs), as_json)
+        _print_checked(bundle, ", ".join(jobs), as_json)
         return
     with _opened(location) as store:
         done = take_in(store, file, existing="new" if as_new else "refuse")
@@ -129,7 +151,7 @@ def _counted(runs: int, searches: int) -> str:
     return f"{runs:,} run{'' if runs == 1 else 's'}, {searches:,} search{'' if searches == 1 else 'es'}"
 
 
-def _print_checked(file: Path, manifest: dict[str, Any], content: str, as_json: bool) -> None:
-    about = {name: manifest[name] for name in ("kind", "version", "package", "created_at")}
-    text = f"{file} is whole: {content}; release {about['package']}, {about['created_at'][:19]}"
-    print_result(as_json, {"file": file, "whole": True, "content": content, **about}, text)
+def _print_checked(bundle: Bundle, content: str, as_json: bool) -> None:
+    about = bundle.manifest.model_dump(include={"kind", "version", "package", "created_at"})
+    text = f"{bundle.path} is whole: {content}; release {about['package']}, {about['created_at'][:19]}"
+    print_result(as_json, {"file": bundle.path, "whole": True, "content": content, **about}, text)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from cifar_core.cli.app import command, handled, json_option
+from cifar_core.cli.options import read_numbers
 from cifar_core.cli.output import print_json, print_pairs, print_rows
 from cifar_core.errors import ConfigError
 
@@ -49,7 +50,7 @@ def bench(
             models=tuple(models.split(",")),
             images=images,
             rounds=rounds,
-            runs=_numbers(runs),
+            runs=read_numbers("runs", runs, example="10,100,1000"),
             progress=lambda text: click.echo(text, err=True),
         )
     if as_json:
@@ -58,13 +59,6 @@ def bench(
         _print(result)
     for file in write_files(result, out) if files else ():
         click.echo(f"wrote {file}", err=as_json)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError:
-        raise ConfigError(f"runs must be whole numbers, such as 10,100,1000; got {text!r}.") from None
 
 
 def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

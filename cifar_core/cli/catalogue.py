@@ -9,8 +9,10 @@ import click
 from cifar_core.base.fields import Setting
 from cifar_core.base.fields import describe as settings_of
 from cifar_core.cli.app import command, json_option
-from cifar_core.cli.output import print_json, print_rows
+from cifar_core.cli.output import print_json, print_result, print_rows
 from cifar_core.models import MODELS, model_config
+from cifar_core.settings.presets import find_preset, preset
+from cifar_core.settings.presets import presets as names
 
 
 @command("models")
@@ -18,12 +20,9 @@ from cifar_core.models import MODELS, model_config
 def models(as_json: bool) -> None:
     """The available models."""
     rows = [{"model": name, "title": cls.title, "summary": cls.summary} for name, cls in MODELS.items()]
-    if as_json:
-        print_json(rows)
-        return
-    for row in rows:
-        click.echo(f"{row['model']}: {row['title']}")
-        click.echo(click.wrap_text(row["summary"], 100, "  ", "  "))
+    indented = [click.wrap_text(row["summary"], 100, "  ", "  ") for row in rows]
+    lines = [f"{row['model']}: {row['title']}\n{text}" for row, text in zip(rows, indented, strict=True)]
+    print_result(as_json, rows, *lines)
 
 
 @command("presets")
@@ -31,21 +30,14 @@ def models(as_json: bool) -> None:
 @json_option()
 def presets(model: str | None, as_json: bool) -> None:
     """The presets, for 'cifar-lab train --preset NAME'."""
-    from cifar_core.settings.presets import find_preset, preset
-    from cifar_core.settings.presets import presets as names
-
     if model is not None:
         model_config(model)
     found = [find_preset(name) for name in names(model)]
     if not as_json:
         print_rows([{"preset": p.name, "variant": p.variant, "what": p.why} for p in found])
         return
-    print_json(
-        [
-            {"name": p.name, "variant": p.variant, "why": p.why, "settings": preset(p.name).flat()}
-            for p in found
-        ]
-    )
+    about = [{"name": p.name, "variant": p.variant, "why": p.why} for p in found]
+    print_json([{**values, "settings": preset(values["name"]).flat()} for values in about])
 
 
 @command("describe")
@@ -56,15 +48,8 @@ def describe(model: str, as_json: bool) -> None:
     cls = model_config(model)
     settings = settings_of(cls)
     if as_json:
-        print_json(
-            {
-                "model": model,
-                "title": cls.title,
-                "summary": cls.summary,
-                "source": cls.source,
-                "hyperparameters": [_document(declared) for declared in settings.values()],
-            }
-        )
+        about = {"model": model, "title": cls.title, "summary": cls.summary, "source": cls.source}
+        print_json({**about, "hyperparameters": [_document(declared) for declared in settings.values()]})
         return
     click.echo(f"{model}: {cls.title}\n")
     for text in (cls.summary, f"Source: {cls.source}"):

@@ -10,16 +10,15 @@ import click
 import numpy as np
 
 from cifar_core.base.labels import CLASS_NAMES
-from cifar_core.cli.app import command, json_option, load_framework, quiet, run_argument, switch
+from cifar_core.base.lazy import keras
+from cifar_core.base.paths import as_pasted
+from cifar_core.cli.app import PROGRAM, command, json_option, load_framework, quiet, run_argument, switch
 from cifar_core.cli.output import percent, print_json, print_pairs, print_result, print_rows, printable
-from cifar_core.errors import RunStateError, StoreError
-from cifar_core.serving.model_file import load_model
+from cifar_core.errors import ImageError, RunStateError, StoreError
+from cifar_core.models.model_file import load_model
 
 if TYPE_CHECKING:
-    import keras
-
     from cifar_core.analysis.metrics import Report
-    from cifar_core.serving.formats import ExportResult
     from cifar_core.settings.train_config import TrainConfig
     from cifar_core.store import RunRecord
 
@@ -39,9 +38,10 @@ def evaluate(run: str, as_json: bool) -> None:
 
     record, path = stored_model(run)
     dataset = load_dataset(record.config.dataset)
-    limited = dataset.limited(record.config.train_limit, record.config.test_limit, record.config.seed)
+    limits = record.config.train_limit, record.config.test_limit
+    limited = dataset.limited(*limits, record.config.seed, record.test_seed)
     model = _load_model(path, record.config)
-    report = measure(model, limited.x_test, limited.y_test, test_flip=record.config.test_flip)
+    report = measure(model, limited.x_test, limited.y_test, test_views=record.config.test_views)
     same_images = dataset.fingerprint == record.dataset.get("fingerprint", dataset.fingerprint)
     verdict = _verdict(record.metrics, report, same_images=same_images)
     document = {
@@ -65,28 +65,65 @@ def evaluate(run: str, as_json: bool) -> None:
 
 @command("predict")
 @run_argument
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(1, len(CLASS_NAMES)), default=3, help="Classes to print.")
 @json_option()
-def predict(run: str, images: Sequence[Path], top: int, as_json: bool) -> None:
-    """Classify image files with a run's model.
+def predict(run: str, images: Sequence[str], top: int, as_json: bool) -> int:
+    """Classify image files, or all pictures in folders, with a run's model.
 
-    Reads PNG, JPEG, GIF, BMP, WebP and TIFF; the central square is scaled to 32x32.
+    Reads PNG, JPEG, GIF, BMP, WebP, TIFF and AVIF; the central square is scaled to 32x32. A file that
+    cannot be read is named, the others are classified, and the exit status is 1.
     """
     from cifar_core.analysis.evaluation import predict_probabilities
-    from cifar_core.serving.images import read_image
 
     record, path = stored_model(run)
-    pixels = np.stack([read_image(image) for image in images])  # all images, before the slow part
+    pixels, refused = _read_images(images)  # all images, before the slow part
     model = _load_model(path, record.config)
-    probabilities = predict_probabilities(model, pixels, test_flip=record.config.test_flip)
-    found = [(str(image), _top(row, top)) for image, row in zip(images, probabilities, strict=True)]
+    probabilities = predict_probabilities(
+        model, np.stack(list(pixels.values())), test_views=record.config.test_views
+    )
+    found = {}
+    for name, row in zip(pixels, probabilities, strict=True):
+        order = np.argsort(-row, kind="stable")[:top]
+        found[name] = [{"class": CLASS_NAMES[place], "probability": float(row[place])} for place in order]
     if as_json:
-        print_json({"run": record.id, "images": [{"image": name, "classes": best} for name, best in found]})
-        return
-    for name, best in found:
-        words = ", ".join(f"{one['class']} {percent(one['probability'])}" for one in best)
-        click.echo(f"{printable(name)}: {words}")
+        images_found = [{"image": name, "classes": best} for name, best in found.items()]
+        errors = [{"image": name, "error": error} for name, error in refused.items()]
+        print_json({"run": record.id, "images": images_found, "refused": errors})
+    else:
+        for name, best in found.items():
+            words = ", ".join(f"{one['class']} {percent(one['probability'])}" for one in best)
+            click.echo(f"{printable(name)}: {words}")
+    for error in refused.values():
+        click.echo(f"{PROGRAM}: error: {printable(error)}", err=True)
+    return 1 if refused else 0
+
+
+def _read_images(given: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """(pixels, errors) of picture files and of the pictures in folders, by path.
+
+    Raises:
+        ImageError: none of them can be read.
+    """
+    from cifar_core.serving.images import EXTENSIONS, read_image
+
+    pixels: dict[str, np.ndarray] = {}
+    refused: dict[str, str] = {}
+    for text in given:
+        path = as_pasted(text)
+        files = [path]
+        if path.is_dir():
+            files = [file for file in sorted(path.rglob("*")) if file.suffix.lower()[1:] in EXTENSIONS]
+            if not files:
+                refused[str(path)] = f"There are no pictures in {path}."
+        for file in files:
+            try:
+                pixels[str(file)] = read_image(file)
+            except ImageError as error:
+                refused[str(file)] = str(error)
+    if not pixels:
+        raise ImageError(" ".join(refused.values()))
+    return pixels, refused
 
 
 @command("export")
@@ -144,11 +181,7 @@ def export(
         )
     if as_json:
         print_json({"run": record.id, **vars(result)})
-    else:
-        _print_export(result)
-
-
-def _print_export(result: ExportResult) -> None:
+        return
     click.echo(f"{result.path}  ({result.bytes:,} bytes)")
     click.echo(f"verified on {result.images:,} images: {result.verified_on}")
     print_pairs(
@@ -162,6 +195,34 @@ def _print_export(result: ExportResult) -> None:
     )
 
 
+@command("measure")
+@run_argument
+@click.option(
+    "--test-images", type=click.IntRange(min=1), default=10_000, metavar="N", help="At most all there are."
+)
+@json_option()
+def measure(run: str, test_images: int, as_json: bool) -> None:
+    """Write a run's model as LiteRT (float32, float16, int8) and ONNX, and measure each file.
+
+    Size, accuracy, agreement with the model and the time of one image are recorded with the run, for the
+    leaderboard's part 'Exported files'; the files are thrown away.
+    """
+    from cifar_core.serving.run_export import measure as measured
+    from cifar_core.serving.run_export import settings_if_known
+    from cifar_core.store import RunStore
+
+    record, _ = stored_model(run)
+    load_framework(settings_if_known(record))
+    with quiet():
+        results = measured(RunStore(), record.id, test_images=test_images)
+    rows = [{name: value for name, value in vars(result).items() if name != "path"} for result in results]
+    if as_json:
+        print_json({"run": record.id, "files": rows})
+        return
+    shown = ("format", "quantize", "bytes", "accuracy", "agreement", "latency_ms", "reference_latency_ms")
+    print_rows([{name: row[name] for name in shown} for row in rows])
+
+
 def stored_model(run: str) -> tuple[RunRecord, Path]:
     """The record of a run and the path of its trained model.
 
@@ -170,7 +231,7 @@ def stored_model(run: str) -> tuple[RunRecord, Path]:
         RunStateError: the run is not finished, so it has no model.
     """
     from cifar_core.store import RunStore
-    from cifar_core.training.run import MODEL_FILE
+    from cifar_core.store.artifacts import MODEL_FILE
 
     store = RunStore()
     record = store.get(run)
@@ -198,8 +259,3 @@ def _verdict(recorded: dict[str, Any] | None, report: Report, *, same_images: bo
 def _load_model(path: Path, config: TrainConfig) -> keras.Model:
     load_framework(config)
     return load_model(path)
-
-
-def _top(probabilities: np.ndarray, count: int) -> list[dict[str, Any]]:
-    order = np.argsort(-probabilities, kind="stable")[:count]
-    return [{"class": CLASS_NAMES[place], "probability": float(probabilities[place])} for place in order]

@@ -6,12 +6,12 @@ until the model is known; `read_values` then reads all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import click
 
-from cifar_core.base.fields import Setting, describe, number, shown
+from cifar_core.base.fields import Setting, describe, shown, value_text
 from cifar_core.cli.app import GroupedOption
 from cifar_core.errors import ConfigError
 from cifar_core.models import MODELS
@@ -37,15 +37,16 @@ def model_options(taken: Iterable[str]) -> list[click.Option]:
     for model, cls in MODELS.items():
         for name, declared in describe(cls).items():
             owners.setdefault(name, {})[model] = declared
+    shared = {name: by_model for name, by_model in owners.items() if name not in set(taken)}
     return [
-        _option(name, _heading(by_model), list(by_model.values()), _shared_text(by_model))
-        for name, by_model in owners.items()
-        if name not in set(taken)
+        _option(
+            name,
+            f"Only for {next(iter(by_model))}" if len(by_model) == 1 else "Of several models",
+            list(by_model.values()),
+            _shared_text(by_model),
+        )
+        for name, by_model in shared.items()
     ]
-
-
-def _heading(by_model: Mapping[str, Setting]) -> str:
-    return f"Only for {next(iter(by_model))}" if len(by_model) == 1 else "Of several models"
 
 
 def read_values(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,42 +73,39 @@ def read_value(declared: Setting, text: Any) -> Any:
         return text
     if declared.optional and text.strip().lower() == NOTHING:
         return None
+    read: dict[str, Callable[[str], Any]] = {
+        "int": int,
+        "float": float,
+        "bool": lambda text: _BOOLEANS[text.strip().lower()],
+        "choice": {str(choice): choice for choice in declared.choices}.__getitem__,
+        "text": str,
+    }
     try:
-        return _read(declared, text)
+        return read[declared.kind](text)
     except (ValueError, KeyError):
         raise ConfigError(f"{declared.name} must be {declared.allowed()}; got {shown(text)}.") from None
 
 
-def read_seeds(text: str) -> list[int]:
+def read_numbers(name: str, text: str, *, example: str = "0,1,2") -> tuple[int, ...]:
     """ "0,1,2" as numbers.
 
     Raises:
-        ConfigError: malformed text, or a seed given twice.
+        ConfigError: malformed text, or a number given twice.
     """
     try:
-        seeds = [int(part) for part in text.split(",")]
+        numbers = tuple(int(part) for part in text.split(","))
     except ValueError:
-        seeds = []
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"seeds must be whole numbers, all different, such as 0,1,2; got {shown(text)}.")
-    return seeds
+        numbers = ()
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ConfigError(
+            f"{name} must be whole numbers, all different, such as {example}; got {shown(text)}."
+        )
+    return numbers
 
 
 def flag(name: str) -> str:
     """ "batch_size" as "--batch-size"."""
     return "--" + name.replace("_", "-")
-
-
-def _read(declared: Setting, text: str) -> Any:
-    if declared.kind == "int":
-        return int(text)
-    if declared.kind == "float":
-        return float(text)
-    if declared.kind == "bool":
-        return _BOOLEANS[text.strip().lower()]
-    if declared.kind == "choice":
-        return {str(choice): choice for choice in declared.choices}[text]
-    return text
 
 
 def _option(name: str, heading: str, declared: list[Setting], text: str) -> click.Option:
@@ -133,16 +131,7 @@ def _metavar(declared: list[Setting]) -> str:
 
 def _text(declared: Setting) -> str:
     allowed = "" if declared.kind in ("bool", "text", "choice") else f"{declared.allowed()}; "
-    return f"{declared.help} [{allowed}default: {_default(declared)}]"
-
-
-def _default(declared: Setting) -> str:
-    value = declared.default
-    if value is None or value == "":
-        return NOTHING
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return number(value) if isinstance(value, int | float) else str(value)
+    return f"{declared.help} [{allowed}default: {value_text(declared.default)}]"
 
 
 def _shared_text(by_model: Mapping[str, Setting]) -> str:
@@ -154,7 +143,7 @@ def _shared_text(by_model: Mapping[str, Setting]) -> str:
         model: f" ({'|'.join(map(str, declared.choices))})" if declared.kind == "choice" else ""
         for model, declared in by_model.items()
     }
-    defaults = (f"{model} {_default(one)}{choices[model]}" for model, one in by_model.items())
+    defaults = (f"{model} {value_text(one.default)}{choices[model]}" for model, one in by_model.items())
     return f"{first.help} [defaults: {', '.join(defaults)}]"
 
 

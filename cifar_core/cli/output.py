@@ -10,15 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from enum import Enum
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import numpy as np
 
 from cifar_core.base.csv_text import csv_text as table_csv
-
-if TYPE_CHECKING:
-    import pandas as pd
+from cifar_core.base.csv_text import records as records
 
 EMPTY = "–"
 
@@ -62,12 +60,6 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a frame as dictionaries, with None for missing values."""
-    rows = frame.astype(object).where(frame.notna(), None)
-    return [{str(key): value for key, value in row.items()} for row in rows.to_dict(orient="records")]
-
-
 def print_as(form: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str = "") -> None:
     """Print rows as "table" with some columns (`empty` if there are no rows), or whole as "csv" or "json"."""
     if form == "json":
@@ -84,7 +76,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None 
     """Print a table: with lines and colours on a terminal, as aligned plain text elsewhere."""
     columns = list(columns or (rows[0] if rows else ()))
     cells = [[cell(row.get(column), column) for column in columns] for row in rows]
-    numeric = [_is_numeric(row.get(column) for row in rows) for column in columns]
+    numeric = [is_numeric(row.get(column) for row in rows) for column in columns]
     titles = [column.replace("_", " ") for column in columns]
     if sys.stdout.isatty():
         _print_rich(titles, cells, numeric)
@@ -143,7 +135,8 @@ def percent(share: float | None) -> str:
     return EMPTY if share is None else f"{100 * share:.2f} %"
 
 
-def _is_numeric(values: Iterable[Any]) -> bool:
+def is_numeric(values: Iterable[Any]) -> bool:
+    """Whether all values that are there are numbers, and there is one."""
     known = [value for value in map(plain, values) if value is not None]
     return bool(known) and all(isinstance(one, int | float) and not isinstance(one, bool) for one in known)
 

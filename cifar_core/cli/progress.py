@@ -131,8 +131,7 @@ def _shown(report: Progress) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _bars(stream: TextIO) -> Iterator[Bars]:
+def _bars(stream: TextIO) -> Bars:
     from rich import progress
     from rich.console import Console
 
@@ -143,15 +142,24 @@ def _bars(stream: TextIO) -> Iterator[Bars]:
         progress.TextColumn("{task.fields[figures]}", markup=False),
         progress.TimeElapsedColumn(),
     )
-    with progress.Progress(*columns, console=Console(file=stream), transient=True) as bars:
-        yield bars
+    return progress.Progress(*columns, console=Console(file=stream), transient=True)
 
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int | None], None]]:
     """A callback(done, total) for a download, in bytes: a bar, or a line for every tenth."""
+    printed = -1
+
+    def tenths(done: int, total: int | None) -> None:
+        nonlocal printed
+        tenth = 10 * done // total if total else 0
+        if tenth != printed:
+            printed = tenth
+            share = f"{10 * tenth} % of {total / 1e6:.1f} MB" if total else "started"
+            print(f"{what}: {share}", file=sys.stderr, flush=True)
+
     if not sys.stderr.isatty():
-        yield _Tenths(what)
+        yield tenths
         return
     from rich import progress
     from rich.console import Console
@@ -166,15 +174,3 @@ def counting(what: str) -> Iterator[Callable[[int, int | None], None]]:
     with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
-
-
-class _Tenths:
-    def __init__(self, what: str) -> None:
-        self._what, self._printed = what, -1
-
-    def __call__(self, done: int, total: int | None) -> None:
-        tenth = 10 * done // total if total else 0
-        if tenth != self._printed:
-            self._printed = tenth
-            share = f"{10 * tenth} % of {total / 1e6:.1f} MB" if total else "started"
-            print(f"{self._what}: {share}", file=sys.stderr, flush=True)

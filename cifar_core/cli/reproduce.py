@@ -8,7 +8,7 @@ import click
 
 from cifar_core.base.fields import describe
 from cifar_core.cli.app import PROGRAM, command, format_options, load_framework, stopping, switch
-from cifar_core.cli.options import read_seeds
+from cifar_core.cli.options import read_numbers
 from cifar_core.cli.output import print_as, records
 from cifar_core.cli.progress import Reporter, reporting
 from cifar_core.cli.train import queue_all
@@ -58,7 +58,7 @@ def reproduce(
     from cifar_core.training.reproduce import reproduce as carry_out
 
     names = only.split(",") if only is not None else None
-    configs = paper_runs(names, _scale(scale), dataset=dataset, seeds=read_seeds(seeds))
+    configs = paper_runs(names, _scale(scale), dataset=dataset, seeds=read_numbers("seeds", seeds))
     if (queue or table_only) and not store:
         raise ConfigError("--queue and --table are about stored runs: leave out --no-store.")
     if table_only:
@@ -101,26 +101,32 @@ def _watcher(progress: Reporter) -> Watcher:
 
 
 @command("reference")
-@switch("--markdown", help="Print README's tables of these runs.")
+@switch("--markdown", help="Print the tables of README and docs/results.md.")
 @click.option("--keep", metavar="RUN", help="Save this run of your store as a reference run of the package.")
 @click.option("--data", metavar="TEXT", help="With --keep: description of its images.")
+@switch("--network", help="With --keep: also as the trained network that comes with the package.")
+@switch("--add", help="Add the trained network that comes with this release to your store.")
 @format_options
-def reference(markdown: bool, keep: str | None, data: str | None, form: str) -> int:
+def reference(markdown: bool, keep: str | None, data: str | None, network: bool, add: bool, form: str) -> int:
     """Runs that come with this release, with their results, data and hardware.
 
     Each can be trained again from its preset and the listed changes: cifar-lab train --preset NAME.
     """
-    from cifar_core.analysis.study import reference_runs
+    from cifar_core.analysis.study import reference_runs, trained
+    from cifar_core.store import RunStore
 
-    if data is not None and keep is None:
-        raise ConfigError("--data describes the images of a kept run: give --keep RUN too.")
-    if keep is not None:
-        from cifar_core.store import RunStore
-
+    if keep is None and (data is not None or network):
+        raise ConfigError("--data and --network say more of a kept run: give --keep RUN too.")
+    if add:
+        click.echo(f"{trained.add(RunStore())} is in your store: cifar-lab show, predict or export takes it.")
+    elif keep is not None:
         store = RunStore()
-        click.echo(reference_runs.keep(store, store.resolve(keep), data or ""))
+        run_id = store.resolve(keep)
+        click.echo(reference_runs.keep(store, run_id, data or ""))
+        if network:
+            click.echo(trained.ship(store, run_id, data or ""))
     elif markdown:
-        click.echo(reference_runs.markdown())
+        click.echo(f"{reference_runs.headline()}\n\n{reference_runs.markdown()}")
     else:
         print_as(form, [_row(run) for run in reference_runs.reference_runs()], _REFERENCE)
     return 0

@@ -49,6 +49,8 @@ def runs(state: str | None, model: str | None, limit: int | None, form: str) -> 
     store = current_store()
     rows = records(store.runs(state=state, model=model, limit=limit))
     _print_dated(form, rows, _RUNS, "No such run." if state or model else "No run yet.")
+    for notice in store.notices():
+        click.echo(notice, err=True)
 
 
 @command("searches")
@@ -82,7 +84,9 @@ def delete(runs: Sequence[str], yes: bool, as_json: bool) -> int:
     """Delete runs or searches permanently, with their files."""
     store = current_store()
     ids = list(dict.fromkeys(store.resolve(run) for run in runs))
-    if not yes and not _agreed(ids):
+    if not yes and not sys.stdin.isatty():
+        raise ConfigError("Deleting cannot be undone: confirm with --yes.")
+    if not yes and not click.confirm(f"Delete {', '.join(ids)} with all files?", default=False):
         click.echo("Nothing was deleted.", err=True)
         return 1
     for run_id in ids:
@@ -116,14 +120,3 @@ def _check_known(model: str | None, **filters: str | None) -> None:
         known = tuple(map(str, RunState)) if name == "state" else describe(TrainConfig)[name].choices
         if given is not None and given not in known:
             raise ConfigError(f"--{name} must be one of {', '.join(known)}; got {given!r}.")
-
-
-def _agreed(ids: Sequence[str]) -> bool:
-    """Whether the user confirms.
-
-    Raises:
-        ConfigError: the input is not a terminal.
-    """
-    if not sys.stdin.isatty():
-        raise ConfigError("Deleting cannot be undone: confirm with --yes.")
-    return click.confirm(f"Delete {', '.join(ids)} with all files?", default=False)

@@ -45,18 +45,22 @@ def show(run: str, as_json: bool) -> None:
     job_id = store.resolve(run)
     if job_id.startswith(SEARCH_PREFIX):
         _show_search(store, store.get_search(job_id), as_json)
-    elif as_json:
-        print_json(_document(store, store.get(job_id)))
-    else:
-        _show_run(store, store.get(job_id))
-
-
-def _show_run(store: RunStore, record: RunRecord) -> None:
+        return
+    record = store.get(job_id)
+    if as_json:
+        print_json(_document(store, record))
+        return
     _show_head(record)
     _show_changes(record)
     _show_result(record)
-    _show_exports(store, record)
-    _show_history(store, record)
+    if exported := records(store.exports(job_id)):
+        click.echo("\nexported files, each verified against the model")
+        print_rows([{**row, "agreement": percent(row["agreement"])} for row in exported], _EXPORTS)
+    if epochs := records(store.history(job_id)):
+        click.echo("")
+        print_rows(epochs, _CURVES)
+    for remark in remarks(epochs):
+        click.echo(f"\n{remark}")
     _show_environment(store, record)
 
 
@@ -71,6 +75,7 @@ def _show_search(store: RunStore, record: SearchRecord, as_json: bool) -> None:
     print_pairs(
         {
             "trials": f"{record.trials_done} of {record.trials_planned or '?'}",
+            "impossible combinations left out": (record.plan or {}).get("impossible"),
             "best trial": record.best_trial,
             "best validation accuracy": record.best_score,
             "best run": record.best_run,
@@ -79,7 +84,7 @@ def _show_search(store: RunStore, record: SearchRecord, as_json: bool) -> None:
     )
     if trials:
         click.echo("")
-        print_rows(trials, _TRIALS)
+        print_rows(trials, _TRIALS + ["taken_from"] * any(trial["taken_from"] for trial in trials))
 
 
 def _show_state(kind: str, record: RunRecord | SearchRecord) -> None:
@@ -147,9 +152,7 @@ def _show_changes(record: RunRecord) -> None:
     changes = {name: pair for name, pair in changes.items() if name not in ("preset", "name", "variant")}
     click.echo(f"\nsettings that differ from {origin}" + ("" if changes else ": none"))
     if changes:
-        print_rows(
-            [{"setting": name, "there": there, "here": here} for name, (there, here) in changes.items()]
-        )
+        print_rows([{"setting": name, "there": old, "here": new} for name, (old, new) in changes.items()])
 
 
 def _show_result(record: RunRecord) -> None:
@@ -158,27 +161,12 @@ def _show_result(record: RunRecord) -> None:
         return
     figures = record.metrics
     click.echo(f"\ntest: {figures.get('n', 0):,} images, accuracy {percent(figures.get('accuracy'))}")
-    names = ["loss", "top2_accuracy", "ece", "best_epoch", "best_val_accuracy", "latency_ms"]
+    names = ["loss", "top2_accuracy", "ece", "best_epoch", "best_val_accuracy"]
+    names += ["latency_ms", "latency_spread_ms"]
     print_pairs({name: figures[name] for name in names if figures.get(name) is not None})
     if figures.get("per_class"):
         click.echo("")
         print_rows(figures["per_class"], ("class_name", "precision", "recall", "f1", "support"))
-
-
-def _show_exports(store: RunStore, record: RunRecord) -> None:
-    rows = records(store.exports(record.id))
-    if rows:
-        click.echo("\nexported files, each verified against the model")
-        print_rows([{**row, "agreement": percent(row["agreement"])} for row in rows], _EXPORTS)
-
-
-def _show_history(store: RunStore, record: RunRecord) -> None:
-    rows = records(store.history(record.id))
-    if rows:
-        click.echo("")
-        print_rows(rows, _CURVES)
-    for remark in remarks(rows):
-        click.echo(f"\n{remark}")
 
 
 def _show_environment(store: RunStore, record: RunRecord) -> None:

@@ -25,7 +25,7 @@ from cifar_core.cli.app import (
     stopping,
     switch,
 )
-from cifar_core.cli.options import model_options, read_seeds, read_values, setting_options
+from cifar_core.cli.options import model_options, read_numbers, read_values, setting_options
 from cifar_core.cli.output import duration, percent, print_result
 from cifar_core.cli.progress import reporting
 from cifar_core.errors import ConfigError, RunStateError
@@ -34,7 +34,7 @@ from cifar_core.settings.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from cifar_core.data import Dataset
-    from cifar_core.store import RunState, RunStore
+    from cifar_core.store import RunStore
     from cifar_core.training.result import Run
 
 _MAX_BYTES = 1_000_000
@@ -112,7 +112,7 @@ def seeded(config: TrainConfig, seeds: str | None) -> list[TrainConfig]:
     """The settings once for each seed in "0,1,2"; unchanged if `seeds` is None."""
     if seeds is None:
         return [config]
-    return [config.replace(seed=seed) for seed in read_seeds(seeds)]
+    return [config.replace(seed=seed) for seed in read_numbers("seeds", seeds)]
 
 
 def _file_values(path: Path) -> dict[str, Any]:
@@ -170,6 +170,39 @@ def load_images(config: TrainConfig) -> Dataset:
     return load_dataset(config.dataset)
 
 
+@command("prune")
+@run_argument
+@click.option("--channels", type=float, default=0.0, help="Share of the filters and units to remove.")
+@click.option("--sparsity", type=float, default=0.0, help="Share of the weights to set to zero.")
+@click.option("--epochs", type=int, show_default="a third of the run's", help="Epochs of fine-tuning.")
+@click.option("--seeds", metavar="N,N,...", help="Fine-tune once for each of these seeds.")
+@switch("--queue", help="Only queue the run, for a worker or the app.")
+@json_option("Print one JSON document at the end; progress goes to stderr.")
+def prune(
+    run: str,
+    channels: float,
+    sparsity: float,
+    epochs: int | None,
+    seeds: str | None,
+    queue: bool,
+    as_json: bool,
+) -> int:
+    """Make a finished run's network smaller and fine-tune it as a new run.
+
+    RUN is its id, or a unique prefix of it. Fewer channels make the network smaller and quicker; zeros make
+    its compressed file smaller. The new run has the settings of RUN and starts from its weights.
+    """
+    from cifar_core.settings.smaller import pruned
+
+    if not channels and not sparsity:
+        raise ConfigError("Say what to remove: --channels 0.5, --sparsity 0.8, or both.")
+    store = current_store()
+    record = store.get(run)
+    config = pruned(record.config, record.id, channels=channels, sparsity=sparsity, epochs=epochs)
+    configs = seeded(config, seeds)
+    return queue_all(store, configs, as_json=as_json) if queue else _train_all(configs, store, as_json)
+
+
 @command("resume")
 @run_argument
 @json_option("Print one JSON document at the end; progress goes to stderr.")
@@ -183,16 +216,19 @@ def resume(run: str, as_json: bool) -> int:
 
     store = current_store()
     job_id = store.resolve(run)
-    if job_id.startswith(SEARCH_PREFIX):
-        return _resume_search(store, job_id, as_json)
-    return _resume_run(store, job_id, as_json)
+    is_search = job_id.startswith(SEARCH_PREFIX)
+    record = store.get_search(job_id) if is_search else store.get(job_id)
+    if not record.state.is_resumable() and record.state != "queued":
+        raise RunStateError(
+            f"{job_id} is {record.state}; only stopped, failed or crashed ones can be resumed."
+        )
+    return (_resume_search if is_search else _resume_run)(store, job_id, as_json)
 
 
 def _resume_run(store: RunStore, run_id: str, as_json: bool) -> int:
     from cifar_core.training import run
 
     record = store.get(run_id)
-    _check_state(run_id, record.state)
     dataset = load_images(record.config)
     with stopping() as stop, reporting(as_json=as_json) as progress:
         load_framework(record.config, record.environment)
@@ -204,19 +240,8 @@ def _resume_search(store: RunStore, search_id: str, as_json: bool) -> int:
     from cifar_core.cli.tune import run_search
     from cifar_core.tuning.space import trial_config
 
-    record = store.get_search(search_id)
-    _check_state(search_id, record.state)
-    dataset = load_images(trial_config(record.config))
+    dataset = load_images(trial_config(store.get_search(search_id).config))
     return run_search(None, search_id, store=store, dataset=dataset, isolation=None, as_json=as_json)
-
-
-def _check_state(job_id: str, state: RunState) -> None:
-    """
-    Raises:
-        RunStateError: it is finished, or a process is working on it.
-    """
-    if not state.is_resumable() and state != "queued":
-        raise RunStateError(f"{job_id} is {state}; only stopped, failed or crashed ones can be resumed.")
 
 
 @command("worker")
@@ -248,12 +273,19 @@ def worker(run: str | None, device: str, once: bool, idle_exit: float | None, as
 
 def report_runs(runs: Sequence[Run], stop: Stop, *, as_json: bool, planned: int) -> int:
     """Print the results of the runs; returns the exit status."""
-    document = run_document(runs[0]) if planned == 1 else _runs_document(runs)
-    spread = [_spread_line(runs)] if len(runs) > 1 else []
-    print_result(as_json, document, *map(summary, runs), *spread)
+    mean, sd, spread = _spread(runs)
+    documents = [run_document(run) for run in runs]
+    several = {"runs": documents, "accuracy_mean": mean, "accuracy_sd": sd}
+    lines = [*map(summary, runs), *([spread] if len(runs) > 1 else [])]
+    print_result(as_json, several if planned > 1 else documents[0], *lines)
     if all(run.metrics is not None for run in runs) and len(runs) == planned:
         return 0
-    click.echo(_hint(runs[-1]), err=True)
+    hint = f"; continue with: {PROGRAM} resume {runs[-1].id}"
+    if runs[-1].metrics is not None:
+        hint = " before the remaining seeds"
+    elif runs[-1].id is None:
+        hint = "; nothing was stored, so it cannot be resumed"
+    click.echo(f"{PROGRAM}: stopped{hint}", err=True)
     return stop.exit_status if stop.requested() else FAILED
 
 
@@ -286,30 +318,12 @@ def run_document(run: Run) -> dict[str, Any]:
     }
 
 
-def _runs_document(runs: Sequence[Run]) -> dict[str, Any]:
-    accuracies = _accuracies(runs)
-    return {
-        "runs": [run_document(run) for run in runs],
-        "accuracy_mean": statistics.fmean(accuracies) if accuracies else None,
-        "accuracy_sd": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-    }
-
-
-def _accuracies(runs: Sequence[Run]) -> list[float]:
-    return [run.metrics["accuracy"] for run in runs if run.metrics is not None]
-
-
-def _spread_line(runs: Sequence[Run]) -> str:
-    accuracies = _accuracies(runs)
-    if len(accuracies) < 2:
-        return f"{len(accuracies)} of {len(runs)} runs were tested"
-    mean, spread = statistics.fmean(accuracies), statistics.stdev(accuracies)
-    return f"test accuracy {100 * mean:.2f} ± {100 * spread:.2f} % (mean and sd of {len(accuracies)} seeds)"
-
-
-def _hint(run: Run) -> str:
-    if run.metrics is not None:
-        return f"{PROGRAM}: stopped before the remaining seeds"
-    if run.id is None:
-        return f"{PROGRAM}: stopped; nothing was stored, so it cannot be resumed"
-    return f"{PROGRAM}: stopped; continue with: {PROGRAM} resume {run.id}"
+def _spread(runs: Sequence[Run]) -> tuple[float | None, float | None, str]:
+    """Mean and standard deviation of the accuracies of those that were tested, and both in words."""
+    tested = [run.metrics["accuracy"] for run in runs if run.metrics is not None]
+    mean = statistics.fmean(tested) if tested else None
+    if mean is None or len(tested) < 2:
+        return mean, None, f"{len(tested)} of {len(runs)} runs were tested"
+    sd = statistics.stdev(tested)
+    words = f"test accuracy {100 * mean:.2f} ± {100 * sd:.2f} % (mean and sd of {len(tested)} seeds)"
+    return mean, sd, words

@@ -15,6 +15,7 @@ from cifar_core.cli.output import percent, print_json, print_pairs, records
 from cifar_core.cli.progress import reporting, search_reporter
 from cifar_core.cli.train import run_document, summary
 from cifar_core.errors import ConfigError
+from cifar_core.settings.presets import find_preset
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.settings.train_config import TrainConfig, train_settings
 
@@ -39,6 +40,14 @@ _SHARED = {name: s for name, s in describe(TrainConfig).items() if name not in _
     heading="Search",
     help="Values to search, once per setting; by default all settings with a search range.",
 )
+@click.option(
+    "--widen",
+    metavar="SEARCH",
+    cls=GroupedOption,
+    heading="Search",
+    help="Take the trials of this finished search along into a new one, with a larger --max-trials, "
+    "--max-epochs, --hyperband-iterations or --epochs.",
+)
 @click.option("--store/--no-store", default=True, help="Record the search and its trials.")
 @click.option(
     "--isolation",
@@ -54,7 +63,9 @@ _SHARED = {name: s for name, s in describe(TrainConfig).items() if name not in _
 @click.option("--token", envvar=TOKEN, help=f"Secret that they need, or {TOKEN}; by default a random one.")
 @click.option("--local", type=click.IntRange(min=0), help="With --listen: number of workers on this machine.")
 @json_option("Print one JSON document at the end; progress goes to stderr.")
-def tune(spaces: Sequence[str], store: bool, isolation: Any, as_json: bool, **given: Any) -> int:
+def tune(
+    spaces: Sequence[str], widen: str | None, store: bool, isolation: Any, as_json: bool, **given: Any
+) -> int:
     """Search for good settings of a model, and train the best one in full.
 
     Options that are not about the search itself fix a setting for all trials.
@@ -64,14 +75,14 @@ def tune(spaces: Sequence[str], store: bool, isolation: Any, as_json: bool, **gi
     from cifar_core.tuning import check_search
     from cifar_core.tuning.space import trial_config
 
+    record = RunStore() if store else None
     guests = _guests(*(given.pop(name) for name in ("listen", "token", "local")))
-    config = search_config(spaces, given)
+    config = search_config(spaces, given) if widen is None else _widened(record, widen, spaces, given)
     check_search(config)
-    shared = trial_config(config)
     return run_search(
         config,
-        store=RunStore() if store else None,
-        dataset=load_dataset(shared.dataset),
+        store=record,
+        dataset=load_dataset(trial_config(config).dataset),
         isolation=isolation,
         guests=guests,
         as_json=as_json,
@@ -148,9 +159,25 @@ def search_config(spaces: Sequence[str], given: dict[str, Any]) -> SearchConfig:
     return search_preset(own.pop("preset"), **own, **parts)
 
 
+def _widened(
+    store: RunStore | None, search_id: str, spaces: Sequence[str], given: dict[str, Any]
+) -> SearchConfig:
+    """
+    Raises:
+        ConfigError: as `tuning.widened`, --space, or no store.
+    """
+    from cifar_core.tuning import widened
+
+    if store is None or spaces:
+        other = "--space would begin a new search" if spaces else "it is in the store: leave out --no-store"
+        raise ConfigError(f"--widen takes the trials of {search_id} along; {other}.")
+    known, changes = {**_SEARCH, **_SHARED}, {name: text for name, text in given.items() if text is not None}
+    read = {name: read_value(known[name], text) if name in known else text for name, text in changes.items()}
+    return widened(store, search_id, **read)
+
+
 def _model_of(preset: str | None) -> str:
     """The model of a search preset or training preset; the default model without a preset."""
-    from cifar_core.settings.presets import find_preset
     from cifar_core.tuning import SEARCH_PRESETS
 
     if preset is not None and preset in SEARCH_PRESETS:
@@ -162,10 +189,15 @@ def read_space(model: str, spaces: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     """ "dropout=0:0.5" and "batch_size=64,128" as {"dropout": (0.0, 0.5), "batch_size": (64, 128)}.
 
     Raises:
-        ConfigError: malformed text, an unknown setting, or values that it does not allow.
+        ConfigError: malformed text, an unknown setting or one given twice, or values that it does not allow.
     """
     known = train_settings(model)
-    return dict(_dimension(model, known, text) for text in spaces)
+    found: dict[str, tuple[Any, ...]] = {}
+    for name, values in (_dimension(model, known, text) for text in spaces):
+        if name in found:
+            raise ConfigError(f"--space names {name} twice; give all of its values in one.")
+        found[name] = values
+    return found
 
 
 def _dimension(model: str, known: dict[str, Setting], text: str) -> tuple[str, tuple[Any, ...]]:
@@ -224,6 +256,9 @@ def _document(result: SearchResult) -> dict[str, Any]:
     return {
         "search": result.id,
         "state": result.state,
+        "trials_done": result.status.trials_done,
+        "trials_planned": result.status.trials_planned,
+        "impossible": result.impossible,
         "best_trial": result.best_trial,
         "best_score": result.best_score,
         "best_settings": result.best_config.flat() if result.best_config else None,
@@ -235,7 +270,9 @@ def _document(result: SearchResult) -> dict[str, Any]:
 def _print(result: SearchResult) -> None:
     name = f"search {result.id}" if result.id else "search (not stored)"
     best = "" if result.best_score is None else f", best validation accuracy {percent(result.best_score)}"
-    click.echo(f"{name} {result.state}: {len(result.trials)} trials{best}")
+    done = f"{result.status.trials_done} of {result.status.trials_planned} trials"
+    left_out = f", {result.impossible} impossible combinations left out" if result.impossible else ""
+    click.echo(f"{name} {result.state}: {done}{left_out}{best}")
     if result.best_trial is not None:
         trials = {row["trial_id"]: row for row in records(result.trials)}
         print_pairs(trials[result.best_trial]["settings"])

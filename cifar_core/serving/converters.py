@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cifar_core.base.labels import IMAGE_SHAPE
+from cifar_core.base.lazy import keras
 from cifar_core.errors import ExportError
 from cifar_core.serving.runtimes import in_words
-
-if TYPE_CHECKING:
-    import keras
 
 MAX_CALIBRATION = 500
 
@@ -45,8 +43,6 @@ def convert(
 
 def check_backend(format: str) -> None:  # noqa: A002
     """Only TensorFlow converts to other formats; a `.keras` file is the same from every backend."""
-    import keras
-
     backend = keras.backend.backend()
     if format != "keras" and backend != "tensorflow":
         raise ExportError(
@@ -86,8 +82,6 @@ def _without_mixed(value: Any) -> Any:
 
 def _with_erf(model: keras.Model) -> keras.Model:
     """The same model with GELU computed by erf: TensorFlow uses erfc, which ONNX doesn't have."""
-    import keras
-
     if not any(_is_gelu(layer) for layer in model.layers):
         return model
     twin = _twin(model)
@@ -98,8 +92,6 @@ def _with_erf(model: keras.Model) -> keras.Model:
 
 
 def _is_gelu(layer: keras.Layer) -> bool:
-    import keras
-
     return getattr(layer, "activation", None) is keras.activations.gelu
 
 

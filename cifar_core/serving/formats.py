@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from cifar_core.analysis.evaluation import check_images, predict_probabilities
 from cifar_core.analysis.metrics import class_labels
 from cifar_core.base.labels import IMAGE_SHAPE, NUM_CLASSES
+from cifar_core.base.lazy import keras
 from cifar_core.errors import ConfigError, ExportError
 from cifar_core.serving.converters import check_backend, convert, in_float32
 from cifar_core.serving.runtimes import (
@@ -35,29 +36,7 @@ from cifar_core.serving.runtimes import (
     latencies,
     loaded,
     open_exported,
-    run_exported,
 )
-
-if TYPE_CHECKING:
-    import keras
-
-__all__ = [
-    "DRAWN",
-    "FORMATS",
-    "QUANTIZATIONS",
-    "SUFFIXES",
-    "ExportResult",
-    "Format",
-    "Quantize",
-    "check_format",
-    "check_request",
-    "default_name",
-    "digest",
-    "export_model",
-    "in_float32",
-    "open_exported",
-    "run_exported",
-]
 
 Format = Literal["keras", "saved_model", "tflite", "onnx"]
 Quantize = Literal["float16", "int8"]
@@ -66,6 +45,7 @@ SUFFIXES: dict[str, str] = {"keras": ".keras", "saved_model": "", "tflite": ".tf
 FORMATS: tuple[str, ...] = tuple(SUFFIXES)
 QUANTIZATIONS: tuple[str, ...] = ("float16", "int8")
 
+PATTERN_CHARACTERS = set("[*?" if os.sep == "\\" else "[*?\\")
 DRAWN = "drawn pictures"
 DRAWN_IMAGES = 64
 TOLERANCE = 1e-3
@@ -182,7 +162,7 @@ def _export(
     with damage_in_words(format):
         run = open_exported(written, format)
         found = in_batches(run, pictures.images)
-        _verify(format, quantize, expected, found)
+        difference, agreement = _verify(format, quantize, expected, found)
         tell(0.95, "taking the time of one image")
         own, reference = latencies(run, lambda image: keras_probabilities(model, image))
     size, checksum = _size(written), digest(written)
@@ -195,8 +175,8 @@ def _export(
         sha256=checksum,
         images=len(expected),
         verified_on=pictures.name,
-        agreement=_agreement(expected, found),
-        max_difference=_difference(expected, found),
+        agreement=agreement,
+        max_difference=difference,
         accuracy=pictures.accuracy(found),
         reference_accuracy=pictures.accuracy(expected),
         latency_ms=own,
@@ -234,6 +214,11 @@ def check_request(format: str, destination: Path, quantize: str | None, *, overw
     suffix = SUFFIXES[format]
     if suffix and destination.suffix != suffix:
         raise ConfigError(f"A {format} file must end with {suffix}; got {destination.name!r}.")
+    if format == "saved_model" and (bad := sorted(set(str(destination)) & PATTERN_CHARACTERS)):
+        raise ConfigError(
+            f"TensorFlow takes {' '.join(bad)} in a path for a pattern, so a SavedModel cannot be written to "
+            f"{destination}; choose a path without it."
+        )
     if destination.exists() and not overwrite:
         raise ConfigError(
             f"{destination} exists already; choose another name, or have it replaced (overwrite, --force)."
@@ -316,22 +301,20 @@ def _work_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _agreement(expected: np.ndarray, found: np.ndarray) -> float:
-    return float((expected.argmax(1) == found.argmax(1)).mean())
-
-
-def _difference(expected: np.ndarray, found: np.ndarray) -> float:
-    return float(np.abs(expected - found).max())
-
-
-def _verify(format: str, quantize: str | None, expected: np.ndarray, found: np.ndarray) -> None:  # noqa: A002
-    """Refuse a file whose predictions are too different from the model's."""
+def _verify(
+    format: str,  # noqa: A002
+    quantize: str | None,
+    expected: np.ndarray,
+    found: np.ndarray,
+) -> tuple[float, float]:
+    """(largest difference, agreement) of a file's predictions; an error where they are too different."""
     if found.shape != expected.shape or found.shape[1] != NUM_CLASSES or not np.isfinite(found).all():
         raise ExportError(
             f"The {format} file gives {found.shape} where the model gives {expected.shape} finite "
             "probabilities; nothing was written."
         )
-    difference, agreement = _difference(expected, found), _agreement(expected, found)
+    difference = float(np.abs(expected - found).max())
+    agreement = float((expected.argmax(1) == found.argmax(1)).mean())
     if quantize is None and difference > TOLERANCE:
         raise ExportError(
             f"The {format} file does not agree with the model: probabilities differ by up to "
@@ -343,6 +326,7 @@ def _verify(format: str, quantize: str | None, expected: np.ndarray, found: np.n
             f"{len(found):,} images the same class (at least {LEAST_AGREEMENT:.0%} is asked). Export it "
             "without --quantize, or with another; nothing was written."
         )
+    return difference, agreement
 
 
 def _size(path: Path) -> int:

@@ -8,33 +8,39 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image, ImageOps, features
 
 from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.errors import ImageError
 
-FORMATS: tuple[str, ...] = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
-EXTENSIONS: tuple[str, ...] = ("png", "jpg", "jpeg", "gif", "bmp", "webp", "tif", "tiff")
-"""File name extensions for a file dialog."""
+_AVIF = ("AVIF",) if features.check("avif") else ()
+FORMATS: tuple[str, ...] = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", *_AVIF)
+EXTENSIONS: tuple[str, ...] = (*map(str.lower, FORMATS), "jpg", "tif", "heic", "heif")
+"""File name extensions for a file dialog; HEIC is among them so that it is answered with advice."""
 MAX_PIXELS = 40_000_000
+MAX_JPEG_PIXELS = 170_000_000
+"""Of a JPEG, which can be decoded at an eighth of its size."""
+MAX_PROGRESSIVE_PIXELS = 64_000_000
+"""Of a progressive JPEG, of which the decoder holds all coefficients."""
 MAX_BYTES = 100_000_000
 
 SIDE = IMAGE_SHAPE[0]
+LARGEST_SIDE = 384
+"""Of a picture that is kept to choose a part of it."""
+Part = Literal["middle", "whole"] | tuple[float, float, float]
+"""The part of a picture that becomes an image, see `crop`."""
+_KNOWN_START = re.compile(
+    rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP" + rb"|....ftypavif" * len(_AVIF), re.DOTALL
+)
 _WHITE = (255, 255, 255, 255)
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""Transposition that sets a picture upright, by its EXIF orientation."""
 
 
 def read_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> np.ndarray:
@@ -49,21 +55,61 @@ def read_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> np.ndarray:
 
     Raises:
         ImageError: no such file, another format than those in `FORMATS`, damaged or cut short,
-            no pixels, more than 40 megapixels, or more than 100 MB.
+            no pixels, more than 40 megapixels (170 in a JPEG, 64 in a progressive one), or more than 100 MB.
     """
+    return _read(source, lambda image: _shrunk(_flat(_square(_upright(image)))))
+
+
+def read_picture(source: str | os.PathLike[str] | bytes | BinaryIO) -> np.ndarray:
+    """A picture as it is, uint8 (H, W, 3), at most 384 pixels on its longer side; errors as `read_image`."""
+
+    def reduced(image: Image.Image) -> Image.Image:
+        whole = _flat(_upright(image))
+        whole.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        return whole
+
+    return _read(source, reduced)
+
+
+def crop(picture: np.ndarray, part: Part = "middle") -> np.ndarray:
+    """A part of a picture as uint8 (32, 32, 3).
+
+    Args:
+        picture: uint8 (H, W, 3), as `read_picture` gives it.
+        part: its middle square; the whole, with its mean colour at both sides; or the square (left, top,
+            side), as shares of the shorter side, moved and reduced as far as the picture demands.
+    """
+    image = Image.fromarray(picture)
+    if isinstance(part, str):
+        return np.asarray(_shrunk(_square(image) if part == "middle" else _padded(image)))
+    short = min(image.size)
+    side = min(max(round(part[2] * short), 1), short)
+    left, top = (
+        min(max(round(at * short), 0), length - side) for at, length in zip(part[:2], image.size, strict=True)
+    )
+    return np.asarray(_shrunk(image.crop((left, top, left + side, top + side))))
+
+
+def _read(
+    source: str | os.PathLike[str] | bytes | BinaryIO, convert: Callable[[Image.Image], Image.Image]
+) -> np.ndarray:
     data, name = _bytes_of(source)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked below
+            opened = Image.open(io.BytesIO(data), formats=FORMATS)
+        with opened as image:
             _check_size(image, name)
-            return np.asarray(_shrunk(_flat(_square(_upright(image)))), dtype=np.uint8)
+            return np.asarray(convert(image), dtype=np.uint8)
     except ImageError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(_too_large(name)) from None
+    except Image.DecompressionBombError:
+        limit = MAX_JPEG_PIXELS if data.startswith(b"\xff\xd8") else MAX_PIXELS
+        raise ImageError(_too_large(name, limit=limit)) from None
     except Image.UnidentifiedImageError:
-        raise ImageError(
-            f"{name} is not a picture of a known format; allowed are {', '.join(FORMATS)}."
-        ) from None
+        if _KNOWN_START.match(data):
+            raise ImageError(f"{name} is damaged or cut short and cannot be read.") from None
+        raise ImageError(f"{name} {_other_format(data)}; allowed are {', '.join(FORMATS)}.") from None
     except Exception as error:  # decoders raise nearly anything on damaged files
         raise ImageError(f"{name} is damaged or cut short and cannot be read ({error}).") from error
 
@@ -102,25 +148,37 @@ def _check_size(image: Image.Image, name: str) -> None:
     width, height = image.size
     if width < 1 or height < 1:
         raise ImageError(f"{name} has no pixels ({width} x {height}).")
+    limit = MAX_PIXELS
+    if image.format in ("JPEG", "MPO"):
+        limit = MAX_PROGRESSIVE_PIXELS if image.info.get("progressive") else MAX_JPEG_PIXELS
+    if width * height > limit:
+        raise ImageError(_too_large(name, f" ({width} x {height})", limit))
     if width * height > MAX_PIXELS:
-        raise ImageError(_too_large(name, f" ({width} x {height})"))
+        image.draft(None, (width // 8, height // 8))
 
 
-def _too_large(name: str, size: str = "") -> str:
-    limit = MAX_PIXELS // 1_000_000
+def _other_format(data: bytes) -> str:
+    """What a file is that none of the decoders knows."""
+    brands = data[8:40] if data[4:8] == b"ftyp" else b""
+    if b"avi" not in brands and any(brand in brands for brand in (b"hei", b"hev", b"mif1", b"msf1")):
+        return (
+            "is a HEIC picture, as iPhones take them, which cannot be read here. Save it as JPEG: on an "
+            "iPhone choose Settings, Camera, Formats, Most Compatible; on a computer export it as JPEG"
+        )
+    return "is not a picture of a known format"
+
+
+def _too_large(name: str, size: str = "", limit: int = MAX_PIXELS) -> str:
+    limit //= 1_000_000
     return f"{name} has too many pixels{size}; at most {limit} megapixels are read. Make it smaller first."
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    turn = _TURNS.get(_orientation(image))
-    return image if turn is None else image.transpose(turn)
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a damaged note about the picture is no reason to refuse its pixels
-        return 1
+    """The picture turned as its orientation says. Loaded first: Pillow turns a TIFF itself while it loads."""
+    image.load()
+    with suppress(Exception):  # a damaged note about the picture is no reason to refuse its pixels
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _square(image: Image.Image) -> Image.Image:
@@ -128,6 +186,15 @@ def _square(image: Image.Image) -> Image.Image:
     side = min(image.size)
     left, top = ((length - side) // 2 for length in image.size)
     return image.crop((left, top, left + side, top + side))
+
+
+def _padded(image: Image.Image) -> Image.Image:
+    """The whole picture in the middle of a square of its mean colour."""
+    side = max(image.size)
+    mean = tuple(int(value) for value in np.asarray(image).mean(axis=(0, 1)).round())
+    padded = Image.new("RGB", (side, side), mean)
+    padded.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return padded
 
 
 def _flat(image: Image.Image) -> Image.Image:

@@ -21,12 +21,14 @@ import numpy as np
 from cifar_core.base.child import Child, ChildError
 from cifar_core.base.labels import NUM_CLASSES
 from cifar_core.errors import CifarLabError
-from cifar_core.serving.model_file import load_model
+from cifar_core.models.model_file import load_model
+from cifar_core.settings.train_config import TestViews
 
 if TYPE_CHECKING:
     import keras
 
     from cifar_core.analysis.explain import Method
+    from cifar_core.analysis.inside import Inside
 
 IDLE_SECONDS = 600.0
 ANSWER_SECONDS = 180.0
@@ -73,7 +75,7 @@ class Inference:
         *,
         explain: int | None = None,
         method: Method = "grad_cam",
-        test_flip: bool = False,
+        test_views: TestViews = "one",
     ) -> Answer:
         """Probabilities of images and, if wanted, where in them the model found a class.
 
@@ -82,12 +84,20 @@ class Inference:
             images: uint8 (n, 32, 32, 3).
             explain: class 0..9 to show in each image, `PREDICTED`, or None for no explanation.
             method: how to explain, one of `cifar_core.analysis.explain.METHODS`.
-            test_flip: average with the mirror images, as the run's test did.
+            test_views: views of each image to average over, as the run's test did.
 
         Raises:
             InferenceError: the model cannot be loaded or fails; the process died, or took too long.
         """
-        return self._call(predict, str(model), _as_bytes(images), explain, method, test_flip)
+        return self._call(predict, str(model), _as_bytes(images), explain, method, test_views)
+
+    def inside(self, model: Path, image: np.ndarray) -> Inside:
+        """Feature maps of each stage and occlusion of one image, uint8 (32, 32, 3).
+
+        Raises:
+            InferenceError: as `ask`.
+        """
+        return self._call(look_inside, str(model), np.ascontiguousarray(image, np.uint8))
 
     def features(self, model: Path, images: np.ndarray) -> np.ndarray:
         """Input of the model's last layer for each image, scaled to length 1: float32 (n, d), d at most 4096.
@@ -131,7 +141,7 @@ def _environment() -> dict[str, str | None]:
     quiet: dict[str, str | None] = {
         "CUDA_VISIBLE_DEVICES": "-1",
         "JAX_PLATFORMS": "cpu",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "TF_CPP_MIN_LOG_LEVEL": "3",  # it would look for a GPU, and log that there is none as an error
     }
     if find_spec("tensorflow") is not None:  # it starts to answer sooner, also what JAX has trained
         quiet["KERAS_BACKEND"] = "tensorflow"
@@ -145,14 +155,23 @@ def _as_bytes(images: np.ndarray) -> np.ndarray:
 # --- In the child ---------------------------------------------------------------------------------
 
 
-def predict(path: str, images: np.ndarray, explain: int | None, method: Method, test_flip: bool) -> Answer:
+def predict(
+    path: str, images: np.ndarray, explain: int | None, method: Method, test_views: TestViews
+) -> Answer:
     """`Inference.ask`, in this process."""
     from cifar_core.analysis.evaluation import predict_probabilities
 
     model = MODELS.get(path).model
-    probabilities = predict_probabilities(model, images, test_flip=test_flip)
+    probabilities = predict_probabilities(model, images, test_views=test_views)
     heat = None if explain is None else _heat(model, images, probabilities, explain, method)
     return Answer(probabilities, heat)
+
+
+def look_inside(path: str, image: np.ndarray) -> Inside:
+    """`Inference.inside`, in this process."""
+    from cifar_core.analysis.inside import inside
+
+    return inside(MODELS.get(path).model, image)
 
 
 def features(path: str, images: np.ndarray) -> np.ndarray:

@@ -7,43 +7,42 @@ kept below `MOST_BYTES`; what was made longest ago goes first.
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import os
 import shutil
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
-from cifar_core.analysis.neighbours import MODEL_FILE
 from cifar_core.base import paths
 from cifar_core.base.child import Progress
 from cifar_core.base.files import whole_file
 from cifar_core.data import Dataset, load_dataset
 from cifar_core.data.dataset import stratified
 from cifar_core.errors import ConfigError, DataError
-from cifar_core.serving.formats import DRAWN, ExportResult, check_format, default_name, export_model
+from cifar_core.serving.formats import ExportResult, check_format, default_name, export_model
 from cifar_core.settings.compute import prepare
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunRecord, RunStore
-from cifar_core.store.artifacts import store_errors
+from cifar_core.store.artifacts import MODEL_FILE, store_errors
 
 TEST_IMAGES = 1000
 """Default number of test images on which a file is verified."""
+ALL_IMAGES = 10_000
+MEASURED: tuple[tuple[str, str | None], ...] = (
+    ("tflite", None),
+    ("tflite", "float16"),
+    ("tflite", "int8"),
+    ("onnx", None),
+)
+"""Formats and quantizations that are measured for the leaderboard."""
 CALIBRATION_IMAGES = 200
 MOST_BYTES = 1_000_000_000
 """Largest size of the cache in bytes: ten of the study's largest model."""
-
-
-@dataclass(frozen=True)
-class _Evidence:
-    """Images to verify a file on and, for int8, to calibrate it with; None without a dataset."""
-
-    name: str = DRAWN
-    images: np.ndarray | None = None
-    labels: np.ndarray | None = None
-    calibration: np.ndarray | None = None
 
 
 def export_run(
@@ -90,17 +89,61 @@ def export_run(
         format,  # type: ignore[arg-type]
         destination,
         quantize=quantize,  # type: ignore[arg-type]
-        calibration=evidence.calibration,
-        images=evidence.images,
-        labels=evidence.labels,
-        images_name=evidence.name,
         overwrite=overwrite,
         tell=tell,
+        **evidence,
     )
-    figures = asdict(result)
-    del figures["path"]
-    store.record_export(record.id, **figures)
+    _record(store, record.id, result)
     return result
+
+
+def _record(store: RunStore, run_id: str, result: ExportResult) -> None:
+    store.record_export(run_id, **{name: value for name, value in asdict(result).items() if name != "path"})
+
+
+def measure(
+    store: RunStore,
+    run_id: str,
+    *,
+    test_images: int = ALL_IMAGES,
+    tell: Progress = lambda _share, _text: None,
+) -> list[ExportResult]:
+    """Write a run's network in every form of `MEASURED`, run each file on the test images, record the
+    figures, and throw the files away. Arguments and errors as of `export_run`.
+
+    Returns:
+        One result for each file, and one for each LiteRT file compressed by gzip, of the format "tflite.gz".
+    """
+    record, results = store.get(run_id), []
+    with store.scratch(record.id) as folder:
+        for place, (form, quantize) in enumerate(MEASURED):
+
+            def part(share: float, text: str, place: int = place, form: str = form) -> None:
+                tell((place + share) / len(MEASURED), f"{form}: {text}")
+
+            file = folder / default_name(record.id, form, quantize)
+            result = export_run(
+                store, record.id, form, file, quantize=quantize, test_images=test_images, tell=part
+            )
+            results.append(result)
+            if form == "tflite":
+                results.append(_compressed(result))
+                _record(store, record.id, results[-1])
+    return results
+
+
+def _compressed(result: ExportResult) -> ExportResult:
+    """The figures of an exported file after gzip, which makes zeros small."""
+    data = gzip.compress(result.path.read_bytes(), mtime=0)
+    digest = hashlib.sha256(data).hexdigest()
+    return replace(result, format=f"{result.format}.gz", bytes=len(data), sha256=digest)
+
+
+def measure_at_home(run_id: str, tell: Progress) -> None:
+    """`measure` of a run in the home's store, for a child process."""
+    with RunStore() as store:
+        _prepare_framework(store.get(run_id))
+        measure(store, run_id, tell=tell)
 
 
 def make_download(
@@ -138,10 +181,14 @@ def make_download_at_home(run_id: str, format: str, quantize: str | None, tell: 
     check_format(format, quantize)
     with RunStore() as store:
         record = store.get(run_id)
-        config = settings_if_known(record)
-        if config is not None:
-            prepare(config)
+        _prepare_framework(record)
         make_download(store, record.id, format, quantize, tell)
+
+
+def _prepare_framework(record: RunRecord) -> None:
+    config = settings_if_known(record)
+    if config is not None:
+        prepare(config)
 
 
 def download_path(run_id: str, format: str, quantize: str | None) -> Path:  # noqa: A002
@@ -184,26 +231,27 @@ def _cache() -> Path:
     return paths.home() / "cache" / "exports"
 
 
-def _evidence(record: RunRecord, count: int, *, needed: bool) -> _Evidence:
-    """Images of the run's own dataset; empty if it is not on this machine, an error if it is `needed`."""
+def _evidence(record: RunRecord, count: int, *, needed: bool) -> dict[str, Any]:
+    """Images of the run's own dataset, as arguments of `export_model`: to verify a file on and, for int8, to
+    calibrate it with. None if the dataset is not on this machine, an error if it is `needed`."""
     try:
         config = record.config
         whole = load_dataset(config.dataset)
-        data = whole.limited(config.train_limit, config.test_limit, config.seed)
+        data = whole.limited(config.train_limit, config.test_limit, config.seed, record.test_seed)
     except (DataError, ConfigError):
         if needed:
             raise
-        return _Evidence()
+        return {}
     chosen: slice | np.ndarray = slice(None)
     if count < len(data.y_test):
         chosen = stratified(data.y_test, count, config.seed)
     same = record.fingerprint in (None, whole.fingerprint)
-    return _Evidence(
-        f"{whole.name} test" + ("" if same else ", another copy than the run's"),
-        data.x_test[chosen],
-        data.y_test[chosen],
-        _calibration(record, data),
-    )
+    return {
+        "images": data.x_test[chosen],
+        "labels": data.y_test[chosen],
+        "images_name": f"{whole.name} test" + ("" if same else ", another copy than the run's"),
+        "calibration": _calibration(record, data),
+    }
 
 
 def _calibration(record: RunRecord, data: Dataset) -> np.ndarray:

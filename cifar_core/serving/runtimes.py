@@ -7,16 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cifar_core.base.labels import IMAGE_SHAPE
+from cifar_core.base.lazy import keras
 from cifar_core.errors import CifarLabError, ExportError, ModelFileError
-from cifar_core.serving.model_file import load_model
-
-if TYPE_CHECKING:
-    import keras
+from cifar_core.models.model_file import load_model
 
 PACKAGES = {"tflite": ("ai-edge-litert",), "onnx": ("tf2onnx", "onnx", "onnxruntime")}
 LATENCY_CALLS = 25
@@ -70,8 +67,6 @@ def latencies(*runners: Runner) -> list[float]:
 
 
 def loaded(model_or_path: keras.Model | str | os.PathLike[str]) -> keras.Model:
-    import keras
-
     if isinstance(model_or_path, keras.Model):
         return model_or_path
     path = Path(model_or_path)

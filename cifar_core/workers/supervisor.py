@@ -25,6 +25,7 @@ from cifar_core.settings.compute import framework_environment
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.store.lifecycle import SEARCH_PREFIX
+from cifar_core.training.alerts import announce
 
 log = logging.getLogger(__name__)
 
@@ -126,10 +127,6 @@ class Supervisor:
         for slot in self._slots:
             slot.release()
 
-    def warming(self) -> bool:
-        """Whether no reserve is up yet, so that the next run must wait until the framework is loaded."""
-        return not any(slot.alive() for slot in self._slots)
-
     def _loop(self) -> None:
         self._safely(self.store.sweep)
         while not self._end.wait(TICK_SECONDS):
@@ -150,7 +147,8 @@ class Supervisor:
             self._check_exit(slot)
         if time.monotonic() >= self._next_round:
             self._next_round = time.monotonic() + REAP_SECONDS
-            self.store.reap()
+            for crashed in self.store.reap():
+                announce(self.store, crashed, wait=False)
             self._enforce_stops()
             self._kill_hanging()
         waiting = self.store.count(RunState.QUEUED, "any")
@@ -158,18 +156,15 @@ class Supervisor:
             if slot.lent:
                 continue
             if waiting and not slot.ordered:
-                if not self._undecided():
+                # While an ordered worker has taken no job yet, the job after it is not known, and the next
+                # worker cannot be prepared for it.
+                sent = [one.process.pid for one in self._slots if one.ordered and one.process is not None]
+                if all(self.store.running_under(pid) for pid in sent):
                     self._order(slot)
             elif self.reserve and not slot.alive() and time.monotonic() >= slot.not_before:
                 slot.process = self._spawn(slot)
 
     # --- Orders ------------------------------------------------------------------------------------
-
-    def _undecided(self) -> bool:
-        """Whether an ordered worker has not taken a job yet, so that the job after it is not known and the
-        next worker cannot be prepared for it."""
-        sent = [slot.process.pid for slot in self._slots if slot.ordered and slot.process is not None]
-        return not all(self.store.running_under(pid) for pid in sent)
 
     def _order(self, slot: _Slot) -> None:
         """Order the slot's worker to take the next job; a worker is started if there is none."""
@@ -248,20 +243,18 @@ class Supervisor:
         if process is None or process.poll() is None:
             return
         if process.returncode != 0:
-            self._record_crash(process)
+            reason = _exit_reason(process.returncode)
+            for run_id in self.store.running_under(process.pid):
+                try:
+                    self.store.crash(run_id, f"the worker process {process.pid} {reason}")
+                    announce(self.store, run_id, wait=False)
+                except RunStateError as error:  # another app recorded it first, or it was resumed already
+                    log.info("%s", error)
             self.store.sweep()  # needed too if it was killed after the end of its run
             if not slot.ordered:
                 slot.not_before = time.monotonic() + RESTART_DELAY_S
         slot.process, slot.ordered = None, False
         slot.share_with([])
-
-    def _record_crash(self, process: subprocess.Popen[str]) -> None:
-        reason = _exit_reason(process.returncode)
-        for run_id in self.store.running_under(process.pid):
-            try:
-                self.store.crash(run_id, f"the worker process {process.pid} {reason}")
-            except RunStateError as error:  # another app recorded it first, or the run was resumed already
-                log.info("%s", error)
 
     def _enforce_stops(self) -> None:
         """Send signals to workers whose run does not stop although it was asked to."""

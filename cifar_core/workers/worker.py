@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
+from cifar_core.base.devices import quiet_without_gpu
 from cifar_core.errors import CifarLabError, RunStateError, StoreError
 from cifar_core.store import RunStore
 from cifar_core.store.lifecycle import SEARCH_PREFIX
@@ -155,6 +156,7 @@ def main(url: str, device: str, niceness: str) -> None:
     once.
     """
     os.nice(int(niceness))
+    quiet_without_gpu()
     terminated = threading.Event()
 
     def terminate(signum: int, frame: object) -> None:  # noqa: ARG001

@@ -44,7 +44,7 @@ def main(home: str) -> None:
     from cifar_core.analysis.answers_by_epoch import answers_by_epoch
     from cifar_core.data.synthetic import synthetic_dataset
     from cifar_core.errors import ConfigError
-    from cifar_core.serving.model_file import load_model
+    from cifar_core.models.model_file import load_model
     from cifar_core.settings.train_config import TrainConfig
     from cifar_core.store import RunStore
     from cifar_core.training.run import resume, train

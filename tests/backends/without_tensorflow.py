@@ -25,8 +25,8 @@ def main(home: str) -> None:
     from cifar_core.analysis.evaluation import evaluate
     from cifar_core.analysis.explain import METHODS, saliency
     from cifar_core.data.synthetic import synthetic_dataset
+    from cifar_core.models.model_file import load_model
     from cifar_core.serving.formats import export_model
-    from cifar_core.serving.model_file import load_model
     from cifar_core.settings.train_config import TrainConfig
     from cifar_core.store import RunStore
     from cifar_core.training.run import resume, train

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import subprocess
+from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from click.testing import CliRunner
@@ -90,10 +92,11 @@ def recorded(monkeypatch):
     """Tasks that would have been done in processes; each variant "measures" as many seconds as its number."""
     seen = {}
 
+    common = {"images": 64, "epoch_end_seconds": 2.0, "onednn": "on", "backend": "tensorflow"}
+
     def pretend(tasks, rounds, **_):
         seen.update(tasks)
-        common = {"images": 64, "epoch_end_seconds": 2.0, "onednn": "on", "backend": "tensorflow"}
-        common |= {
+        more = {
             "cpu_seconds": 1.0,
             "own_seconds": 0.5,
             "ms": [1.0],
@@ -101,9 +104,14 @@ def recorded(monkeypatch):
             "agreement": 1.0,
             "max_difference": 0.0,
         }
-        return {name: [{**common, "seconds": n}] * rounds for n, name in enumerate(tasks, start=1)}
+        return {name: [{**common, **more, "seconds": n}] * rounds for n, name in enumerate(tasks, start=1)}
+
+    @contextmanager
+    def pretend_workers(tasks):
+        yield {name: lambda n=n, **_: {**common, "seconds": n} for n, name in enumerate(tasks, start=1)}
 
     monkeypatch.setattr(parts, "in_processes", pretend)
+    monkeypatch.setattr(parts, "workers", pretend_workers)
     return seen
 
 
@@ -163,30 +171,66 @@ def test_an_export_that_cannot_be_made_is_left_out_and_said(monkeypatch):
     assert any("onnx is left out: pip install onnx" in line for line in told)
 
 
-def test_settings_are_measured_and_auto_takes_the_fastest(monkeypatch, home):
+def pretended(monkeypatch, seconds, clock=None):
+    """Processes that take so many seconds for each image, by the names of their ways; (name, images) of all
+    turns."""
+    turns = []
+
+    @contextmanager
+    def pretend(tasks):
+        def measure(name, images):
+            turns.append((name, images))
+            if clock is not None:
+                clock[0] += images * seconds(name)
+            return {"images": images, "seconds": images * seconds(name), "onednn": "on", "backend": "any"}
+
+        assert len({one.process for one in tasks.values()}) == 2, "a process for each way, not for each size"
+        yield {name: partial(measure, name) for name in tasks}
+
+    monkeypatch.setattr(parts, "workers", pretend)
     ways = [
         compute.Choice("float32", False, onednn, size, "candidate")
+        for size in (64, 32)
         for onednn in (False, True)
-        for size in (32, 64)
     ]
     monkeypatch.setattr(compute, "candidates", lambda _: ways)
+    return turns
+
+
+def test_settings_are_measured_and_auto_takes_the_fastest(monkeypatch, home):
+    turns = pretended(monkeypatch, lambda name: 0.01 if "off" in name and "64" in name else 0.02)
     told = []
-
-    def pretend(tasks, *_, **__):
-        assert len({one.process for one in tasks.values()}) == 2, "a process for each way, not for each size"
-        fast = "float32, oneDNN off, batch 64"
-        common = {"images": 100, "onednn": "on", "backend": "tensorflow"}
-        return {name: [{**common, "seconds": 1 if name == fast else 2}] for name in tasks}
-
-    monkeypatch.setattr(parts, "in_processes", pretend)
-    rows = run_bench("settings", models=("base_cnn",), images=64, rounds=1, progress=told.append)["rows"]
-    assert [one["ratio"] for one in rows] == [1, 2, 1, 1]
+    rows = run_bench("settings", models=("base_cnn",), rounds=2, progress=told.append)["rows"]
+    assert [(one["variant"], one["ratio"]) for one in rows] == [
+        ("float32, oneDNN off, batch 64", 1),
+        ("float32, oneDNN on, batch 64", pytest.approx(0.5)),
+        ("float32, oneDNN off, batch 32", pytest.approx(0.5)),
+    ], "other sizes are tried the fastest way only"
+    assert turns[:3] == [
+        ("float32, oneDNN off, batch 64", 4 * 64),
+        ("float32, oneDNN on, batch 64", 4 * 64),
+        ("float32, oneDNN off, batch 64", 5 * 64),
+    ], "the second turn lasts about as long as planned"
+    assert "  float32, oneDNN on, batch 64: 50 images/s" in told
     found = compute.choice(preset("base_cnn/paper-baseline"))
     assert (found.onednn, found.batch_size, found.source) == (False, 64, "this machine")
     assert (
         "auto for base_cnn is now: float32, oneDNN off, batch 64 (by measurement on this machine)" in told[-1]
     )
     assert compute.measurements_file().is_relative_to(home)
+
+
+def test_what_does_not_fit_into_the_time_is_not_tried(monkeypatch):
+    clock = [0.0]
+    turns = pretended(monkeypatch, lambda _: 0.2, clock)
+    monkeypatch.setattr(parts.time, "monotonic", lambda: clock[0])
+    rows = run_bench("settings", models=("base_cnn",), rounds=3)["rows"]
+    assert [one["variant"] for one in rows] == [
+        "float32, oneDNN off, batch 64",
+        "float32, oneDNN on, batch 64",
+    ]
+    assert clock[0] <= parts.SETTINGS_SECONDS
+    assert len(turns) == 2
 
 
 def test_stores_are_filled_and_timed(tmp_path):
@@ -198,8 +242,8 @@ def test_stores_are_filled_and_timed(tmp_path):
     with RunStore(tmp_path) as store:
         run_id = variants_store.fill(store, 12)
         assert len(store.runs()) == 12
-        assert store.leaderboard()["runs"].sum() == 12
-        assert len(store.leaderboard(by="settings")) == 3
+        board = store.leaderboard(by="settings")
+        assert (len(board), board["runs"].sum()) == (3, 12)
         assert all(len(store.history(one)) == variants_store.EPOCHS for one in store.runs()["id"])
         assert store.get(run_id).state == "finished"
 
@@ -226,7 +270,7 @@ def test_one_model_is_trained_recorded_and_begun_for_real(tmp_path):
     settings = config.model_dump(mode="json")
     augmented = config.replace(**STUDY_AUGMENTATION).model_dump(mode="json")
     ours = variants.ours(augmented, 96, store=str(tmp_path))
-    for epoch in (variants.bare(settings, 96), variants.study(augmented, 96), ours, ours):
+    for epoch in (variants.study(settings, 96), variants.study(augmented, 96), ours, ours):
         found = epoch()
         assert found["images"] == 64  # the first step of three does not count
         assert found["seconds"] > 0
@@ -237,8 +281,9 @@ def test_one_model_is_trained_recorded_and_begun_for_real(tmp_path):
     (run_id,) = store.runs()["id"]
     assert list(store.history(run_id)["epoch"]) == [1, 2]
     assert store.artifact(run_id, "checkpoint.npz").exists()
-    at_any_batch = variants.at_any_batch(settings, 96)
-    assert [at_any_batch(batch_size=size)["images"] for size in (96, 48, 96)] == [96, 48, 96]
+    at_any_batch = variants.at_any_batch(settings)
+    found = [at_any_batch(batch_size=size, images=96)["images"] for size in (96, 48, 96)]
+    assert found == [96, 48, 96]
     variants.first_step(settings)
 
 

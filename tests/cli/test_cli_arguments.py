@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from cifar_core.base.fields import describe
 from cifar_core.cli.app import COMMANDS
-from cifar_core.cli.options import flag, model_options, read_seeds, read_value, read_values, setting_options
+from cifar_core.cli.options import flag, model_options, read_numbers, read_value, read_values, setting_options
 from cifar_core.cli.train import requested, seeded
 from cifar_core.cli.tune import read_space, search_config
 from cifar_core.errors import ConfigError
@@ -29,7 +30,7 @@ from cifar_core.settings.train_config import TrainConfig, train_settings
         (["train", "--learning-rate", "-1"], "learning_rate must be a number above 0"),
         (["train", "--learning-rate", "nan"], "learning_rate must be"),
         (["train", "--learning-rate", "1e999"], "learning_rate must be"),
-        (["train", "--optimizer", "adamm"], "one of adam, adamw, sgd; got 'adamm'"),
+        (["train", "--optimizer", "adamm"], "one of adam, adamw, sgd, muon; got 'adamm'"),
         (["train", "--model", "lenet"], "Unknown model 'lenet'; known are: base_cnn, alexnet"),
         (["train", "--preset", "base_cnn/recomended"], "Did you mean base_cnn/recommended"),
         (["train", "--preset", "base_cnn/recommended", "--model", "vit"], "vit"),
@@ -49,6 +50,7 @@ from cifar_core.settings.train_config import TrainConfig, train_settings
         (["tune", "--space", "dropout"], "NAME=LOW:HIGH"),
         (["tune", "--space", "warmth=1:2"], "Unknown setting 'warmth'"),
         (["tune", "--space", "dropout=0:7"], "dropout must be"),
+        (["tune", "--space", "dropout=0:0.5", "--space", "dropout=0.1,0.2"], "names dropout twice"),
         (["tune", "--space", "optimizer=adam:sgd"], "LOW:HIGH is for numbers"),
         (["reproduce", "--scale", "2"], "scale must be a number"),
         (["reproduce", "--scale", "much"], "scale must be a number"),
@@ -162,12 +164,14 @@ CHANGEABLE = [
     for name, declared in train_settings(model).items()
     if name not in ("model", "preset") and (name in describe(MODELS[model]) or model == "base_cnn")
 ]
-SPECIAL = {"depth": 16, "dim": 96, "heads": 4}
-"""Settings that take only some numbers of their range."""
+SPECIAL = {"depth": 16, "dim": 96, "heads": 4, "teacher": "best", "start_from": "vit-0a1b2c"}
+"""Settings that take only some values of their kind."""
 COMPANIONS = {
+    "alternating_flip": {"flip": "true"},
     "optimizer": {"weight_decay": "0.01"},
     "warmup_epochs": {"epochs": "20"},
     "min_learning_rate": {"learning_rate": "5"},
+    "channel_pruning": {"start_from": "vit-0a1b2c"},
     "devices": {"batch_size": "120"},
 }
 
@@ -245,7 +249,7 @@ def test_seeds():
     assert seeded(TrainConfig(seed=4), None) == [TrainConfig(seed=4)]
     for wrong in ("", "1,", "1.5", "2,2"):
         with pytest.raises(ConfigError, match="seeds must be"):
-            read_seeds(wrong)
+            read_numbers("seeds", wrong)
 
 
 ANY_TEXT = st.one_of(st.text(max_size=12), st.integers().map(str), st.floats().map(str))
@@ -312,3 +316,37 @@ def test_help_and_mistakes_load_no_framework():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[] []"
+
+
+def test_app_starts_the_dashboard_of_this_checkout_at_the_port_asked_for(lab, monkeypatch):
+    from cifar_core.cli import start
+
+    called = []
+    monkeypatch.setattr(start.subprocess, "call", lambda words: called.append(words) or 0)
+    assert lab("app", "--port", "8600", "--no-browser").status == 0
+    [words] = called
+    assert words[1:4] == ["-m", "streamlit", "run"]
+    assert (Path(words[4]).name, Path(words[4]).with_name("pages").is_dir()) == ("app.py", True)
+    assert words[5:] == ["--server.port=8600", "--server.headless=true"]
+
+
+def test_without_streamlit_app_says_what_to_install(lab, monkeypatch):
+    monkeypatch.setitem(sys.modules, "streamlit", None)
+    outcome = lab("app")
+    assert outcome.status == 1
+    assert "pip install streamlit" in outcome.err
+
+
+def test_a_variable_that_wins_is_named_before_an_import(lab, monkeypatch, tmp_path):
+    """Also where the import then fails: the words come first."""
+    monkeypatch.setenv("CIFAR_LAB_DATA", str(tmp_path / "typo"))
+    outcome = lab("data", "import", str(tmp_path / "nothing"))
+    assert outcome.status == 1
+    before, after = outcome.err.split("No CIFAR-10 at")
+    assert "`unset CIFAR_LAB_DATA`" in before
+    assert "nothing there" in after
+    monkeypatch.setattr("cifar_core.data.import_cifar10", lambda path: Path(path))
+    assert lab("data", "import", "/copy").out == "A copy that is not used is in /copy\n"
+    monkeypatch.delenv("CIFAR_LAB_DATA")
+    assert lab("data", "import", "/copy").out == "CIFAR-10 is in /copy\n"
+    assert "unset" not in lab("data", "status").out

@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import math
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,7 +66,7 @@ def test_any_csv_reads_back_and_starts_no_formula(rows):
     assert len(lines) == 1 + len(rows)
     for row, line in zip(rows, lines[1:], strict=True):
         text = row["a"].replace("\r\n", "\n").replace("\r", "\n")
-        assert line[0].removeprefix("'") == text.removeprefix("'")
+        assert re.sub(r"(^|[;\t\n])'", r"\1", line[0]) == re.sub(r"(^|[;\t\n])'", r"\1", text)
         assert not line[0].startswith(("=", "+", "-", "@", "\t", "\r"))
 
 

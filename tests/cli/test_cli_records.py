@@ -270,3 +270,12 @@ def test_reproduce_can_only_queue(lab, store):
 
 def test_worker_without_work(lab):
     assert lab("worker", "--idle-exit", "0").out == "carried out 0 runs\n"
+
+
+def test_prune_queues_a_run_that_starts_from_another(lab, store, two):
+    outcome = lab("prune", two[0][:-2], "--channels", "0.5", "--queue", "--json")
+    [queued] = outcome.document["queued"]
+    config = store.get(queued).config
+    assert (config.start_from, config.channel_pruning, config.sparsity, config.seed) == (two[0], 0.5, 0, 3)
+    assert "Say what to remove" in lab("prune", two[0]).err
+    assert lab("prune", two[0], "--sparsity", "1.5", "--queue").status == 2

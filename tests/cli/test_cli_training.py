@@ -18,6 +18,7 @@ from cifar_core.store import RunState, RunStore
 from cifar_core.training import run
 from cifar_core.training.recorder import Progress
 from cifar_core.training.result import Run
+from tests.pages import tune_searches
 
 EPOCH = {
     "epoch": 1,
@@ -252,3 +253,24 @@ def test_tune_refuses_an_impossible_search_before_it_loads_anything(lab):
     outcome = lab("tune", "--dataset", "synthetic", "--optimizer", "adamw", "--space", "dropout=0:0.5")
     assert outcome.status == 2
     assert "weight_decay" in outcome.err
+
+
+def test_tune_widens_a_finished_search_and_nothing_else(lab, monkeypatch, tiny):
+    with RunStore() as store:
+        search_id = tune_searches.finished(store, tuner="random", max_trials=2)
+    monkeypatch.setattr("cifar_core.data.load_dataset", lambda *_, **__: tiny)
+    asked = []
+    monkeypatch.setattr(cifar_core.cli.tune, "run_search", lambda config, **_: asked.append(config) or 0)
+    words = ("tune", "--widen", search_id[:-1])
+    assert lab(*words, "--max-trials", "9", "--epochs", "30").status == 0
+    assert (asked[0].widens, asked[0].max_trials, asked[0].base["epochs"]) == (search_id, 9, 30)
+    for more, reason in (
+        (("--max-trials", "1"), "at least 2"),
+        (("--seed", "4"), "can't be widened by seed"),
+        (("--max-trials", "9", "--space", "dropout=0:0.5"), "--space would begin a new search"),
+        (("--max-trials", "9", "--no-store"), "leave out --no-store"),
+    ):
+        outcome = lab(*words, *more)
+        assert outcome.status == 2
+        assert reason in outcome.err
+    assert len(asked) == 1

@@ -1,6 +1,7 @@
 """`evaluate`, `predict` and `export` of a model that was really trained, in this process."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,6 +89,31 @@ def test_predict(lab, run_id, tmp_path):
         assert probabilities == sorted(probabilities, reverse=True)
     first = lab("predict", run_id, paths[0], "--top", "1").out
     assert first.startswith(f"{paths[0]}: {seen[0]['classes'][0]['class']} ")
+
+
+@pytest.mark.usefixtures("_loaded_once")
+def test_predict_answers_for_the_good_files_names_the_bad_ones_and_takes_folders(lab, run_id, tmp_path):
+    folder = tmp_path / "my pictures"
+    (folder / "more").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    for name in ("a.png", "more/b.JPG", "notes.txt"):
+        form = {"a": "PNG", "b": "JPEG"}.get(Path(name).stem)
+        if form:
+            Image.new("RGB", (40, 40), "red").save(folder / name, form)
+        else:
+            (folder / name).write_text("no picture, and not asked for")
+    (folder / "broken.png").write_bytes(b"\x89PNG")
+    outcome = lab("predict", run_id, f'"{folder}/"', "no.png", str(tmp_path / "empty"), "--json")
+    assert outcome.status == 1
+    assert [one["image"] for one in outcome.document["images"]] == [
+        str(folder / "a.png"),
+        str(folder / "more" / "b.JPG"),
+    ]
+    refused = {Path(one["image"]).name: one["error"] for one in outcome.document["refused"]}
+    assert list(refused) == ["broken.png", "no.png", "empty"]
+    assert "There are no pictures in" in refused["empty"]
+    for error in refused.values():
+        assert error in outcome.err
 
 
 def test_predict_refuses_a_bad_picture_before_anything_slow(lab, run_id, tmp_path, monkeypatch):

@@ -10,7 +10,8 @@ import pytest
 from cifar_core.errors import ConfigError, ExportError
 from cifar_core.models import create_model
 from cifar_core.serving import formats, runtimes
-from cifar_core.serving.formats import default_name, export_model, in_float32, run_exported
+from cifar_core.serving.converters import in_float32
+from cifar_core.serving.formats import default_name, export_model
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow", reason="TensorFlow makes the other formats"
@@ -22,6 +23,16 @@ EVERY = [
     *(pytest.param(form, None, marks=pytest.mark.slow) for form in formats.FORMATS[1:]),
     *(pytest.param("tflite", how, marks=pytest.mark.slow) for how in formats.QUANTIZATIONS),
 ]
+
+
+@pytest.mark.parametrize("name", ["my [1]", "what?", "all*"])
+def test_a_savedmodel_is_not_written_where_tensorflow_sees_a_pattern(tmp_path, name, monkeypatch):
+    """TensorFlow would take the path for a pattern, and fail after the work."""
+    monkeypatch.setattr(formats, "loaded", lambda _: pytest.fail("the work began"))
+    (tmp_path / name).mkdir()
+    with pytest.raises(ConfigError, match=r"for a pattern, so a SavedModel cannot be .*choose a path"):
+        export_model("any.keras", "saved_model", tmp_path / name / "m")
+    formats.check_request("onnx", tmp_path / name / "m.onnx", None, overwrite=False)
 
 
 def need(form: str) -> None:
@@ -83,7 +94,7 @@ def test_the_file_does_what_the_model_does(exported, model, images, form, quanti
     assert result.bytes == sum(path.stat().st_size for path in files)
 
     expected = np.asarray(model.predict_on_batch(images.astype(np.float32)))
-    found = run_exported(target, form, images)
+    found = runtimes.run_exported(target, form, images)
     assert result.max_difference == pytest.approx(float(np.abs(expected - found).max()), abs=1e-6)
     assert result.agreement == (expected.argmax(1) == found.argmax(1)).mean()
     if quantize is None:
@@ -122,7 +133,7 @@ def test_from_a_file(tmp_path, exported):
 def test_any_number_of_images(exported, model, images, form):
     expected = np.asarray(model.predict_on_batch(images[:3].astype(np.float32)))
     for count in (1, 3):
-        found = run_exported(exported(form).path, form, images[:count])
+        found = runtimes.run_exported(exported(form).path, form, images[:count])
         np.testing.assert_allclose(found, expected[:count], atol=1e-5)
 
 

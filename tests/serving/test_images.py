@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cifar_core.errors import ImageError
 from cifar_core.serving import images
@@ -126,6 +126,23 @@ def test_exif_orientation_sets_the_picture_upright(orientation):
     assert tuple(result[8, 24]) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("how", ["TIFF", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_every_format_is_set_upright_exactly_once(how, orientation):
+    """Pillow turns TIFF files itself while it loads them, and the others not."""
+    if how not in images.FORMATS:
+        pytest.skip(f"this Pillow has no {how}")
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:32, :32], pixels[32:, :32] = (255, 0, 0), (0, 0, 255)
+    exif, again = Image.Exif(), Image.Exif()  # saving an AVIF takes the orientation out
+    exif[0x0112] = again[0x0112] = orientation
+    got = read_image(encode(Image.fromarray(pixels), how, exif=exif))
+    turned = ImageOps.exif_transpose(Image.open(io.BytesIO(encode(Image.fromarray(pixels), exif=again))))
+    assert (orientation == 1) == (np.asarray(turned) == pixels).all()
+    expected = np.asarray(turned.resize((32, 32), Image.Resampling.LANCZOS), int)
+    assert np.abs(got - expected).mean() < 4
+
+
 def test_a_damaged_exif_does_not_cost_the_pixels():
     pixels = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
     data = encode(Image.fromarray(pixels), exif=b"Exif\0\0MM\0*\xff\xff\xff\xff garbage")
@@ -164,6 +181,41 @@ def test_too_many_pixels_are_refused_before_decoding(size, monkeypatch):
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
     with pytest.raises(ImageError, match="40 megapixels"):
         read_image(png_header(*size))
+
+
+@pytest.mark.parametrize("progressive", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_jpeg_of_50_megapixels_is_opened_reduced(monkeypatch, progressive):
+    picture = Image.new("L", (8192, 6144), 200)
+    picture.paste(20, (4096, 0, 8192, 6144))
+    decoded, square = [], images._square
+    monkeypatch.setattr(images, "_square", lambda image: decoded.append(image.size) or square(image))
+    pixels = read_image(encode(picture, "JPEG", progressive=progressive))
+    assert decoded == [(1024, 768)]
+    assert pixels[16, 4, 0] > 190
+    assert pixels[16, 28, 2] < 30
+
+
+def jpeg_header(width: int, height: int, start: int) -> bytes:
+    """A JPEG that claims a size; `start`: 0xC0 for a baseline picture, 0xC2 for a progressive one."""
+    frame = struct.pack(">BHHBBBBBBBBBB", 8, height, width, 3, 1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0)
+    return b"\xff\xd8\xff" + bytes([start]) + struct.pack(">H", 2 + len(frame)) + frame + b"\xff\xda\0\x02"
+
+
+@pytest.mark.parametrize(
+    ("size", "start", "limit"),
+    [((16_000, 12_000), 0xC0, 170), ((10_000, 8_000), 0xC2, 64), ((65_000, 65_000), 0xC0, 170)],
+)
+def test_jpegs_have_a_limit_too(size, start, limit, monkeypatch):
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(ImageError, match=f"at most {limit} megapixels"):
+        read_image(jpeg_header(*size, start))
+
+
+def test_heic_is_answered_with_advice():
+    for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
+        with pytest.raises(ImageError, match=r"x\.heic|HEIC picture, as iPhones take.*Save it as JPEG"):
+            read_image(b"\0\0\0\x18ftyp" + brand + bytes(4) + brand + bytes(64))
+    assert {"heic", "heif", "avif"} <= set(images.EXTENSIONS) | {"avif"}
 
 
 def test_no_pixels():
@@ -219,9 +271,10 @@ def test_a_picture_of_many_megapixels_that_is_allowed():
 @pytest.mark.parametrize("how", images.FORMATS)
 def test_cut_short(how):
     data = encode(Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)), how)
+    headless = "|not a picture" if how in ("BMP", "TIFF") else ""  # other files begin so, too
     for share in (0.02, 0.3, 0.6):
-        with pytest.raises(ImageError, match=r"damaged or cut short|not a picture"):
-            read_image(data[: max(1, int(len(data) * share))])
+        with pytest.raises(ImageError, match=f"is damaged or cut short{headless}"):
+            read_image(data[: max(20, int(len(data) * share))])
 
 
 def test_sources_and_their_names_in_messages(tmp_path):
@@ -302,3 +355,36 @@ def test_overwritten_bytes_give_an_image_or_an_image_error(how, place, junk):
     data[place : place + len(junk)] = junk
     with contextlib.suppress(ImageError):
         assert read_image(bytes(data)).shape == (32, 32, 3)
+
+
+# --- Parts of a picture -----------------------------------------------------------------------------
+
+
+def halves():
+    """Black, with white right of three quarters: (100, 200, 3)."""
+    picture = np.zeros((100, 200, 3), np.uint8)
+    picture[:, 150:] = 255
+    return picture
+
+
+def test_a_picture_is_kept_as_it_is_up_to_384_pixels():
+    picture = halves()
+    np.testing.assert_array_equal(images.read_picture(encode(Image.fromarray(picture))), picture)
+    large = images.read_picture(encode(Image.new("RGB", (2000, 500), (9, 8, 7))))
+    assert large.shape == (96, 384, 3)
+    assert (large == (9, 8, 7)).all()
+    np.testing.assert_array_equal(images.crop(SMOOTH), read_image(encode(Image.fromarray(SMOOTH))))
+
+
+def test_the_middle_the_whole_and_a_square():
+    picture = halves()
+    assert images.crop(picture).max() < 30  # from 50 to 150: all black
+    whole = images.crop(picture, "whole")
+    assert (whole[16] > 200).any(axis=1).sum() == 8  # a quarter of 32
+    assert np.abs(whole[2].astype(int) - 64).max() <= 1  # a quarter of the picture is white: its mean
+    right = images.crop(picture, (1.0, 0.0, 1.0))
+    assert (right[16, :15] < 30).all()
+    assert (right[16, 17:] > 225).all()
+    np.testing.assert_array_equal(images.crop(picture, (9.0, -3.0, 1.0)), right)
+    assert (images.crop(picture, (1.6, 0.2, 0.3)) == 255).all()
+    assert images.crop(picture, (0.0, 0.0, -5.0)).shape == (32, 32, 3)

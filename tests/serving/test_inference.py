@@ -100,10 +100,10 @@ def test_the_process_says_what_the_model_says(model_file):
     model = keras.models.load_model(model_file)
     asking = Inference(idle_s=1)
     try:
-        answer = asking.ask(model_file, images, explain=3, test_flip=True)
+        answer = asking.ask(model_file, images, explain=3, test_views="flip")
         assert answer.heat is not None
         assert answer.probabilities.dtype == answer.heat.dtype == np.float32
-        expected = predict_probabilities(model, images, test_flip=True)
+        expected = predict_probabilities(model, images, test_views="flip")
         np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
         np.testing.assert_allclose(answer.heat[1], grad_cam(model, images[1], 3), atol=1e-3)
         for _ in range(100):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from cifar_core.errors import ConfigError, DataNotFoundError, ExportError, RunNotFoundError
+from cifar_core.models.model_file import load_model
 from cifar_core.serving import run_export, runtimes
-from cifar_core.serving.formats import default_name, digest, run_exported
-from cifar_core.serving.model_file import load_model
+from cifar_core.serving.formats import default_name, digest
 from cifar_core.serving.run_export import download_path, export_run, make_download, sweep_downloads
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
@@ -23,6 +23,7 @@ pytestmark = [
         reason="TensorFlow makes the other formats",
     ),
 ]
+MEASURED = [("tflite", None), ("tflite", "float16"), ("tflite", "int8"), ("onnx", None)]
 SOME = [("keras", None), ("onnx", None), ("tflite", "int8")]
 """All formats are tested with `export_model`."""
 
@@ -68,7 +69,7 @@ def test_each_format_is_measured_on_the_test_images_and_written_down(
         store, run_id[:-1], form, target, quantize=quantize, tell=lambda *one: told.append(one)
     )
 
-    found = run_exported(target, form, tiny.x_test)
+    found = runtimes.run_exported(target, form, tiny.x_test)
     expected = load_model(store.artifact(run_id, "model.keras")).predict_on_batch(tiny.x_test * np.float32(1))
     assert result.accuracy == np.mean(found.argmax(1) == tiny.y_test)
     assert result.reference_accuracy == np.mean(expected.argmax(1) == tiny.y_test)
@@ -108,16 +109,16 @@ def test_the_last_one_counts(tmp_path, store, run_id):
 def test_a_sample_has_every_class_and_is_the_same_each_time(tiny, store, run_id):
     record = store.get(run_id)
     sample, again = (run_export._evidence(record, 20, needed=False) for _ in range(2))
-    assert np.bincount(sample.labels, minlength=10).tolist() == [2] * 10
-    np.testing.assert_array_equal(sample.images, again.images)
+    assert np.bincount(sample["labels"], minlength=10).tolist() == [2] * 10
+    np.testing.assert_array_equal(sample["images"], again["images"])
     known = {image.tobytes(): label for image, label in zip(tiny.x_test, tiny.y_test, strict=True)}
-    assert [known[image.tobytes()] for image in sample.images] == sample.labels.tolist()
+    assert [known[image.tobytes()] for image in sample["images"]] == sample["labels"].tolist()
 
 
 def test_int8_is_set_up_with_what_the_run_learned_from(tiny, store, run_id):
     record = store.get(run_id)
     kept, held = tiny.split(record.config.validation_fraction, record.config.seed)
-    used = {image.tobytes() for image in run_export._evidence(record, 50, needed=True).calibration}
+    used = {image.tobytes() for image in run_export._evidence(record, 50, needed=True)["calibration"]}
     learned, never = ({tiny.x_train[index].tobytes() for index in part} for part in (kept, held))
     assert used <= learned
     assert len(held) > 0
@@ -185,7 +186,7 @@ def test_a_saved_model_is_downloaded_as_one_file(tmp_path, tiny, store, run_id):
     (folder,) = (tmp_path / "unzipped").iterdir()
     row = store.exports(run_id).set_index("format").loc["saved_model"]
     assert digest(folder) == row["sha256"]
-    assert run_exported(folder, "saved_model", tiny.x_test[:2]).shape == (2, 10)
+    assert runtimes.run_exported(folder, "saved_model", tiny.x_test[:2]).shape == (2, 10)
     assert [path.name for path in store.artifacts_root.iterdir()] == [run_id], (
         "nothing is left beside the runs"
     )
@@ -218,3 +219,23 @@ def test_a_download_is_made_of_the_homes_store_with_progress(trained, run_id, mo
     assert download_path(run_id, "keras", None).is_file()
     with pytest.raises(ConfigError, match="Only tflite can be quantized; got format='onnx'"):
         run_export.make_download_at_home(run_id, "onnx", "int8", print)
+
+
+def test_every_form_is_measured_recorded_and_thrown_away(store, run_id):
+    for packages in NEEDED.values():
+        for package in packages:
+            pytest.importorskip(package)
+    told = []
+    results = run_export.measure(store, run_id, test_images=30, tell=lambda share, _: told.append(share))
+    compressed = [one for one in results if one.format == "tflite.gz"]
+    assert [one.quantize for one in compressed] == [None, "float16", "int8"]
+    results = [one for one in results if one not in compressed]
+    assert [(one.format, one.quantize) for one in results] == MEASURED
+    assert all(0 < small.bytes < one.bytes for small, one in zip(compressed, results, strict=False))
+    assert told == sorted(told)
+    assert not any(one.path.exists() for one in results)
+    recorded = store.exports().set_index(["run_id", "format", "quantize"])["bytes"]
+    for one in results:
+        assert recorded[run_id, one.format, one.quantize or ""] == one.bytes
+    float32, float16, int8, _ = (one.bytes for one in results)
+    assert float32 > 1.8 * float16 > 3.2 * int8

@@ -145,7 +145,8 @@ def deaf():
 
 
 def end(slot):
-    slot.process.wait(30)  # it read its order to the end
+    if slot.process is not None:  # else the supervisor has seen its end already
+        slot.process.wait(30)  # it read its order to the end
 
 
 def test_a_shared_run_takes_both_gpus_and_gives_them_back(gpus):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,13 +27,19 @@ from cifar_core.cli.bench.subjects import (
     studied,
     subjects,
 )
-from cifar_core.cli.bench.turns import Measured, Task, Tell, in_processes, in_turns
+from cifar_core.cli.bench.turns import Measured, Task, Tell, in_processes, in_turns, timed, workers
 from cifar_core.errors import BenchError
 from cifar_core.settings import compute
 from cifar_core.settings.train_config import TrainConfig
 
 STUDY_IMAGES = 40_000
 """Images in an epoch of the study's held-out runs, over which the cost of an epoch's end is spread."""
+SETTINGS_SECONDS = 110.0
+"""For the settings of a model, all its designs together."""
+TURN_SECONDS = 3.0
+"""Of training in each turn of a setting after its first."""
+FEWEST_STEPS = 4
+"""Of a turn, of which the first does not count."""
 EXPORTS: dict[str, tuple[str, str | None]] = {
     "keras float32": ("keras", None),
     "saved_model": ("saved_model", None),
@@ -56,9 +65,6 @@ class Request:
         return in_processes(tasks, self.rounds, tell=self.tell)
 
 
-# --- Training -----------------------------------------------------------------------------------
-
-
 def training(request: Request) -> list[Row]:
     """Training speed of the study's pipeline, bare Keras and ours, without and with augmentation."""
     return [
@@ -75,7 +81,7 @@ def _trained(subject: Subject, how: str, augmentation: Mapping[str, Any], reques
     auto, environment = automatic(subject.config.replace(**augmentation))
     tasks = {"study's pipeline": _fit("study", same, request)}
     if not augmentation:  # then the study's pipeline is bare fit: how far the two differ is chance
-        tasks["bare fit"] = _fit("bare", same, request)
+        tasks["bare fit"] = _fit("study", same, request)
     tasks["ours"] = _fit("ours", same, request)
     tasks["ours, auto"] = _fit("ours", auto, request, environment)
     title = f"{subject.title}, {how}"
@@ -104,9 +110,6 @@ def _computed(found: Sequence[Measured]) -> dict[str, Any]:
     return {name: found[-1][name] for name in ("onednn", "backend")}
 
 
-# --- Augmentation -------------------------------------------------------------------------------
-
-
 def augmentation(request: Request) -> list[Row]:
     """Speed of the study's five transforms: Keras's old generator, its stacked layers, and ours."""
     request.tell("augmentation: the study's five transforms")
@@ -114,16 +117,13 @@ def augmentation(request: Request) -> list[Row]:
     options = {"images": request.images, "batch_size": STUDY_BATCH}
     module = "cifar_core.cli.bench.variants_augmentation"
     found = request.measured({name: Task(f"{module}:{maker}", options) for name, maker in makers.items()})
-    return with_ratios([_augmentation_row(name, rounds) for name, rounds in found.items()])
-
-
-def _augmentation_row(name: str, found: Sequence[Measured]) -> Row:
-    per_cpu = float(np.median([one["images"] / max(one["cpu_seconds"], 1e-9) for one in found]))
-    more = {"images_per_cpu_second": per_cpu, "backend": found[-1]["backend"]}
-    return row("augmentation", f"batch {STUDY_BATCH}", name, IMAGES_PER_SECOND, _speeds(found), **more)
-
-
-# --- Overhead -----------------------------------------------------------------------------------
+    rows = []
+    for name, rounds in found.items():
+        per_cpu = float(np.median([one["images"] / max(one["cpu_seconds"], 1e-9) for one in rounds]))
+        more = {"images_per_cpu_second": per_cpu, "backend": rounds[-1]["backend"]}
+        subject = f"batch {STUDY_BATCH}"
+        rows.append(row("augmentation", subject, name, IMAGES_PER_SECOND, _speeds(rounds), **more))
+    return with_ratios(rows)
 
 
 def overhead(request: Request) -> list[Row]:
@@ -136,7 +136,7 @@ def _overhead_of(subject: Subject, request: Request) -> list[Row]:
     request.tell(f"overhead {subject.title}")
     with tempfile.TemporaryDirectory(prefix="cifar-lab-bench-") as folder:
         tasks = {
-            "bare fit": _fit("bare", config, request),
+            "bare fit": _fit("study", config, request),
             "ours, progress": _fit("ours", config, request),
             "ours, progress and recording": _fit("ours", config, request, store=folder),
         }
@@ -165,9 +165,6 @@ def _overhead_row(subject: Subject, name: str, found: Sequence[Measured], config
     return row("overhead", title, name, IMAGES_PER_SECOND, values, **about(config), **more)
 
 
-# --- Start-up -----------------------------------------------------------------------------------
-
-
 def startup(request: Request) -> list[Row]:
     """Seconds that fresh processes take to import the core, to import Keras, and to train one step."""
     config = compared(studied(request.models[0])[0].config)
@@ -188,8 +185,7 @@ def startup(request: Request) -> list[Row]:
 
 
 def _fresh(name: str, program: Sequence[str]) -> Callable[[], Measured]:
-    def run() -> Measured:
-        began = time.perf_counter()
+    def run() -> None:
         done = subprocess.run(
             [sys.executable, "-c", *program], capture_output=True, text=True, errors="replace", check=False
         )
@@ -198,12 +194,8 @@ def _fresh(name: str, program: Sequence[str]) -> Callable[[], Measured]:
                 f"The variant {name!r} could not be measured: its process ended with status "
                 f"{done.returncode}. Its last output: {done.stderr[-500:].strip()}"
             )
-        return {"seconds": time.perf_counter() - began}
 
-    return run
-
-
-# --- Exports ------------------------------------------------------------------------------------
+    return partial(timed, run)
 
 
 def exports(request: Request) -> list[Row]:
@@ -229,49 +221,81 @@ def _exported(subject: Subject, request: Request) -> list[Row]:
         if "missing" in measured:
             request.tell(f"  {name} is left out: {measured['missing']}")
         else:
-            rows.append(_export_row(subject, name, measured))
+            more = {key: measured[key] for key in ("megabytes", "agreement", "max_difference", "images")}
+            title, model = f"{subject.title}, one image", subject.config.model
+            rows.append(row("exports", title, name, "ms", measured["ms"], model=model, **more))
     return with_ratios(rows)
 
 
-def _export_row(subject: Subject, name: str, found: Measured) -> Row:
-    more = {key: found[key] for key in ("megabytes", "agreement", "max_difference", "images")}
-    title = f"{subject.title}, one image"
-    return row("exports", title, name, "ms", found["ms"], model=subject.config.model, **more)
-
-
-# --- Settings -----------------------------------------------------------------------------------
-
-
 def settings(request: Request) -> list[Row]:
-    """Training speed of every candidate compute setting; from now on "auto" chooses by these figures."""
-    chosen = [subject for model in request.models for subject in subjects(model)]
-    return [one for subject in chosen for one in _tried(subject, request)]
+    """Training speed of the compute settings that may be fastest, as many as fit into SETTINGS_SECONDS a
+    model; from now on "auto" chooses by these figures."""
+    chosen = [(subjects(model), subject) for model in request.models for subject in subjects(model)]
+    return [one for all_, subject in chosen for one in _tried(subject, SETTINGS_SECONDS / len(all_), request)]
 
 
-def _tried(subject: Subject, request: Request) -> list[Row]:
-    candidates = {_name(one): one for one in compute.candidates(subject.config)}
-    images = max(request.images, 2 * max(one.batch_size for one in candidates.values()))
-    request.tell(f"settings of {subject.title}: {len(candidates)} to try")
-    found = request.measured({name: _trial(subject.config, one, images) for name, one in candidates.items()})
-    rows = with_ratios(
-        [
-            _speed_row("settings", subject.title, name, found[name], _fixed(subject.config, one))
-            for name, one in candidates.items()
-        ]
-    )
-    design = subject.config.hyperparameters.model_dump()
-    kept = [_kept(one, way) for one, way in zip(rows, candidates.values(), strict=True)]
-    compute.remember(subject.config.model, design, kept)
-    request.tell(f"  auto for {subject.title} is now: {chosen(subject.config)}")
-    return rows
+def _tried(subject: Subject, seconds: float, request: Request) -> list[Row]:
+    config, candidates = subject.config, {_name(one): one for one in compute.candidates(subject.config)}
+    request.tell(f"settings of {subject.title}: {len(candidates)} that may be fastest, {seconds:.0f} s")
+    tasks = {name: _trial(config, one) for name, one in candidates.items()}
+    ends = time.monotonic() + seconds
+    with workers(tasks) as variants:
+        own = [name for name, one in candidates.items() if one.batch_size == config.batch_size]
+        found = _turns({name: variants[name] for name in own}, candidates, ends, request)
+        best = candidates[max(found, key=lambda name: _speed(found[name]))]
+        sizes = [name for name, one in candidates.items() if name not in own and _same_way(one, best)]
+        if _speed(found[_name(best)]) * (ends - time.monotonic()) > FEWEST_STEPS * best.batch_size:
+            found |= _turns({name: variants[name] for name in sizes}, candidates, ends, request)
+    fixed = {name: _fixed(config, candidates[name]) for name in found}
+    rows = [_speed_row("settings", subject.title, name, found[name], fixed[name]) for name in found]
+    kept = [_remembered(candidates[one["variant"]], one["median"]) for one in rows]
+    compute.remember(config.model, config.hyperparameters.model_dump(), kept)
+    request.tell(f"  auto for {subject.title} is now: {chosen(config)}")
+    return with_ratios(rows)
+
+
+def _turns(
+    variants: Mapping[str, Callable[..., Measured]],
+    candidates: Mapping[str, compute.Choice],
+    ends: float,
+    request: Request,
+) -> dict[str, list[Measured]]:
+    """What the candidates measured in turns, until the time `ends`. A first turn is short, and says how many
+    images the others have."""
+    found: dict[str, list[Measured]] = {}
+    speed = math.inf  # the first is tried in any case
+    for number in range(request.rounds):
+        for name, measure in variants.items():
+            batch, wanted = candidates[name].batch_size, 0.0
+            if number and name in found:
+                wanted = TURN_SECONDS * _speed(found[name])
+            images = batch * max(FEWEST_STEPS, round(wanted / batch))
+            if time.monotonic() + images / speed > ends:
+                continue
+            found.setdefault(name, []).append(measure(images=images))
+            speed = _speed(found[name])
+            request.tell(f"  {name}: {speed:,.0f} images/s")
+    return found
+
+
+def _speed(found: Sequence[Measured]) -> float:
+    return statistics.median(_speeds(found))
+
+
+def _same_way(one: compute.Choice, other: compute.Choice) -> bool:
+    return (one.precision, one.jit, one.onednn) == (other.precision, other.jit, other.onednn)
+
+
+def _remembered(way: compute.Choice, images_per_second: float) -> dict[str, Any]:
+    names = ("precision", "jit", "onednn", "batch_size")
+    return {**{name: getattr(way, name) for name in names}, "images_per_second": images_per_second}
 
 
 def chosen(config: TrainConfig) -> str:
     """What "auto" chooses for a setting and why, as text."""
     picked = compute.choice(automatic(config)[0])
-    return (
-        f"{_name(picked)} (by {'rules' if picked.source == 'rules' else f'measurement on {picked.source}'})"
-    )
+    by = "rules" if picked.source == "rules" else f"measurement on {picked.source}"
+    return f"{_name(picked)} (by {by})"
 
 
 def _name(one: compute.Choice) -> str:
@@ -284,17 +308,12 @@ def _fixed(config: TrainConfig, one: compute.Choice) -> TrainConfig:
     return config.replace(precision=one.precision, jit=jit, batch_size=one.batch_size)
 
 
-def _trial(config: TrainConfig, one: compute.Choice, images: int) -> Task:
+def _trial(config: TrainConfig, one: compute.Choice) -> Task:
     """The task of one candidate; candidates that differ only in batch size share a process."""
     settings = _fixed(config, one).replace(batch_size=STUDY_BATCH).model_dump(mode="json")
     return Task(
         "cifar_core.cli.bench.variants_training:at_any_batch",
-        {"settings": settings, "images": images},
+        {"settings": settings},
         one.environment,
         {"batch_size": one.batch_size},
     )
-
-
-def _kept(measured: Row, one: compute.Choice) -> dict[str, Any]:
-    names = ("precision", "jit", "onednn", "batch_size")
-    return {**{name: getattr(one, name) for name in names}, "images_per_second": measured["median"]}

@@ -17,6 +17,7 @@ import psutil
 
 from cifar_core.base import devices, paths
 from cifar_core.base.files import write_whole
+from cifar_core.cli.output import cell, is_numeric
 from cifar_core.errors import BenchError
 from cifar_core.training.environment import git_commit, packages
 
@@ -43,9 +44,6 @@ HEADINGS = {
     "settings": "Compute settings",
     "pages": "Pages over stores of many runs",
 }
-
-
-# --- Rows -----------------------------------------------------------------------------------------
 
 
 def row(part: str, subject: str, variant: str, unit: str, values: Sequence[float], **more: Any) -> Row:
@@ -98,9 +96,6 @@ def by_part(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
     return list(parts.items())
 
 
-# --- Machine --------------------------------------------------------------------------------------
-
-
 def machine() -> dict[str, Any]:
     """CPU, usable cores, memory (GiB), GPU (None where there is none) and operating system."""
     device = devices.device_summary()
@@ -136,11 +131,9 @@ def circumstances(result: dict[str, Any]) -> list[tuple[str, str]]:
     """Date, machine, software and sample size of a result, as (name, text) pairs."""
     machine, software, load = result["machine"], result["software"], result["load_average"]
     images = f"{result['images']:,} images, " if result["images"] else ""
-    gpu = (
-        f"{machine['gpus']} x {machine['gpu']}, {machine['gpu_memory_gb']:g} GiB"
-        if machine["gpu"]
-        else "none"
-    )
+    gpu = "none"
+    if machine["gpu"]:
+        gpu = f"{machine['gpus']} x {machine['gpu']}, {machine['gpu_memory_gb']:g} GiB"
     return [
         ("date", result["date"]),
         ("CPU", f"{machine['cpu']}, {machine['cores']} usable cores"),
@@ -161,9 +154,6 @@ def _load(averages: list[float] | None) -> str:
     return " ".join(f"{value:.2f}" for value in averages) if averages else "unknown"
 
 
-# --- Files ----------------------------------------------------------------------------------------
-
-
 def write_files(result: dict[str, Any], into: Path | None = None) -> list[Path]:
     """Write a result as JSON and as HTML under new names; earlier results stay.
 
@@ -182,7 +172,11 @@ def write_files(result: dict[str, Any], into: Path | None = None) -> list[Path]:
     text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         into.mkdir(parents=True, exist_ok=True)
-        name = _unused(into, f"{moment}-{_slug(result['machine'])}")
+        name = base = f"{moment}-{_slug(result['machine'])}"
+        number = 1
+        while any((into / f"{name}.{suffix}").exists() for suffix in ("json", "html")):
+            number += 1  # a result of the same second has the name already
+            name = f"{base}-{number}"
         files = [into / f"{name}.json", into / f"{name}.html"]
         for file, content in zip(files, (text, html(result)), strict=True):
             write_whole(file, content)
@@ -198,15 +192,6 @@ def _slug(described: dict[str, Any]) -> str:
     name = re.sub(r"\((?:r|tm)\)", "", str(described["gpu"] or described["cpu"] or "machine").lower())
     plain = re.sub(r"[^a-z0-9.]+", "-", name).strip("-.") or "machine"
     return f"{plain[:60].rstrip('-.')}-x{described['gpus'] if described['gpu'] else described['cores']}"
-
-
-def _unused(into: Path, name: str) -> str:
-    """The name, with a number added where a result of the same second has it already."""
-    number, free = 1, name
-    while any((into / f"{free}.{suffix}").exists() for suffix in ("json", "html")):
-        number += 1
-        free = f"{name}-{number}"
-    return free
 
 
 def html(result: dict[str, Any]) -> str:
@@ -230,20 +215,6 @@ def _part(part: str, rows: list[Row]) -> dict[str, Any]:
         "heading": HEADINGS.get(part, part),
         "figures": [speed_bars(list(group), title=subject) for (subject, _), group in grouped],
         "header": [name.replace("_", " ") for name in names],
-        "rows": [[_cell(row.get(name)) for name in names] for row in rows],
-        "numeric": [
-            place for place, name in enumerate(names) if any(map(_is_number, (row.get(name) for row in rows)))
-        ],
+        "rows": [[cell(row.get(name), name) for name in names] for row in rows],
+        "numeric": [place for place, name in enumerate(names) if is_numeric(row.get(name) for row in rows)],
     }
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)

@@ -12,6 +12,7 @@ import functools
 import importlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -53,6 +54,15 @@ class Task:
         return json.dumps([self.maker, dict(self.options), dict(self.environment)], sort_keys=True)
 
 
+def timed(action: Callable[[], object], repeats: int = 1, **more: Any) -> Measured:
+    """Wall and CPU seconds of one call of `action`, the mean over `repeats`, with `more`."""
+    began, cpu_began = time.perf_counter(), time.process_time()
+    for _ in range(repeats):
+        action()
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
+    return {"seconds": seconds / repeats, "cpu_seconds": cpu_seconds / repeats, **more}
+
+
 def in_turns(
     variants: Mapping[str, Callable[[], Measured]],
     rounds: int,
@@ -63,8 +73,6 @@ def in_turns(
     """Results of each variant by round, where each round calls every variant once.
 
     Args:
-        variants: functions to call, by name.
-        rounds: number of rounds.
         warm_up: whether to call each variant once before, uncounted, since the first call compiles.
         tell: called with a line of text when a round begins.
     """
@@ -94,8 +102,9 @@ def in_processes(
 
 
 @contextmanager
-def workers(tasks: Mapping[str, Task]) -> Iterator[dict[str, Callable[[], Measured]]]:
-    """A function per task that does one round in the task's process; all processes end with the block."""
+def workers(tasks: Mapping[str, Task]) -> Iterator[dict[str, Callable[..., Measured]]]:
+    """A function per task that does one round in the task's process, with more keyword arguments if given;
+    all processes end with the block."""
     with ExitStack() as cleanup:
         by_process = {task.process: _Worker(task) for task in tasks.values()}
         pool = cleanup.enter_context(ThreadPoolExecutor(len(by_process) or 1))
@@ -121,11 +130,11 @@ class _Worker:
         """Start and prepare the process in the background, at the same time as the others."""
         self._prepared = pool.submit(self.child.call, _prepare, self._task.maker, dict(self._task.options))
 
-    def measure(self, name: str, each: Mapping[str, Any]) -> Measured:
+    def measure(self, name: str, each: Mapping[str, Any], **more: Any) -> Measured:
         """Result of one round; the first call waits until the process is prepared."""
         try:
             self._prepared.result()
-            return self.child.call(_round, dict(each))
+            return self.child.call(_round, {**each, **more})
         except CifarLabError as error:
             raise BenchError(f"The variant {name!r} could not be measured: {error}") from error
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
 from cifar_core.cli.bench.subjects import RUN_EPOCHS, STUDY_AUGMENTATION
-from cifar_core.cli.bench.variants_training import Measured, generator, pictures
+from cifar_core.cli.bench.turns import Measured, timed
+from cifar_core.cli.bench.variants_training import generator, pictures
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.batches import training_batches
 from cifar_core.training.batches.batch import steps_per_epoch
@@ -90,11 +90,4 @@ def _endless(config: TrainConfig, x: Any, y: Any) -> Iterator[Any]:
 
 
 def _timed(images: int, action: Callable[[], Any]) -> Measured:
-    began, cpu_began = time.perf_counter(), time.process_time()
-    action()
-    return {
-        "seconds": time.perf_counter() - began,
-        "cpu_seconds": time.process_time() - cpu_began,
-        "images": images,
-        "backend": keras.backend.backend(),
-    }
+    return timed(action, images=images, backend=keras.backend.backend())

@@ -15,6 +15,7 @@ from cifar_core.errors import ExportError
 from cifar_core.serving.formats import default_name, export_model
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.network import build_model, without_optimizer
+from cifar_core.training.resolve import ResolvedCompute
 
 LEARNED = 640
 """Synthetic images to train on first: an untrained model's predictions are ties."""
@@ -29,7 +30,7 @@ def exported(settings: dict[str, Any], folder: str) -> Callable[..., dict[str, A
     """
     scenes = synthetic_dataset(0, LEARNED, COMPARED)
     config = TrainConfig(**settings)
-    model = build_model(config, 1, precision="float32", jit=False)
+    model = build_model(config, ResolvedCompute("float32", jit=False, onednn=None))
     targets = keras.utils.to_categorical(scenes.y_train, NUM_CLASSES)
     model.fit(scenes.x_train, targets, batch_size=STUDY_BATCH, verbose=0)
     bare = without_optimizer(config, model, "float32")  # like the file of a run

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sqlalchemy import insert, select
 
 from cifar_core.cli.bench.parts import Request
 from cifar_core.cli.bench.result import Row, row, with_ratios
-from cifar_core.cli.bench.turns import Measured, in_turns
+from cifar_core.cli.bench.turns import in_turns, timed
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore, schema
 
@@ -40,16 +41,10 @@ def fill(store: RunStore, number: int) -> str:
         history = [dict(one) for one in connection.execute(select(schema.epochs)).mappings()]
         for start in range(1, number, AT_ONCE):
             ids = {f"base_cnn-{place:06x}": place for place in range(start, min(start + AT_ONCE, number))}
-            runs = [
-                {
-                    **run,
-                    "id": run_id,
-                    "revision": revision,
-                    "accuracy": float(chance.uniform(0.5, 0.95)),
-                    "settings_key": f"{place // 10:016x}",
-                }
-                for run_id, place in ids.items()
-            ]
+            runs = []
+            for run_id, place in ids.items():
+                own = {"id": run_id, "accuracy": float(chance.uniform(0.5, 0.95)), "seed": place % 10}
+                runs.append({**run, **own, "revision": revision, "settings_key": f"{place // 10:016x}"})
             epochs = [{**one, "run_id": run_id, "revision": revision} for run_id in ids for one in history]
             connection.execute(insert(schema.runs), runs)
             connection.execute(insert(schema.epochs), epochs)
@@ -70,28 +65,30 @@ def _one(store: RunStore) -> str:
 def store_costs(request: Request) -> list[Row]:
     """Reading and writing in stores of several sizes, and their size on disk."""
     with ExitStack() as cleanup:
-        folders = [
-            Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cifar-lab-bench-")))
-            for _ in request.runs
-        ]
         stores = {}
-        for number, folder in zip(request.runs, folders, strict=True):
+        for number in request.runs:
+            folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cifar-lab-bench-"))
             request.tell(f"store: filling one with {number:,} runs")
             stores[number] = cleanup.enter_context(RunStore(folder))
             fill(stores[number], number)
-        sizes = [_size_row(number, stores[number]) for number in request.runs]
-        variants = {
-            (name, number): action
+        sizes = []
+        for number, store in stores.items():
+            store.close()  # the last connection writes the log of changes into the database
+            files = [file for file in Path(store.location).parent.rglob("*") if file.is_file()]
+            megabytes = sum(file.stat().st_size for file in files) / 1e6
+            sizes.append(row("store", "size on disk", f"{number:,} runs", "MB", [megabytes], runs=number))
+        named = {
+            f"{name}, {number:,} runs": partial(timed, action, REPEATS)
             for number, store in stores.items()
             for name, action in _actions(store).items()
         }
-        named = {f"{name}, {number:,} runs": _timed(action) for (name, number), action in variants.items()}
         found = in_turns(named, request.rounds, tell=request.tell)
-    times = dict(zip(variants, found.values(), strict=True))
-    subjects = dict.fromkeys(name for name, _ in times)
-    return with_ratios(
-        [_time_row(name, number, times[name, number]) for name in subjects for number in request.runs] + sizes
-    )
+    subjects = dict.fromkeys(name.rpartition(", ")[0] for name in found)
+    times = []
+    for name, number in itertools.product(subjects, request.runs):
+        values = [1000 * one["seconds"] for one in found[f"{name}, {number:,} runs"]]
+        times.append(row("store", name, f"{number:,} runs", "ms", values, runs=number))
+    return with_ratios(times + sizes)
 
 
 def _actions(store: RunStore) -> dict[str, Callable[[], Any]]:
@@ -109,24 +106,3 @@ def _actions(store: RunStore) -> dict[str, Callable[[], Any]]:
             running, next(epochs), {"val_accuracy": 0.5, "seconds": 1.0}
         ),
     }
-
-
-def _timed(action: Callable[[], Any]) -> Callable[[], Measured]:
-    def measure() -> Measured:
-        began = time.perf_counter()
-        for _ in range(REPEATS):
-            action()
-        return {"seconds": (time.perf_counter() - began) / REPEATS}
-
-    return measure
-
-
-def _time_row(name: str, number: int, found: list[Measured]) -> Row:
-    return row("store", name, f"{number:,} runs", "ms", [1000 * one["seconds"] for one in found], runs=number)
-
-
-def _size_row(number: int, store: RunStore) -> Row:
-    store.close()  # the last connection writes the log of changes into the database
-    folder = Path(store.location).parent
-    megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
-    return row("store", "size on disk", f"{number:,} runs", "MB", [megabytes], runs=number)

@@ -1,4 +1,4 @@
-"""Training variants: bare Keras, the study's pipeline, this project's, and this project's at any batch size.
+"""Training variants: bare Keras or the study's pipeline, this project's, and this at any batch size.
 
 Each maker builds a model and returns a function that trains one epoch and returns its `Measured` times. The
 first steps do not count, since `fit` builds its input pipeline there, which a run does once. Batches are
@@ -8,6 +8,7 @@ epoch, so no batch that counts was prepared outside the measured time.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from cifar_core.training.callbacks import RunCallback, controllers
 from cifar_core.training.fitting import EVALUATION_BATCH
 from cifar_core.training.network import build_model
 from cifar_core.training.recorder import Progress, Recorder
+from cifar_core.training.resolve import ResolvedCompute
 
 Measured = dict[str, Any]
 VALIDATED = 64
@@ -91,37 +93,19 @@ class CountedSession(RunCallback):
         self.seconds += time.perf_counter() - began
 
 
-def bare(settings: dict[str, Any], images: int) -> Callable[[], Measured]:
-    """`keras.Model.fit` on float32 arrays, as in most tutorials."""
-    config = TrainConfig(**settings)
-    x, y = _arrays(images)
-    network = _network(config, steps_per_epoch(images, config.batch_size))
-
-    def fit(clock: Clock) -> None:
-        network.fit(
-            x,
-            y,
-            batch_size=config.batch_size,
-            validation_data=(x[:VALIDATED], y[:VALIDATED]),
-            callbacks=[clock],
-            verbose=0,
-        )
-
-    return _timed(fit, images, config.batch_size)
-
-
 def study(settings: dict[str, Any], images: int) -> Callable[[], Measured]:
-    """The study's pipeline: float32 arrays, with Keras's old generator where images are augmented."""
+    """`keras.Model.fit` on float32 arrays as in most tutorials; with Keras's old generator, as the study's
+    pipeline, where images are augmented."""
     config = TrainConfig(**settings)
-    if not config.rotation:
-        return bare(settings, images)
     x, y = _arrays(images)
     network = _network(config, steps_per_epoch(images, config.batch_size))
-    flow = generator().flow(x, y, batch_size=config.batch_size)
+    data = {"x": x, "y": y, "batch_size": config.batch_size}
+    if config.rotation:
+        data = {"x": generator().flow(x, y, batch_size=config.batch_size)}
     validation = x[:VALIDATED], y[:VALIDATED]
 
     def fit(clock: Clock) -> None:
-        network.fit(flow, validation_data=validation, callbacks=[clock], verbose=0)
+        network.fit(**data, validation_data=validation, callbacks=[clock], verbose=0)
 
     return _timed(fit, images, config.batch_size)
 
@@ -147,18 +131,16 @@ def ours(settings: dict[str, Any], images: int, store: str | None = None) -> Cal
     return _ours(config, _network(config, steps_per_epoch(images, config.batch_size)), images, store)
 
 
-def at_any_batch(settings: dict[str, Any], images: int) -> Callable[..., Measured]:
+def at_any_batch(settings: dict[str, Any]) -> Callable[..., Measured]:
     """This project's pipeline with one model for all batch sizes; each round names its own."""
     config = TrainConfig(**settings)
     network = _network(config, 1)
-    by_size: dict[int, Callable[[], Measured]] = {}
 
-    def epoch(batch_size: int) -> Measured:
-        if batch_size not in by_size:
-            by_size[batch_size] = _ours(config.replace(batch_size=batch_size), network, images, None)
-        return by_size[batch_size]()
+    @functools.cache
+    def prepared(batch_size: int, images: int) -> Callable[[], Measured]:
+        return _ours(config.replace(batch_size=batch_size), network, images, None)
 
-    return epoch
+    return lambda batch_size, images: prepared(batch_size, images)()
 
 
 def first_step(settings: dict[str, Any]) -> None:
@@ -170,9 +152,6 @@ def first_step(settings: dict[str, Any]) -> None:
     _network(config, 1).fit(batches, steps_per_epoch=1, shuffle=False, verbose=0)
 
 
-# --- Parts --------------------------------------------------------------------------------------
-
-
 def _arrays(count: int) -> tuple[np.ndarray, np.ndarray]:
     x, y = pictures(count)
     return x.astype("float32"), keras.utils.to_categorical(y, 10)
@@ -181,7 +160,7 @@ def _arrays(count: int) -> tuple[np.ndarray, np.ndarray]:
 def _network(config: TrainConfig, steps: int) -> keras.Model:
     """The model, ready to train; on JAX its step is always compiled, as in a run."""
     compiled = config.jit == "on" or keras.backend.backend() == "jax"
-    return build_model(config, steps, precision=config.precision, jit=compiled)
+    return build_model(config, ResolvedCompute(config.precision, compiled, None, steps_per_epoch=steps))
 
 
 def _timed(fit: Callable[[Clock], None], images: int, batch_size: int) -> Callable[[], Measured]:
@@ -208,7 +187,7 @@ def _ours(
     def fit(clock: Clock) -> None:
         reports.clear()
         with Recorder(kept, run_id, reports.append, None) as recorder:
-            done, steered = progressed.epochs_done, controllers(config)
+            done, steered = progressed.epochs_done, controllers(config, x)
             session = clock.own = CountedSession(
                 config, recorder, steered, steps=steps, images=images, progressed=progressed
             )
