@@ -7,7 +7,7 @@ from pages.shared import access, library, navigation, server, sidebar, sign_in
 from pages.shared.words import message
 
 if server.is_visit():
-    st.set_page_config(page_icon="🔬", layout="wide")
+    st.set_page_config(page_icon="🔬", layout="wide", initial_sidebar_state=sidebar.WIDTH)
     st.logo(navigation.LOGO, size="large")
     inside = access.role().may_look
     page = navigation.navigation(hidden=not inside)  # asked for in any case: it knows the addresses

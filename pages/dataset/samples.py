@@ -58,9 +58,7 @@ def _choice() -> tuple[str, str, int]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         name = st.selectbox("Class", ["all", *CLASS_NAMES], key="class", bind="query-params", width=200)
         # No format_func: the address contains what is shown.
-        split = st.segmented_control(
-            "Split", ("train", "test"), default="train", required=True, key="split", bind="query-params"
-        )
+        split = st.selectbox("Split", ("train", "test"), key="split", bind="query-params", width=120)
         if st.button("Show others", icon=":material/casino:"):
             draw += 1
             st.query_params["draw"] = str(draw)

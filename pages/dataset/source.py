@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from cifar_core.data.locate import overruling
 from pages.shared import access, resources
 from pages.shared.tasks import Task, bytes_done, tasks
 from pages.shared.waiting import ENDED_EARLY, tell_end, wait_for
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DOWNLOAD = "download cifar10"
 IMPORT = "import cifar10"
+PREPARE = "prepare cifar10"
 CHOICE = "dataset_choice"
 PATH_GIVEN = "import_path_given"
 """Session key of the path to import: Streamlit forgets the field's value while it is not shown."""
@@ -47,9 +48,11 @@ def choose() -> str:
             on_change=lambda: _use(st.session_state[CHOICE]),
         )
         name = resources.chosen_dataset()
-        if name == "cifar10" and resources.dataset_state().found:
+        if name == "cifar10" and resources.dataset_state().found and not _unreadable():
             with st.popover("Where the images come from", type="tertiary"):
                 _searched(resources.dataset_state())
+                if words := overruling():
+                    st.warning(plain(words))
                 _path_field("Import from another place")
     st.query_params["dataset"] = name
     return name
@@ -69,10 +72,21 @@ def available(name: str) -> bool:
     if _fetching(DOWNLOAD, "Downloading CIFAR-10") or _fetching(IMPORT, "Copying CIFAR-10"):
         return False
     state = resources.dataset_state()
-    if not state.found:
+    if state.found and (failed := _unreadable()):
+        tell_end(failed, "Preparing the images", "Try again")
+        st.info("These images cannot be used. You can:")
+    elif not state.found:
         st.info("CIFAR-10 is not on this machine, or not in the places searched. You can:")
-        _ways(state)
-    return state.found
+    else:
+        return True
+    _ways(state)
+    return False
+
+
+def _unreadable() -> Task | None:
+    """The task that failed to read the copy that was found."""
+    task = tasks().get(PREPARE)
+    return task if task and task.state == "failed" else None
 
 
 def facts(dataset: Opened) -> None:
@@ -94,6 +108,7 @@ def _fetching(key: str, doing: str) -> bool:
         return False
     if task.state == "done":
         tasks().forget(key)
+        tasks().forget(PREPARE)  # with the images of before
         st.rerun()  # the sidebar, drawn before, still says that the images are missing
     if task.state in ENDED_EARLY:
         tell_end(task, doing, "Close")
@@ -103,6 +118,8 @@ def _fetching(key: str, doing: str) -> bool:
 
 
 def _ways(state: DatasetStatus) -> None:
+    if words := overruling():
+        st.warning(plain(words))
     get, have, without = st.columns(3, border=True)
     with get:
         st.markdown("**Download it**")
@@ -118,7 +135,8 @@ def _ways(state: DatasetStatus) -> None:
         st.markdown("**Do without it**")
         st.markdown("Synthetic scenes of the same ten classes, drawn in seconds; every page works with them.")
         st.button("Use synthetic scenes", key="use_synthetic", on_click=_use, args=("synthetic",))
-    with st.expander("Places searched"):
+    empty = all(what == "nothing there" for _, what in state.searched)
+    with st.expander("Places searched", expanded=not empty):
         _searched(state)
 
 
@@ -131,8 +149,8 @@ def _path_field(label: str) -> None:
         st.session_state.get(PATH_GIVEN, ""),
         placeholder="/path/to/cifar-10-batches-py",
         key="import_path",
-        help="A folder with cifar-10-batches-py or cifar-10-batches-bin (or either itself), or the official "
-        ".tar.gz of either. It is checked and copied into the lab's own folder.",
+        help="A folder with cifar-10-batches-py or cifar-10-batches-bin (or either itself), or a .tar.gz, "
+        ".tar or .zip of either. It is checked and copied into the lab's own folder.",
     )
     access.button("Copy it", key="import", disabled=not path.strip(), on_click=_start_import)
 
@@ -151,7 +169,7 @@ def _start_import() -> None:
         return
     given = st.session_state[PATH_GIVEN] = st.session_state["import_path"].strip()
     tasks().forget(IMPORT)
-    tasks().start(IMPORT, lambda task: _import(task, Path(given)))
+    tasks().start(IMPORT, lambda task: _import(task, given))
 
 
 def _download(task: Task) -> None:
@@ -163,7 +181,7 @@ def _download(task: Task) -> None:
     resources.forget_dataset_state()
 
 
-def _import(task: Task, path: Path) -> None:
+def _import(task: Task, path: str) -> None:
     from cifar_core.data import import_cifar10
 
     task.report(0.3, "checking every batch")

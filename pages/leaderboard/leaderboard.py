@@ -5,42 +5,32 @@ Its whole view stands in the address: board, filters, grouping, order, part, tic
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import streamlit as st
 
-from cifar_core.analysis import comparison
-from cifar_core.analysis.comparison import Absence, Board
-from cifar_core.analysis.study.paper import PAPER_AUTHOR, PAPER_TITLE, paper_results
-from cifar_core.base.csv_text import csv_of
+from cifar_core.analysis.boards import Absence, Board, absences
+from cifar_core.base.lazy import pd
 from cifar_core.errors import StoreError
 from cifar_core.models import MODELS
 from cifar_core.plots.palette import model_colour
-from pages.leaderboard import cost, ranking, tuned
-from pages.shared import figure, more_runs, navigation, words
+from pages.leaderboard import cost, files, ranking, study, tuned
+from pages.shared import more_runs, navigation, trained, words
 from pages.shared.run_table import Column, Row, table
 from pages.shared.snapshot import By, Snapshot, board_name, board_names, snapshot
-from pages.shared.table import STYLE, table_html
 from pages.shared.words import date_and_time, message, model_title, plain, shortened
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-PARTS = ("Ranking", "Tuned against baseline", "Accuracy and cost", "Not on this board")
+FILES = "Exported files"
+"""Not "Files", which a run's page has: the two would open each other's."""
+PARTS = ("Ranking", "Tuned against baseline", "Accuracy and cost", FILES, "Not on this board", "The study")
 GROUPINGS: dict[str, By] = {"model and variant": "variant", "settings": "settings"}
 VARIANTS = ("baseline", "tuned", "custom")
 FIRST_PRESET = "base_cnn/paper-baseline"
 MOST_LISTED = 8
 MOST_WATCHED = 24
 ABOUT_BOARDS = (
-    "Results rank together only where they were made on the same images (by content, not by "
-    "name), all of them or a part, and by the same protocol. *held-out*: choices were made on "
+    "Results rank together only where they were made on the same test images (by content, not by name), with "
+    "as many training images, and by the same protocol. *held-out*: choices were made on "
     "images cut from the training set, and the test set was looked at once. *test-selected*: "
-    "choices were made on the test set, as in the study's tuned runs; such a figure flatters."
-)
-ABOUT_STUDY = (
-    "What the study published, shown until there is something of yours. A figure that was chosen on the test "
-    "set is optimistic."
+    "choices were made on the test set, as in the study's tuned runs; such a figure is too optimistic."
 )
 
 
@@ -74,12 +64,16 @@ def _show(part: str, found: Snapshot, board: Board, by: By, models: list[str], v
         tuned.show(found, board, models)
     elif part == "Not on this board":
         _missing(found, board)
+    elif part == FILES:
+        files.show(found, board, models)
+    elif part == "The study":
+        study.show(found.runs)
     else:
         rows = _filtered(found.rows(board, by), models, variants)
         if part == "Ranking":
             ranking.show(found, board, by, rows)
         else:
-            cost.show(rows, by)
+            cost.show(rows, by, board)
 
 
 # --- What is shown ------------------------------------------------------------------------------
@@ -87,16 +81,22 @@ def _show(part: str, found: Snapshot, board: Board, by: By, models: list[str], v
 
 def _choose(found: Snapshot, names: dict[str, Board]) -> tuple[Board, By, list[str], list[str]]:
     """(board, grouping, models, variants); what is shown is what stands in the address."""
-    if st.session_state.get("board") not in (None, *names):
-        del st.session_state["board"]  # its last run was deleted
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    asked = st.query_params.get("board")
+    # Written even where nobody chose it, so that the page stays when another board overtakes this one.
+    st.query_params["board"] = st.session_state["board"] = asked if asked in names else next(iter(names))
+    with st.container(horizontal=True, gap="small"):
         name = st.selectbox(
-            "Board", list(names), key="board", bind="query-params", width=340, help=ABOUT_BOARDS
+            "Board",
+            list(names),
+            key="board",
+            on_change=lambda: _open_board(st.session_state["board"]),
+            width=290,
+            help=ABOUT_BOARDS,
         )
         board = names[name]
         titles = {model_title(model): model for model in _models(found.runs)}
         chosen = st.multiselect(
-            "Models", list(titles), key="models", bind="query-params", placeholder="All models", width=280
+            "Models", list(titles), key="models", bind="query-params", placeholder="All models", width=160
         )
         variants = st.pills("Variants", VARIANTS, selection_mode="multi", key="variants", bind="query-params")
         grouping = st.segmented_control(
@@ -127,7 +127,7 @@ def _filtered(rows: pd.DataFrame, models: list[str], variants: list[str]) -> pd.
 
 def _missing(found: Snapshot, board: Board) -> None:
     others = [other for other in found.boards if other != board]
-    absent = comparison.absences(found.runs, board)
+    absent = absences(found.runs, board)
     total = len(found.runs)
     st.markdown(
         f"**{board.runs:,} of {total:,} runs** are on the board “{plain(board_name(board))}”. "
@@ -141,15 +141,16 @@ def _missing(found: Snapshot, board: Board) -> None:
                         f"{plain(name)}: {other.runs:,} {_runs(other.runs)}",
                         key=f"open_{name}",
                         on_click=_open_board,
-                        args=(name,),
+                        args=(name, "Ranking"),
                     )
     for absence in absent:
         _absence(found.runs, absence)
 
 
-def _open_board(name: str) -> None:
-    st.session_state["board"] = name
-    st.session_state["part"] = "Ranking"
+def _open_board(name: str, part: str | None = None) -> None:
+    st.query_params["board"] = name
+    if part:
+        st.session_state["part"] = part
 
 
 def _absence(runs: pd.DataFrame, absence: Absence) -> None:
@@ -203,35 +204,15 @@ def _nothing_finished(found: Snapshot) -> None:
     else:
         st.info("No run is finished yet: the test images are looked at once, at a run's end.")
     with st.container(horizontal=True, gap="small"):
-        if navigation.known("train") and st.button(
-            "Train the study's base CNN", type="primary", key="go_train"
-        ):
+        if st.button("Train the study's base CNN", type="primary", key="go_train"):
             navigation.go("train", preset=FIRST_PRESET)
+        if found.runs.empty:
+            trained.offer()
         if not found.runs.empty and st.button("Watch the runs", key="go_runs"):
             navigation.go("runs")
-    _study()
-    for absence in comparison.absences(found.runs, None):
+    for absence in absences(found.runs, None):
         _absence(found.runs, absence)
-
-
-def _study() -> None:
-    rows = paper_results().sort_values("test_accuracy", ascending=False)
-    figure.heading("The study's figures", ABOUT_STUDY, table=lambda: csv_of(rows), name="study.csv")
-    lines = [
-        (
-            model_title(row["model"]),
-            row["variant"],
-            words.percent(row["test_accuracy"]),
-            words.compact(row["parameters"]),
-            f"{row['epochs']}",
-            "chosen on the test set" if row["protocol"] == "test-selected" else "held out",
-        )
-        for row in rows.to_dict("records")
-    ]
-    header = ("Model", "Variant", "Test accuracy", "Parameters", "Epochs", "How it was made")
-    dots = [model_colour(model) for model in rows["model"]]
-    st.html(STYLE + table_html(header, lines, right=(2, 3, 4), dots=dots))
-    st.caption(f"{PAPER_AUTHOR}: {PAPER_TITLE}")
+    study.show(found.runs)
 
 
 page()

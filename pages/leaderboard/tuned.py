@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from cifar_core.analysis import comparison
-from cifar_core.analysis.comparison import LEAST_SEEDS, Board, Fair, Group, Pair
 from cifar_core.analysis.statistics import Comparison
+from cifar_core.analysis.tuned import LEAST_SEEDS, Fair, Group, Pair, fair_comparison
+from cifar_core.analysis.tuned import pairs as find_pairs
+from cifar_core.base.lazy import pd
 from pages.shared import access, figure, more_runs, navigation, resources, words
-from pages.shared.link import link
 from pages.shared.snapshot import Snapshot, published, reader
 from pages.shared.table import STYLE, Fact, facts_html
 from pages.shared.words import comparison_sentence, mean_and_sd, model_title, plain, points
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
+    from cifar_core.analysis.boards import Board
 
 EQUAL = "baseline, equal budget"
 ABOUT_DUMBBELL = (
     "One line per model, from its baseline (ring) to its tuned runs (disc); bars are one standard "
     "deviation over seeds. The diamond is the baseline given the tuned run's epochs and "
-    "augmentation: what lies between diamond and disc was brought by the tuning itself. Grey "
+    "augmentation: the distance from diamond to disc is due to the other tuned settings. Grey "
     "crosses are the study's figures, whose tuned ones were chosen on the test set."
 )
 ABOUT_INTERVALS = (
-    "By how many points the tuned run is ahead of the baseline, with a 95 % interval from a paired bootstrap "
-    "over the same test images. A filled dot: the exact McNemar test finds a difference (p < 0.05). The "
-    "interval tells how much the choice of test images matters, not how much the seed does: for that, run "
-    "several seeds."
+    "By how many points the tuned setting is ahead of the baseline, means over their seeds, with a 95 % "
+    "interval from a paired bootstrap over the same test images. A filled dot: an exact test over these "
+    "images (McNemar's for one run each) finds a difference (p < 0.05). The interval shows how much the "
+    "choice of test images matters, not how much the seed does: for that, run several seeds."
 )
 LEADS: dict[str, str] = {
     "better": "Tuned is better",
     "no evidence": "No evidence that either is better",
     "worse": "Tuned is worse",
 }
+Study = dict[tuple[str, str], tuple[float, str]]
 
 
 def show(found: Snapshot, board: Board, models: list[str]) -> None:
@@ -54,10 +54,8 @@ def show(found: Snapshot, board: Board, models: list[str]) -> None:
         return
     _dumbbell(pairs, fairs, board)
     _intervals(pairs, fairs)
-    study = published(board)
-    searches = _search_times()
     for pair in pairs:
-        _card(pair, fairs[pair.model], study, searches)
+        _card(pair, fairs[pair.model], published(board))
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -66,12 +64,11 @@ def _worked_out(
     board: Board,
     _found: Snapshot,
 ) -> tuple[list[Pair], dict[str, Fair]]:
-    """All pairs, the most accurate model first, and their fair views by model."""
-    read = reader(_found.runs)
-    pairs = comparison.pairs(_found.runs, board, read)
+    """All pairs, the most accurate model first, and their comparisons at equal budget by model."""
+    read, store, rows = reader(_found.runs), resources.store(), _found.leaderboard("settings")
+    pairs = find_pairs(rows, board, read)
     pairs.sort(key=lambda pair: -max(group.spread.mean for group in (pair.baseline, pair.tuned) if group))
-    store = resources.store()
-    fairs = {pair.model: comparison.fair_comparison(store, _found.runs, board, pair, read) for pair in pairs}
+    fairs = {pair.model: fair_comparison(store, rows, _found.runs, board, pair, read) for pair in pairs}
     return pairs, fairs
 
 
@@ -79,90 +76,35 @@ def _nothing_to_pair(models: list[str]) -> None:
     which = "of these models " if models else ""
     st.info(
         f"No run {which}on this board is a baseline or tuned. Train a model's paper-baseline, and its "
-        "paper-tuned or what a search finds: their difference then stands here, with the odds "
-        "that it is luck."
+        "paper-tuned or what a search finds: their difference is then shown here, with a "
+        "significance test."
     )
-    if navigation.known("train"):
-        navigation.link("train", "Train a baseline", preset="base_cnn/paper-baseline")
-
-
-# --- The fair view ------------------------------------------------------------------------------
-
-
-def _fair_words(pair: Pair, fair: Fair) -> None:
-    assert pair.baseline is not None
-    assert pair.tuned is not None
-    st.markdown(f"**At equal epochs and augmentation.** {_fair_sentence(pair, fair)}")
-    if fair.obstacle or fair.already or fair.waiting:
-        return
-    if fair.group is None or len(fair.group.ids) < LEAST_SEEDS:
-        access.button(
-            f"Queue this baseline with {more_runs.MORE_SEEDS} seeds",
-            key=f"fair_{pair.model}",
-            icon=":material/balance:",
-            help="The baseline's settings with the tuned run's epochs, images and augmentation.",
-            on_click=more_runs.fair_baseline,
-            args=(pair.baseline.stand_in, pair.tuned.stand_in),
-        )
-
-
-def _fair_sentence(pair: Pair, fair: Fair) -> str:
-    assert pair.baseline is not None
-    assert pair.tuned is not None
-    if fair.obstacle:
-        return f"Such a baseline can't be made: {plain(fair.obstacle)}"
-    if fair.already:
-        return "The baseline had them already, so the whole difference is the tuning's."
-    if fair.group is None:
-        under_way = f" {fair.waiting} such {_runs(fair.waiting)} under way." if fair.waiting else ""
-        return (
-            f"Not known yet: the tuned run had {pair.tuned.epochs:.4g} epochs and its own augmentation, "
-            f"the baseline {pair.baseline.epochs:.4g} epochs. Only a baseline with the same of both can "
-            f"tell what the tuning itself brought.{under_way}"
-        )
-    training = fair.group.spread.mean - pair.baseline.spread.mean
-    tuning = pair.tuned.spread.mean - fair.group.spread.mean
-    said = (
-        f"{LEADS[fair.result.verdict]}: {comparison_sentence(fair.result)}"
-        if isinstance(fair.result, Comparison)
-        else fair.result
-    )
-    return (
-        f"{said} Of the way from baseline to tuned, more training and augmentation made "
-        f"{points(training)}, the tuning itself {points(tuning)} (means over seeds)."
-    )
-
-
-def _runs(number: int) -> str:
-    return "run is" if number == 1 else "runs are"
+    navigation.link("train", "Train a baseline", preset="base_cnn/paper-baseline")
 
 
 # --- Figures ------------------------------------------------------------------------------------
 
 
-def _dumbbell(pairs: list[Pair], fairs: dict[str, Fair], board: Board) -> None:
-    import pandas as pd
+def _sides(pair: Pair, fair: Fair) -> dict[str, Group]:
+    """The groups of runs that there are, by name."""
+    own = None if fair.already else fair.group
+    named = {"baseline": pair.baseline, EQUAL: own, "tuned": pair.tuned}
+    return {name: group for name, group in named.items() if group is not None}
 
+
+def _dumbbell(pairs: list[Pair], fairs: dict[str, Fair], board: Board) -> None:
     from cifar_core.analysis.study.paper import paper_results
     from cifar_core.plots import leaderboard_dumbbell
 
-    sides = [
-        (name, group)
-        for pair in pairs
-        for name, group in (
-            ("baseline", pair.baseline),
-            (EQUAL, _own(fairs[pair.model])),
-            ("tuned", pair.tuned),
-        )
-        if group is not None
-    ]
+    sides = [side for pair in pairs for side in _sides(pair, fairs[pair.model]).items()]
     rows = [(group.model, name, group.spread.mean, group.spread.sd) for name, group in sides]
     results = pd.DataFrame(rows, columns=["model", "variant", "accuracy", "sd"])
-    study = paper_results() if published(board) else None
+    chart = leaderboard_dumbbell(results, paper_results() if published(board) else None)
+    chart.update_layout(yaxis_title=None)  # the models name themselves, and a phone has no room
     figure.show(
         "From baseline to tuned",
         ABOUT_DUMBBELL,
-        _named(leaderboard_dumbbell(results, study), [pair.model for pair in pairs]),
+        chart,
         key="dumbbell",
         alt="Test accuracy of each model's baseline and tuned runs.",
         header=("model", "side", "accuracy", "sd", "runs", "run_ids"),
@@ -170,27 +112,8 @@ def _dumbbell(pairs: list[Pair], fairs: dict[str, Fair], board: Board) -> None:
             (group.model, name, group.spread.mean, group.spread.sd, len(group.ids), " ".join(group.ids))
             for name, group in sides
         ],
-        height=110 + 52 * len(pairs),
+        height=chart.layout.height,
     )
-
-
-def _own(fair: Fair) -> Group | None:
-    """The equal-budget runs, where they are others than the baseline."""
-    return None if fair.already or fair.group is None else replace(fair.group)
-
-
-def _named(chart: go.Figure, models: list[str]) -> go.Figure:
-    """The models by their titles; the axis needs no title of its own, and a phone has no room for it."""
-    chart.update_layout(
-        height=110 + 52 * len(models),
-        yaxis={
-            "title": None,
-            "tickmode": "array",
-            "tickvals": models,
-            "ticktext": [model_title(model) for model in models],
-        },
-    )
-    return chart
 
 
 def _intervals(pairs: list[Pair], fairs: dict[str, Fair]) -> None:
@@ -198,71 +121,47 @@ def _intervals(pairs: list[Pair], fairs: dict[str, Fair]) -> None:
 
     found: dict[str, Comparison] = {}
     for pair in pairs:
-        title = model_title(pair.model)
-        for label, result in (
-            (f"{title}", pair.result),
-            (f"{title}, equal budget", None if fairs[pair.model].already else fairs[pair.model].result),
-        ):
+        fair, title = fairs[pair.model], model_title(pair.model)
+        equal = None if fair.already else fair.result
+        for label, result in ((title, pair.result), (f"{title}, equal budget", equal)):
             if isinstance(result, Comparison):
                 found[label] = result
     if not found:
         return
-    chart = difference_intervals(found, against="the baseline")
-    chart.update_layout(
-        yaxis={"title": None},
-        xaxis={"title": {"text": "Tuned less baseline (points)"}},
-        height=100 + 40 * len(found),
-    )
+    chart = difference_intervals(found, against="the baseline").update_layout(yaxis_title=None)
+    numbers = ("difference", "low", "high", "only_a", "only_b", "p_value", "verdict")
     figure.show(
         "The difference, and how sure it is",
         ABOUT_INTERVALS,
         chart,
         key="differences",
         alt="Difference of test accuracy, tuned less baseline, with 95 % intervals.",
-        header=(
-            "model",
-            "difference",
-            "low",
-            "high",
-            "only_tuned_right",
-            "only_baseline_right",
-            "p",
-            "verdict",
-        ),
-        rows=lambda: [
-            (label, r.difference, r.low, r.high, r.only_a, r.only_b, r.p_value, r.verdict)
-            for label, r in found.items()
-        ],
-        height=100 + 40 * len(found),
+        header=("model", *numbers[:3], "only_tuned_right", "only_baseline_right", "p", "verdict"),
+        rows=lambda: [(label, *(getattr(r, name) for name in numbers)) for label, r in found.items()],
+        height=chart.layout.height,
     )
 
 
 # --- One model ----------------------------------------------------------------------------------
 
 
-def _card(
-    pair: Pair, fair: Fair, study: dict[tuple[str, str], tuple[float, str]], searches: dict[str, float]
-) -> None:
+def _card(pair: Pair, fair: Fair, study: Study) -> None:
     with st.container(border=True):
         st.subheader(model_title(pair.model), anchor=False)
         if isinstance(pair.result, Comparison):
             st.markdown(f"**{LEADS[pair.result.verdict]}.** {comparison_sentence(pair.result)}")
         elif pair.result:
-            st.markdown(f"**Not tested.** {plain(pair.result)}")
+            st.markdown(f"**Not comparable.** {plain(pair.result)}")
+        elif pair.tuned is None:
+            st.markdown("**No tuned run yet.** Search for better settings, or train the study's tuned ones.")
         else:
-            st.markdown(_what_lacks(pair))
+            st.markdown("**No baseline yet.** Train one to see what the tuning gained.")
         if warning := _protocol_words(pair):
             st.warning(warning, icon=":material/warning:")
-        st.html(STYLE + facts_html(_facts(pair, study, searches)))
+        st.html(STYLE + facts_html(_facts(pair, study)))
         if pair.baseline and pair.tuned:
-            _fair_words(pair, fair)
+            st.markdown(f"**At equal epochs and augmentation.** {_fair_sentence(pair, fair)}")
         _buttons(pair, fair)
-
-
-def _what_lacks(pair: Pair) -> str:
-    if pair.tuned is None:
-        return "**No tuned run yet.** Search for better settings, or train the study's tuned ones."
-    return "**No baseline yet.** Without one nobody can say what the tuning brought."
 
 
 def _protocol_words(pair: Pair) -> str:
@@ -273,72 +172,99 @@ def _protocol_words(pair: Pair) -> str:
         if pair.tuned.protocol != selected:
             return ""
         return (
-            "Both figures were selected on the test set: both flatter, and the test above is too sure "
-            "of itself."
+            "Both figures were selected on the test set: both are too optimistic, and so is the "
+            "significance test above."
         )
     side, other = ("tuned", "baseline") if pair.tuned.protocol == selected else ("baseline", "tuned")
     return (
         f"The two protocols differ: the {side} figure was selected on the test set, the {other} one was not. "
-        f"That flatters {side}, and part of the difference may be nothing else. For a fair answer run the "
+        f"That favours {side} and may explain part of the difference. For a fair comparison run the "
         f"{side} settings with the protocol held-out."
     )
 
 
-def _facts(
-    pair: Pair, study: dict[tuple[str, str], tuple[float, str]], searches: dict[str, float]
-) -> list[Fact]:
-    facts: list[Fact] = []
-    for name, group in (("baseline", pair.baseline), ("tuned", pair.tuned)):
-        if group is None:
-            facts.append((name.capitalize(), words.NOTHING, "no finished run"))
-            continue
-        facts.append(
-            (name.capitalize(), mean_and_sd(group.spread.mean, group.spread.sd), _about_side(group, study))
+def _fair_sentence(pair: Pair, fair: Fair) -> str:
+    """What epochs and augmentation make of the difference, as far as it was measured."""
+    if fair.obstacle:
+        return f"Such a baseline can't be made: {plain(fair.obstacle)}"
+    if fair.already:
+        return "The baseline had the same, so none of the difference comes from them."
+    *most, last = (name.replace("_", " ") for name in fair.changes)
+    changes = f"{', '.join(most)} and {last}" if most else last
+    if fair.group is None:
+        waiting = f" {fair.waiting} such {_runs(fair.waiting)} under way." if fair.waiting else ""
+        return (
+            f"Not known yet: the two differ in {changes}. Only a baseline with the tuned run's values of "
+            f"{'these' if most else 'it'} shows what the other settings gain.{waiting}"
         )
+    if not isinstance(fair.result, Comparison):
+        return plain(fair.result)
+    sentence = f"{LEADS[fair.result.verdict]}: {comparison_sentence(fair.result)}"
+    if not (isinstance(fair.budget, Comparison) and isinstance(pair.result, Comparison)):
+        return sentence
+    return (
+        f"{sentence} Of the {points(pair.result.difference)} from baseline to tuned, {changes} "
+        f"{'make' if most else 'makes'} {points(fair.budget.difference)}, the other settings "
+        f"{points(fair.result.difference)}."
+    )
+
+
+def _runs(number: int) -> str:
+    return "run is" if number == 1 else "runs are"
+
+
+def _facts(pair: Pair, study: Study) -> list[Fact]:
+    facts: list[Fact] = []
+    for name, group in (("Baseline", pair.baseline), ("Tuned", pair.tuned)):
+        if group is None:
+            facts.append((name, words.NOTHING, "no finished run"))
+        else:
+            facts.append((name, mean_and_sd(group.spread.mean, group.spread.sd), _about_side(group, study)))
     if isinstance(pair.result, Comparison):
+        over = "test images" if pair.result.runs_a * pair.result.runs_b == 1 else "test images, pairs' mean"
         facts += [
-            ("Only tuned is right", words.count(pair.result.only_a), "test images"),
-            ("Only baseline is right", words.count(pair.result.only_b), "test images"),
+            ("Only tuned is right", words.count(pair.result.only_a), over),
+            ("Only baseline is right", words.count(pair.result.only_b), over),
         ]
     if pair.tuned is not None:
-        known = [searches[search] for search in pair.tuned.search_ids if search in searches]
-        cost = words.duration(sum(known)) if known else words.NOTHING
-        facts.append(("The search took", cost, "" if known else "no search on record"))
+        cost = words.duration(pair.tuned.search_s)
+        facts.append(("The search took", cost, "no search on record" if cost == words.NOTHING else ""))
     return facts
 
 
-def _about_side(group: Group, study: dict[tuple[str, str], tuple[float, str]]) -> str:
-    number = f"{len(group.ids)} {'run' if len(group.ids) == 1 else 'seeds'}"
-    pieces = [number, f"{group.epochs:.4g} epochs", words.duration(group.training_s), group.protocol]
+def _about_side(group: Group, study: Study) -> str:
+    pieces = ["1 run" if len(group.ids) == 1 else f"{len(group.ids)} seeds"]
+    if group.repeats:
+        pieces.append(f"{group.repeats} repeated, not counted")
+    pieces += [f"{group.epochs:.4g} epochs", words.duration(group.training_s), group.protocol]
     if (group.model, group.variant) in study:
         pieces.append(f"published {words.percent(study[group.model, group.variant][0])}")
     return " · ".join(piece for piece in pieces if piece != words.NOTHING)
 
 
 def _buttons(pair: Pair, fair: Fair) -> None:
-    few = [
-        (name, group)
-        for name, group in (("baseline", pair.baseline), ("tuned", pair.tuned), ("equal budget", _own(fair)))
-        if group is not None and len(group.ids) < LEAST_SEEDS
-    ]
+    few = {name: group for name, group in _sides(pair, fair).items() if len(group.ids) < LEAST_SEEDS}
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-        for name, group in few:
+        if fair.changes and pair.baseline and pair.tuned and not fair.waiting and fair.group is None:
             access.button(
-                f"Run {more_runs.MORE_SEEDS} more seeds, {name}",
-                key=f"seeds_{pair.model}_{name}",
+                f"Queue this baseline with {more_runs.MORE_SEEDS} seeds",
+                key=f"fair_{pair.model}",
+                icon=":material/balance:",
+                help="The baseline's settings with the tuned run's epochs, images and augmentation.",
+                on_click=more_runs.fair_baseline,
+                args=(pair.baseline.ids[0], pair.tuned.ids[0]),
+            )
+        for name, group in few.items():
+            access.button(
+                f"Run {more_runs.MORE_SEEDS} more seeds, {name.removeprefix('baseline, ')}",
+                key=f"seeds_{pair.model}_{name.removeprefix('baseline, ')}",
                 icon=":material/casino:",
-                help=f"{len(group.ids)} so far; from {LEAST_SEEDS} on the spread over seeds says something.",
+                help=f"{len(group.ids)} so far; from {LEAST_SEEDS} on the spread over seeds is meaningful.",
                 on_click=more_runs.more_seeds,
-                args=([group.stand_in],),
+                args=([group.ids[0]],),
             )
         if pair.baseline and pair.tuned:
-            a, b = pair.baseline.stand_in, pair.tuned.stand_in
-            link("What it fixed and broke", "gallery", key=f"fixed_{pair.model}", view="Two runs", a=a, b=b)
-        elif pair.tuned is None and navigation.known("tune"):
+            a, b = pair.baseline.ids[0], pair.tuned.ids[0]
+            navigation.link("gallery", "What it fixed and broke", view="Two runs", a=a, b=b)
+        elif pair.tuned is None:
             navigation.link("tune", "Search for better settings", model=pair.model)
-
-
-def _search_times() -> dict[str, float]:
-    """Seconds that each search took, by its id."""
-    rows: Any = resources.store().searches()[["id", "duration_s"]].dropna()
-    return dict(zip(rows["id"], rows["duration_s"], strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
-from cifar_core.analysis import comparison
 from cifar_core.analysis.agreement import answers
-from cifar_core.analysis.comparison import Answers
-from cifar_core.analysis.mistakes import PROBABILITIES, fixed_and_broken, mistakes
+from cifar_core.analysis.boards import same_test_images
+from cifar_core.analysis.mistakes import PROBABILITIES, fixed_and_broken, matches, mistakes
 from cifar_core.data import human
 from cifar_core.errors import DataError, RunNotFoundError, StoreError
 from cifar_core.store.artifacts import PREDICTIONS
@@ -57,12 +55,6 @@ class Answered:
         """A run that is trained anew ends at another time, so its old answers are not found again."""
         return self.id, str(self.run["finished_at"])
 
-    @functools.cached_property
-    def answers(self) -> Answers:
-        """Its predictions, in order of the test images."""
-        labels, indices = (self.table[name].to_numpy() for name in ("label", "index"))
-        return comparison.answers(self.probabilities, labels, indices)
-
     def place(self, index: int) -> int:
         """The row of a test image."""
         return int(np.flatnonzero(self.table["index"].to_numpy() == index)[0])
@@ -76,15 +68,16 @@ def finished_runs() -> pd.DataFrame:
 
 def keeping_predictions(runs: pd.DataFrame) -> pd.DataFrame:
     """Those of the runs whose predictions are stored."""
-    store = resources.store()
-    return runs[[(store.artifact_dir(run_id) / PREDICTIONS).is_file() for run_id in runs["id"]]]
+    return runs[[_has_predictions(run_id) for run_id in runs["id"]]]
+
+
+def _has_predictions(run_id: str) -> bool:
+    return resources.store().has_artifact(run_id, PREDICTIONS)
 
 
 def newest(runs: pd.DataFrame) -> str:
     """Id of the newest run whose predictions are stored; of the newest of all if there is none."""
-    store = resources.store()
-    kept = (run_id for run_id in runs["id"] if (store.artifact_dir(run_id) / PREDICTIONS).is_file())
-    return str(next(kept, runs["id"].iloc[0]))
+    return str(next(filter(_has_predictions, runs["id"]), runs["id"].iloc[0]))
 
 
 def choose(runs: pd.DataFrame, parameter: str, label: str, default: str) -> str:
@@ -94,6 +87,8 @@ def choose(runs: pd.DataFrame, parameter: str, label: str, default: str) -> str:
     if asked and asked not in known:
         unknown(f"No finished run {asked!r} is in this store")
     chosen = asked if asked in known else default
+    if not asked:
+        st.query_params[parameter] = chosen  # so that it stays when another run finishes
     key = f"gallery_{parameter}"
     st.session_state[key] = chosen
     offered = list(dict.fromkeys([chosen, *known[:MOST_OFFERED]]))
@@ -104,6 +99,7 @@ def choose(runs: pd.DataFrame, parameter: str, label: str, default: str) -> str:
         offered,
         key=key,
         format_func=names.__getitem__,
+        label_visibility="collapsed" if label == "Run" else "visible",
         on_change=lambda: st.query_params.update({parameter: st.session_state[key]}),
     )
 
@@ -186,11 +182,8 @@ def pictures(run: Answered) -> Opened | None:
 
 def _same_images(dataset: Opened, run: Answered) -> bool:
     """By content; a part of the images has a fingerprint of its own, so there the classes must agree."""
-    at = run.table["index"].to_numpy()
-    if at.min() < 0 or at.max() >= len(dataset.y_test):
-        return False
-    alike = np.array_equal(dataset.y_test[at], run.table["label"].to_numpy())
-    return alike and (bool(run.run["subset"]) or dataset.fingerprint == run.run["fingerprint"])
+    same = bool(run.run["subset"]) or dataset.fingerprint == run.run["fingerprint"]
+    return same and matches(run.table, dataset.y_test)
 
 
 def fingerprint_of(run: Answered) -> str:
@@ -209,7 +202,7 @@ def fingerprint_of(run: Answered) -> str:
 
 def alike(runs: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
     """The newest of the runs that were tested on the same images as this one, and keep their answers."""
-    return keeping_predictions(runs[comparison.same_test_images(runs, run)].head(MOST_TOGETHER))
+    return keeping_predictions(runs[same_test_images(runs, run)].head(MOST_TOGETHER))
 
 
 def together(runs: pd.DataFrame) -> Agreement:

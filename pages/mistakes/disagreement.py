@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from cifar_core.analysis import comparison
-from cifar_core.analysis.comparison import Answers
+from cifar_core.analysis.metrics import confusion_matrix
+from cifar_core.analysis.mistakes import changes_by_class
+from cifar_core.analysis.statistics import compare
 from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.base.lazy import pd
 from cifar_core.plots.runs import fixed_and_broken_by_class
 from pages.mistakes.data import Answered
 from pages.shared import figure
@@ -15,7 +17,7 @@ from pages.shared.words import comparison_sentence
 LEADS = {"better": "B is better", "no evidence": "No evidence that either is better", "worse": "A is better"}
 ABOUT_CLASSES = (
     "Of each class, how many test images only B predicted correctly (fixed) and how many only A (broken). "
-    "Images that both got right or wrong say nothing about which is better, so they are left out."
+    "Images that both got right or wrong do not show which is better, so they are left out."
 )
 ABOUT_CONFUSION = (
     "For each true class (row) and predicted class (column), how many more images run B put there "
@@ -23,11 +25,11 @@ ABOUT_CONFUSION = (
 )
 
 
-def verdict(a: Answered, b: Answered) -> None:
-    """Whether B is better than A, by the exact McNemar test over the same images."""
-    result = comparison.compare_answers(b.answers, a.answers)
-    assert not isinstance(result, str), result  # `changes` has found the images to be the same
-    st.markdown(f"**{LEADS[result.verdict]}.** {comparison_sentence(result)}")
+def verdict(a: Answered, b: Answered, table: pd.DataFrame) -> None:
+    """Whether B is better than A, by the exact McNemar test over the same images (`changes`)."""
+    right_a, right_b = (table["predicted_" + side] == table["label"] for side in "ab")
+    result = compare(right_b.to_numpy(), right_a.to_numpy())
+    st.markdown(f"**{LEADS[result.verdict]}.** B minus A: {comparison_sentence(result)}")
     if a.run["protocol"] != b.run["protocol"]:
         st.warning(
             "The protocols differ: the run that was selected on the test set is flattered by these images.",
@@ -35,9 +37,9 @@ def verdict(a: Answered, b: Answered) -> None:
         )
 
 
-def by_class(a: Answers, b: Answers) -> None:
+def by_class(table: pd.DataFrame) -> None:
     """Images fixed and broken, by class."""
-    counts = comparison.disagreement(a, b)
+    counts = changes_by_class(table)
     figure.show(
         "By class",
         ABOUT_CLASSES,
@@ -50,21 +52,21 @@ def by_class(a: Answers, b: Answers) -> None:
     )
 
 
-def confusion(a: Answers, b: Answers) -> None:
+def confusion(table: pd.DataFrame) -> None:
     """Confusion matrix of B less that of A."""
     from cifar_core.plots import confusion_difference
 
-    difference = b.confusion - a.confusion
-    chart = confusion_difference(b.confusion, a.confusion, labels=("B", "A"))
+    before, after = (confusion_matrix(table["label"], table["predicted_" + side]) for side in "ab")
+    chart = confusion_difference(after, before, labels=("B", "A"))
     chart.update_layout(title=None)  # the heading says it
     chart.update_traces(showscale=False)  # each cell holds its number, and a phone has no room for both
     figure.show(
-        "Where their predictions went",
+        "How the predictions changed",
         ABOUT_CONFUSION,
         chart,
         key="confusion_difference",
         alt="Images in each cell of the confusion matrix, run B less run A.",
         header=("true class", *CLASS_NAMES),
-        rows=lambda: [[name, *row] for name, row in zip(CLASS_NAMES, difference.tolist(), strict=True)],
+        rows=lambda: [[name, *row] for name, row in zip(CLASS_NAMES, (after - before).tolist(), strict=True)],
         height=540,
     )

@@ -10,6 +10,7 @@ import streamlit as st
 from cifar_core.analysis import doubts
 from cifar_core.base.csv_text import csv_of
 from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.base.lazy import pd
 from pages.mistakes import browse as browse
 from pages.mistakes import people
 from pages.mistakes import tags as tags
@@ -23,8 +24,6 @@ from pages.shared.waiting import wait_for
 from pages.shared.words import count, percent
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from cifar_core.data.eda import Opened
 
 QUALITY, COPIES, PEOPLE = KINDS = ("Label quality", "Near-duplicates", "People")
@@ -36,9 +35,9 @@ ABOUT_QUALITY = (
     "network doubts many labels that are right. Tag what you find."
 )
 ABOUT_COPIES = (
-    "Test images that are nearly the same as a training image. A network that has learned its training "
-    "images by heart gets them right without having understood anything; the table says what the accuracy "
-    "is without them. Where the two labels differ, one of them deserves a look."
+    "Test images that are nearly the same as a training image. A network that has memorised its training "
+    "images gets them right without generalising; the table shows the accuracy without them. "
+    "Where the two labels differ, one of them may be wrong."
 )
 
 
@@ -78,7 +77,8 @@ def _quality(about: Answered, finished: pd.DataFrame) -> None:
 
 def _doubtful(about: Answered, table: pd.DataFrame, finished: pd.DataFrame) -> None:
     tagged = tags.read(about)
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    at = browse.layout()
+    with at.filters:
         true = st.selectbox("Label", CLASSES, key="class", bind="query-params", width=150)
         tag = tags.choice(tagged)
         tags.download(tagged, "quality")
@@ -93,6 +93,7 @@ def _doubtful(about: Answered, table: pd.DataFrame, finished: pd.DataFrame) -> N
         rows,
         tagged,
         key="quality",
+        at=at,
         one=lambda row, picture: _large(about, row, picture),
         captions=lambda shown: [
             f"{CLASS_NAMES[row.label]} → {CLASS_NAMES[row.predicted]}\nquality {row.quality:.3f}"
@@ -174,7 +175,8 @@ def _look_for_copies(dataset: Opened) -> None:
 
 def _twins(about: Answered, twins: pd.DataFrame, dataset: Opened, finished: pd.DataFrame) -> None:
     tagged = tags.read(about)
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    at = browse.layout()
+    with at.filters:
         st.toggle("Only where the labels differ", key="differ", bind="query-params")
         tag = tags.choice(tagged)
     rows = twins[~twins["same_label"]] if st.session_state["differ"] else twins
@@ -184,22 +186,22 @@ def _twins(about: Answered, twins: pd.DataFrame, dataset: Opened, finished: pd.D
         rows,
         tagged,
         key="twins",
+        at=at,
         one=lambda row, _: _pair(row, dataset),
         captions=lambda shown: [
             f"{CLASS_NAMES[row.label]} / {CLASS_NAMES[row.train_label]}\n{row.likeness:.3f}"
-            f"{'' if row.correct else chr(10) + 'said ' + CLASS_NAMES[row.predicted]}"
+            f"{'' if row.correct else chr(10) + 'predicted ' + CLASS_NAMES[row.predicted]}"
             for row in shown.itertuples()
         ],
         asked=[about],
         finished=finished,
-        empty="There is no such image.",
     )
 
 
 def _pair(row: pd.Series, dataset: Opened) -> None:
     mine, other = int(row["index"]), int(row["train_index"])
     alike = f"{row['likeness']:.3f} alike{', mirrored' if row['mirrored'] else ''}"
-    said = "right" if row["correct"] else f"said {CLASS_NAMES[int(row['predicted'])]}"
+    said = "right" if row["correct"] else f"predicted {CLASS_NAMES[int(row['predicted'])]}"
     with st.container(width=420):
         grid(
             np.stack([dataset.x_test[mine], dataset.x_train[other]]),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import streamlit as st
 
-from cifar_core.analysis import comparison
 from cifar_core.analysis.agreement import Agreement, Measure, hardest, pairwise
+from cifar_core.analysis.boards import same_test_images
+from cifar_core.analysis.comparison import best_of_each
 from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.base.lazy import pd
 from cifar_core.errors import CifarLabError
 from pages.mistakes import browse as browse
 from pages.mistakes import tags as tags
@@ -20,12 +20,9 @@ from pages.shared.downloads import csv_button
 from pages.shared.table import STYLE, facts_html
 from pages.shared.words import count, message, percent, plain
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 ANY, ALL, ALONE = GROUPS = ("hardest first", "all wrong", "one right")
 EVERY_RUN, BEST = SCOPES = ("every run", "best of each model")
-MEASURE_NAMES: dict[str, Measure] = {"Same answer": "share", "Cohen's kappa": "kappa"}
+MEASURE_NAMES: dict[str, Measure] = {"Same prediction": "share", "Cohen's kappa": "kappa"}
 SHOWN_RUNS = 16
 OPTIONS = {
     "which": GROUPS,
@@ -40,9 +37,9 @@ SCOPE_HELP = (
 )
 ABOUT_AGREEMENT = (
     "Of each two runs, the share of test images that both put into the same class, right or wrong. Cohen's "
-    "kappa takes off what would agree by chance: 0 is chance, 1 is the same answer everywhere. Two accurate "
-    "runs agree because both are right; a low number between good runs says that they err on different "
-    "images, so that together they would be better."
+    "kappa corrects for chance: 0 is chance, 1 is the same prediction everywhere. Two accurate "
+    "runs agree because both are right; a low number between good runs means that they err on different "
+    "images, so that an ensemble would be better."
 )
 
 
@@ -51,7 +48,7 @@ def show(runs: pd.DataFrame) -> None:
     say_unknown(OPTIONS)
     sets = _test_sets(runs)
     if not sets:
-        st.info("No finished run keeps its predictions, so nothing is known image by image.")
+        st.info("No finished run keeps its predictions, so there are no mistakes to show.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         chosen = next(iter(sets))
@@ -67,11 +64,9 @@ def show(runs: pd.DataFrame) -> None:
             bind="query-params",
             help=SCOPE_HELP,
         )
-    there = sets[chosen] if scope == EVERY_RUN else comparison.best_of_each(sets[chosen])
+    there = sets[chosen] if scope == EVERY_RUN else best_of_each(sets[chosen])
     if len(there) < 2:
-        st.info(
-            "There is one such run. With a second one on the same images, what both get wrong stands here."
-        )
+        st.info("There is only one such run. With a second one, this view shows what both get wrong.")
         return
     try:
         agreement = together(there)
@@ -84,8 +79,8 @@ def show(runs: pd.DataFrame) -> None:
         return
     for reason in list(agreement.refused.values())[:5]:
         st.caption(f"Left out: {plain(reason)}")
-    _facts(agreement)
     st.fragment(_gallery)(agreement, about, runs)
+    _facts(agreement)
     st.fragment(_agreement)(agreement)
 
 
@@ -101,7 +96,7 @@ def _test_sets(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
         content = str(run["fingerprint"])[:8]
         if not same.empty:
             found.append((f"{name}{part} · {content} · {len(same)} runs", same))
-        left = left[~comparison.same_test_images(left, run)]
+        left = left[~same_test_images(left, run)]
     return dict(sorted(found, key=lambda one: -len(one[1])))
 
 
@@ -114,14 +109,15 @@ def _facts(agreement: Agreement) -> None:
         ("Every run is wrong", count(int((right == 0).sum())), percent((right == 0).mean(), 1)),
         ("Every run is right", count(int((right == runs).sum())), percent((right == runs).mean(), 1)),
         ("At least one is right", percent((right > 0).mean(), 2), f"of {count(total)}"),
-        ("What most say is right", percent(majority.mean(), 2), "a vote of all"),
+        ("Majority vote is right", percent(majority.mean(), 2), "of all runs"),
     ]
     st.html(STYLE + facts_html(facts))
 
 
 def _gallery(agreement: Agreement, about: Answered, finished: pd.DataFrame) -> None:
     tagged = tags.read(about)
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    at = browse.layout()
+    with at.filters:
         group = st.segmented_control(
             "Images", list(GROUPS), default=ANY, required=True, key="which", bind="query-params"
         )
@@ -134,11 +130,11 @@ def _gallery(agreement: Agreement, about: Answered, finished: pd.DataFrame) -> N
         rows,
         tagged,
         key="hard",
+        at=at,
         one=lambda row, picture: _large(agreement, row, picture),
         captions=captions,
         asked=[about],
         finished=finished,
-        empty="There is no such image.",
     )
 
 
@@ -167,7 +163,7 @@ def _large(agreement: Agreement, row: pd.Series, picture: np.ndarray | None) -> 
         picture,
         int(row["label"]),
         [(f"{true}; wrong in {wrong} of {runs} runs. Mean of all:", agreement.mean_probabilities[place])],
-        words=f"Test image {int(row['index'])}: {true}, most runs say {said}",
+        words=f"Test image {int(row['index'])}: {true}, most runs predict {said}",
     )
 
 
@@ -191,7 +187,7 @@ def _agreement(agreement: Agreement) -> None:
         ABOUT_AGREEMENT,
         chart,
         key=f"agreement_{measure}",
-        alt=f"How alike {len(shown)} runs answer, two at a time.",
+        alt=f"Agreement of {len(shown)} runs, two at a time.",
         header=("run", *table.columns),
         rows=lambda: [[run, *row] for run, row in zip(table.index, table.to_numpy().tolist(), strict=True)],
         height=max(300, 34 * len(shown) + 150),

@@ -14,8 +14,9 @@ from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.data.human import votes_of
 from cifar_core.errors import CifarLabError, ConfigError, DataError, RunNotFoundError, StoreError
 from cifar_core.plots.palette import BAD, GOOD, model_colour
+from cifar_core.store.artifacts import MODEL_FILE
 from pages.mistakes.data import Answered, alike, people, together
-from pages.shared import background, navigation, resources
+from pages.shared import background, inside, navigation, resources
 from pages.shared.images import data_url, grid, overlaid, png
 from pages.shared.table import STYLE as TABLE_STYLE
 from pages.shared.table import table_html
@@ -28,15 +29,15 @@ if TYPE_CHECKING:
     from cifar_core.analysis.answers_by_epoch import AnswersByEpoch
     from cifar_core.data.eda import Opened
 
-LOOKED, ALIKE, OTHERS, EPOCHS, PEOPLE = PARTS = (
+LOOKED, INSIDE, ALIKE, OTHERS, EPOCHS, PEOPLE = PARTS = (
     "Where it looked",
+    "Look inside",
     "Nearest training images",
     "Every run",
     "By epoch",
     "People",
 )
 PARAMETER = "more"
-MODEL_FILE = "model.keras"
 NEIGHBOURS = 8
 STRENGTH = 0.6
 STYLE = """<style>
@@ -50,12 +51,12 @@ STYLE = """<style>
 .lab-key i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin: 0 4px 0 10px; }
 </style>"""
 ABOUT = {
-    LOOKED: "The brighter a place, the more it spoke for the class. Grad-CAM is worked out on the network's "
+    LOOKED: "The brighter a place, the more evidence for the class. Grad-CAM is computed on the network's "
     "last map (2 × 2 to 8 × 8 places) and shows a region; integrated gradients weigh single pixels. What "
     "lights up for the wrong class and not for the true one is what misled the network.",
     ALIKE: "The training images whose features in the network's last layer point most nearly the same way "
-    "(cosine in brackets). Neighbours of the true class speak for a near miss; of another class, for a trap, "
-    "or for a label that is wrong. “Held back” was kept for validation: the run has not learned from it.",
+    "(cosine in brackets). Neighbours of the true class suggest a near miss; of another class, a look-alike "
+    "or a wrong label. “Held back” was kept for validation: the run has not learned from it.",
     OTHERS: "All finished runs that were tested on the same images.",
 }
 
@@ -77,6 +78,7 @@ def show(
     """
     parts: dict[str, Callable[[], None]] = {
         LOOKED: lambda: _for_each(asked, lambda run: _maps(run, index, dataset)),
+        INSIDE: lambda: _for_each(asked, lambda run: _inside(run, index, dataset)),
         ALIKE: lambda: _for_each(asked, lambda run: _neighbours(run, index, dataset)),
         OTHERS: lambda: _others(index, about, finished),
         EPOCHS: lambda: _for_each(asked, lambda run: _epochs(run, index)),
@@ -109,7 +111,7 @@ def _maps(run: Answered, index: int, dataset: Opened | None) -> None:
     from cifar_core.analysis.explain import METHODS
 
     if dataset is None:
-        st.info("Without the picture there is nowhere to look.")
+        st.info("The images are not on this machine, so there are no maps.")
         return
     row = run.table.iloc[run.place(index)]
     classes = list(dict.fromkeys([int(row["label"]), int(row["predicted"])]))
@@ -129,21 +131,32 @@ def _maps(run: Answered, index: int, dataset: Opened | None) -> None:
         return maps
 
     maps = background.known_or_wait(
-        f"maps {' '.join(run.key)} {index}", find, "Asking the network", kind=f"maps_{run.id}"
+        f"maps {' '.join(run.key)} {index}", find, "Computing the maps", kind=f"maps_{run.id}"
     )
     if maps is None:
         return
     figures = []
     for (method, of), heat in maps.items():
-        role = "the true class" if of == row["label"] else "what it said"
-        words = f"{METHODS[method]}: what spoke for {CLASS_NAMES[of]}, {role}"
-        nothing = "" if heat.any() else ". Nothing did"
+        role = "the true class" if of == row["label"] else "the prediction"
+        words = f"{METHODS[method]}: evidence for {CLASS_NAMES[of]}, {role}"
+        nothing = "" if heat.any() else ": none"
         picture = data_url(png(overlaid(image, heat.astype(np.float32), STRENGTH, times=6)))
         figures.append(
             f'<figure><img src="{picture}" alt="{html.escape(words)}">'
             f"<figcaption>{html.escape(words + nothing)}</figcaption></figure>"
         )
     st.html(f'{STYLE}<div class="lab-maps">{"".join(figures)}</div>')
+
+
+def _inside(run: Answered, index: int, dataset: Opened | None) -> None:
+    if dataset is None:
+        st.info("Without the picture there is nothing to look into.")
+        return
+    inside.show(
+        resources.store().artifact(run.id, MODEL_FILE),
+        np.array(dataset.x_test[index]),
+        key=f"mistake_{run.id}",
+    )
 
 
 # --- Nearest training images ----------------------------------------------------------------------
@@ -153,7 +166,7 @@ def _neighbours(run: Answered, index: int, dataset: Opened | None) -> None:
     from cifar_core.analysis import neighbours as core
 
     if dataset is None:
-        st.info("Without the training images there are no neighbours.")
+        st.info("The training images are not on this machine, so there are no neighbours.")
         return
     store = resources.store()
     if core.kept_features(store, run.id, dataset) is None:
@@ -161,7 +174,7 @@ def _neighbours(run: Answered, index: int, dataset: Opened | None) -> None:
         found = background.known_or_wait(
             key,
             lambda task: _features(task, run.id, dataset),
-            "Working out the features of all training images, once",
+            "Computing the features of all training images, once",
         )
         if found is None:
             return
@@ -229,7 +242,7 @@ def _others(index: int, about: Answered, finished: pd.DataFrame) -> None:
         )
         for run in table.itertuples()
     ]
-    header = ("Model", "Variant", "Run", "Said", "Confidence", "True class")
+    header = ("Model", "Variant", "Run", "Predicted", "Confidence", "True class")
     st.html(
         TABLE_STYLE + table_html(header, lines, right=(4, 5), dots=[model_colour(m) for m in table["model"]])
     )
@@ -243,9 +256,8 @@ def _epochs(run: Answered, index: int) -> None:
         known = _recorded(run.key, resources.store())
     except RunNotFoundError:
         st.info(
-            f"Run {plain(run.id)} did not record its answers epoch by epoch, so nobody knows when it last "
-            "got this image right. Train with “Record answers” switched on (under “Run” in all settings) to "
-            "have it."
+            f"Run {plain(run.id)} did not record its predictions after each epoch. To see when an image "
+            "was first and last right, train with “Record answers” on (under “Run” in all settings)."
         )
         navigation.link("train", "Train")
         return
@@ -269,7 +281,7 @@ def _when_right(said: np.ndarray, label: int) -> str:
     """In words, of the answers after each epoch (-1: not known)."""
     right = np.flatnonzero(said == label) + 1
     if not len(right):
-        return f"After none of {len(said)} epochs was it right."
+        return f"Wrong after each of the {len(said)} epochs."
     known = said[said >= 0] == label
     forgotten = int((known[:-1] & ~known[1:]).sum())
     times = {0: "never forgotten", 1: "forgotten once"}.get(forgotten, f"forgotten {forgotten} times")
@@ -318,4 +330,4 @@ def _people(index: int, about: Answered) -> None:
         (name, percent(share, 1), number)
         for name, share, number in zip(votes["class_name"], votes["share"], numbers, strict=True)
     ]
-    st.html(TABLE_STYLE + table_html(("People say", "Share", "Votes"), lines, right=(1, 2)))
+    st.html(TABLE_STYLE + table_html(("Class", "Share", "Votes"), lines, right=(1, 2)))

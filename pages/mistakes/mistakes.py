@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import streamlit as st
 
+from cifar_core.base.lazy import pd
 from cifar_core.errors import StoreError
 from pages.mistakes import doubts, hard, one_run, summary, two_runs
 from pages.mistakes.data import answered, choose, finished_runs, newest, unknown
 from pages.shared import navigation
 from pages.shared.words import message
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 ONE, TWO, HARDEST, DOUBTS, SUMMARY = VIEWS = ("One run", "Two runs", "Hardest", "Doubts", "Summary")
 
@@ -41,8 +37,8 @@ def page() -> None:
 
 def _empty() -> None:
     st.info(
-        "There is no finished run yet. When one is finished, every test image that it got wrong stands here. "
-        "The base CNN takes a few minutes to train."
+        "There is no finished run yet. Once one is finished, this page shows every test "
+        "image that it got wrong. The base CNN takes a few minutes to train."
     )
     if st.button("Train the base CNN", type="primary", key="gallery_train"):
         navigation.go("train", preset="base_cnn/recommended")
@@ -55,7 +51,9 @@ def _show(view: str, runs: pd.DataFrame) -> None:
     if view == HARDEST:
         hard.show(runs)
         return
-    run_id = choose(runs, "run", "Run", newest(runs))
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        run_id = choose(runs, "run", "Run", newest(runs))
+        navigation.link("run", "The run, to change and train again", id=run_id)
     answers = answered(runs, run_id)
     if answers is None:
         return

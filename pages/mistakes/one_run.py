@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import streamlit as st
 
 from cifar_core.analysis.mistakes import Kind, Order, counts, narrowed, ordered
 from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.base.lazy import pd
+from cifar_core.plots.runs import mistakes_matrix
 from pages.mistakes import browse as browse
+from pages.mistakes import mistakes_map
 from pages.mistakes import tags as tags
 from pages.mistakes.data import Answered, People, people, say_unknown, unknown
 from pages.shared import figure
 from pages.shared.downloads import csv_button
 from pages.shared.words import percent
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 EVERY = "every class"
 CLASSES = (EVERY, *CLASS_NAMES)
@@ -42,10 +42,11 @@ OPTIONS = {
     "show": tuple(KINDS),
     "sort": (*SORTS, BY_PEOPLE),
     "size": tuple(browse.TIMES),
+    browse.BESIDE: ("Matrix", "Map", browse.IMAGE),
 }
 SORT_HELP = (
-    "Surest first: the most confident answers. Margin: the probability of the true class less that of the "
-    "strongest other one, so the most clearly wrong come first. Loss: the true class least probable first. "
+    "Surest first: most confident first. Margin: the probability of the true class less that of "
+    "the strongest other one, so the most clearly wrong come first. Loss: greatest first. "
     "Human agreement, once people's votes are here (view “Doubts”): the images first whose label the fewest "
     "people give."
 )
@@ -53,7 +54,6 @@ ABOUT_MATRIX = (
     "How many images of each true class (row) were taken for each other class (column). Click a cell to see "
     "exactly these images. The diagonal, what was recognised, is left out."
 )
-SCALE = [[0, "#eef4fa"], [0.25, "#a6cbee"], [0.5, "#4a94d8"], [0.75, "#155a9c"], [1, "#062c55"]]
 
 
 @st.fragment
@@ -62,23 +62,24 @@ def show(answers: Answered, finished: pd.DataFrame) -> None:
     say_unknown(OPTIONS)
     known = people(answers)
     tagged = tags.read(answers)
-    left, right = st.columns([4, 5], gap="large")
-    with left:
-        _matrix(answers)
-    with right:
+    at = browse.layout({"Matrix": lambda: _matrix(answers), "Map": lambda: mistakes_map.show(answers)})
+    with at.filters:
         rows = _filtered(answers, known, tagged)
-        _count(answers, rows, tagged)
-        place = st.container()
+    with at.wall:
+        rows = mistakes_map.narrowed(answers, rows)
     browse.gallery(
         rows,
         tagged,
         key="one",
+        at=at,
         one=lambda row, picture: _large(answers, row, picture),
         captions=lambda shown: captions(shown, _verdicts(answers, known, shown)),
         asked=[answers],
         finished=finished,
-        place=place,
+        empty="No image meets all of these filters.",
     )
+    with at.wall:
+        _count(answers, rows, tagged)
 
 
 # --- The matrix ---------------------------------------------------------------------------------
@@ -89,45 +90,18 @@ def _matrix(answers: Answered) -> None:
     clicked = figure.show(
         "Mistakes by class",
         ABOUT_MATRIX,
-        _heat(table),
+        mistakes_matrix(table),
         key="cells",
         alt=f"Mistakes by true and predicted class, {int((~answers.table['correct']).sum()):,} in all.",
         header=("true class", *CLASS_NAMES),
         rows=lambda: [[name, *row] for name, row in zip(CLASS_NAMES, table.tolist(), strict=True)],
-        height=440,
+        height=380,
         revision=answers.run["id"],
         click=True,
     )
     if clicked and clicked.get("y") in CLASS_NAMES and clicked.get("x") in CLASS_NAMES:
         st.session_state["true"], st.session_state["said"] = clicked["y"], clicked["x"]
         st.session_state["show"] = "wrong"
-
-
-def _heat(table: np.ndarray) -> dict[str, Any]:
-    cells = [
-        [None if row == column else int(table[row, column]) for column in range(len(table))]
-        for row in range(len(table))
-    ]
-    heat = {
-        "type": "heatmap",
-        "z": cells,
-        "x": list(CLASS_NAMES),
-        "y": list(CLASS_NAMES),
-        "colorscale": SCALE,
-        "zmin": 0,
-        "showscale": False,
-        "texttemplate": "%{z}",
-        "textfont": {"size": 11},
-        "hoverongaps": False,
-        "hovertemplate": "%{y} taken for %{x}: %{z} images<extra></extra>",
-        "xgap": 1,
-        "ygap": 1,
-    }
-    layout = {
-        "xaxis": {"title": {"text": "Predicted class"}, "tickangle": -45, "showgrid": False},
-        "yaxis": {"title": {"text": "True class"}, "autorange": "reversed", "showgrid": False},
-    }
-    return {"data": [heat], "layout": layout}
 
 
 # --- The list -----------------------------------------------------------------------------------
@@ -137,13 +111,12 @@ def _filtered(answers: Answered, known: People | None, tagged: tags.Tagged) -> p
     sorts = [*SORTS, *([BY_PEOPLE] if known else [])]
     if st.session_state.get("sort") not in (None, *sorts):
         st.session_state["sort"] = sorts[0]
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        kind = st.selectbox("Images", list(KINDS), key="show", bind="query-params", width=105)
-        true = st.selectbox("True class", CLASSES, key="true", bind="query-params", width=145)
-        said = st.selectbox("Predicted class", CLASSES, key="said", bind="query-params", width=145)
-        sort = st.selectbox("Sort by", sorts, key="sort", bind="query-params", width=165, help=SORT_HELP)
-        tag = tags.choice(tagged)
-        low, high = _confidence()
+    kind = st.selectbox("Images", list(KINDS), key="show", bind="query-params", width=95)
+    true = st.selectbox("True class", CLASSES, key="true", bind="query-params", width=130)
+    said = st.selectbox("Predicted class", CLASSES, key="said", bind="query-params", width=130)
+    sort = st.selectbox("Sort by", sorts, key="sort", bind="query-params", width=150, help=SORT_HELP)
+    tag = tags.choice(tagged)
+    low, high = _confidence()
     kept = narrowed(
         answers.table,
         kind=KINDS[kind],
@@ -166,7 +139,7 @@ def by_people(rows: pd.DataFrame, known: People) -> pd.DataFrame:
 def _confidence() -> tuple[int, int]:
     """Least and greatest in percent. The address is the truth (`?sure=20-80`); the slider changes it."""
     st.session_state[SURE] = _asked_confidence()
-    chosen: Any = st.slider("Confidence (%)", 0, 100, key=SURE, width=220, on_change=_write_confidence)
+    chosen: Any = st.slider("Confidence (%)", 0, 100, key=SURE, width=190, on_change=_write_confidence)
     low, high = chosen  # the key holds a pair, which makes it a slider with two ends
     return low, high
 
@@ -196,6 +169,7 @@ def _label(name: str) -> int | None:
 
 
 def _count(answers: Answered, rows: pd.DataFrame, tagged: tags.Tagged) -> None:
+    """Number of listed images, downloads, and the way back to all mistakes."""
     wrong = int((~answers.table["correct"]).sum())
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(
@@ -211,6 +185,7 @@ def _reset() -> None:
     for name, value in FILTERS.items():
         st.session_state[name] = value
     st.query_params.pop("sure", None)
+    mistakes_map.forget()
 
 
 def named(rows: pd.DataFrame) -> pd.DataFrame:
@@ -224,7 +199,7 @@ def named(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def captions(rows: pd.DataFrame, verdicts: Sequence[str] | None = None) -> list[str]:
-    """What was true, what was said, how surely; and whose fault it is, where people have voted."""
+    """True and predicted class, confidence; and the verdict of people, where they have voted."""
     lines = [
         f"{CLASS_NAMES[label]} → {CLASS_NAMES[predicted]}\n{percent(confidence, 1)}"
         for label, predicted, confidence in zip(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import streamlit as st
 
 from cifar_core.base.csv_text import csv_of
 from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.base.lazy import pd
 from cifar_core.data import human
 from cifar_core.errors import DataError
 from pages.mistakes import browse as browse
@@ -23,9 +24,6 @@ from pages.shared.tasks import Task, bytes_done, tasks
 from pages.shared.waiting import wait_for
 from pages.shared.words import count, message, percent, plain, size
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 WRONG = human.VERDICTS[:3]
 EVERY = "every mistake"
 VERDICTS = (EVERY, *human.VERDICTS)
@@ -34,10 +32,10 @@ FETCH, IMPORT = "fetch cifar10h", "import cifar10h"
 NOTHING = "people_nothing_given"
 LARGEST_MB = 10
 ABOUT = (
-    f"CIFAR-10H (J. Peterson et al., 2019): about 50 people each said which class they see in each test "
+    f"CIFAR-10H (J. Peterson et al., 2019): about 50 people each labelled every test "
     f"image. An image is hard for people where less than {percent(human.HARD_BELOW, 0)} of them give the "
     "label. “Only the model fails”: people see it clearly, so there is something to learn. “People and model "
-    "disagree with the label”: most people say what the model says."
+    "disagree with the label”: most people choose the model's prediction."
 )
 
 
@@ -179,14 +177,15 @@ def _facts(about: Answered, known: People) -> None:
         facts.append(("…of this run's mistakes", percent(known.agreement[wrong].mean(), 1), ""))
     table = about.table.assign(people_give_label=known.agreement, verdict=known.verdict)
     figure.heading(
-        "Whose fault is it?", ABOUT, table=lambda: csv_of(named(table)), name=f"{about.id}.people.csv"
+        "Model or label?", ABOUT, table=lambda: csv_of(named(table)), name=f"{about.id}.people.csv"
     )
     st.html(STYLE + facts_html(facts))
 
 
 def _gallery(about: Answered, known: People, finished: pd.DataFrame) -> None:
     tagged = tags.read(about)
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    at = browse.layout()
+    with at.filters:
         verdict = st.selectbox("Verdict", VERDICTS, key="verdict", bind="query-params", width=330)
         tag = tags.choice(tagged)
         tags.download(tagged, "people")
@@ -198,6 +197,7 @@ def _gallery(about: Answered, known: People, finished: pd.DataFrame) -> None:
         rows,
         tagged,
         key="people",
+        at=at,
         one=lambda row, picture: _large(about, known, row, picture),
         captions=lambda shown: [_caption(known, row) for row in shown.itertuples()],
         asked=[about],

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import streamlit as st
 
 from cifar_core.analysis.metrics import expected_calibration_error, reliability_bins
 from cifar_core.analysis.mistakes import confidence_histogram, confused_pairs, worst_classes
 from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.base.lazy import pd
 from pages.mistakes.data import Answered
 from pages.shared import figure
 from pages.shared.words import percent
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 ABOUT_PAIRS = "Which class was most often taken for which, in images. Pairs are counted in each direction."
 ABOUT_CLASSES = "Of each class, the share of its test images that the run got wrong."
 ABOUT_CONFIDENCE = (
-    "How sure the run was of its right and of its wrong answers, each as a share of its own kind. The "
-    "further apart the two, the more its confidence tells; wrong answers at the right edge are sure errors."
+    "Confidence of correct and of wrong predictions, each as a share of its own kind. The further apart "
+    "the two, the more informative the confidence; wrong predictions at the right edge are confident errors."
 )
 ABOUT_CALIBRATION = (
     "Test images sorted by how sure the network was. A bar that ends on the dashed line is well calibrated. "
@@ -93,7 +89,7 @@ def _confidence(table: pd.DataFrame) -> None:
         ABOUT_CONFIDENCE,
         confidence_bars(bins).update_layout(title=None),
         key="confidence_right_wrong",
-        alt="Histogram of the confidence of right and of wrong answers.",
+        alt="Histogram of the confidence of correct and of wrong predictions.",
         header=tuple(bins.columns),
         rows=lambda: bins.to_numpy().tolist(),
         height=440,

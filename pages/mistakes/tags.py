@@ -5,22 +5,19 @@ They belong to the image, whatever run it was seen in, and stand in the store.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
 
 from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.base.lazy import pd
 from cifar_core.errors import ConfigError, StoreError
 from pages.mistakes.data import Answered, fingerprint_of, say_unknown
 from pages.shared import access, resources
 from pages.shared.downloads import csv_button
 from pages.shared.words import plain
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 STANDARD = ("wrong label", "ambiguous", "model's fault")
 NOTE = "note"
@@ -28,6 +25,7 @@ NOTE = "note"
 EVERY, TAGGED, UNTAGGED = RESERVED = ("every image", "any tag", "no tag")
 PARAMETER = "tag"
 PROBLEM = "gallery_tag_problem"
+SEVERAL_PROBLEM = "gallery_tags_problem"
 MOST_NOTE = 2000
 Image = tuple[str, int]
 """The fingerprint of a dataset and a place in its test set."""
@@ -58,7 +56,7 @@ def choice(tagged: Tagged) -> str:
         say_unknown({PARAMETER: options})
     elif chosen not in options:  # its last image has just lost it
         options.append(chosen)
-    return st.selectbox("Tag", options, key=PARAMETER, bind="query-params", width=145)
+    return st.selectbox("Tag", options, key=PARAMETER, bind="query-params", width=130)
 
 
 def narrowed(rows: pd.DataFrame, tagged: Tagged, chosen: str) -> pd.DataFrame:
@@ -104,6 +102,76 @@ def exported(tagged: Tagged) -> pd.DataFrame:
     file = tagged.table[["index", "tag", "note", "created_at"]].copy()
     file.insert(1, "label", file["index"].map(by_index))
     return file.assign(dataset=tagged.about.run["dataset"], fingerprint=tagged.fingerprint)
+
+
+def ticked(tagged: Tagged, key: str) -> set[int]:
+    """Test images that are ticked on the wall `key`, over all of its pages; none of another dataset."""
+    content, images = st.session_state.get(f"{key}_ticked", ("", set()))
+    return images if content == tagged.fingerprint else set()
+
+
+def tick(tagged: Tagged, key: str, images: Sequence[int], on: bool) -> None:
+    """Tick images on the wall `key`, or take their ticks off."""
+    before = ticked(tagged, key)
+    st.session_state[f"{key}_ticked"] = (
+        tagged.fingerprint,
+        before | set(images) if on else before - set(images),
+    )
+
+
+def several(tagged: Tagged, listed: Sequence[int], key: str) -> None:
+    """A menu that tags all ticked images at once, or all listed ones where none is ticked."""
+    some = ticked(tagged, key)
+    images = sorted(some) or list(listed)
+    what = f"{len(some):,} ticked" if some else f"all {len(images):,}"
+    with st.popover(f"Tag {what}", icon=":material/sell:", type="tertiary"):
+        st.caption("Tick images by their corner, with Space or Shift + click. Without ticks, all listed.")
+        with st.form(f"{key}_several", border=False):
+            st.selectbox(
+                "Tag", _known(tagged.table["tag"]), key=f"{key}_several_tag", accept_new_options=True
+            )
+            with st.container(horizontal=True, gap="small"):
+                for label, change in (("Tag them", _tag_all), ("Remove the tag", _untag_all)):
+                    st.form_submit_button(
+                        label,
+                        on_click=_change_all,
+                        args=(change, tagged, images, key),
+                        disabled=not access.may_launch(),
+                    )
+        if some:
+            st.button(
+                "Remove the ticks", key=f"{key}_untick", on_click=tick, args=(tagged, key, images, False)
+            )
+    if problem := st.session_state.pop(SEVERAL_PROBLEM, None):
+        st.error(plain(problem))
+
+
+@access.only_launchers
+def _change_all(
+    change: Callable[[Tagged, str, list[int]], None], tagged: Tagged, images: list[int], key: str
+) -> None:
+    tag = " ".join(str(st.session_state[f"{key}_several_tag"] or "").split())
+    if not tag or tag in RESERVED:
+        st.session_state[SEVERAL_PROBLEM] = f"Choose a tag other than {', '.join(RESERVED)}."
+        return
+    try:
+        change(tagged, tag, images)
+    except (ConfigError, StoreError) as error:
+        st.session_state[SEVERAL_PROBLEM] = str(error)
+    else:
+        tick(tagged, key, images, False)
+
+
+def _tag_all(tagged: Tagged, tag: str, images: list[int]) -> None:
+    """Those that have the tag already keep its note."""
+    has_it = set(tagged.table.loc[tagged.table["tag"] == tag, "index"])
+    resources.store().tag_images(tagged.fingerprint, [image for image in images if image not in has_it], tag)
+
+
+def _untag_all(tagged: Tagged, tag: str, images: list[int]) -> None:
+    """Those whose tag has a note keep it."""
+    noted = set(tagged.table.loc[(tagged.table["tag"] == tag) & (tagged.table["note"] != ""), "index"])
+    resources.store().untag_images(tagged.fingerprint, [image for image in images if image not in noted], tag)
 
 
 def row(tagged: Tagged, index: int, key: str) -> None:

@@ -10,6 +10,7 @@ from cifar_core.analysis import comparison
 from cifar_core.analysis.mistakes import changed_pairs
 from cifar_core.base.csv_text import csv_text
 from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.base.lazy import pd
 from cifar_core.errors import ConfigError
 from pages.mistakes import browse, disagreement, tags
 from pages.mistakes.data import Answered, answered, changes, choose, keeping_predictions, say_unknown
@@ -21,7 +22,6 @@ from pages.shared.words import message, percent
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
 
 GROUPS = ("fixed", "broken", "both wrong")
 SHOWN_PAIRS = 12
@@ -36,7 +36,9 @@ ABOUT_PAIRS = (
 def show(runs: pd.DataFrame) -> None:
     """Two runs of the store against each other."""
     if len(runs) < 2:
-        st.info("There is one finished run. With a second one, what it fixes and what it breaks stands here.")
+        st.info(
+            "There is one finished run. With a second run, this view shows what it fixes and what it breaks."
+        )
         return
     say_unknown(OPTIONS)
     kept = keeping_predictions(runs)
@@ -55,12 +57,12 @@ def show(runs: pd.DataFrame) -> None:
     except ConfigError as error:
         st.info(message(error))
         return
-    disagreement.verdict(a, b)
-    _facts(a, b, table)
+    disagreement.verdict(a, b, table)
     st.fragment(_gallery)(a, b, table, runs)
-    disagreement.by_class(a.answers, b.answers)
+    _facts(a, b, table)
+    disagreement.by_class(table)
     _pairs(table)
-    disagreement.confusion(a.answers, b.answers)
+    disagreement.confusion(table)
 
 
 def _facts(a: Answered, b: Answered, table: pd.DataFrame) -> None:
@@ -78,10 +80,9 @@ def _facts(a: Answered, b: Answered, table: pd.DataFrame) -> None:
 
 def _gallery(a: Answered, b: Answered, table: pd.DataFrame, finished: pd.DataFrame) -> None:
     tagged = tags.read(a)
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        group = st.segmented_control(
-            "Images", list(GROUPS), default=GROUPS[0], required=True, key="group", bind="query-params"
-        )
+    at = browse.layout()
+    with at.filters:
+        group = st.selectbox("Images", GROUPS, key="group", bind="query-params", width=130)
         true = st.selectbox("True class", CLASSES, key="class", bind="query-params", width=150)
         mistaken = st.selectbox(
             "Mistaken for", CLASSES, key="for", bind="query-params", width=165, help=FOR_HELP
@@ -98,11 +99,11 @@ def _gallery(a: Answered, b: Answered, table: pd.DataFrame, finished: pd.DataFra
         rows,
         tagged,
         key="two",
+        at=at,
         one=lambda row, picture: _large(a, b, row, picture),
         captions=captions,
         asked=[a, b],
         finished=finished,
-        empty="There is no such image.",
     )
 
 

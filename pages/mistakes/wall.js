@@ -1,10 +1,14 @@
-// Small pictures with captions, to click or to walk through with the arrow keys. One sheet holds them all.
-// Captions are put in as text, never as HTML.
+// Small pictures with captions: click one to open it, walk with the arrow keys, tick several with their corner,
+// Space or Shift + click. One sheet holds all pictures; captions are put in as text, never as HTML.
+// The wall is one stop of the Tab key: the tile that was visited last.
 
-function tile(data, place, send) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.setAttribute("aria-label", data.captions[place].replace("\n", ", "));
+function tile(data, place) {
+  const element = document.createElement("div");
+  const caption = data.captions[place];
+  element.setAttribute("role", "option");
+  element.setAttribute("aria-label", caption.replaceAll("\n", ", "));
+  element.title = caption;
+  element.dataset.id = data.ids[place];
   const { side, columns, rows } = data;
   const picture = document.createElement("i");
   Object.assign(picture.style, {
@@ -12,12 +16,13 @@ function tile(data, place, send) {
     backgroundSize: `${columns * side}px ${rows * side}px`,
     backgroundPosition: `-${(place % columns) * side}px -${Math.floor(place / columns) * side}px`,
   });
-  const caption = document.createElement("span");
-  caption.textContent = data.captions[place];
-  button.append(picture, caption);
-  button.dataset.id = data.ids[place];
-  button.onclick = () => send(data.ids[place]);
-  return button;
+  const words = document.createElement("span");
+  words.textContent = data.brief ? data.brief[place] : caption;
+  const tick = document.createElement("b");
+  tick.textContent = "✓";
+  tick.title = "Tick this image, to tag several at once";
+  element.append(picture, words, tick);
+  return element;
 }
 
 // A short address for the sheet, since each tile names it: data URLs would be parsed once per tile.
@@ -29,44 +34,107 @@ function address(wall, sheet) {
   if (old) URL.revokeObjectURL(old);
 }
 
-function mark(wall, id) {
-  for (const button of wall.children) button.setAttribute("aria-pressed", String(button.dataset.id === String(id)));
+const idOf = (element) => Number(element.dataset.id);
+
+function visit(wall, element) {
+  for (const one of wall.children) one.tabIndex = one === element ? 0 : -1;
 }
+
+function open(wall, element) {
+  for (const one of wall.children) one.setAttribute("aria-current", String(one === element));
+}
+
+function mark(wall, data) {
+  const chosen = wall.querySelector(`[data-id="${Number(data.chosen)}"]`);
+  const ticked = new Set(data.ticked);
+  for (const one of wall.children) one.setAttribute("aria-selected", String(ticked.has(idOf(one))));
+  open(wall, chosen);
+  if (!wall.contains(wall.getRootNode().activeElement)) visit(wall, chosen || wall.children[0]);
+}
+
+function tick(state, elements, on) {
+  for (const one of elements) one.setAttribute("aria-selected", String(on));
+  state.anchor = elements.at(-1);
+  state.send("ticked", { ids: elements.map(idOf), on });
+}
+
+const isTicked = (element) => element.getAttribute("aria-selected") === "true";
 
 function across(wall) {
   const first = wall.children[0].offsetTop;
-  const row = [...wall.children].findIndex((button) => button.offsetTop > first);
+  const row = [...wall.children].findIndex((one) => one.offsetTop > first);
   return row < 0 ? wall.children.length : row;
 }
 
-// The tile that a key leads to; beyond either end, the first of the next or the last of the previous page.
-function walk(wall, data, event, send) {
-  const at = [...wall.children].indexOf(event.target.closest("button"));
-  const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across(wall), ArrowDown: across(wall) };
-  const step = steps[event.key];
-  if (at < 0 || step === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
-  event.preventDefault();
-  const to = wall.children[at + step];
-  if (to) { to.focus(); mark(wall, to.dataset.id); send(Number(to.dataset.id)); return; }
-  if (event.key === "ArrowRight" && data.after !== null) send(data.after);
-  if (event.key === "ArrowLeft" && data.before !== null) send(data.before);
+function click(state, event) {
+  const { wall } = state;
+  const element = event.target.closest("[role=option]");
+  if (!element) return;
+  visit(wall, element);
+  element.focus();
+  if (event.shiftKey || event.ctrlKey || event.metaKey || event.target.closest("b")) {
+    const all = [...wall.children];
+    const from = event.shiftKey && state.anchor?.isConnected ? all.indexOf(state.anchor) : all.indexOf(element);
+    const [low, high] = [from, all.indexOf(element)].sort((one, other) => one - other);
+    tick(state, all.slice(low, high + 1), event.shiftKey || !isTicked(element));
+    return;
+  }
+  open(wall, element);
+  pick(state, idOf(element), true);
 }
+
+// What follows before the page has answered, such as an arrow key, says again that an image is to be opened:
+// the page may be told of it alone.
+function pick(state, id, opening) {
+  state.opening ||= opening;
+  state.send("picked", { id, open: state.opening });
+}
+
+// Arrow keys lead to the next tile; beyond either end, to the first of the next or the last of the previous page.
+function press(state, event) {
+  const { wall, data } = state;
+  const element = event.target.closest("[role=option]");
+  if (!element || event.altKey || event.ctrlKey || event.metaKey) return;
+  const at = [...wall.children].indexOf(element);
+  const last = wall.children.length - 1;
+  const places = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - across(wall), ArrowDown: at + across(wall),
+                   Home: 0, End: last };
+  if (event.key === " ") tick(state, [element], !isTicked(element));
+  else if (event.key === "Enter") pick(state, idOf(element), true);
+  else if (event.key in places) {
+    const to = wall.children[places[event.key]];
+    const beyond = event.key === "ArrowRight" ? data.after : event.key === "ArrowLeft" ? data.before : null;
+    if (to) {
+      visit(wall, to);
+      to.focus();
+      open(wall, to);
+    }
+    if (to || beyond !== null) pick(state, to ? idOf(to) : beyond, false);
+  } else return;
+  event.preventDefault();
+  event.stopPropagation();
+}
+
+const states = new WeakMap();
 
 export default function ({ parentElement, data, setTriggerValue }) {
   const wall = parentElement.querySelector(".lab-wall");
-  const root = wall.getRootNode();
-  const send = (id) => setTriggerValue("picked", id);
+  const state = states.get(wall) || { wall };
+  states.set(wall, Object.assign(state, { data, send: setTriggerValue, opening: false }));
   const shown = JSON.stringify([data.ids, data.side, data.captions]);
-  wall.onkeydown = (event) => walk(wall, data, event, send);
+  wall.onkeydown = (event) => press(state, event);
+  wall.onclick = (event) => click(state, event);
   wall.setAttribute("aria-label", data.label);
+  wall.classList.toggle("brief", Boolean(data.brief));
   if (wall.dataset.shown !== shown) {
-    const focused = wall.contains(root.activeElement);
+    const focused = wall.contains(wall.getRootNode().activeElement);
     wall.dataset.shown = shown;
     address(wall, data.sheet);
-    wall.style.gridTemplateColumns = `repeat(auto-fill, ${Math.max(data.side, 94)}px)`;
-    wall.replaceChildren(...data.ids.map((_, place) => tile(data, place, send)));
-    if (focused) wall.querySelector(`[data-id="${Number(data.chosen)}"]`)?.focus();
-  }
-  mark(wall, data.chosen);
+    wall.style.gridTemplateColumns = `repeat(auto-fill, ${data.brief ? data.side : Math.max(data.side, 94)}px)`;
+    wall.replaceChildren(...data.ids.map((_, place) => tile(data, place)));
+    wall.scrollTop = 0;
+    mark(wall, data);
+    if (focused) wall.querySelector("[tabindex='0']")?.focus();
+  } else mark(wall, data);
   return () => { if (!wall.isConnected) URL.revokeObjectURL(wall.dataset.address); };
 }

@@ -1,4 +1,4 @@
-"""Several runs compared, a part of Runs: results, settings that differ, curves averaged over seeds."""
+"""Several runs compared, a part of Runs: settings that differ, curves averaged over seeds."""
 
 from __future__ import annotations
 
@@ -9,36 +9,25 @@ import streamlit as st
 
 from cifar_core.analysis import comparison
 from cifar_core.base.csv_text import csv_text
+from cifar_core.base.lazy import pd
 from cifar_core.errors import ConfigError, RunNotFoundError
-from cifar_core.plots.palette import model_colour
+from cifar_core.plots.palette import run_colour
 from cifar_core.plots.report import flat_items, shown
-from pages.shared import figure, navigation, resources, words
-from pages.shared.run_table import Column, Row, table
+from pages.shared import figure, navigation, resources
 from pages.shared.table import STYLE, table_html
-from pages.shared.words import model_title, plain, shortened
+from pages.shared.words import model_title, plain
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from cifar_core.plots import Curve
 
 MEASURES = {"Accuracy": "accuracy", "Loss": "loss"}
 NAMES = {"name", "preset", "variant", "seed", "hyperparameters"}
 """Settings that say what a run is called, not what it did; `hyperparameters` repeats others."""
 WIDE_NAMES = "<style>.lab-table td:first-child { min-width: 9em; }</style>"
-COLUMNS = (
-    Column("run", "Run", text=True),
-    Column("accuracy", "Test accuracy"),
-    Column("epochs", "Epochs"),
-    Column("training_s", "Training"),
-    Column("parameters", "Parameters"),
-    Column("seed", "Seed"),
-    Column("where", "Images and protocol", text=True),
-)
 ABOUT_CURVES = (
     "Validation over epochs. Runs that differ only in their seed are one line, their mean, with "
-    "a band of one standard deviation; it covers the epochs that all of them have reached. "
-    "Color is the model, dash the variant. Validation images differ between seeds, and in the "
+    "a band of one standard deviation; it covers the epochs that all of them have reached. Dashed: a "
+    "baseline; solid: tuned; dotted: anything else. Validation images differ between seeds, and in the "
     "protocol test-selected they are the test set."
 )
 ABOUT_SETTINGS = (
@@ -48,13 +37,11 @@ ABOUT_SETTINGS = (
 
 
 def show(runs: pd.DataFrame) -> None:
-    """All of the comparison.
+    """What differs in the settings of the runs, and their curves averaged over seeds.
 
     Args:
         runs: two or more rows of `RunStore.runs`, in the order in which they were chosen.
     """
-    st.subheader("Comparison", anchor=False)
-    table(COLUMNS, [_row(run) for run in runs.to_dict("records")], key="compared", caption="Compared runs.")
     pair = comparison.two_to_compare(runs)
     if pair is not None:
         a, b = pair
@@ -67,42 +54,25 @@ def show(runs: pd.DataFrame) -> None:
                 part(runs)
 
 
-def _row(run: dict[str, Any]) -> Row:
-    about = (model_title(run["model"]), run["variant"], run["preset"], str(run["name"] or "").strip())
-    images = resources.DATASETS.get(run["dataset"], run["dataset"])
-    return Row(
-        id=run["id"],
-        name=run["id"],
-        about=shortened(" · ".join(str(piece) for piece in about if piece), 80),
-        colour=model_colour(run["model"]),
-        cells=[
-            (words.percent(run["accuracy"]), "" if run["state"] == comparison.FINISHED else run["state"]),
-            (f"{run['epochs_done']} of {run['epochs']}", ""),
-            (words.duration(run["training_s"]), ""),
-            (words.compact(run["parameters"]), ""),
-            (str(run["seed"]), ""),
-            (f"{images}, a part" if run["subset"] else images, run["protocol"]),
-        ],
-    )
-
-
 # --- Curves -------------------------------------------------------------------------------------
 
 
 def _curves(runs: pd.DataFrame) -> None:
-    history = resources.store().histories(runs["id"].tolist())
+    seeds = _one_of_each_seed(runs)
+    history = resources.store().histories(seeds["id"].tolist())
     if history.empty:
         st.info("None of these runs has completed an epoch yet.")
         return
-    from cifar_core.plots import seed_bands
+    from cifar_core.plots import band_traces, curve_layout, last_epoch
 
     name = st.segmented_control(
         "Measure", list(MEASURES), default="Accuracy", required=True, key="measure", bind="query-params"
     )
+    traces = band_traces(_groups(seeds, history), MEASURES[name])
     figure.show(
         f"Validation {name.lower()}",
         ABOUT_CURVES,
-        seed_bands(_groups(runs, history), MEASURES[name], height=440),
+        {"data": traces, "layout": curve_layout(MEASURES[name], last=last_epoch(traces))},
         key=f"bands_{MEASURES[name]}",
         alt=f"Validation {name.lower()} of {len(runs)} runs over epochs.",
         header=tuple(history.columns),
@@ -110,9 +80,17 @@ def _curves(runs: pd.DataFrame) -> None:
         height=440,
         revision="-".join(runs["id"]),
     )
-    waiting = runs.loc[~runs["id"].isin(history["run_id"]), "id"].tolist()
-    if waiting:
-        st.caption(f"Without an epoch yet: {plain(', '.join(waiting))}")
+    waiting = seeds.loc[~seeds["id"].isin(history["run_id"]), "id"].tolist()
+    repeats = runs.loc[~runs["id"].isin(seeds["id"]), "id"].tolist()
+    for what, ids in (("Without an epoch yet", waiting), ("Repeat a seed, and are left out", repeats)):
+        if ids:
+            st.caption(f"{what}: {plain(', '.join(ids))}")
+
+
+def _one_of_each_seed(runs: pd.DataFrame) -> pd.DataFrame:
+    """The run that was created first for each seed of each setting, in the order of `runs`."""
+    first = runs.sort_values("created_at").drop_duplicates(["variant", "settings_key", "seed"])
+    return runs[runs["id"].isin(first["id"])]
 
 
 def _groups(runs: pd.DataFrame, history: pd.DataFrame) -> list[list[Curve]]:
@@ -122,11 +100,13 @@ def _groups(runs: pd.DataFrame, history: pd.DataFrame) -> list[list[Curve]]:
     epochs = dict(iter(history.groupby("run_id", sort=False)))
     groups: dict[tuple[str, str], list[Curve]] = {}
     for run in runs[runs["id"].isin(list(epochs))].to_dict("records"):
-        group = groups.setdefault((run["variant"], run["settings_key"]), [])
+        key = (run["variant"], run["settings_key"])
+        group = groups.setdefault(key, [])
         # Plotly reads HTML tags in a name, so it is escaped.
         name = f"{model_title(run['model'])}, {run['variant']}, {run['id'].rpartition('-')[2]}"
         label = group[0].label if group else html.escape(name)
-        group.append(Curve(label, epochs[run["id"]], run["model"], run["variant"]))
+        colour = run_colour(list(groups).index(key))
+        group.append(Curve(label, epochs[run["id"]], run["model"], run["variant"], colour=colour))
     return list(groups.values())
 
 
@@ -134,7 +114,8 @@ def _groups(runs: pd.DataFrame, history: pd.DataFrame) -> list[list[Curve]]:
 
 
 def _settings(runs: pd.DataFrame) -> None:
-    alike = runs.groupby(["variant", "settings_key"], sort=False)["id"].agg(list).tolist()
+    seeds = _one_of_each_seed(runs)
+    alike = seeds.groupby(["variant", "settings_key"], sort=False)["id"].agg(list).tolist()
     flat = {_column_name(ids): _flat(ids[0]) for ids in alike}
     differing = {name: row for name, row in comparison.differing(flat).items() if name not in NAMES}
     figure.heading(

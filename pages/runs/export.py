@@ -32,12 +32,13 @@ FORMS: dict[Form, tuple[str, str]] = {
 DOING = "Exporting"
 ABOUT = (
     f"The finished file is run on {TEST_IMAGES:,} test images (a sample with every class in proportion) and "
-    "compared with the network; one that does not agree is thrown away. Accuracies are of these images, each "
-    "asked once, so that the network's may differ a little from the run's own test. The time for one image "
-    "was measured in turns with the network in Keras, on the machine that made the file."
+    "compared with the network; one that does not agree is discarded. Accuracies are of these images, "
+    "without test-time augmentation, so that the network's may differ slightly from the run's own test. "
+    "The time for one image was measured in turns with the network in Keras, on the machine that made "
+    "the file."
 )
 HEADER = (
-    *("File", "Size", "Same answer", "Accuracy", "Network's", "One image", "In Keras"),
+    *("File", "Size", "Same prediction", "Accuracy", "Network's", "One image", "In Keras"),
     *("Verified on", "Made"),
 )
 _turn = threading.Lock()
@@ -46,7 +47,7 @@ _turn = threading.Lock()
 
 def show(store: RunStore, run: Watched) -> None:
     """The section: what may be made, how far it is, what there is. For a run with a trained network."""
-    st.subheader("Take it with you", anchor=False)
+    st.subheader("Export", anchor=False)
     st.caption(ABOUT)
     key = f"export {run.id}"
     task = tasks().get(key)

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from cifar_core.analysis.snapshots import SNAPSHOTS_FILE
 from cifar_core.base.csv_text import csv_of
 from cifar_core.base.fields import Setting
 from cifar_core.errors import ConfigError, RunNotFoundError, StoreError
 from cifar_core.plots import report as reports
-from cifar_core.plots.live import View
 from cifar_core.store import RunRecord, RunState, RunStore
-from cifar_core.store.artifacts import PREDICTIONS
+from cifar_core.store.artifacts import MODEL_FILE, PREDICTIONS
 from cifar_core.store.watch import CONSTANT, Watched
 from cifar_core.workers.worker import LOG_FILE
-from pages.runs import export, panel
+from pages.runs import export, learning, notes, panel
 from pages.shared import figure, log, navigation, pace, resources, words
 from pages.shared.table import STYLE, Fact, facts_html, table_html
 from pages.shared.words import date_and_time, message, model_title, number, plain
@@ -26,25 +26,27 @@ if TYPE_CHECKING:
 
 WATCH = "_run_watch"
 MOST_OFFERED = 100
-MODEL_FILE = "model.keras"
 FILES = {
     MODEL_FILE: "the trained network; keras.models.load_model opens it",
-    PREDICTIONS: "what it says of every test image, as arrays",
+    PREDICTIONS: "predicted probabilities of every test image, as arrays",
     LOG_FILE: "what the worker printed",
-    "checkpoint.npz": "what Resume goes on from",
+    "checkpoint.npz": "what Resume continues from",
+    "answers.npz": "what it predicted for training images, asked as a teacher, as arrays",
+    SNAPSHOTS_FILE: "what it predicted for 24 images after each epoch, as arrays",
 }
+CONFIG = "JSON; `cifar-lab train --config` reads it"
 ABOUT_CONFUSION = (
     "Each row is a true class and sums to 100 %: the diagonal is what was recognised, everything beside it "
     "a mistake. Read along a row to see what that class was taken for."
 )
 ABOUT_CALIBRATION = (
     "Test images sorted by how sure the network was. A bar that ends on the dashed line is well calibrated: "
-    "of the images that it called with 80 % confidence, 80 % are right. A bar below it means too sure. The "
-    "expected calibration error is the mean gap, each image counted once."
+    "of the images that it predicted with 80 % confidence, 80 % are right. A bar below it means too sure. "
+    "The expected calibration error is the mean gap, each image counted once."
 )
 ABOUT_CLASSES = (
-    "Recall: the share of a class's images that was recognised. Precision: the share of its calls for that "
-    "class that was right. F1 is their harmonic mean. Images: how many of the class were tested."
+    "Recall: the share of a class's images that was recognised. Precision: the share of its predictions of "
+    "that class that are right. F1 is their harmonic mean. Images: how many of the class were tested."
 )
 
 
@@ -52,8 +54,6 @@ def page() -> None:
     record = _asked_run()
     if record is None:
         return
-    st.title(record.id, anchor=False)
-    _subtitle(record)
     about = [
         {name: getattr(record, name) for name in CONSTANT if name != "dataset"}
         | {"dataset": record.dataset_name}
@@ -85,6 +85,7 @@ def _offer(store: RunStore, title: str, why: str = "") -> None:
     known = store.runs(limit=MOST_OFFERED)["id"].tolist()
     if not known:
         st.info("Nothing has been trained here yet: a run has its page as soon as it is started.")
+        navigation.link("train", "Train the first network", primary=True)
     elif chosen := st.selectbox("Open a run", known, index=None, placeholder="Choose one", key="run_choice"):
         navigation.go("run", id=chosen)
     navigation.link("runs", "All runs")
@@ -103,11 +104,24 @@ def _subtitle(record: RunRecord) -> None:
     st.markdown(" · ".join(plain(piece) for piece in pieces))
     if record.name.strip():
         st.markdown(f"*{plain(record.name)}*")
-    with st.container(horizontal=True, gap="small"):
-        navigation.link("runs", "All runs", runs=record.id)
+    if source := notes.read().get(record.id, notes.Notes()).cloned_from:
+        st.markdown(f"Cloned from [{plain(source)}]({navigation.address('run', id=source)})")
+    for words_before, name in (("Learned from", "teacher"), ("Made from", "start_from")):
+        for other in filter(None, str(record.settings.get(name) or "").split(",")):
+            _origin(words_before, other, record.id)
 
 
-# --- The whole page below the title, once a second while the run goes on --------------------------
+def _origin(words_before: str, other: str, run_id: str) -> None:
+    """A run that this one was built on, with ways to see them side by side."""
+    two = navigation.address("gallery", view="Two runs", a=other, b=run_id, group="broken")
+    both = navigation.address("runs", runs=f"{other},{run_id}")
+    st.markdown(
+        f"{words_before} [{plain(other)}]({navigation.address('run', id=other)}) · [side by side]({both}) · "
+        f"[what it gets wrong that the other doesn't]({two})"
+    )
+
+
+# --- The page, once a second while the run goes on ------------------------------------------------
 
 
 def _now(about: list[dict[str, Any]], polling: bool) -> None:
@@ -116,21 +130,18 @@ def _now(about: list[dict[str, Any]], polling: bool) -> None:
     if not watch.runs or (polling and not watch.unfinished()):
         st.rerun()  # it was deleted elsewhere, or has ended: there is more to show, and nothing to wait for
     run = next(iter(watch.runs.values()))
-    places = panel.places_in_queue(store, [run])
-    panel.show(run, here="run", after_deletion=lambda: navigation.go("runs"), places=places)
+    view, measures = panel.header(run.id)
+    _subtitle(store.get(run.id))
+    colours = panel.places([run.id])
+    panel.show(
+        [run], run, measures, view, colours, here="run", after_deletion=lambda _: navigation.go("runs")
+    )
+    learning.show(store, run)
     tabs = st.tabs(list(TABS), key="part", bind="query-params")
     for tab, show in zip(tabs, TABS.values(), strict=True):
         if tab.open:
             with tab:
                 show(store, run)
-
-
-def _curves(_: RunStore, run: Watched) -> None:
-    view = panel.controls()
-    panel.curves([run], ("accuracy", "loss"), view, key="run")
-    if run.epochs or run.steps:
-        panel.explain()
-        panel.curves([run], ("learning_rate", "images_per_second"), View(study=False), key="run")
 
 
 def _result(store: RunStore, run: Watched) -> None:
@@ -159,6 +170,9 @@ def _why_no_result(run: Watched) -> str:
 
 
 def _result_facts(record: RunRecord, result: Report) -> list[Fact]:
+    figures = record.metrics or {}
+    spread = figures.get("latency_spread_ms")
+    within = "" if spread is None else f", within {words.milliseconds(spread)}"
     return [
         (
             "Test accuracy",
@@ -167,17 +181,17 @@ def _result_facts(record: RunRecord, result: Report) -> list[Fact]:
         ),
         ("Test loss", f"{result.loss:.4f}", "nats"),
         (
-            "Among the first two",
+            "Top-2 accuracy",
             words.percent(result.top2_accuracy),
             "true class is in the two most probable",
         ),
         ("Calibration error", words.percent(result.ece), "expected, 15 bins"),
         (
             "Latency",
-            words.milliseconds((record.metrics or {}).get("latency_ms")),
-            "one image, where it was trained",
+            words.milliseconds(figures.get("latency_ms")),
+            f"one image, where it was trained{within}",
         ),
-        ("Best epoch", number((record.metrics or {}).get("best_epoch")), "by validation accuracy"),
+        ("Best epoch", number(figures.get("best_epoch")), "by validation accuracy"),
         ("Parameters", words.count(record.parameters), ""),
     ]
 
@@ -320,29 +334,19 @@ def _events_and_log(store: RunStore, run: Watched) -> None:
 def _files(store: RunStore, run: Watched) -> None:
     record = store.get(run.id)
     there = {artifact.name: artifact for artifact in store.artifacts(run.id)}
-    _download(
-        "Report", f"{run.id}.html", lambda: reports.html_report(store, run.id), "one HTML file, plots inside"
-    )
-    _download(
-        "Settings",
-        f"{run.id}.settings.json",
-        lambda: reports.settings_json(record),
-        "JSON; `cifar-lab train --config` reads it",
-    )
-    if run.epochs:
-        _download(
-            "History",
-            f"{run.id}.history.csv",
-            lambda: csv_of(store.history(run.id)),
-            "CSV, one line per epoch",
-        )
-    if PREDICTIONS in there:
-        _download(
-            "Predictions",
-            f"{run.id}.predictions.csv",
-            lambda: csv_of(store.predictions(run.id)),
-            "CSV, one line per test image",
-        )
+    csv = "CSV, one line per"
+    offers: list[tuple[str, str, Callable[[], str | bytes], str, bool]] = [
+        ("Report", "html", lambda: reports.html_report(store, run.id), "one HTML file, plots inside", True),
+        ("Settings", "settings.json", lambda: reports.settings_json(record), CONFIG, True),
+        ("History", "history.csv", lambda: csv_of(store.history(run.id)), f"{csv} epoch", bool(run.epochs)),
+        (
+            *("Predictions", "predictions.csv", lambda: csv_of(store.predictions(run.id))),
+            *(f"{csv} test image", PREDICTIONS in there),
+        ),
+    ]
+    for label, ending, content, about, offered in offers:
+        if offered:
+            _download(label, f"{run.id}.{ending}", content, about)
     if MODEL_FILE in there:
         path = store.artifact(run.id, MODEL_FILE)
         about = f"{words.size(there[MODEL_FILE].size)}; {FILES[MODEL_FILE]}"
@@ -355,12 +359,7 @@ def _files(store: RunStore, run: Watched) -> None:
         st.subheader("All files of the run", anchor=False)
         st.caption(f"In {plain(store.artifact_dir(run.id))}")
         rows = [
-            (
-                item.name,
-                words.size(item.size),
-                date_and_time(item.modified_at),
-                FILES.get(item.name, ""),
-            )
+            (item.name, words.size(item.size), date_and_time(item.modified_at), FILES.get(item.name, ""))
             for item in there.values()
         ]
         st.html(STYLE + table_html(("File", "Size", "Written", "What it is"), rows, right=(1,)))
@@ -375,7 +374,6 @@ def _download(label: str, name: str, content: Callable[[], str | bytes], about: 
 
 
 TABS: dict[str, Callable[[RunStore, Watched], None]] = {
-    "Curves": _curves,
     "Test result": _result,
     "Settings": _settings,
     "Images and environment": _circumstances,

@@ -1,65 +1,54 @@
-"""The Runs page: chosen runs as they train (`?runs=a,b`), several of them compared, and all runs."""
+"""The Runs page: curves of the ticked runs (`?runs=a,b`), one of them in numbers, and a table of all."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import streamlit as st
 
+from cifar_core.base.lazy import pd
 from cifar_core.errors import StoreError
-from cifar_core.plots.live import View
-from cifar_core.plots.palette import model_colour
-from cifar_core.store import RunState, RunStore
+from cifar_core.store.records import UNFINISHED
 from cifar_core.store.watch import Watch, Watched
-from pages.runs import comparison, panel, words
-from pages.shared import log, navigation, pace, resources
-from pages.shared.table import STYLE, table_html
-from pages.shared.words import NOTHING, message, model_title, percent, plain, shortened
-
-if TYPE_CHECKING:
-    import pandas as pd
+from pages.runs import comparison, listing, panel
+from pages.shared import log, navigation, pace, rebuild, resources, trained
+from pages.shared.snapshot import current_runs
+from pages.shared.words import message, plain, shortened
 
 MOST_RUNS = 24
-"""Watched at once."""
-UNFINISHED = [state for state in RunState if not state.is_finished()]
+"""Shown together."""
 MOST_ID = 80
-CHOSEN = "live_chosen"
 WATCH = "_live_watch"
-TABS = ("Curves", "Speed and rate", "Log")
 
 
 def page() -> None:
-    st.title("Runs", anchor=False)
     try:
-        store = resources.store()
-        frame = store.runs()
+        frame = current_runs()
     except StoreError as error:
+        st.title("Runs", anchor=False)
         st.error(message(error))
         return
+    rebuild.notices(resources.store())
     if frame.empty:
         _empty()
         return
     chosen = _choose(frame)
-    if chosen:
-        about = frame[frame["id"].isin(chosen)].to_dict("records")
-        about.sort(key=lambda run: chosen.index(run["id"]))
-        unfinished = any(run["state"] in UNFINISHED for run in about)
-        st.fragment(_live, run_every=pace.poll(unfinished))(about, unfinished)
+    unfinished = bool(frame["state"].isin(UNFINISHED).any())
+    st.fragment(_live, run_every=pace.poll(unfinished))(chosen, unfinished)
     if len(chosen) > 1:
         comparison.show(frame.set_index("id", drop=False).loc[chosen])
-    _all_runs(frame)
 
 
 def _empty() -> None:
-    unknown = _asked()
-    if unknown:
-        _say_missing(unknown)
+    st.title("Runs", anchor=False)
+    _say_missing(_asked())
     st.info(
         "Nothing has been trained here yet. A run appears in this place as soon as it is started, with its "
         "curves, its log and its buttons."
     )
-    if navigation.known("train"):
-        navigation.link("train", "Start a training")
+    with st.container(horizontal=True, gap="small"):
+        navigation.link("train", "Train the first network", primary=True)
+        trained.offer()
 
 
 # --- Which runs ---------------------------------------------------------------------------------
@@ -72,26 +61,16 @@ def _asked() -> list[str]:
 
 
 def _choose(frame: pd.DataFrame) -> list[str]:
-    """The runs to watch. The address is the truth; the widget shows it and changes it."""
-    known = frame["id"].tolist()
+    """The runs to show. The address is the truth; the first choice is written into it, so that it stays."""
+    known = set(frame["id"])
     if "runs" not in st.query_params:
         st.query_params["runs"] = ",".join(_first_choice(frame))
     asked = _asked()
-    chosen = [run_id for run_id in asked if run_id in set(known)]
-    _say_missing([run_id for run_id in asked if run_id not in chosen])
+    chosen = [run_id for run_id in asked if run_id in known]
+    _say_missing([run_id for run_id in asked if run_id not in known])
     if len(chosen) > MOST_RUNS:
         st.info(f"{len(chosen)} runs are asked for; the first {MOST_RUNS} are shown.")
-    st.session_state[CHOSEN] = chosen[:MOST_RUNS]
-    names = {run["id"]: str(run["name"] or "").strip() for run in frame[["id", "name"]].to_dict("records")}
-    return st.multiselect(
-        "Watch",
-        known,
-        key=CHOSEN,
-        format_func=lambda run_id: f"{run_id}  {names[run_id]}".strip(),
-        max_selections=MOST_RUNS,
-        placeholder="Choose one run or several",
-        on_change=_write_address,
-    )
+    return chosen[:MOST_RUNS]
 
 
 def _first_choice(frame: pd.DataFrame) -> list[str]:
@@ -102,8 +81,12 @@ def _first_choice(frame: pd.DataFrame) -> list[str]:
     return active["id"].tolist()[:MOST_RUNS] or frame["id"].tolist()[:1]
 
 
-def _write_address() -> None:
-    st.query_params["runs"] = ",".join(st.session_state[CHOSEN])
+def _tick(ticked: list[str], shown: list[str]) -> None:
+    _write(listing.after_ticking(_asked(), ticked, shown))
+
+
+def _write(run_ids: list[str]) -> None:
+    st.query_params["runs"] = ",".join(run_ids)
 
 
 def _say_missing(unknown: list[str]) -> None:
@@ -120,128 +103,54 @@ def _say_missing(unknown: list[str]) -> None:
 # --- Live ---------------------------------------------------------------------------------------
 
 
-def _live(about: list[dict[str, Any]], polling: bool) -> None:
-    store = resources.store()
-    watch = panel.watch(store, WATCH, about)
-    if len(watch.runs) < len(about) or (polling and not watch.unfinished()):
-        st.rerun()  # one was deleted elsewhere, or the last one has ended: nothing more to poll for
-    runs = list(watch.runs.values())
-    places = panel.places_in_queue(store, runs)
-    run = _focus(watch, places)
-    panel.show(run, here="runs", after_deletion=lambda: _leave_out(run.id), places=places)
-    tabs = st.tabs(list(TABS), key="tab", bind="query-params")
-    for tab, show in zip(tabs, (_curves, _speed, _log_tail), strict=True):
-        if tab.open:
-            with tab:
-                show(store, runs, run)
+def _live(chosen: list[str], polling: bool) -> None:
+    store, frame = resources.store(), current_runs()
+    known = set(frame["id"])
+    if [run_id for run_id in _asked() if run_id in known][:MOST_RUNS] != chosen:
+        st.rerun()  # others were ticked, or one was deleted
+    if polling and not frame["state"].isin(UNFINISHED).any():
+        st.rerun()  # the last one has ended: nothing more to poll for
+    baseline = st.query_params.get(listing.BASELINE, "")
+    drawn = [*chosen, *([baseline] if baseline in known and baseline not in chosen else [])]
+    watch = panel.watch(store, WATCH, _about(frame, drawn))
+    colours = panel.places(drawn)
+    view, measures = panel.header("Runs", baseline if baseline in known and len(drawn) > 1 else "")
+    if watch.runs:
+        runs = list(watch.runs.values())
+        panel.show(
+            runs, lambda: _focus(watch), measures, view, colours, here="runs", after_deletion=_leave_out
+        )
+    else:
+        st.info("Tick runs in the table to see their curves here.")
+    listing.show(frame, chosen, colours, _tick)
+    if watch.runs:
+        box = st.expander("Log", key="log", bind="query-params", on_change="rerun")
+        if box.open:
+            run = watch.runs.get(st.session_state.get("focus", "")) or next(iter(watch.runs.values()))
+            with box:
+                st.caption(f"The log of {plain(run.id)}.")
+                log.show(store, run)
 
 
-def _focus(watch: Watch, places: dict[str, int]) -> Watched:
-    """The run whose numbers, buttons and log are shown; of several, all are told in a table first."""
-    runs = list(watch.runs.values())
-    if len(runs) == 1:
-        return runs[0]
-    st.html(STYLE + _table(runs, places))
+def _about(frame: pd.DataFrame, run_ids: list[str]) -> list[dict[str, Any]]:
+    rows = frame[frame["id"].isin(run_ids)].to_dict("records")
+    return sorted(rows, key=lambda run: run_ids.index(run["id"]))
+
+
+def _focus(watch: Watch) -> Watched:
+    """The run whose numbers and buttons stand beside the curves."""
+    if len(watch.runs) == 1:
+        return next(iter(watch.runs.values()))
     chosen = st.selectbox(
-        "Numbers, buttons and log of", list(watch.runs), key="focus", bind="query-params", width=420
+        "Numbers of", list(watch.runs), key="focus", bind="query-params", label_visibility="collapsed"
     )
     return watch.runs[chosen]
 
 
-def _table(runs: list[Watched], places: dict[str, int]) -> str:
-    header = ("Run", "State", "Epochs", "Validation", "Test", "Images/s", "Done at")
-    rows = [_row(run, places, len(places)) for run in runs]
-    return table_html(
-        header, rows, right=(2, 3, 4, 5, 6), dots=[model_colour(run.about["model"]) for run in runs]
-    )
-
-
-def _row(run: Watched, places: dict[str, int], waiting: int) -> tuple[str, ...]:
-    said = words.headline(run, (places[run.id], waiting) if run.id in places else None)
-    speed, ends = words.facts_of_speed(run)
-    name = str(run.about["name"] or "").strip()
-    return (
-        f"{run.id}  {shortened(name, 40)}".strip(),
-        f"{said.title}: {shortened(said.detail, 70)}" if said.detail else said.title,
-        f"{len(run.epochs)} / {run.row.get('epochs', NOTHING)}",
-        percent(run.last.get("val_accuracy")),
-        percent(run.row.get("accuracy")),
-        speed,
-        ends,
-    )
-
-
-def _leave_out(run_id: str) -> None:
-    """After its deletion: the others stay watched."""
-    st.query_params["runs"] = ",".join(other for other in _asked() if other != run_id)
+def _leave_out(run: Watched) -> None:
+    """After its deletion: the others stay."""
+    _write([other for other in _asked() if other != run.id])
     st.rerun()
-
-
-def _curves(_: RunStore, runs: list[Watched], __: Watched) -> None:
-    panel.curves(runs, ("accuracy", "loss"), panel.controls(), key="live")
-    panel.explain()
-
-
-def _speed(_: RunStore, runs: list[Watched], __: Watched) -> None:
-    panel.curves(runs, ("learning_rate", "images_per_second"), View(study=False), key="live")
-
-
-def _log_tail(store: RunStore, runs: list[Watched], run: Watched) -> None:
-    if len(runs) > 1:
-        st.caption(f"The log of {plain(run.id)}.")
-    log.show(store, run)
-
-
-# --- All ----------------------------------------------------------------------------------------
-
-
-def _all_runs(frame: pd.DataFrame) -> None:
-    st.subheader("All runs", anchor=False)
-    # The key holds the number of runs: a choice of rows means nothing once the rows have moved.
-    picked = st.dataframe(
-        _listed(frame),
-        key=f"live_list_{len(frame)}",
-        hide_index=True,
-        placeholder=NOTHING,
-        on_select="rerun",
-        selection_mode="multi-row",
-        height="content" if len(frame) <= 10 else 390,
-        column_config={
-            "Validation": st.column_config.NumberColumn(format="%.2f %%", help="Best of its epochs"),
-            "Test": st.column_config.NumberColumn(format="%.2f %%"),
-            "Created": st.column_config.DatetimeColumn(format="D MMM YYYY, HH:mm"),
-        },
-    )
-    rows = [row for row in picked["selection"]["rows"] if row < len(frame)][:MOST_RUNS]
-    ids = [frame["id"].iloc[row] for row in rows]
-    with st.container(horizontal=True, gap="small"):
-        if st.button("Open the run", disabled=len(ids) != 1, icon=":material/article:", key="list_open"):
-            navigation.go("run", id=ids[0])
-        if st.button("Watch these", disabled=not ids, icon=":material/show_chart:", key="list_watch"):
-            st.query_params["runs"] = ",".join(ids)
-            st.rerun()
-    if not ids:
-        st.caption("Tick one run to open it, or several to watch them together.")
-
-
-def _listed(frame: pd.DataFrame) -> pd.DataFrame:
-    import pandas as pd
-
-    columns = {
-        "Run": frame["id"],
-        "State": frame["state"],
-        "Model": [model_title(model) for model in frame["model"]],
-        "Variant": frame["variant"],
-        "Epochs": [
-            f"{done} / {planned}" for done, planned in zip(frame["epochs_done"], frame["epochs"], strict=True)
-        ],
-        "Validation": 100 * frame["best_val_accuracy"],
-        "Test": 100 * frame["accuracy"],
-        "Created": pd.to_datetime(frame["created_at"]),
-        "Preset": frame["preset"].fillna(""),
-        "Note": frame["name"],
-    }
-    return pd.DataFrame(columns)
 
 
 page()

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from cifar_core.store.watch import Watched
 
 
+BEST = "Best validation"
+"""Label of the highest validation accuracy of a run's epochs."""
+
+
 def headline(run: Watched, place: tuple[int, int] | None = None) -> Headline:
     """State in words.
 
@@ -29,11 +33,8 @@ def headline(run: Watched, place: tuple[int, int] | None = None) -> Headline:
     if state is RunState.RUNNING:
         return _running(run)
     reason = shortened(str(row.get("reason") or ""))
-    if state is RunState.FINISHED:
-        accuracy = row.get("accuracy")
-        tested = "no test accuracy was recorded" if accuracy is None else f"test accuracy {percent(accuracy)}"
-        return Headline("Finished", f"{tested}; {reason}" if reason else tested)
-    return Headline(state.capitalize(), reason or "no reason was recorded")
+    unknown = "" if state is RunState.FINISHED else "no reason was recorded"
+    return Headline(state.capitalize(), reason or unknown)
 
 
 def _queued(row: dict[str, Any], place: tuple[int, int] | None) -> str:
@@ -68,42 +69,33 @@ def share_done(run: Watched) -> float:
     """Part of the planned epochs that is done, 0..1, steps of the running one included."""
     row = run.row
     within = 0.0
-    if run.steps:
-        epoch, step = max(run.steps)
-        within = min(step / max(row.get("steps") or step, 1), 1.0) if epoch > len(run.epochs) else 0.0
+    if run.steps and max(run.steps)[0] > len(run.epochs):
+        step = max(run.steps)[1]
+        within = min(step / max(row.get("steps") or step, 1), 1.0)
     return min((len(run.epochs) + within) / max(row.get("epochs") or 1, 1), 1.0)
 
 
 def facts(run: Watched) -> list[Fact]:
-    """What there is to know of a run in numbers, by its state."""
+    """The four numbers that tell most of a run in its state."""
     row = run.row
-    best: Fact = ("Best validation accuracy", percent(row.get("best_val_accuracy")), "")
+    done = f"{len(run.epochs)} of {row.get('epochs', NOTHING)}"
+    best: Fact = (BEST, percent(row.get("best_val_accuracy")), "")
     if run.state is RunState.FINISHED:
+        speed = f"{count(row.get('images_per_second'))} images/s"
         return [
-            ("Test accuracy", percent(row.get("accuracy")), ""),
-            ("Test loss", number(row.get("loss")), ""),
+            ("Test accuracy", percent(row.get("accuracy")), f"loss {number(row.get('loss'))}"),
             best,
-            ("Epochs", f"{len(run.epochs)} of {row.get('epochs')}", ""),
-            ("Images per second", count(row.get("images_per_second")), "in the mean"),
-            ("Time per epoch", duration(_mean_seconds(run)), "in the mean"),
+            ("Epochs", done, ""),
+            ("Training time", duration(_seconds(run)), speed),
         ]
-    told = [
-        ("Epochs done", f"{len(run.epochs)} of {row.get('epochs', NOTHING)}", ""),
-        ("Step", _step(run), "of the running epoch"),
+    if not run.state.is_active():
+        return [best, ("Epochs", done, ""), ("Training time", duration(_seconds(run) or None), "")]
+    return [
+        ("Validation accuracy", percent(run.last.get("val_accuracy")), f"best {best[1]}"),
         ("Images per second", count(row.get("images_per_second")), ""),
         ("Time per epoch", *_seconds_per_epoch(run)),
-        ("Done at", *_end(run)),
-        ("Learning rate", number(run.latest("learning_rate")), ""),
-        ("Validation accuracy", percent(run.last.get("val_accuracy")), "of the last epoch"),
-        best,
+        ("Done at", *end(run)),
     ]
-    return told if run.state.is_active() else [fact for fact in told if fact[1] != NOTHING]
-
-
-def _step(run: Watched) -> str:
-    if not run.state.is_active() or not run.steps:
-        return NOTHING
-    return f"{count(max(run.steps)[1])} of {count(run.row.get('steps'))}"
 
 
 def _seconds_per_epoch(run: Watched) -> tuple[str, str]:
@@ -116,18 +108,13 @@ def _seconds_per_epoch(run: Watched) -> tuple[str, str]:
     return duration(eta / left), "estimated"
 
 
-def _mean_seconds(run: Watched) -> float | None:
-    known = [row["seconds"] for row in run.epochs.values() if row.get("seconds") is not None]
-    return sum(known) / len(known) if known else None
+def _seconds(run: Watched) -> float:
+    return sum(row["seconds"] or 0.0 for row in run.epochs.values())
 
 
-def _end(run: Watched) -> tuple[str, str]:
+def end(run: Watched) -> tuple[str, str]:
+    """(time of day at which it will be done, in how long)."""
     if not run.state.is_active() or run.ends_at is None:
         return NOTHING, ""
     left = (run.ends_at - datetime.now(UTC)).total_seconds()
     return clock(run.ends_at), f"in {duration(left)}" if left > 0 else "any moment"
-
-
-def facts_of_speed(run: Watched) -> tuple[str, str]:
-    """(images per second, when it is done) for a line of a table."""
-    return count(run.row.get("images_per_second")), _end(run)[0]

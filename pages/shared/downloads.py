@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import streamlit as st
 
 from cifar_core.base.csv_text import csv_of
-
-if TYPE_CHECKING:
-    import pandas as pd
+from cifar_core.base.lazy import pd
 
 
 def csv_button(

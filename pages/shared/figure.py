@@ -51,8 +51,9 @@ def show(
     revision: str = "keep",
     sprite: Sprite | None = None,
     click: bool = False,
-) -> dict[str, Any] | None:
-    """A whole figure; returns the clicked point, as `plot` does.
+    select: bool = False,
+) -> Any:
+    """A whole figure; returns the clicked or selected points, as `plot` does.
 
     Args:
         header, rows: the numbers behind it, for the CSV file.
@@ -60,5 +61,13 @@ def show(
     """
     heading(title, what, table=lambda: csv_text(header, rows()), name=f"{key}.csv")
     return plot(
-        figure, key=key, alt=alt, height=height, name=key, revision=revision, sprite=sprite, click=click
+        figure,
+        key=key,
+        alt=alt,
+        height=height,
+        name=key,
+        revision=revision,
+        sprite=sprite,
+        click=click,
+        select=select,
     )

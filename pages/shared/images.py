@@ -53,11 +53,15 @@ def overlaid(image: np.ndarray, heat: np.ndarray, strength: float, times: int = 
     large = enlarged(image, times).astype(np.float32)
     size = (32 * times, 32 * times)
     smooth = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    place = np.clip(smooth, 0, 1) * (len(HEAT) - 1)
+    return np.rint(large * (1 - strength) + heat_colours(smooth) * strength).astype(np.uint8)
+
+
+def heat_colours(heat: np.ndarray) -> np.ndarray:
+    """Colours of values (H, W) in 0..1, from dark to bright: uint8 (H, W, 3)."""
+    place = np.clip(heat, 0, 1) * (len(HEAT) - 1)
     low = np.minimum(place.astype(int), len(HEAT) - 2)
     share = (place - low)[..., None]
-    colour = HEAT[low] * (1 - share) + HEAT[low + 1] * share
-    return np.rint(large * (1 - strength) + colour * strength).astype(np.uint8)
+    return np.rint(HEAT[low] * (1 - share) + HEAT[low + 1] * share).astype(np.uint8)
 
 
 def grid(images: np.ndarray, captions: Sequence[str], *, side: int = 96, shape: float = 1.0) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from cifar_core.errors import ConfigError
-from cifar_core.settings.train_config import TrainConfig
-from cifar_core.training.estimate import IMAGES
+from cifar_core.settings.train_config import IMAGES, TrainConfig
 from pages.shared import navigation, resources
 
 

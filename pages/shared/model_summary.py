@@ -6,19 +6,17 @@ import html
 import math
 import re
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import streamlit as st
 
+from cifar_core.base.lazy import pd
 from cifar_core.models import MODELS
 from cifar_core.models.cost import Architecture, Layer, architecture, known_architecture, sizes_only
 from cifar_core.plots.palette import NEUTRAL, faded, model_colour
 from pages.shared.tasks import Task, tasks
 from pages.shared.waiting import wait_for
 from pages.shared.words import compact, count, size
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 DRAWN = {
     "Conv2D": "convolution",
@@ -187,8 +185,6 @@ def legend(network: Architecture) -> str:
 
 def table(network: Architecture) -> pd.DataFrame:
     """All layers, one row each."""
-    import pandas as pd
-
     rows = [
         {
             "Layer": layer.name,

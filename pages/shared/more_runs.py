@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from cifar_core.analysis import comparison
+from cifar_core.analysis.comparison import further_seeds
+from cifar_core.analysis.tuned import fair_config
 from cifar_core.errors import CifarLabError
 from pages.shared import access, navigation, resources, server
 from pages.shared.words import plain
@@ -28,7 +29,7 @@ def more_seeds(run_ids: Iterable[str]) -> None:
 
     def further(run_id: str) -> list[TrainConfig]:
         record = store.get(run_id)
-        return comparison.further_seeds(store, record.config, MORE_SEEDS, record.settings_key)
+        return further_seeds(store, record.config, MORE_SEEDS, record.settings_key)
 
     _queue(lambda: [config for run_id in run_ids for config in further(run_id)])
 
@@ -38,8 +39,8 @@ def fair_baseline(baseline_id: str, tuned_id: str) -> None:
     store = resources.store()
 
     def configs() -> list[TrainConfig]:
-        fair = comparison.fair_config(store.get(baseline_id).config, store.get(tuned_id).config)
-        return comparison.further_seeds(store, fair, MORE_SEEDS)
+        fair = fair_config(store.get(baseline_id).config, store.get(tuned_id).config)
+        return further_seeds(store, fair, MORE_SEEDS)
 
     _queue(configs)
 

@@ -7,9 +7,10 @@ first visit to a deep link without ever running `app.py`.
 
 from __future__ import annotations
 
+import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import streamlit as st
 
@@ -18,6 +19,9 @@ LOGO = str(Path(__file__).with_name("logo.svg"))
 
 TRAIN_SETTINGS = "train_settings"
 """Session state key of the settings with which the Train page starts, as `TrainConfig.flat` returns them."""
+
+CLONED = "cloned"
+"""Session state key, and kind of event: the run whose settings a new run began with."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,6 @@ def _page(entry: Entry) -> Any:
     )
 
 
-def known(path: str) -> bool:
-    """Is there a page at this address?"""
-    return any(entry.path == path for entry in PAGES)
-
-
 def entry(path: str) -> Entry:
     """The page at this address; KeyError with the known ones where there is none."""
     for candidate in PAGES:
@@ -90,7 +89,64 @@ def go(path: str, **parameters: str) -> None:
     st.switch_page(ROOT / entry(path).file, query_params=parameters)
 
 
-def link(path: str, label: str | None = None, **parameters: str) -> None:
-    """A link to another page that keeps the session and sets the query parameters."""
-    page = entry(path)
-    st.page_link(ROOT / page.file, label=label or page.title, icon=page.icon, query_params=parameters or None)
+def train(settings: dict[str, Any], *, cloned_from: str = "") -> None:
+    """Open the Train page with these settings."""
+    st.session_state[TRAIN_SETTINGS], st.session_state[CLONED] = settings, cloned_from
+    go("train")
+
+
+def address(path: str, **parameters: str) -> str:
+    """The page's address with its parameters, relative to the server's root."""
+    return f"{entry(path).path}?{urllib.parse.urlencode(parameters)}"
+
+
+_mount = st.components.v2.component(
+    "cifar_lab.link",
+    html="<a></a>",
+    css="""
+a { box-sizing: border-box; display: inline-block; padding: 6px 12px; border-radius: 8px;
+  border: 1px solid var(--st-border-color); font: 14px/1.6 var(--st-font);
+  color: var(--st-text-color); text-decoration: none;
+  text-align: center; max-width: 100%; }
+a.wide { display: block; }
+a:hover { border-color: var(--st-primary-color); color: var(--st-link-color); }
+a:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px; }
+a.primary { background: var(--st-primary-color); border-color: var(--st-primary-color); color: #fff; }
+a.primary:hover { filter: brightness(0.92); }
+""",
+    js="""
+export default function ({ data, parentElement }) {
+  const link = parentElement.querySelector("a");
+  link.textContent = data.label;
+  link.href = data.href;
+  link.className = data.look;
+  link.onclick = (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    window.history.pushState({}, "", link.href);
+    window.dispatchEvent(new PopStateEvent("popstate"));
+  };
+}
+""",
+)
+
+
+def link(
+    path: str, label: str | None = None, *, primary: bool = False, wide: bool = False, **parameters: str
+) -> None:
+    """A link to another page that looks like a button, keeps the session and sets the query parameters.
+
+    Browser's Back leads to this very view: `st.page_link` and `st.switch_page` add two entries to the
+    history where the page has values in its address, the first of them this page with the other one's.
+
+    Args:
+        path: of the page.
+        label: shown as it is, never as markdown; the page's title where None.
+        primary: the page's one filled button.
+        wide: as wide as its place.
+        parameters: of the address.
+    """
+    href, label = address(path, **parameters), label or entry(path).title
+    data = {"label": label, "href": href, "look": f"{'primary ' * primary}{'wide' * wide}"}
+    width: Literal["stretch", "content"] = "stretch" if wide else "content"
+    _mount(key=f"link {label} {href}", data=data, width=width, height="content")

@@ -58,6 +58,23 @@ function paint(value, theme, key = "") {
   return pair ? pair[theme.dark ? 2 : 1] : value;
 }
 
+// A colour of the same hue for a dark page, on which white text is legible: what was light becomes dark.
+function mirrored(color) {
+  const [r, g, b] = rgb(color).map((part) => part / 255);
+  const [low, high] = [Math.min(r, g, b), Math.max(r, g, b)];
+  const shift = 1 - low - high;
+  return `rgb(${[r, g, b].map((part) => Math.round(255 * (0.08 + 0.5 * (part + shift)))).join(",")})`;
+}
+
+// On a dark page the cells near zero are dark, as on a light one they are light.
+function darkened(trace) {
+  const light = (color) => Math.min(...rgb(color)) > 200;
+  const scale = trace.colorscale;
+  if (trace.type !== "heatmap" || !Array.isArray(scale) || !scale.some(([, color]) => light(color))) return trace;
+  const text = { ...trace.textfont, color: "#fff" };
+  return { ...trace, textfont: text, colorscale: scale.map(([at, color]) => [at, mirrored(color)]) };
+}
+
 function template(theme) {
   const axis = { gridcolor: faint(theme.text, 0.12), linecolor: faint(theme.text, 0.3), zeroline: false,
                  tickcolor: faint(theme.text, 0.3), automargin: true, title: { standoff: 10 } };
@@ -73,14 +90,29 @@ function template(theme) {
   } };
 }
 
+// A figure of many points comes as zlib's bytes of its JSON, with lines of numbers as steps from one to the next.
+async function unpack(packed) {
+  const bytes = Uint8Array.from(atob(packed), (sign) => sign.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const figure = await new Response(stream).json();
+  for (const trace of figure.data) for (const at of ["x", "y"]) if (trace[at]?.steps) trace[at] = numbers(trace[at]);
+  return figure;
+}
+
+function numbers({ steps, digits }) {
+  let sum = 0;
+  return steps.map((step) => (sum += step) / 10 ** digits);
+}
+
 function draw(Plotly, state) {
   const { element, data } = state;
   const theme = themeOf(element);
   const figure = paint(data.figure, theme);
+  if (theme.dark) figure.data = figure.data.map(darkened);
   const layout = { uirevision: data.revision, autosize: true, height: data.height, ...figure.layout, template: template(theme) };
   // Plotly would offer to send the chart to its own cloud, by default.
   const config = { displaylogo: false, responsive: true, scrollZoom: false, showSendToCloud: false, plotlyServerURL: "",
-                   modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
+                   modeBarButtonsToRemove: data.select ? ["autoScale2d"] : ["lasso2d", "select2d", "autoScale2d"],
                    toImageButtonOptions: { filename: data.name, format: "png", scale: 2 } };
   return Plotly.react(element, figure.data, layout, config);
 }
@@ -117,6 +149,9 @@ function listen(state) {
     const { x, y, z, customdata, curveNumber, pointNumber } = event.points[0];
     state.send("clicked", { x, y, z, customdata, curve: curveNumber, point: pointNumber });
   });
+  const selected = (points) => { if (state.data.select) state.send("selected", points.map((point) => point.customdata)); };
+  element.on("plotly_selected", (event) => { if (event) selected(event.points); });
+  element.on("plotly_deselect", () => selected([]));
 }
 
 const states = new WeakMap();
@@ -140,13 +175,18 @@ function stateOf(parentElement) {
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component;
   const state = stateOf(parentElement);
-  state.data = data;
+  state.latest = data;
   state.send = setTriggerValue;
   state.element.style.height = data.height + "px";
   state.root.setAttribute("aria-label", data.alt);
-  loadPlotly(data.plotly)
-    .then((it) => draw(it, state))
-    .then(() => { if (!state.heard) { state.heard = true; listen(state); } })
+  Promise.all([loadPlotly(data.plotly), data.packed ? unpack(data.packed) : data.figure])
+    .then(([it, figure]) => {
+      if (state.latest !== data) return undefined; // a newer one was quicker
+      state.data = { ...data, figure };
+      const drawn = draw(it, state);
+      if (!state.heard) { state.heard = true; listen(state); } // before it is seen: no click is lost
+      return drawn;
+    })
     .catch((error) => { state.element.textContent = "This figure could not be drawn: " + error.message; });
   return () => { if (!state.root.isConnected && window.Plotly) window.Plotly.purge(state.element); };
 }

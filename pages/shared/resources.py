@@ -28,25 +28,25 @@ DATASETS = {"cifar10": "CIFAR-10", "synthetic": "Synthetic scenes"}
 LOOK_AGAIN_S = 10.0
 
 _lock = threading.RLock()
-_stores: dict[Path, RunStore] = {}
+_stores: dict[str, RunStore] = {}
 _supervisors: list[Supervisor] = []
 _states: dict[tuple[Path, Path | None], tuple[float, DatasetStatus]] = {}
 _opened: dict[Path, Opened] = {}
 
 
 def store() -> RunStore:
-    """The store of the home folder; one per server, safe to use from every session and thread.
+    """The lab's store; one per server, safe to use from every session and thread.
 
     Raises:
         StoreError: it cannot be opened.
     """
-    home = paths.home()
+    location = paths.store_location()
     with _lock:
-        if home not in _stores:
+        if location not in _stores:
             from cifar_core.store import RunStore
 
-            _stores[home] = RunStore()
-        return _stores[home]
+            _stores[location] = RunStore()
+        return _stores[location]
 
 
 def supervisor() -> Supervisor:

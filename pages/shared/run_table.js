@@ -1,19 +1,5 @@
-// The leaderboard's table: a click on a heading sorts, a name opens its run, boxes choose rows.
-// Everything that comes from the data is put in as text, never as HTML.
-
-const make = (tag, kind, text) => {
-  const element = document.createElement(tag);
-  if (kind) element.className = kind;
-  if (text !== undefined && text !== null) element.textContent = text;
-  return element;
-};
-
-// Within the session, and with one entry in the browser's history: st.switch_page adds two, and Back
-// would lead to this page with the run's address instead of its own filters.
-function open(address) {
-  window.history.pushState({}, "", address);
-  window.dispatchEvent(new PopStateEvent("popstate"));
-}
+// A table of runs or searches: a click on a heading sorts, a name opens its run, boxes choose rows, pins choose
+// what the others are compared with.
 
 function heading(column, data, send) {
   const cell = make("th", column.text ? "" : "n");
@@ -44,25 +30,45 @@ function tick(row, data, send, body) {
   return box;
 }
 
+const PIN = "M16 9V4h1V2H7v2h1v5a3 3 0 0 1-3 3v2h6v7l1 1 1-1v-7h6v-2a3 3 0 0 1-3-3z";
+
+function icon(path) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", "0 0 24 24");
+  svg.append(document.createElementNS("http://www.w3.org/2000/svg", "path"));
+  svg.firstChild.setAttribute("d", path);
+  return svg;
+}
+
+function pin(row, send) {
+  const button = make("button", row.pinned ? "pin pinned" : "pin");
+  button.type = "button";
+  button.append(icon(PIN));
+  button.dataset.key = "pin " + row.id;
+  button.title = row.pinned ? "The baseline; click to unpin" : "Pin as baseline: the others then show their difference to it";
+  button.setAttribute("aria-label", (row.pinned ? "Unpin " : "Pin ") + row.name);
+  button.setAttribute("aria-pressed", Boolean(row.pinned));
+  button.onclick = () => send("pinned", row.id);
+  return button;
+}
+
 function head(row, data, send, body) {
   const cell = make("th", "head");
   cell.scope = "row";
   const line = make("div", "line");
   if (data.choosing) line.append(tick(row, data, send, body));
-  if (row.rank !== null) { const rank = make("span", "rank", row.rank); rank.title = row.rank_help; line.append(rank); }
+  if (row.rank) { const rank = make("span", "rank", row.rank); rank.title = row.rank_help ?? ""; line.append(rank); }
   const name = make("div", "name");
-  const link = make("a", "", row.name);
-  link.href = row.href;
-  link.onclick = (event) => {
-    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-    event.preventDefault();
-    open(link.href);
-  };
-  const dot = make("i", "dot");
-  dot.style.background = row.colour;
+  const dot = make("i", row.colour ? "dot" : "dot none");
+  if (row.colour) dot.style.background = paint(row.colour);
   const title = make("div", "title");
-  title.append(dot, link);
+  title.append(dot, anchor(row.name, row.href));
+  if (data.pinning) title.append(pin(row, send));
   name.append(title, make("small", "", row.about));
+  const more = make("small", "more");
+  row.tags?.forEach((tag) => more.append(make("span", "tag", tag)));
+  row.links?.forEach(([label, address]) => more.append(anchor(label, address)));
+  if (more.childNodes.length) name.append(more);
   line.append(name);
   cell.append(line);
   return cell;
@@ -73,6 +79,7 @@ function line(row, data, send, body) {
   element.append(head(row, data, send, body));
   row.cells.forEach((cell, place) => {
     const box = make("td", data.columns[place + 1].text ? "" : "n", cell[0]);
+    box.dataset.label = data.columns[place + 1].label;
     if (cell[1]) box.append(make("small", "", cell[1]));
     element.append(box);
   });

@@ -1,4 +1,4 @@
-"""A table whose rows open runs: sorted by its headings, with boxes to choose rows, at home on a phone.
+"""A table whose rows open runs or searches: sorted by its headings, with boxes to choose rows.
 
 Streamlit's own table draws on a canvas: it has no links that stay in the page, and no second line
 in a cell. Sorting and choosing happen on the server, so that the address can hold them.
@@ -6,7 +6,7 @@ in a cell. Sorting and choosing happen on the server, so that the address can ho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,15 @@ from typing import Any
 import streamlit as st
 
 from pages.shared import navigation
+from pages.shared.assets import DOM, read
 
 HERE = Path(__file__).parent
 
 _mount = st.components.v2.component(
     "cifar_lab.board",
     html='<div class="board"></div>',
-    css=(HERE / "run_table.css").read_text(encoding="utf-8"),
-    js=(HERE / "run_table.js").read_text(encoding="utf-8"),
+    css=read(HERE / "run_table.css"),
+    js=read(DOM, HERE / "run_table.js"),
 )
 
 Cell = tuple[str, str]
@@ -45,9 +46,13 @@ class Row:
     Attributes:
         id: the run that it opens; what a ticked box stands for.
         name, about: the first cell's two lines.
-        colour: of the dot before the name.
+        colour: of the dot before the name; "#light|#dark" is one for each theme.
         cells: one per column after the first.
         rank, rank_help: before the name; None for no rank.
+        href: what the name opens; "" for the run's page.
+        tags: shown below the name.
+        links: (label, address) of more to open, below the name.
+        pinned: whether the others are compared with this one.
     """
 
     id: str
@@ -58,6 +63,25 @@ class Row:
     rank: str | None = None
     rank_help: str = ""
     ticked: bool = False
+    href: str = ""
+    tags: Sequence[str] = ()
+    links: Sequence[tuple[str, str]] = ()
+    pinned: bool = False
+
+
+def choose_columns(labels: Mapping[str, str], first: Sequence[str]) -> list[str]:
+    """Keys of the columns to show, kept in the address; `first` until others are chosen."""
+    return st.pills(
+        "Columns",
+        list(labels),
+        selection_mode="multi",
+        default=first,
+        format_func=labels.__getitem__,
+        key="columns",
+        bind="query-params",
+        wrap=True,
+        label_visibility="collapsed",
+    )
 
 
 def table(
@@ -70,6 +94,7 @@ def table(
     descending: bool = False,
     on_sorted: Callable[[str], None] | None = None,
     on_ticked: Callable[[list[str], list[str]], None] | None = None,
+    on_pinned: Callable[[str], None] | None = None,
 ) -> None:
     """Show rows; a name is a link to its run's page.
 
@@ -81,26 +106,37 @@ def table(
         sort, descending: what the headings show as the present order.
         on_sorted: called before the next run of the page with a column's key; None: not sortable.
         on_ticked: called likewise with (ids ticked, ids shown); None: no boxes.
+        on_pinned: called likewise with the id whose pin was clicked; None: no pins.
     """
     data: dict[str, Any] = {
         "columns": [asdict(column) for column in columns],
-        "rows": [{**asdict(row), "href": f"{navigation.entry('run').path}?id={row.id}"} for row in rows],
+        "rows": [_sent(row) for row in rows],
         "caption": caption,
         "sort": sort,
         "descending": descending,
         "sortable": on_sorted is not None,
         "choosing": on_ticked is not None,
+        "pinning": on_pinned is not None,
     }
 
-    def said(event: str) -> Any:
-        return st.session_state[key].get(event)
+    def event(name: str, act: Callable[..., object] | None) -> Callable[[], None]:
+        def heard() -> None:
+            if act is not None and (news := st.session_state[key].get(name)):
+                act(news["ticked"], news["shown"]) if name == "ticked" else act(news)
 
-    def sorted_by() -> None:
-        if on_sorted is not None and (column := said("sorted")):
-            on_sorted(str(column))
+        return heard
 
-    def ticked() -> None:
-        if on_ticked is not None and (news := said("ticked")):
-            on_ticked([str(run) for run in news["ticked"]], [str(run) for run in news["shown"]])
+    _mount(
+        key=key,
+        data=data,
+        height="content",
+        on_sorted_change=event("sorted", on_sorted),
+        on_ticked_change=event("ticked", on_ticked),
+        on_pinned_change=event("pinned", on_pinned),
+    )
 
-    _mount(key=key, data=data, height="content", on_sorted_change=sorted_by, on_ticked_change=ticked)
+
+def _sent(row: Row) -> dict[str, Any]:
+    """Without what is empty: a table of running runs is sent anew again and again."""
+    values = {**asdict(row), "href": row.href or navigation.address("run", id=row.id)}
+    return {name: value for name, value in values.items() if value or name == "ticked"}

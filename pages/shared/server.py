@@ -24,6 +24,8 @@ NEEDED_BY_THE_FIRST_PAGE = (
     "cifar_core.store",
     "cifar_core.data",
     "cifar_core.analysis.study.paper",
+    "cifar_core.plots",
+    "cifar_core.data.eda",
 )
 SUPERVISE_VARIABLE = "CIFAR_LAB_SUPERVISE"
 """Set to 0 for a server that only shows: queued runs then wait for `cifar-lab worker`."""

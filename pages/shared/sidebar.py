@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from cifar_core.errors import StoreError
-from pages.shared import access, navigation, resources, sign_in
+from pages.shared import access, navigation, notify, rebuild, resources, sign_in
 from pages.shared.pace import paced
 from pages.shared.words import plain
 
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 2.0
 SHOWN_JOBS = 4
+WIDTH = 250
+"""Pixels."""
+ROOM = """<style>
+@media (min-width: 768px) { .stMainBlockContainer { padding-left: 3rem; padding-right: 3rem; } }
+@media (max-width: 640px) { .stTabs [role="tablist"] { flex-wrap: wrap; row-gap: 0; overflow: visible; } }
+</style>"""
+"""Pages use more of the window's width than Streamlit would give them; on a phone tabs take several lines."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +40,16 @@ class Job:
 def show() -> None:
     """Draw the sidebar's part below the menu."""
     with st.sidebar:
+        st.html(ROOM)
         sign_in.who()
         _dataset()
         _device(resources.device())
         try:
             jobs = active_jobs()
-        except StoreError:
+        except StoreError as error:
             # The page says why; the menu and the rest of the sidebar go on.
             st.markdown(":small[:gray[Running]]  \nThe records cannot be read")
+            rebuild.offer(error)
             return
         # A fragment polls only while there is something to follow.
         st.fragment(_running, run_every=paced(POLL_SECONDS) if jobs else None)(jobs)
@@ -112,12 +121,14 @@ def _running(drawn_with: list[Job]) -> None:
         st.rerun()  # the last one has ended: let the page show it, and stop polling
     if not jobs:
         st.markdown(":small[:gray[Running]]  \nNothing")
+        notify.show(())
         return
     st.markdown(":small[:gray[Running]]")
     for job in jobs[:SHOWN_JOBS]:
         _show_job(job)
     if len(jobs) > SHOWN_JOBS:
         st.caption(f"and {len(jobs) - SHOWN_JOBS} more in the queue")
+    notify.show([job.id for job in jobs])
 
 
 def _show_job(job: Job) -> None:

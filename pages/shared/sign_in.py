@@ -51,11 +51,11 @@ def _mistake(what: str) -> None:
     st.title("Nobody can come in yet", anchor=False)
     st.error(plain(what), icon=":material/lock:")
     st.markdown(
-        "The secrets file decides who may use this lab, and it has a mistake. Until it is mended and the "
-        "server started again, nobody is let in. It reads like this:"
+        "The secrets file decides who may use this lab, and it has a mistake. Until it is corrected and the "
+        "server started again, nobody can sign in. Example:"
     )
     st.code(EXAMPLE.read_text(encoding="utf-8"), language="toml")
-    st.markdown("More about it stands in `docs/sharing.md`. Alone on your machine you need no such file.")
+    st.markdown("See `docs/sharing.md`. If you use the lab alone, you need no such file.")
 
 
 def _sign_in() -> None:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import streamlit as st
 
-from cifar_core.analysis import comparison
-from cifar_core.analysis.comparison import Answers, Board
+from cifar_core.analysis.boards import STUDY_DATASET, Board, boards, on_board
+from cifar_core.analysis.comparison import Answers, Read, read_answers
 from cifar_core.analysis.study.paper import paper_results
+from cifar_core.base.lazy import pd
+from cifar_core.settings.train_config import IMAGES
+from cifar_core.store.records import UNFINISHED
 from pages.shared import resources
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from cifar_core.store import RunStore
 
 By = Literal["variant", "settings"]
@@ -32,7 +33,7 @@ class Snapshot:
 
     Attributes:
         runs: `RunStore.runs`: all, newest first.
-        boards: as `comparison.boards` orders them.
+        boards: as `analysis.boards.boards` orders them.
         version: differs after every write that it shows.
     """
 
@@ -40,10 +41,14 @@ class Snapshot:
     boards: list[Board]
     version: tuple[Any, ...]
 
+    def leaderboard(self, by: By) -> pd.DataFrame:
+        """`RunStore.leaderboard`, all boards."""
+        return _leaderboard(self.version, by, resources.store())
+
     def rows(self, board: Board, by: By) -> pd.DataFrame:
-        """The board's rows, best mean first, as `RunStore.leaderboard` makes them."""
-        rows = _leaderboard(self.version, by, resources.store())
-        return rows[comparison.on_board(rows, board)]
+        """The board's rows, best mean first."""
+        rows = self.leaderboard(by)
+        return rows[on_board(rows, board)]
 
 
 def snapshot(*, live: bool = True) -> Snapshot:
@@ -61,10 +66,20 @@ def snapshot(*, live: bool = True) -> Snapshot:
     return _read((str(store.url), *version), store)
 
 
+def current_runs() -> pd.DataFrame:
+    """All runs as they are now, newest first. Those that have ended are read again only after a change."""
+    runs = snapshot(live=False).runs
+    if not runs["state"].isin(UNFINISHED).any():
+        return runs
+    moving = resources.store().runs(state=UNFINISHED)
+    rest = runs[~runs["id"].isin(moving["id"])]
+    return pd.concat([moving, rest]).sort_values("created_at", ascending=False, kind="stable")
+
+
 @st.cache_resource(max_entries=KEPT_STATES, show_spinner=False)
 def _read(version: tuple[Any, ...], _store: RunStore) -> Snapshot:
     runs = _store.runs()
-    return Snapshot(runs, comparison.boards(runs), version)
+    return Snapshot(runs, boards(runs), version)
 
 
 @st.cache_resource(max_entries=KEPT_STATES, show_spinner=False)
@@ -72,7 +87,7 @@ def _leaderboard(version: tuple[Any, ...], by: By, _store: RunStore) -> pd.DataF
     return _store.leaderboard(by=by)
 
 
-def reader(runs: pd.DataFrame) -> comparison.Read:
+def reader(runs: pd.DataFrame) -> Read:
     """Gives a run's answers by its id; those read lately are kept."""
     store = resources.store()
     ended = dict(zip(runs["id"], runs["finished_at"], strict=True))
@@ -82,37 +97,16 @@ def reader(runs: pd.DataFrame) -> comparison.Read:
 @st.cache_resource(max_entries=KEPT_ANSWERS, show_spinner=False)
 def _answers(run: tuple[str, str, str], _store: RunStore) -> Answers | None:
     """A run that is trained anew ends at another time: so its old answers are not found again."""
-    return comparison.read_answers(_store, run[1])
-
-
-@dataclass(frozen=True)
-class Members:
-    """The runs behind one row, newest first."""
-
-    ids: tuple[str, ...]
-    accuracies: tuple[float, ...]
-
-    @property
-    def stand_in(self) -> str:
-        return comparison.stand_in(self.ids, self.accuracies)
-
-
-def members(runs: pd.DataFrame, board: Board, by: By) -> dict[tuple[str, ...], Members]:
-    """The runs behind each row of the leaderboard, by `row_key`."""
-    finished = (runs["state"] == comparison.FINISHED) & runs["accuracy"].notna()
-    here = runs[comparison.on_board(runs, board) & finished]
-    ids, accuracies = here["id"].to_numpy(), here["accuracy"].to_numpy()
-    places = here.groupby(list(_KEYS[by]), sort=False).indices
-    return {key: Members(tuple(ids[at]), tuple(accuracies[at])) for key, at in places.items()}
+    return read_answers(_store, run[1])
 
 
 _KEYS: dict[By, tuple[str, ...]] = {
     "variant": ("model", "variant"),
-    "settings": ("model", "variant", "settings_key"),
+    "settings": ("model", "variant", "settings_key", "parameters"),
 }
 
 
-def row_key(row: Mapping[str, Any], by: By) -> tuple[str, ...]:
+def row_key(row: Mapping[str, Any], by: By) -> tuple[Any, ...]:
     """What tells a row of the leaderboard from the others of its board."""
     return tuple(row[name] for name in _KEYS[by])
 
@@ -122,24 +116,44 @@ def board_names(boards: list[Board]) -> dict[str, Board]:
     names: dict[str, Board] = {}
     for board in boards:
         name = board_name(board)
-        if name in names:
-            name = f"{name}, {board.fingerprint[:8] or 'content not recorded'}"
+        for detail in (board.fingerprint[:8] or "content not recorded", board.test_images):
+            if name in names:
+                name = f"{name}, {detail}"
         names[name] = board
     return names
 
 
 def board_name(board: Board) -> str:
-    """ "CIFAR-10, held-out, all images" """
+    """ "CIFAR-10, held-out, all images", or "CIFAR-10, held-out, 2,000 training and 500 test images" """
     dataset = resources.DATASETS.get(board.dataset, board.dataset)
-    return f"{dataset}, {board.protocol}, {'part of the images' if board.subset else 'all images'}"
+    train = f"{board.train_images:,}" if board.train_images else "all"
+    test = f"{test_count(board):,}" if board.test_images else "all"
+    images = f"{train} training and {test} test images" if board.subset else "all images"
+    return f"{dataset}, {board.protocol}, {images}"
+
+
+def test_count(board: Board) -> int:
+    """How many test images it is about."""
+    count = board.test_images.replace("-", " ").split(" ")[0]
+    return int(count) if count.isdecimal() else IMAGES.get(board.dataset, IMAGES[STUDY_DATASET])[1]
 
 
 def published(board: Board) -> dict[tuple[str, str], tuple[float, str]]:
     """(accuracy, protocol) of the study by model and variant; empty where ours is about other images."""
-    if board.subset or board.dataset != comparison.STUDY_DATASET:
+    if board.subset or board.dataset != STUDY_DATASET:
         return {}
     rows = paper_results()
     return {
         (row.model, row.variant): (float(row.test_accuracy), row.protocol)
         for row in rows.itertuples(index=False)
+    }
+
+
+def own_results(runs: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """{"mean", "sd", "n"} of test accuracy of the finished runs of each preset, on all of CIFAR-10."""
+    known = (runs["state"] == "finished") & (runs["dataset"] == STUDY_DATASET) & runs["accuracy"].notna()
+    runs = runs[known & ~runs["subset"].astype(bool) & (runs["variant"] != "custom")]
+    return {
+        str(preset): {"mean": group.mean(), "sd": group.std(), "n": len(group)}
+        for preset, group in runs.groupby("preset")["accuracy"]
     }

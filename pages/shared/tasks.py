@@ -114,7 +114,7 @@ def in_process(function: Callable[..., object], *args: object) -> Callable[[Task
         quiet = {"OMP_NUM_THREADS": "1"}
         try:
             name = f"cifar-lab {task.key}"
-            ask(function, *args, name=name, environment=quiet, progress=task.report, stop=task.stop)
+            ask(function, *args, name=name, environment=quiet, progress=task.report, stop=task.stop.is_set)
         except ChildError:
             if not task.stop.is_set():
                 raise

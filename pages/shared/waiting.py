@@ -32,7 +32,8 @@ def images_or_wait(name: str) -> Opened:
 
 
 def _refuse(error: DataError) -> NoReturn:
-    st.info(message(error))
+    # The rest of the words is for the command line; what to do here is the link.
+    st.info(message(f"{str(error).partition('. ')[0].rstrip('.')}."))
     navigation.link("dataset", "Choose the data")
     st.stop()
 
@@ -40,6 +41,8 @@ def _refuse(error: DataError) -> NoReturn:
 def _prepare(name: str) -> NoReturn:
     key = f"prepare {name}"
     wait_for(key, lambda: tasks().start(key, measuring("prepare", name)), "Preparing the images, once")
+    if (task := tasks().get(key)) and task.state == "failed":
+        navigation.link("dataset", "Choose the data", dataset=name)
     st.stop()
 
 

@@ -44,7 +44,7 @@ def _help(declared: Setting) -> str:
 def _optional(declared: Setting, value: Any, label: str, key: str, common: dict[str, Any]) -> Any:
     if not st.toggle(f"Set {label.lower()}", value=value is not None, key=f"{key}_set", **common):
         return None
-    start = value if value is not None else declared.default if declared.default is not None else declared.low
+    start = value if value is not None else 5 * (declared.step or 1)  # a limit to begin with, not the lowest
     return _plain(declared, start, label, key, common)
 
 

@@ -147,11 +147,14 @@ def _timezone() -> tzinfo | None:
 
 
 def comparison_sentence(result: Comparison) -> str:
-    """A comparison of two runs in one sentence."""
+    """A comparison of two runs, or of two settings with several seeds, in one sentence."""
     p_value = "p < 0.0001" if result.p_value < 1e-4 else f"p = {result.p_value:.2g}"
+    seeds = result.runs_a + result.runs_b > 2
+    means = f"means of {result.runs_a} and {result.runs_b} seeds; " if seeds else ""
     return (
-        f"{points(result.difference)} over {result.n:,} test images (95 % interval "
-        f"{100 * result.low:+.2f} to {100 * result.high:+.2f}; exact McNemar, {p_value})."
+        f"{points(result.difference)} over {result.n:,} test images ({means}95 % interval "
+        f"{100 * result.low:+.2f} to {100 * result.high:+.2f}; "
+        f"exact {'test over images' if seeds else 'McNemar'}, {p_value})."
     )
 
 

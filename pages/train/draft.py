@@ -15,7 +15,8 @@ from cifar_core.errors import ConfigError
 from cifar_core.models import MODELS
 from cifar_core.settings.presets import PRESETS, SAME_RECIPE, begin_with, find_preset, preset
 from cifar_core.settings.train_config import TrainConfig
-from pages.shared import resources
+from cifar_core.training.origins import resolved
+from pages.shared import navigation, resources
 from pages.shared.draft import CHOSEN_ELSEWHERE, Draft, Settings, groups_of, presets_of, starting_point
 from pages.shared.launch import check_limits
 
@@ -27,6 +28,8 @@ DEFAULTS = "none"
 NOT_IN_A_RECIPE = ("name", "seed", "dataset")
 KEPT = (*NOT_IN_A_RECIPE, "train_limit", "test_limit")
 """Settings that stay when another preset is chosen."""
+ESSENTIAL = frozenset({"epochs", "batch_size", "optimizer", "learning_rate", "train_limit"})
+"""Settings whose widgets are always shown."""
 FIRST_PRESET = "base_cnn/recommended"
 
 
@@ -98,6 +101,7 @@ def start_from(name: str | None, model: str | None = None) -> None:
     Raises:
         ConfigError: no such preset.
     """
+    st.session_state.pop(navigation.CLONED, None)
     now = DRAFT.settings
     start = begin_with(name, now["dataset"]) if name else starting_point(None, model or now["model"])
     _replace({**start.flat(), **{key: now[key] for key in KEPT}})
@@ -160,7 +164,7 @@ def config(settings: Settings) -> TrainConfig:
     differ.
 
     Raises:
-        ConfigError: they contradict each other, or ask for more than there is.
+        ConfigError: they contradict each other, or ask for more than there is, such as a teacher.
     """
     variant = settings["variant"]
     if settings["preset"] and set(changes(settings)) <= SAME_RECIPE:
@@ -173,7 +177,7 @@ def config(settings: Settings) -> TrainConfig:
             f"devices is {made.devices}, and this machine's GPUs are {device_summary().gpus}: set devices to "
             f"{available}."
         )
-    return made
+    return resolved(made, resources.store())
 
 
 def hyperparameters(settings: Settings) -> dict[str, Any]:
@@ -185,4 +189,4 @@ def groups(model: str, devices: int = 1) -> dict[str, list[str]]:
     """Names of the settings by their heading. The number of devices is among them where this machine has
     several, or where `devices`, the number now set, is too large."""
     one_choice = devices == 1 and device_summary().gpus < 2
-    return groups_of(model, CHOSEN_ELSEWHERE | ({"devices"} if one_choice else set()))
+    return groups_of(model, CHOSEN_ELSEWHERE | ESSENTIAL | ({"devices"} if one_choice else set()))

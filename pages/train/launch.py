@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import streamlit as st
 
+from cifar_core.base.fields import value_text
 from cifar_core.errors import ConfigError
 from cifar_core.models.cost import Architecture
-from cifar_core.plots.search import value_text
 from cifar_core.settings.compute import suggestion
 from cifar_core.settings.presets import SCENES_EPOCHS
-from cifar_core.settings.train_config import TrainConfig, train_settings
-from cifar_core.training.estimate import Estimate, estimate, split_sizes
+from cifar_core.settings.train_config import TrainConfig, split_sizes, train_settings
+from cifar_core.training.estimate import Estimate, estimate
 from pages.shared import navigation, resources
 from pages.shared.draft import Settings
 from pages.shared.launch import dataset_in_use, roughly
@@ -23,6 +23,8 @@ MAX_SEEDS = 10
 ONCE = LaunchButton("train")
 SEEDS = "train_seeds"
 MAX_CHANGES = 12
+FEW_IMAGES = 500
+"""Below so many training images a launch is questioned."""
 
 
 def show(settings: Settings, network: Architecture | None) -> None:
@@ -38,15 +40,18 @@ def show(settings: Settings, network: Architecture | None) -> None:
     config, problem = None, ""
     try:
         config = draft.config(settings)
+        _images(config)
     except ConfigError as error:
         problem = str(error)
+    button = st.container(key="train_go")
     seeds = _seeds(settings["seed"])
+    with button:
+        _button(config if available else None, seeds, problem)
     if config is not None:
-        _images(config)
-        _cost(estimate(config, network, resources.store()), len(seeds))
+        with st.container(key="train_cost"):
+            _cost(estimate(config, network, resources.store()), len(seeds))
         if faster := suggestion(config):
             st.caption(faster)
-    _button(config if available else None, seeds, problem)
     _changes(settings)
 
 
@@ -70,9 +75,8 @@ def _images(config: TrainConfig) -> None:
     chosen = f"{count(validation)} for validation"
     if config.protocol == "test-selected":
         chosen = "best epoch chosen on the test images, so the result is optimistic"
-    of_study = "the study's " if config.preset and config.variant != "custom" else ""
-    counts_as = f"counts as {of_study}{config.variant}{' run' if of_study else ''}"
-    st.caption(f"{count(train)} images to train on, {chosen}, {count(test)} to test on · {counts_as}")
+    study = f" · the study's {config.variant} setting" if config.preset and config.variant != "custom" else ""
+    st.caption(f"{count(train)} images to train on, {chosen}, {count(test)} to test on{study}")
 
 
 def _cost(cost: Estimate | None, runs: int) -> None:
@@ -104,11 +108,14 @@ def _cost(cost: Estimate | None, runs: int) -> None:
 
 def _button(config: TrainConfig | None, seeds: list[int], problem: str) -> None:
     label = f"Launch {len(seeds)} runs" if len(seeds) > 1 else "Launch"
+    if config is not None and (images := split_sizes(config)[0]) < FEW_IMAGES:
+        st.warning(
+            f"It would learn from {count(images)} images only, which is too few for anything but a test."
+        )
+        label += f" on {count(images)} images anyway"
     start = None if config is None else lambda: ",".join(create_runs(config, seeds))
     if runs := ONCE.button(label, start, problem=problem):
-        if navigation.known("runs"):
-            navigation.go("runs", runs=runs)
-        st.success(f"In the queue: {runs.replace(',', ', ')}.")
+        navigation.go("runs", runs=runs)
 
 
 def create_runs(config: TrainConfig, seeds: list[int]) -> list[str]:
@@ -119,7 +126,11 @@ def create_runs(config: TrainConfig, seeds: list[int]) -> list[str]:
         ConfigError: a seed is out of range; then no run is queued.
     """
     configs = [config.replace(seed=seed) for seed in seeds]
-    return [resources.store().create_run(each) for each in configs]
+    runs = [resources.store().create_run(each) for each in configs]
+    if source := st.session_state.get(navigation.CLONED):
+        for run_id in runs:
+            resources.store().event(run_id, navigation.CLONED, source)
+    return runs
 
 
 def _changes(settings: Settings) -> None:

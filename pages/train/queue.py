@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import streamlit as st
 
-from cifar_core.errors import CifarLabError
+from cifar_core.errors import CifarLabError, StoreError
 from cifar_core.store import RunRecord, RunStore
 from cifar_core.store.records import UNFINISHED, RunState
 from pages.shared import access, navigation, resources
@@ -13,6 +15,8 @@ from pages.shared.words import ago, message, model_title, plain
 
 POLL_SECONDS = 2.0
 MAX_SHOWN = 30
+ON_A_PHONE = """<style>@media (min-width: 641px) {
+  .st-key-queue_link, :has(> .st-key-queue_link):not(:has(h1)) { display: none; } }</style>"""
 
 
 def show() -> None:
@@ -21,12 +25,23 @@ def show() -> None:
         st.fragment(_queue, run_every=paced(POLL_SECONDS))()
 
 
+def link() -> None:
+    """On a phone the queue stands far below: a link to it, where there is one."""
+    number = 0
+    with suppress(StoreError):  # which the rest of the page tells
+        number = sum(resources.store().count(state) for state in UNFINISHED)
+    if number:
+        st.html(ON_A_PHONE)
+        with st.container(key="queue_link"):
+            st.markdown(f"[{number} running or queued](#queue)")
+
+
 def _queue() -> None:
     records = _in_order(resources.store())
     if not records:
         st.rerun()  # the last one has ended: the page shows no queue any more and stops polling
     with st.container(border=True):
-        st.subheader("Running and queued", anchor=False)
+        st.subheader("Running and queued", anchor="queue")
         place = 0
         for record in records[:MAX_SHOWN]:
             queued = record.state is RunState.QUEUED

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,8 @@ import numpy as np
 import streamlit as st
 
 from cifar_core.data import eda
-from cifar_core.errors import ImageError
 from pages.shared.images import data_url, png
+from pages.try_it.sources import bytes_of
 
 HERE = Path(__file__).parent
 COLUMNS = 12
@@ -60,12 +58,7 @@ def pasted(*, key: str) -> bytes | None:
     """
     data: dict[str, Any] = {"kind": "paste", "ids": [], "chosen": None}
     url = _mount(key=key, data=data, height="content", on_pasted_change=_nothing).get("pasted")
-    if url is None:
-        return None
-    try:
-        return base64.b64decode(str(url).partition(",")[2], validate=True)
-    except binascii.Error:
-        raise ImageError("The pasted content is not a picture. Copy a picture and paste it again.") from None
+    return None if url is None else bytes_of(url)
 
 
 def _nothing() -> None:

@@ -1,58 +1,68 @@
-"""The picture to predict: from the test set, from a file or the clipboard, or from the camera."""
+"""The picture to predict: from the test set, from a file or the clipboard, from the camera, or drawn."""
 
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import streamlit as st
 
 from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.errors import ImageError
-from cifar_core.serving.images import EXTENSIONS, read_image
+from cifar_core.serving.images import EXTENSIONS, SIDE, crop, read_picture
 from pages.shared import navigation, resources
 from pages.shared.images import data_url, png
 from pages.shared.waiting import images_or_wait
 from pages.shared.words import message, plain
-from pages.try_it import pick
+from pages.try_it import pick, sources
 
 if TYPE_CHECKING:
     from cifar_core.data.eda import Opened
 
-Picture = tuple[np.ndarray, str]
-"""(uint8 (32, 32, 3), what it is)."""
-PICTURE, REFUSED, FILE = "_try_picture", "_try_wrong", "_try_file"
-"""Session keys: the user's own picture, why the last one was refused, the file that was read last."""
+
+class Picture(NamedTuple):
+    """An image uint8 (32, 32, 3), what it is, and its true class where that is known."""
+
+    image: np.ndarray
+    what: str
+    label: int | None = None
+
+
+PICTURE, REFUSED, FILE, PHOTO = "_try_picture", "_try_wrong", "_try_file", "_try_photo"
+"""Session keys: the user's own picture (uint8 (H, W, 3), what it is), why the last one was refused, the file
+that was read last, the picture kept from the camera."""
 PICKED, DRAW = "_try_picked", "_try_draw"
 """Session keys: the test image just clicked, the number of the draw of test images."""
-TEST = "From the test set"
+TEST, CAMERA = "Test set", "Camera"
+MIDDLE, WHOLE, DRAGGED = "Middle", "Whole", "Drag a square"
 SHOWN_TILES = 24
-MAX_MB = 10
+MAX_MB = 25
 STYLE = """<style>
 .lab-pixels { display: block; width: 100%; max-width: 288px; aspect-ratio: 1; border-radius: 6px;
   image-rendering: pixelated; }
 </style>"""
 
 
-def choose() -> np.ndarray | None:
-    """The chosen picture, uint8 (32, 32, 3); None where there is none yet."""
+def choose(models: Sequence[sources.Model]) -> Picture | None:
+    """The chosen picture, or None where there is none yet; `models` predict live what the camera sees."""
     if (picked := st.session_state.pop(PICKED, None)) is not None:
         st.session_state["image"] = picked  # before the field of that name is shown
     source = st.pills(
         "Picture", list(SOURCES), default=TEST, required=True, wrap=True, key="source", bind="query-params"
     )
     try:
-        chosen = SOURCES[source]()
+        chosen = _camera(models) if source == CAMERA else SOURCES[source]()
     except ImageError as error:
         st.error(message(error))
         return None
     if chosen is None:
         return None
-    image, what = chosen
-    st.html(f'{STYLE}<img class="lab-pixels" src="{data_url(png(image))}" alt="{html.escape(what)}">')
-    st.caption(f"{plain(what)}: the 32 × 32 pixels that the models see.")
-    return image
+    alt = html.escape(chosen.what)
+    st.html(f'{STYLE}<img class="lab-pixels" src="{data_url(png(chosen.image))}" alt="{alt}">')
+    st.caption(f"{plain(chosen.what)}: the 32 × 32 pixels that the models see.")
+    return chosen
 
 
 def _from_test() -> Picture | None:
@@ -78,7 +88,8 @@ def _from_test() -> Picture | None:
     if picked is not None and picked != index:
         st.session_state[PICKED] = picked
         st.rerun()
-    return np.asarray(dataset.x_test[index]), f"{CLASS_NAMES[dataset.y_test[index]]}, test image {index}"
+    label = int(dataset.y_test[index])
+    return Picture(np.asarray(dataset.x_test[index]), f"{CLASS_NAMES[label]}, test image {index}", label)
 
 
 def _draw_others(draw: int) -> None:
@@ -109,7 +120,7 @@ def _own() -> Picture | None:
         type=list(EXTENSIONS),
         key="try_file",
         max_upload_size=MAX_MB,
-        help="The square in its middle is scaled to 32 × 32. It stays on this machine.",
+        help="A square of it is scaled to 32 × 32. It stays on this machine.",
     )
     pasted = pick.pasted(key="try_paste")
     if pasted is not None:
@@ -119,7 +130,20 @@ def _own() -> Picture | None:
         _keep(file.getvalue(), file.name)
     if refused := st.session_state.get(REFUSED):
         st.error(plain(refused))
-    return st.session_state.get(PICTURE)
+    kept = st.session_state.get(PICTURE)
+    return None if kept is None else Picture(_cropped(*kept), kept[1])
+
+
+def _cropped(picture: np.ndarray, what: str) -> np.ndarray:
+    """The part that people choose, with the whole picture shown."""
+    if picture.shape[:2] == (SIDE, SIDE):
+        return picture
+    crops = [MIDDLE, WHOLE, DRAGGED]
+    how = st.segmented_control("Crop", crops, default=MIDDLE, required=True, key="crop", bind="query-params")
+    if how == DRAGGED:
+        return sources.dragged(picture, what)
+    st.image(picture, width=min(220, round(220 * picture.shape[1] / picture.shape[0])))
+    return crop(picture, "middle" if how == MIDDLE else "whole")
 
 
 def _keep(content: bytes, what: str) -> None:
@@ -127,14 +151,24 @@ def _keep(content: bytes, what: str) -> None:
     st.session_state.pop(PICTURE, None)
     st.session_state.pop(REFUSED, None)
     try:
-        st.session_state[PICTURE] = (read_image(content), what)
+        st.session_state[PICTURE] = (read_picture(content), what)
     except ImageError as error:
         st.session_state[REFUSED] = str(error)
 
 
-def _photograph() -> Picture | None:
-    taken = st.camera_input("Take a photograph", key="try_camera")
-    return None if taken is None else (read_image(taken.getvalue()), "Your photograph")
+def _camera(models: Sequence[sources.Model]) -> Picture | None:
+    sources.camera(models, PHOTO)
+    return Picture(st.session_state[PHOTO], "Your photograph") if PHOTO in st.session_state else None
 
 
-SOURCES = {TEST: _from_test, "Your own": _own, "Camera": _photograph}
+def _drawing() -> Picture | None:
+    drawn = sources.drawing()
+    return None if drawn is None else Picture(drawn, "Your drawing")
+
+
+SOURCES: dict[str, Callable[[], Picture | None]] = {
+    TEST: _from_test,
+    "Your own": _own,
+    CAMERA: lambda: None,  # `_camera`, which needs the models
+    "Draw": _drawing,
+}

@@ -14,12 +14,13 @@ from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.errors import CifarLabError
 from cifar_core.plots.palette import model_colour
 from cifar_core.serving.inference import PREDICTED, Answer
+from cifar_core.settings.train_config import TestViews
+from cifar_core.store.artifacts import MODEL_FILE
 from pages.shared import background, navigation, resources
 from pages.shared.images import data_url, overlaid, png
 from pages.shared.tasks import Task
 from pages.shared.words import message, model_title, percent, plain
 
-MODEL_FILE = "model.keras"
 PREDICTED_CLASS = "the predicted class"
 ABOUT_EVIDENCE = (
     "Grad-CAM: the brighter a region, the stronger the evidence for the class. It is computed on the model's "
@@ -43,25 +44,26 @@ class Request:
         model: path of the `.keras` file.
         image: uint8 (32, 32, 3).
         explain: class 0..9 whose evidence is wanted, or `PREDICTED`.
-        test_flip: whether to average with the mirrored picture.
+        test_views: views of the picture to average over.
     """
 
     model: Path
     image: np.ndarray
     explain: int
-    test_flip: bool
+    test_views: TestViews
 
     @property
     def key(self) -> str:
         digest = hashlib.sha256(self.image.tobytes()).hexdigest()[:16]
-        return f"{self.model} {self.model.stat().st_mtime_ns} {digest} {self.explain} {self.test_flip}"
+        return f"{self.model} {self.model.stat().st_mtime_ns} {digest} {self.explain} {self.test_views}"
 
 
-def show(image: np.ndarray, runs: list[dict[str, Any]]) -> None:
+def show(image: np.ndarray, label: int | None, runs: list[dict[str, Any]]) -> None:
     """Predictions of these runs' models.
 
     Args:
         image: uint8 (32, 32, 3).
+        label: its true class, where that is known.
         runs: rows of `RunStore.runs`.
     """
     explain, strength = _controls()
@@ -72,7 +74,7 @@ def show(image: np.ndarray, runs: list[dict[str, Any]]) -> None:
                 store.artifact_dir(run["id"]) / MODEL_FILE,
                 image,
                 explain,
-                store.get(run["id"]).config.test_flip,
+                store.get(run["id"]).config.test_views,
             )
             for run in runs
         ]
@@ -88,7 +90,7 @@ def show(image: np.ndarray, runs: list[dict[str, Any]]) -> None:
         if place % columns == 0:
             row = st.columns(columns, gap="medium")
         with row[place % columns], st.container(border=True):
-            _prediction(run, answer, image, explain, strength)
+            _prediction(run, answer, image, label, explain, strength)
 
 
 def _controls() -> tuple[int, float]:
@@ -108,13 +110,21 @@ def _controls() -> tuple[int, float]:
 
 
 def _prediction(
-    run: dict[str, Any], answer: Answer, image: np.ndarray, explain: int, strength: float
+    run: dict[str, Any],
+    answer: Answer,
+    image: np.ndarray,
+    label: int | None,
+    explain: int,
+    strength: float,
 ) -> None:
     probabilities = answer.probabilities[0]
     best = int(probabilities.argmax())
     trained_on = " · trained on drawn scenes" if run["dataset"] == "synthetic" else ""
+    verdict = ""
+    if label is not None:
+        verdict = " :blue-badge[✓ right]" if best == label else f" :orange-badge[✗ is {CLASS_NAMES[label]}]"
     st.markdown(
-        f"**{CLASS_NAMES[best]}**, probability {percent(float(probabilities[best]), 1)}  \n"
+        f"**{CLASS_NAMES[best]}**, probability {percent(float(probabilities[best]), 1)}{verdict}  \n"
         f":small[{plain(model_title(run['model']))} · {plain(run['id'])}{trained_on}]"
     )
     if answer.heat is not None:
@@ -124,8 +134,7 @@ def _prediction(
         nothing = "" if answer.heat[0].any() else " No region was."
         st.caption(f"Regions that were evidence for {name}.{nothing}")
     st.html(bars(probabilities, model_colour(str(run["model"]))))
-    if navigation.known("run"):
-        navigation.link("run", "Open the run", id=run["id"])
+    navigation.link("run", "Open the run", id=run["id"])
 
 
 def bars(probabilities: np.ndarray, colour: str) -> str:
@@ -167,7 +176,7 @@ def _ask(task: Task, requests: list[Request]) -> list[Answer] | None:
         answer = background.known(request.key)
         if answer is None:
             answer = background.inference().ask(
-                request.model, request.image[None], explain=request.explain, test_flip=request.test_flip
+                request.model, request.image[None], explain=request.explain, test_views=request.test_views
             )
             background.keep(request.key, answer)
         answers.append(answer)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import streamlit as st
 
-from cifar_core.errors import StoreError
-from pages.shared import navigation, resources
+from cifar_core.errors import CifarLabError, StoreError
+from cifar_core.store.artifacts import MODEL_FILE
+from pages.shared import inside, navigation, resources, trained
 from pages.shared.words import message, model_title, percent, plain
-from pages.try_it import picture, predictions
+from pages.try_it import picture, predictions, sources
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,27 +33,63 @@ def page() -> None:
             "There is no trained model yet. Train one: the base CNN takes a few minutes, or some seconds on "
             "a thousand images."
         )
-        if st.button("Train the base CNN", type="primary", key="try_train"):
-            navigation.go("train", preset="base_cnn/recommended")
+        with st.container(horizontal=True, gap="small"):
+            trained.offer()
+            if st.button("Train the base CNN", key="try_train"):
+                navigation.go("train", preset="base_cnn/recommended")
         return
     chosen = _choose(runs)
+    rows = runs.set_index("id", drop=False).loc[chosen].to_dict("records")
     left, right = st.columns([2, 3], gap="large")
     with left:
-        image = picture.choose()
+        found = picture.choose(_live(rows))
     with right:
-        if image is None:
+        if found is None:
             st.info("Choose a picture to see the models' predictions here.")
         elif not chosen:
             st.info("Choose one or more models above.")
         else:
-            predictions.show(image, runs.set_index("id", drop=False).loc[chosen].to_dict("records"))
+            predictions.show(found.image, found.label, rows)
+    if found is not None and chosen:
+        _inside(found.image, rows)
+
+
+def _live(rows: list[dict[str, Any]]) -> list[sources.Model]:
+    """The chosen runs' models, for the camera; a run that was just deleted is left out."""
+    store = resources.store()
+    models = []
+    for row in rows:
+        with suppress(CifarLabError):
+            views = store.get(row["id"]).config.test_views
+            file = store.artifact_dir(row["id"]) / MODEL_FILE
+            models.append(sources.Model(model_title(row["model"]), file, views))
+    return models
+
+
+def _inside(image: np.ndarray, rows: list[dict[str, Any]]) -> None:
+    st.subheader("Look inside", anchor=False)
+    names = {row["id"]: f"{model_title(row['model'])} · {row['id']}" for row in rows}
+    run_id = rows[0]["id"]
+    if len(rows) > 1:
+        run_id = st.segmented_control(
+            "Model to look into",
+            list(names),
+            default=run_id,
+            required=True,
+            format_func=names.__getitem__,
+            key="try_inside",
+        )
+    try:
+        inside.show(resources.store().artifact_dir(run_id) / MODEL_FILE, image, key="try")
+    except (CifarLabError, OSError) as error:
+        st.error(message(error))
 
 
 def _with_model() -> pd.DataFrame:
     """Finished runs whose model file exists, those on CIFAR-10 first, the most accurate first."""
     store = resources.store()
     runs = store.runs(state="finished")
-    exists = [(store.artifact_dir(run_id) / predictions.MODEL_FILE).is_file() for run_id in runs["id"]]
+    exists = [store.has_artifact(run_id, MODEL_FILE) for run_id in runs["id"]]
     return runs[np.array(exists, bool)].sort_values(
         ["dataset", "accuracy"], ascending=[True, False], kind="stable"
     )

@@ -48,7 +48,7 @@ HIDDEN = CHOSEN_ELSEWHERE | {"name", "test_limit"}
 def current() -> Settings:
     """The session's settings, the mapping itself."""
     if DRAFT.stored not in st.session_state:
-        _replace(of_model(FIRST_MODEL))
+        DRAFT.replace(of_model(FIRST_MODEL))
     settings = DRAFT.settings
     asked, model = DRAFT.address({*SEARCH_PRESETS}, OWN, search_preset)
     if asked is not None and asked in SEARCH_PRESETS:
@@ -57,12 +57,8 @@ def current() -> Settings:
     elif model and (model != settings["model"] or asked == OWN != settings["search"]):
         _replace(own(model) if asked == OWN else of_model(model))
     DRAFT.settings["shared"]["dataset"] = resources.chosen_dataset()
-    _write_address()
-    return DRAFT.settings
-
-
-def _write_address() -> None:
     DRAFT.write_address(DRAFT.settings["search"])
+    return DRAFT.settings
 
 
 def _replace(settings: Settings) -> None:
@@ -72,6 +68,7 @@ def _replace(settings: Settings) -> None:
         if limit := before["shared"].get("train_limit"):
             settings["shared"]["train_limit"] = limit
     DRAFT.replace(settings)
+    DRAFT.write_address(settings["search"])
 
 
 # --- Where settings come from ---------------------------------------------------------------------
@@ -146,19 +143,16 @@ def take(config: SearchConfig) -> None:
 
 def choose_model(model: str) -> None:
     _replace(of_model(model))
-    _write_address()
 
 
 def choose_search(search: str) -> None:
     """A search preset by its name, or one's own search (`OWN`) of the same model."""
     _replace(own(DRAFT.settings["model"]) if search == OWN else of_search(search_preset(search), search))
-    _write_address()
 
 
 def choose_start(start: str | None) -> None:
     """Other settings for all trials. What is explored stays; what was fixed by hand is discarded."""
     _replace({**DRAFT.settings, "start": start, "shared": held_out(start), "search": OWN})
-    _write_address()
 
 
 def fix(name: str, value: Any) -> None:

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from cifar_core.base.fields import Setting, number
+from cifar_core.base.fields import Setting, number, value_text
 from cifar_core.errors import ConfigError
-from cifar_core.plots.search import value_text
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.tuning.space import Dimension, dimensions
 

@@ -6,8 +6,8 @@ import streamlit as st
 
 from cifar_core.errors import ConfigError
 from cifar_core.settings.search_config import SearchConfig
-from cifar_core.training.estimate import split_sizes
-from cifar_core.tuning import Plan, check_search, middle, search_cost
+from cifar_core.settings.train_config import split_sizes
+from cifar_core.tuning import Plan, check_search, launch, middle, search_cost
 from cifar_core.tuning.space import full_epochs, trial_config
 from pages.shared import model_summary, resources
 from pages.shared.draft import Settings
@@ -44,7 +44,7 @@ def show(settings: Settings) -> None:
 
 
 def _plan(config: SearchConfig, plan: Plan) -> None:
-    possible = "" if plan.settings is None else f"of {count(plan.settings)} possible settings"
+    possible = "" if plan.possible is None else f"of {count(plan.possible)} possible settings"
     facts = [
         ("Trials", count(plan.trials), possible),
         ("Epochs in total", count(plan.epochs), f"at most {config.max_epochs} per trial"),
@@ -52,6 +52,8 @@ def _plan(config: SearchConfig, plan: Plan) -> None:
     if config.train_best:
         facts.append(("Then the winner", f"{count(full_epochs(config))} epochs", "full training, tuned"))
     st.html(STYLE + facts_html(facts))
+    if plan.impossible:
+        st.caption(f"{count(plan.impossible)} combinations contradict themselves and are left out.")
     if config.tuner == "hyperband":
         with st.expander("Brackets and rounds", key="tune_brackets"):
             st.html(STYLE + _rounds(plan))
@@ -98,7 +100,7 @@ def _cost(config: SearchConfig, plan: Plan) -> None:
 
 
 def _button(config: SearchConfig | None, problem: str) -> None:
-    start = None if config is None else lambda: resources.store().create_search(config)
+    start = None if config is None else lambda: launch(resources.store(), config)
     if search_id := ONCE.button("Launch the search", start, problem=problem):
         ONCE.throw_away()
         open_search(search_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -10,20 +9,22 @@ from typing import Any, Literal
 
 import streamlit as st
 
+from cifar_core.base.fields import describe, value_text
 from cifar_core.errors import CifarLabError, ConfigError, RunNotFoundError
-from cifar_core.plots.palette import model_colour
-from cifar_core.plots.search import value_text
 from cifar_core.settings.search_config import SearchConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
-from cifar_core.store.records import UNFINISHED, RunState
-from cifar_core.tuning import stop_after_trial, stopping_after_trial
-from cifar_core.tuning.plan import ENDED
+from cifar_core.store.records import DONE, UNFINISHED, RunState
+from cifar_core.tuning import budget, launch_plan, stop_after_trial, stopping_after_trial, widened
+from cifar_core.tuning import launch as launch_search
 from cifar_core.tuning.space import tuned_config
 from pages.shared import access, navigation, resources
 from pages.shared.draft import Draft
-from pages.shared.table import STYLE, Fact, facts_html
+from pages.shared.table import STYLE, Fact, facts_html, state_html
+from pages.shared.widgets import setting_widget
 from pages.shared.words import NOTHING, clock, count, duration, model_title, percent, plain, shortened
 from pages.tune import draft
+from pages.tune.launch import open_search
 from pages.tune.tabs import TABS
 from pages.tune.watch import WatchedSearch
 
@@ -33,6 +34,7 @@ GO_TO_TRAIN = "_tune_go_to_train"
 """Session keys: the search that is watched, why a click did nothing, that the Train page is to open."""
 WINNER_STAGE = "training the winner in full"
 
+OPTIONS = {**describe(TrainConfig), **describe(SearchConfig)}
 Headline = tuple[str, str]
 """(state, detail)."""
 
@@ -54,7 +56,7 @@ def show(search_id: str, polling: bool) -> None:
         st.rerun()  # it was deleted elsewhere
     if polling == watch.state.is_finished():
         st.rerun()  # it has ended, or was resumed: the page decides again whether to poll
-    st.html(STYLE + _headline_html(watch, headline(watch, store)))
+    st.html(STYLE + state_html(headline(watch, store), watch.state))
     if not watch.state.is_finished():
         done = watch.status
         st.progress(min(done.epochs_done / max(done.epochs_planned, 1), 1.0))
@@ -127,19 +129,17 @@ def _winner_progress(watch: WatchedSearch, store: RunStore) -> str:
     return f"{run.epochs_done} of {run.epochs} epochs"
 
 
-def _headline_html(watch: WatchedSearch, shown: Headline) -> str:
-    title, detail = map(html.escape, shown)
-    dot = f'<i class="lab-dot" style="background: {model_colour(watch.config.model)}"></i>'
-    more = f"<span>{detail}</span>" if detail else ""
-    return f'<div class="lab-state" role="status">{dot}<b>{title}</b>{more}</div>'
-
-
 def facts(watch: WatchedSearch) -> list[Fact]:
     """The search in numbers."""
     done, best = watch.status, watch.best
-    failed = sum(trial["state"] == RunState.FAILED for trial in watch.trials)
+    notes = {
+        "failed": sum(trial["state"] == RunState.FAILED for trial in watch.trials),
+        "taken along": sum(trial["taken_from"] is not None for trial in watch.trials),
+        "impossible, left out": watch.plan.impossible,
+    }
+    note = ", ".join(f"{count(number)} {what}" for what, number in notes.items() if number)
     rows: list[Fact] = [
-        ("Trials done", f"{done.trials_done} of {done.trials_planned}", f"{failed} failed" if failed else ""),
+        ("Trials done", f"{done.trials_done} of {done.trials_planned}", note),
         (
             "Best" if watch.state is RunState.FINISHED else "Best so far",
             percent(best["score"] if best else None),
@@ -187,8 +187,43 @@ def _buttons(watch: WatchedSearch, store: RunStore) -> None:
             on_click=_copy,
             args=(watch.config,),
         )
+        if state is RunState.FINISHED:
+            _widen(watch, store)
         if not state.is_active():
             _delete(watch, store)
+
+
+def _widen(watch: WatchedSearch, store: RunStore) -> None:
+    """The larger budget of a new search, and the button that launches it."""
+    before = budget(watch.config)
+    if not watch.config.train_best:
+        del before["epochs"]
+    first = next(iter(before))
+    proposed = {**before, first: min(2 * before[first], OPTIONS[first].high or 1)}
+    with st.popover("Widen this search", icon=":material/open_in_full:", key=f"widen_{watch.id}"):
+        st.markdown(
+            "A new search with a larger budget. It takes all trials of this one along as they are, and "
+            "trains only the new ones."
+        )
+        chosen = {
+            name: setting_widget(OPTIONS[name], value, key=f"widen_{name}_{watch.id}")
+            for name, value in proposed.items()
+        }
+        config: SearchConfig | None = None
+        try:
+            config = widened(store, watch.id, **{n: v for n, v in chosen.items() if v != before[n]})
+            trials = launch_plan(store, config).trials
+            st.markdown(f"{count(trials)} trials, {count(watch.status.trials_done)} of them taken along.")
+        except CifarLabError as error:
+            st.markdown(f":red[:material/error: {plain(error)}]")
+
+        def begin(_: str) -> None:
+            if config is not None:
+                open_search(launch_search(store, config))
+
+        icon = ":material/rocket_launch:"
+        label = "Launch the wider search"
+        _button(label, watch, "widen_now", icon, begin, kind="primary", disabled=config is None)
 
 
 def _stop_buttons(watch: WatchedSearch, store: RunStore) -> None:
@@ -208,7 +243,7 @@ def _stop_buttons(watch: WatchedSearch, store: RunStore) -> None:
 def _resume_label(watch: WatchedSearch) -> str:
     trials = watch.trials
     for trial in trials:
-        if trial["state"] not in ENDED:
+        if trial["state"] not in DONE:
             return f"Resume with trial {trial['number']}"
     return f"Resume after trial {trials[-1]['number']}" if trials else "Start again"
 
@@ -300,7 +335,7 @@ def _links_to_run(watch: WatchedSearch, store: RunStore, run_id: str) -> None:
         accuracy = (run.metrics or {}).get("accuracy")
         result = run.state if accuracy is None else f"{percent(accuracy)} on the test images"
         navigation.link("run", f"Its full run, {result}", id=run_id)
-    if navigation.known("leaderboard") and watch.state is RunState.FINISHED:
+    if watch.state is RunState.FINISHED:
         view = "Tuned against baseline"
         navigation.link("leaderboard", view, view=view, models=model_title(watch.config.model))
 

@@ -6,8 +6,7 @@ from typing import NoReturn
 
 import streamlit as st
 
-from cifar_core.base.fields import Setting
-from cifar_core.plots.search import value_text
+from cifar_core.base.fields import Setting, value_text
 from cifar_core.settings.train_config import train_settings
 from cifar_core.tuning.space import searchable
 from pages.shared.draft import Settings

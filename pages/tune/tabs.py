@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from cifar_core.base.csv_text import csv_of, csv_text
+from cifar_core.base.lazy import pd
 from cifar_core.errors import ConfigError
 from cifar_core.plots import search as figures
 from cifar_core.tuning import importance, tree
@@ -16,9 +16,6 @@ from pages.shared import figure, log, resources
 from pages.shared.plot import plot
 from pages.shared.words import NOTHING, message, percent
 from pages.tune.watch import WatchedSearch
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MIN_TRIALS = 2
 """Finished trials needed before settings are compared."""
@@ -37,7 +34,7 @@ ABOUT_TREE = (
 )
 ABOUT_PROGRESS = (
     "Each point is a trial's validation accuracy, the line is the best so far. Once it has been flat for "
-    "long, more trials of the same space promise little. In Hyperband, trials of few epochs score lower."
+    "long, more trials of the same space will hardly help. In Hyperband, trials of few epochs score lower."
 )
 ABOUT_CURVES = (
     "Each line is a trial; the strong one is the best, with the earlier rounds that it continues. Everything "
@@ -53,10 +50,10 @@ ABOUT_AGAINST = (
     "more epochs; the best trial is blue."
 )
 ABOUT_IMPORTANCE = (
-    "A random forest learns to predict the score from the settings, then each setting's values are shuffled: "
-    "the more the prediction error grows, the more the setting mattered (Breiman 2001). The lines show the "
-    "standard deviation over shuffles. It holds only for the ranges that were searched, and is only as "
-    "reliable as the number of trials allows."
+    "A Gaussian process predicts each trial's score from the other trials, then each setting's values are "
+    "shuffled: the more the prediction error grows, the more the setting mattered (Breiman 2001). The lines "
+    "show the standard deviation over shuffles. It holds only for the ranges that were searched, and only "
+    "where the fit (R² on trials left out) is better than with shuffled scores."
 )
 ABOUT_TRIALS = "Every trial with its settings. Click a column's header to sort; the file contains all of it."
 
@@ -100,7 +97,7 @@ def _summary(watch: WatchedSearch) -> str:
 
 def _curves(watch: WatchedSearch) -> None:
     if not watch.epochs:
-        _nothing_yet(watch, "No curve yet: it begins with a trial's first epoch.")
+        _nothing_yet(watch, "No curve yet: it starts with the first epoch of a trial.")
         return
     rows = (
         [watch.by_id[trial_id]["number"], epoch, *(values[name] for name in EPOCH_COLUMNS)]
@@ -155,6 +152,16 @@ def _importance(watch: WatchedSearch) -> None:
         figure.heading("What mattered", ABOUT_IMPORTANCE)
         st.info(message(error))
         return
+    fit, noise = found["fit"].iloc[0], found["noise"].iloc[0]
+    measured = (
+        f"R² on trials left out is {fit:.2f}; shuffled scores reach {noise:.2f} in one of twenty searches"
+    )
+    if not found["importance"].any():
+        figure.heading("What mattered", ABOUT_IMPORTANCE)
+        st.info(
+            f"Not enough trials to tell, or nothing mattered: {measured}. From {finished} finished trials."
+        )
+        return
     figure.show(
         "What mattered",
         ABOUT_IMPORTANCE,
@@ -166,14 +173,12 @@ def _importance(watch: WatchedSearch) -> None:
         height=110 + 30 * len(found),
         revision=watch.id,
     )
-    st.caption(f"From {finished} finished trials.")
+    st.caption(f"From {finished} finished trials. {measured}.")
 
 
 def _current_importance(watch: WatchedSearch) -> tuple[int, pd.DataFrame]:
-    """(number of finished trials used, importance). It takes a second, so it is computed again only when a
-    tenth more trials have finished, and at the end."""
-    import pandas as pd
-
+    """(number of finished trials, importance), computed again only when a tenth more trials have finished,
+    and at the end."""
     finished = len(watch.finished)
     kept = watch.cache.get("importance")
     if kept is None or finished >= 1.1 * kept[0] or (watch.state.is_finished() and finished != kept[0]):
@@ -207,9 +212,7 @@ def _trials(watch: WatchedSearch) -> None:
 
 def table(watch: WatchedSearch) -> pd.DataFrame:
     """The trials as people read them, one row each."""
-    import pandas as pd
-
-    hyperband = watch.config.tuner == "hyperband"
+    hyperband, widens = watch.config.tuner == "hyperband", watch.config.widens is not None
     rows = [
         {
             "Trial": trial["number"],
@@ -221,6 +224,7 @@ def table(watch: WatchedSearch) -> pd.DataFrame:
             **({"Continues": watch.parent_number(trial)} if hyperband else {}),
             "Parameters": trial["parameters"],
             "Seconds": trial["duration_s"],
+            **({"Taken from": trial["taken_from"] or ""} if widens else {}),
             "Reason": trial["reason"] or "",
         }
         for trial in watch.trials

@@ -5,25 +5,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import streamlit as st
 
+from cifar_core.base.lazy import pd
 from cifar_core.errors import CifarLabError, ConfigError, RunNotFoundError, StoreError
+from cifar_core.plots.palette import model_colour
 from cifar_core.store import SearchRecord
 from cifar_core.store.records import UNFINISHED
-from pages.shared import resources
+from pages.shared import navigation, resources
 from pages.shared.draft import Settings, presets_of
 from pages.shared.pace import paced
+from pages.shared.run_table import Column, Row, table
+from pages.shared.table import STATE_ICONS
 from pages.shared.widgets import setting_widget
-from pages.shared.words import NOTHING, message, model_title, plain
+from pages.shared.words import NOTHING, date_and_time, message, model_title, percent, plain, shortened
 from pages.tune import draft, launch, live, space
 from pages.tune.draft import DRAFT
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 POLL_SECONDS = 1.0
+COLUMNS = (
+    Column("search", "Search", text=True),
+    Column("state", "State", text=True),
+    Column("tuner", "Tuner", text=True),
+    Column("trials", "Trials"),
+    Column("best", "Best validation", help="Highest validation accuracy of its trials"),
+    Column("created", "Created", text=True),
+)
 SEARCH_LABELS = {draft.OWN: "My own", "paper-search": "The study's search"}
 
 
@@ -169,52 +176,29 @@ def _all_searches(searches: pd.DataFrame) -> None:
     if searches.empty:
         st.info("There are no searches yet. A search is listed here as soon as it is launched.")
         return
-    # The key contains the number of searches: selected rows mean nothing once rows have moved.
-    picked = st.dataframe(
-        _listed(searches),
-        key=f"tune_list_{len(searches)}",
-        hide_index=True,
-        placeholder=NOTHING,
-        on_select="rerun",
-        selection_mode="single-row",
-        height="content" if len(searches) <= 10 else 390,
-        column_config={
-            "Best": st.column_config.NumberColumn(format="%.2f %%", help="Validation accuracy"),
-            "Created": st.column_config.DatetimeColumn(format="D MMM YYYY, HH:mm"),
-        },
+    table(
+        COLUMNS, [_row(row) for row in searches.to_dict("records")], key="tune_list", caption="All searches."
     )
-    rows = [row for row in picked["selection"]["rows"] if row < len(searches)]
-    chosen = searches["id"].iloc[rows[0]] if rows else None
-    st.button(
-        "Open the search",
-        key="tune_open",
-        icon=":material/monitoring:",
-        disabled=chosen is None,
-        on_click=launch.open_search,
-        args=(chosen,),
-    )
-    if chosen is None:
-        st.caption("Select a row to open its search.")
 
 
-def _listed(searches: pd.DataFrame) -> pd.DataFrame:
-    import pandas as pd
-
-    running = searches["state"].isin(UNFINISHED) & searches["stage"].notna()
-    stage = searches["state"] + ": " + searches["stage"].fillna("")
-    planned = searches["trials_planned"].map(lambda trials: NOTHING if pd.isna(trials) else str(int(trials)))
-    return pd.DataFrame(
-        {
-            "Search": searches["id"],
-            "State": searches["state"].where(~running, stage),
-            "Model": searches["model"].map(model_title),
-            "Tuner": searches["tuner"],
-            "Trials": searches["trials_done"].astype(str) + " / " + planned,
-            "Best": 100 * searches["best_score"].astype(float),
-            "Created": pd.to_datetime(searches["created_at"]),
-            "Run": searches["best_run"].fillna(""),
-            "Note": searches["name"],
-        }
+def _row(search: Settings) -> Row:
+    stage = str(search["stage"] or "") if search["state"] in UNFINISHED else ""
+    planned = search["trials_planned"]
+    run = str(search["best_run"] or "")
+    return Row(
+        id=search["id"],
+        name=search["id"],
+        about=shortened(" · ".join(filter(None, (model_title(search["model"]), search["name"]))), 90),
+        colour=model_colour(search["model"]),
+        cells=[
+            (f"{STATE_ICONS.get(search['state'], '✕')} {search['state']}", stage),
+            (search["tuner"], ""),
+            (f"{search['trials_done']} of {NOTHING if planned != planned else int(planned)}", ""),
+            (percent(search["best_score"]), ""),
+            (date_and_time(search["created_at"])[:-3], ""),
+        ],
+        href=navigation.address("tune", search=search["id"]),
+        links=[(f"its run, {run}", navigation.address("run", id=run))] if run else [],
     )
 
 

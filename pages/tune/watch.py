@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cifar_core.plots.search import Axis, Trial, finished_trials, value_text
+from cifar_core.base.fields import value_text
+from cifar_core.plots.search import Axis, Trial, finished_trials
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunStore
 from cifar_core.store.records import RunState
-from cifar_core.tuning.plan import Plan, SearchStatus, make_plan, status
+from cifar_core.tuning.plan import Plan, SearchStatus, make_plan, status, taken_epochs
 from cifar_core.tuning.space import dimensions
 from pages.shared.words import duration, percent
 
@@ -95,7 +96,7 @@ class WatchedSearch:
     def plan(self) -> Plan:
         """The plan that the search recorded, or will have once it starts."""
         recorded = self.row.get("plan")
-        return Plan.from_dict(recorded) if recorded else make_plan(self.config)
+        return Plan.from_dict(recorded) if recorded else make_plan(self.config, taken_epochs(self.trials))
 
     @property
     def status(self) -> SearchStatus:
@@ -134,6 +135,8 @@ class WatchedSearch:
             lines.append(duration(trial["duration_s"]))
         if trial["reason"]:
             lines.append(str(trial["reason"])[:90])
+        if trial["taken_from"]:
+            lines.append(f"taken along from {trial['taken_from']}")
         settings = trial["settings"] or {}
         lines += [f"{axis.label}: {value_text(settings.get(axis.name))}" for axis in self.axes]
         return "<br>".join(html.escape(line) for line in lines)

@@ -1,5 +1,6 @@
 """The app under test: without a browser by AppTest, and in Chromium against a server of its own."""
 
+import functools
 import os
 import shutil
 import socket
@@ -41,20 +42,29 @@ def prepared(prepared_home, home):
 
 
 @pytest.fixture
-def open_page(monkeypatch):
-    """open_page("pages/dataset/dataset.py", tab="Map"): the app at that page, run once, by AppTest."""
+def app_test(monkeypatch):
+    """Streamlit's AppTest without what costs more than a page and no page sees: reading the metadata of all
+    installed packages, and clearing the session of a framework that only other tests have loaded."""
     from streamlit.components.v2.component_manager import BidiComponentManager
+    from streamlit.runtime.scriptrunner import script_runner
     from streamlit.testing.v1 import AppTest
+
+    monkeypatch.setattr(BidiComponentManager, "discover_and_register_components", lambda *_, **__: None)
+    monkeypatch.setattr(script_runner, "_clean_problem_modules", lambda: None)
+    return functools.partial(AppTest.from_file, APP, default_timeout=30)
+
+
+@pytest.fixture
+def open_page(app_test):
+    """open_page("pages/dataset/dataset.py", tab="Map"): the app at that page, run once, by AppTest."""
     from streamlit.util import calc_hash
 
     from pages.shared.navigation import PAGES
 
-    # Without it each AppTest reads the metadata of all installed packages, longer than the page takes.
-    monkeypatch.setattr(BidiComponentManager, "discover_and_register_components", lambda *_, **__: None)
     addresses = {page.file: page.path for page in PAGES}
 
     def opened(file=None, **parameters):
-        test = AppTest.from_file(APP, default_timeout=30)
+        test = app_test()
         for name, value in parameters.items():
             test.query_params[name] = value
         if file:

@@ -224,12 +224,11 @@ def test_headers_that_anybody_can_send_are_refused(secrets_file, monkeypatch):
 
 
 @pytest.fixture
-def visit_as(quiet):  # noqa: ARG001 - no run may start
+def visit_as(quiet, app_test):  # noqa: ARG001 - no run may start
     """visit_as(user, "pages/...", id=...): the shared app as this visitor sees it, by AppTest."""
-    from streamlit.testing.v1 import AppTest
 
     def visited(visitor, file=None, secrets=SHARED, **parameters):
-        test = AppTest.from_file(navigation.ROOT / "app.py", default_timeout=30)
+        test = app_test()
         test.secrets = secrets
         test.user = visitor
         for name, value in parameters.items():

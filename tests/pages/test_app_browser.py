@@ -58,7 +58,8 @@ def test_a_copied_link_opens_the_same_view(scenes_server, visit):
     page = visit(f"{scenes_server.url}/dataset?dataset=synthetic")
     shown = page.locator(".lab-grid").first
     before = shown.inner_text()
-    page.get_by_role("radio", name="test").click()
+    page.get_by_role("combobox", name=re.compile("Split")).click()
+    page.get_by_role("option", name="test").click()
     page.get_by_role("button", name="Show others").click()
     page.wait_for_url(re.compile("draw=1"))
     page.wait_for_url(re.compile("split=test"))

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import threading
 import time
 
@@ -10,7 +11,8 @@ import pytest
 
 from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.data import eda
-from cifar_core.errors import DownloadError
+from cifar_core.errors import DataError, DownloadError
+from pages.shared.tasks import tasks
 from pages.shared.words import plain
 
 PAGE = "pages/dataset/dataset.py"
@@ -31,7 +33,7 @@ def html(test):
 
 
 def figures(test):
-    return [json.loads(element.proto.json) for element in test.get("bidi_component")]
+    return [json.loads(element.proto.json) for element in test.main.get("bidi_component")]
 
 
 def test_without_data_it_offers_three_ways(open_page):
@@ -107,6 +109,68 @@ def test_a_wrong_path_is_told_in_words_and_can_be_tried_again(open_page, tmp_pat
     test.button("retry_import cifar10").click().run()
     assert not test.error
     assert test.button("download")
+
+
+def stub(folder, content=None):
+    """Files of CIFAR-10's names, of its size where no content is given."""
+    folder.mkdir(parents=True)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        if content is None:
+            (folder / name).touch()
+            os.truncate(folder / name, 30_720_000)
+        else:
+            (folder / name).write_bytes(content)
+    return folder
+
+
+def check_three_ways(test):
+    assert not test.exception
+    assert test.button("download")
+    assert test.text_input("import_path")
+    assert test.button("use_synthetic")
+
+
+def shown_text(test):
+    return " ".join(one.value for one in (*test.markdown, *test.info, *test.error, *test.warning))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x80\x02}q", "data_batch_1 is damaged (4 bytes"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "web page"),
+    ],
+)
+def test_damaged_data_is_named_and_leaves_three_ways(open_page, home, content, words):
+    stub(home / "data" / "cifar-10-batches-py", content)
+    test = open_page(PAGE)
+    check_three_ways(test)
+    assert plain(words) in shown_text(test)
+
+
+def test_damage_that_only_reading_finds_leaves_three_ways(open_page, home):
+    stub(home / "data" / "cifar-10-batches-py")
+    open_page(PAGE)
+
+    def fail(_):
+        raise DataError("data_batch_1 is damaged")
+
+    tasks().close()
+    tasks().start("prepare cifar10", fail)
+    ended("prepare cifar10")
+    test = open_page(PAGE)
+    check_three_ways(test)
+    assert "data_batch_1 is damaged" in plain(test.error[0].value).replace("\\", "")
+    test.button("retry_prepare cifar10").click()
+
+
+def test_a_variable_that_wins_is_named_before_an_import(open_page, tmp_path, monkeypatch):
+    monkeypatch.setenv("CIFAR_LAB_DATA", str(tmp_path / "typo"))
+    test = open_page(PAGE)
+    check_three_ways(test)
+    assert "unset CIFAR" in test.warning[0].value.replace("\\", "")
+    assert "not be used" in test.warning[0].value
 
 
 def test_samples_are_of_the_class_and_split_in_the_address(scenes, prepared):

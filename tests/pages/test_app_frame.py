@@ -11,7 +11,8 @@ import pytest
 from cifar_core.plots import palette
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.settings.train_config import TrainConfig
-from pages.shared import navigation, resources
+from cifar_core.store import RunStore
+from pages.shared import navigation, rebuild, resources
 from pages.shared.words import message, plain
 
 SETTINGS = tomllib.loads((navigation.ROOT / ".streamlit/config.toml").read_text(encoding="utf-8"))
@@ -149,6 +150,21 @@ def test_a_store_that_cannot_be_read_is_said_on_every_page_and_breaks_none(entry
     assert not page.exception, page.exception
     assert any("The records cannot be read" in text.value for text in page.sidebar.markdown)
     assert page.title or page.error, "the page itself is there"
+
+
+def test_a_lost_database_is_rebuilt_by_a_button(open_page, home):
+    with RunStore() as store:
+        run_id = store.create_run(TrainConfig(), claim_for=os.getpid())
+        store.begin(run_id, environment={}, dataset={}, parameters=1)
+        store.stopped(run_id)
+    (home / "lab.db").unlink()
+    page = open_page("pages/runs/runs.py")
+    assert run_id in page.error[0].value.replace("\\", "")
+    (button,) = [each for each in page.sidebar.button if each.label == rebuild.LABEL]
+    page = button.click().run()
+    assert not page.exception, page.exception
+    assert not page.error
+    assert resources.store().get(run_id).state == "stopped"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,12 @@
 """Words, widgets and background tasks that all pages share."""
 
+import base64
+import json
 import threading
+import zlib
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -10,7 +14,7 @@ from cifar_core.base.csv_text import csv_text
 from cifar_core.base.fields import describe
 from cifar_core.errors import DownloadError
 from cifar_core.settings.train_config import TrainConfig
-from pages.shared import words
+from pages.shared import plot, words
 from pages.shared.tasks import Tasks, bytes_done
 
 
@@ -126,3 +130,32 @@ def test_a_cancelled_task_is_no_failure():
 def test_download_progress():
     assert bytes_done(50, 200) == (0.25, "50 bytes of 200 bytes")
     assert bytes_done(5_000_000, None) == (0.0, "5.0 MB")
+
+
+def test_many_curves_are_sent_in_few_bytes_and_come_out_as_they_were():
+    """20 runs, two measures, validation and training: 200 points each."""
+    random = np.random.default_rng(0)
+    epochs = np.arange(1, 201)
+    gain = 1 - 0.97**epochs
+    accuracy, loss = (
+        60 * gain + random.normal(0, 1, (40, 200)),
+        2.3 - gain + random.normal(0, 0.03, (40, 200)),
+    )
+    traces = [
+        {"name": f"run {line}", "x": (epochs - 0.31 * (line % 2)).tolist(), "y": values.tolist()}
+        for line, values in enumerate([*accuracy, *loss])
+    ]
+    packed = plot._packed({"data": traces, "layout": {"title": "x"}})
+    assert len(packed) < 60_000
+    found = json.loads(zlib.decompress(base64.b64decode(packed)))
+    assert found["layout"] == {"title": "x"}
+    for trace, known in zip(found["data"], traces, strict=True):
+        for axis in "xy":
+            values = np.cumsum(trace[axis]["steps"]) / 10 ** trace[axis]["digits"]
+            assert np.abs(values - known[axis]).max() <= np.ptp(known[axis]) / plot.STEPS / 2
+
+
+def test_what_are_no_numbers_stays_as_it_is():
+    for values in (["a", "b"], [1.0, None], [], [1.0, float("nan")]):
+        assert plot._steps(values) is values
+    assert plot._steps([5.0, 5.0]) == {"steps": [5, 0], "digits": 0}

@@ -79,14 +79,14 @@ def test_the_best_of_each_model_alone(open_page, store, prepared):
     three(store, prepared)
     test = open_page(PAGE, view="Hardest", runs="best of each model")
     assert not test.exception
-    assert "There is one such run" in text(test), "three seeds of one model and variant"
+    assert "There is only one such run" in text(test), "three seeds of one model and variant"
 
 
 def test_one_run_is_not_enough(open_page, store, prepared):
     on_scenes(store, prepared, 1)
     test = open_page(PAGE, view="Hardest")
     assert not test.exception
-    assert "There is one such run" in text(test)
+    assert "There is only one such run" in text(test)
 
 
 # --- Doubts ---------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def test_a_file_of_votes_by_its_path(open_page, store, votes):
     on_cifar(store)
     test = give(open_page(PAGE, view="Doubts", doubt="People"), votes)
     assert not test.exception
-    assert "Whose fault is it?" in text(test)
+    assert "Model or label?" in text(test)
     assert "<dt>Only the model fails</dt><dd>195<" in text(test)
     assert "<dt>People and model disagree with the label</dt><dd>5<" in text(test)
 

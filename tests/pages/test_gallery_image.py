@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 
+from cifar_core.analysis import mistakes_map
 from cifar_core.base.csv_text import csv_of
 from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.serving.inference import Answer, InferenceError
@@ -13,7 +14,7 @@ from pages.mistakes import tags
 from pages.mistakes.data import answered, finished_runs
 from pages.mistakes.tags import STANDARD
 from pages.shared import background, resources
-from tests.pages.gallery_runs import HOSTILE, IMAGES, PAGE, on_scenes, text, wall
+from tests.pages.gallery_runs import HOSTILE, IMAGES, PAGE, components, on_scenes, text, wall
 
 
 class Oracle:
@@ -95,7 +96,7 @@ def test_a_tag_is_found_again_in_every_view_and_run(open_page, store, prepared):
     wrong = [i for i in range(IMAGES) if prepared.y_test[i] not in (first[i].argmax(), second[i].argmax())]
     store.tag_image(prepared.fingerprint, wrong[0], "wrong label")
     for address in ({}, {"view": "Two runs", "group": "both wrong"}, {"view": "Hardest"}):
-        test = open_page(PAGE, tag="wrong label", **address)
+        test = open_page(PAGE, tag="wrong label", beside="Image", **address)
         assert not test.exception
         assert wall(test)["ids"] == [wrong[0]]
     untagged = wall(open_page(PAGE, tag="no tag"))["ids"]
@@ -108,7 +109,7 @@ def test_the_last_image_of_a_chosen_tag_may_lose_it(open_page, store, prepared):
     on_scenes(store, prepared, 1)
     index = wall(open_page(PAGE))["ids"][0]
     store.tag_image(prepared.fingerprint, index, "my own")
-    test = open_page(PAGE, tag="my own")
+    test = open_page(PAGE, tag="my own", beside="Image")
     test.button(key="one_tag_3").click().run()
     assert not test.exception
     assert "No image meets all of these filters" in text(test)
@@ -122,7 +123,7 @@ def test_own_tags_and_notes_are_shown_as_they_were_written(open_page, store, pre
     on_scenes(store, prepared, 1)
     index = wall(open_page(PAGE))["ids"][0]
     store.tag_image(prepared.fingerprint, index, HOSTILE, note=HOSTILE)
-    test = open_page(PAGE)
+    test = open_page(PAGE, beside="Image")
     assert not test.exception
     own = test.button(key="one_tag_3")
     assert own.disabled, "with a note, one click must not lose it"
@@ -136,7 +137,7 @@ def test_own_tags_and_notes_are_shown_as_they_were_written(open_page, store, pre
 @pytest.mark.slow
 def test_an_own_tag_with_a_note_through_the_form(open_page, store, prepared):
     on_scenes(store, prepared, 1)
-    test = open_page(PAGE)
+    test = open_page(PAGE, beside="Image")
     index = wall(test)["ids"][0]
     test.text_area(key=f"one_note_{index}").input("Looks like two ships")
     save = next(button for button in test.button if button.label == "Save")
@@ -151,7 +152,7 @@ def test_an_own_tag_with_a_note_through_the_form(open_page, store, prepared):
 @pytest.mark.usefixtures("home")
 def test_words_of_the_filter_and_empty_notes_are_no_tags(open_page, store, prepared):
     on_scenes(store, prepared, 1)
-    test = open_page(PAGE)
+    test = open_page(PAGE, beside="Image")
     next(button for button in test.button if button.label == "Save").click().run()
     assert "Write a note" in text(test)
     assert store.image_tags(prepared.fingerprint).empty
@@ -184,7 +185,7 @@ def test_maps_of_the_true_and_of_the_predicted_class(open_page, store, prepared,
     assert asked == [(method, of) for method in methods for of in (true, predicted)]
     assert all(np.array_equal(images[0], prepared.x_test[index]) for _, images, _, _ in oracle.asked)
     assert {model for model, _, _, _ in oracle.asked} == {store.artifact(run_id, "model.keras")}
-    for words in ("Grad-CAM: what spoke for", "Integrated gradients: what spoke for"):
+    for words in ("Grad-CAM: evidence for", "Integrated gradients: evidence for"):
         assert html(test).count(f"{words} {CLASS_NAMES[true]}") == 2, "in the caption and read aloud"
     test.run()
     assert len(oracle.asked) == 4, "the answer is kept"
@@ -237,7 +238,7 @@ def test_when_the_run_last_got_it_right(open_page, store, prepared):
     run_id, said = on_scenes(store, prepared, 1)
     test = open_page(PAGE, more="By epoch")
     assert not test.exception
-    assert "did not record its answers" in text(test)
+    assert "did not record its predictions" in text(test)
     index = wall(test)["ids"][0]
     label = int(prepared.y_test[index])
     answers = np.tile(said.argmax(axis=1).astype(np.int8), (5, 1))
@@ -261,6 +262,31 @@ def test_people_are_asked_for_where_their_votes_are(open_page, store, prepared):
 
 def test_steps_and_tags_have_keys(open_page, store, prepared):
     on_scenes(store, prepared, 1)
-    test = open_page(PAGE)
+    test = open_page(PAGE, beside="Image")
     keys = {name: test.button(key=f"one_{name}").proto.shortcut for name in ("next", "previous", "tag_0")}
     assert keys == {"next": "n", "previous": "p", "tag_0": "1"}
+
+
+def test_ticked_images_are_tagged_at_once_and_a_selection_on_the_map_narrows_the_wall(
+    open_page, store, prepared
+):
+    run_id, _ = on_scenes(store, prepared, 1)
+    mistakes_map.keep_map(store, run_id)
+    test = open_page(PAGE, beside="Map")
+    order = wall(test)["ids"]
+    content = prepared.fingerprint
+    test.session_state["one_ticked"] = (content, {order[1], order[3]})
+    test.run()
+    assert wall(test)["ticked"] == sorted([order[1], order[3]], key=order.index)
+    (plot,) = [data for data in components(test, "figure") if data["select"]]
+    assert sum(len(trace["customdata"]) for trace in plot["figure"]["data"]) == IMAGES
+    test.selectbox(key="one_several_tag").set_value("ambiguous")
+    next(button for button in test.button if button.label == "Tag them").click().run()
+    assert store.image_tags(content, "ambiguous")["index"].tolist() == sorted([order[1], order[3]])
+    assert wall(test)["ticked"] == []
+    key = answered(finished_runs(), run_id).key
+    test.session_state["gallery_map_selected"] = (key, frozenset(order[:5]))
+    test.run()
+    assert wall(test)["ids"] == order[:5]
+    test.button(key="gallery_map_clear").click().run()
+    assert wall(test)["ids"] == order

@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from tests.pages.browsing import fill, pick
+from tests.pages.browsing import fill, limit_images
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 LONG = 120_000
@@ -18,7 +18,7 @@ IMAGES = 600
 POINTS = (
     "() => { const plot = document.querySelectorAll('.js-plotly-plot')[0];"
     " const lines = plot?._fullData?.filter("
-    "(t) => t.name.endsWith(', train') && !t.name.startsWith('study'));"
+    "(t) => t.name.endsWith(', training') && !t.name.startsWith('study'));"
     " return lines?.length && lines[0].x ? lines[0].x.length : 0; }"
 )
 
@@ -46,13 +46,9 @@ def wait(condition, seconds=120):
 
 
 def choose_settings(page, epochs):
-    pick(page, "Budget")
     fill(page, "Epochs", epochs)
     page.get_by_role("button", name=re.compile("epochs: 50")).wait_for()
-    pick(page, "Data")
-    page.get_by_text("Set train limit").click()
-    fill(page, "Train limit (images)", IMAGES)
-    page.get_by_role("button", name=re.compile(f"train limit: none . {IMAGES}")).wait_for()
+    limit_images(page, IMAGES)
 
 
 def launch(page):
@@ -139,4 +135,46 @@ def test_an_app_killed_in_mid_training_comes_back_to_a_run_that_went_on(serve, v
         page.get_by_role("button", name="Stop", exact=True).first.click()
         page.get_by_text("stopped on request").first.wait_for(timeout=LONG)
         assert store.history(run_id)["epoch"].tolist() == list(range(1, store.get(run_id).epochs_done + 1))
+        close(page)
+
+
+def test_from_first_launch_to_a_comparison_by_buttons_alone(serve, visit, store):
+    """First launch, scenes, launch, live curve, finished, its mistakes, one image, changed and trained again,
+    compared: in at most twelve clicks."""
+    clicks = []
+
+    def click(target, **options):
+        target.click(**options)
+        clicks.append(str(target))
+
+    def button(page, name):
+        return page.get_by_test_id("stMain").get_by_role("button", name=name)
+
+    with serve(CIFAR_LAB_SUPERVISE="1") as server:
+        page = visit(server.url)
+        page.set_default_timeout(4 * LONG)
+        click(button(page, "Train the base CNN"))
+        click(button(page, "Use synthetic scenes"))
+        page.get_by_role("button", name=re.compile("Use CIFAR-10 instead")).wait_for()
+        limit_images(page, IMAGES)  # typed, to spare time
+        click(button(page, "Launch"))
+        page.wait_for_url(re.compile(r"/runs\?.*runs=base_cnn-"))
+        page.wait_for_function(f"() => ({POINTS})() > 1")
+        click(page.get_by_role("link", name="Study its mistakes"))
+        click(page.locator(".lab-wall [role=option]").first)
+        page.wait_for_url(re.compile(r"image=\d+"))
+        click(page.get_by_role("link", name="The run, to change and train again"))
+        click(button(page, "Change and train again"))
+        click(page.get_by_test_id("stMain").get_by_role("radio", name="The study's baseline"))
+        page.wait_for_url(re.compile("paper-baseline"))
+        fill(page, "Epochs", 2)
+        click(button(page, "Launch"))
+        page.get_by_role("link", name="Study its mistakes").wait_for()
+        click(button(page, "Compare with …"))
+        click(page.get_by_role("button", name=re.compile("base_cnn-.*custom")).first)
+        page.wait_for_url(re.compile(r"/runs\?.*runs=base_cnn-\w+(,|%2C)base_cnn-"))
+        page.get_by_role("tab", name="Settings that differ").wait_for()
+        page.get_by_text("Batch norm").first.wait_for()
+        assert store.runs()["state"].tolist() == ["finished"] * 2
+        assert len(clicks) <= 12, clicks
         close(page)

@@ -19,6 +19,7 @@ from tests.pages.board_runs import IMAGES, LABELS, finished
 
 PAGE = "pages/leaderboard/leaderboard.py"
 TUNED, COST, MISSING = "Tuned against baseline", "Accuracy and cost", "Not on this board"
+FILES = "Exported files"
 HOSTILE = '<img src=x onerror=alert(1)> **b** [x](javascript:alert(1)) =HYPERLINK("http://x")'
 
 
@@ -63,7 +64,7 @@ def text(test):
 # --- Empty states -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("view", ["", TUNED, COST, MISSING, "nonsense"])
+@pytest.mark.parametrize("view", ["", TUNED, COST, MISSING, FILES, "nonsense"])
 def test_it_is_never_blank(open_page, view):
     test = open_page(PAGE, view=view)
     assert not test.exception
@@ -105,6 +106,7 @@ def test_an_address_full_of_nonsense_opens_the_page(open_page, store):
     test = open_page(PAGE, **nonsense, order="up", chosen=",,a,", page="99")
     assert not test.exception
     assert len(tables(test)[0]["rows"]) == 1
+    assert test.query_params["board"] == test.selectbox("board").value, "what nobody chose stays, too"
 
 
 def test_a_store_that_cannot_be_read_is_told(open_page, store, monkeypatch):
@@ -124,7 +126,7 @@ def test_rows_hold_their_numbers_and_the_study_beside_them(open_page, store):
     ids = [
         finished(store, 0.66 + 0.01 * seed, preset="base_cnn/paper-baseline", seed=seed) for seed in range(3)
     ]
-    test = open_page(PAGE)
+    test = open_page(PAGE, columns=[column.label for column in ranking.COLUMNS[1:]])
     assert not test.exception
     (data,) = tables(test)
     (row,) = data["rows"]
@@ -185,10 +187,23 @@ def test_what_cannot_be_compared_has_a_board_of_its_own(open_page, store):
     assert cell(tables(test)[0]["rows"][0], tables(test)[0], "published")[0] == "–"
 
 
+def test_few_columns_at_first_and_a_line_from_baseline_to_tuned_above_them(open_page, store):
+    pair(store)
+    test = open_page(PAGE)
+    assert not test.exception
+    assert [column["key"] for column in tables(test)[0]["columns"]] == ["model", *ranking.FIRST]
+    (chart,) = figures(test)
+    drawn = {trace["name"]: trace for trace in chart["data"]}
+    assert drawn["alexnet, line"]["x"] == pytest.approx([73, 81])
+    assert drawn["alexnet, tuned"]["x"] == pytest.approx([81])
+    assert [note["text"] for note in chart["layout"]["annotations"]] == ["+8.00"]
+    assert figures(open_page(PAGE, models="Base CNN")) == []
+
+
 def test_the_search_cost_stands_beside_what_it_found(open_page, store):
     search = store.create_search(SearchConfig(model="alexnet"))
     finished(store, 0.8, model="alexnet", variant="tuned", search_id=search)
-    test = open_page(PAGE)
+    test = open_page(PAGE, columns="Search")
     data = tables(test)[0]
     assert cell(data["rows"][0], data, "search_s") == ["–", ""]  # it has not ended yet
 
@@ -299,7 +314,7 @@ def test_a_test_selected_figure_is_shown_and_said_to_flatter(open_page, store):
     test = open_page(PAGE, view=TUNED)
     assert not test.exception
     assert "selected on the test set" in test.warning[0].value
-    assert "flatters tuned" in test.warning[0].value
+    assert "favours tuned" in test.warning[0].value
 
 
 def test_different_images_are_never_tested(open_page, store):
@@ -308,7 +323,7 @@ def test_different_images_are_never_tested(open_page, store):
     finished(store, 0.81, preset="alexnet/paper-tuned", protocol="held-out")
     test = open_page(PAGE, view=TUNED)
     assert not test.exception
-    assert "**Not tested.** The two were tested on different images" in text(test)
+    assert "**Not comparable.** The two were tested on different images" in text(test)
 
 
 def test_a_side_that_lacks_is_told(open_page, store):
@@ -345,7 +360,7 @@ def test_the_fair_baseline_is_queued_and_then_shown(open_page, store, started):
     finished(store, 0.80, **values)
     shown = open_page(PAGE, view=TUNED)
     assert not shown.exception
-    assert "more training and augmentation made +7.00 points, the tuning itself +1.00 points" in text(shown)
+    assert "make +7.00 points, the other settings +1.00 points" in text(shown)
 
 
 def test_equal_budgets_need_no_fair_baseline(open_page, store):
@@ -353,7 +368,7 @@ def test_equal_budgets_need_no_fair_baseline(open_page, store):
     finished(store, 0.80, model="base_cnn", variant="tuned", epochs=2, learning_rate=3e-3)
     test = open_page(PAGE, view=TUNED)
     assert not test.exception
-    assert "had them already, so the whole difference is the tuning's" in text(test)
+    assert "The baseline had the same, so none of the difference comes from them." in text(test)
 
 
 # --- The other parts ----------------------------------------------------------------------------
@@ -368,6 +383,48 @@ def test_the_front_joins_what_nobody_beats(open_page, store, cost):
     front = next(trace for trace in figures(test)[0]["data"] if trace["name"] == "front")
     assert len(tables(test)[0]["rows"]) >= 1
     assert front["mode"] == "lines"
+
+
+def exported(store, run_id, form, quantize, size, accuracy, ms):
+    store.record_export(
+        run_id,
+        format=form,
+        quantize=quantize,
+        bytes=size,
+        sha256="0" * 64,
+        images=10_000,
+        verified_on="cifar10 test",
+        agreement=0.99,
+        max_difference=0.1,
+        accuracy=accuracy,
+        latency_ms=ms,
+    )
+
+
+def test_files_stand_by_what_they_cost_with_a_way_to_what_the_small_ones_lack(open_page, store):
+    large = finished(store, 0.8)
+    small = finished(store, 0.7, start_from=large, channel_pruning=0.5)
+    elsewhere = finished(store, 0.9, dataset="synthetic")
+    exported(store, large, "tflite", None, 1_200_000, 0.80, 0.2)
+    exported(store, large, "tflite", "int8", 330_000, 0.79, 0.1)
+    exported(store, large, "onnx", None, 1_300_000, 0.80, 0.3)
+    exported(store, small, "tflite", None, 400_000, 0.70, 0.15)
+    exported(store, elsewhere, "tflite", None, 100, 0.9, 0.2)
+    test = open_page(PAGE, part=FILES)
+    assert not test.exception
+    rows = tables(test)[0]["rows"]
+    assert [row["name"] for row in rows] == [
+        "LiteRT float32 ●",
+        "ONNX float32",
+        "LiteRT int8 ●",
+        "LiteRT float32",
+    ]
+    assert {row["id"] for row in rows} == {large, small}
+    [(_, address)] = [link for link in rows[3]["links"] if large in link[0]]
+    asked = urllib.parse.parse_qs(urllib.parse.urlparse(address).query)
+    assert (asked["a"], asked["b"], asked["group"]) == ([large], [small], ["broken"])
+    assert [row["cells"][2][0] for row in rows] == ["1.2 MB", "1.3 MB", "330.0 kB", "400.0 kB"]
+    assert not open_page(PAGE, part=FILES, against="One image").exception
 
 
 def test_who_is_missing_and_why(open_page, store):
@@ -396,7 +453,12 @@ def test_a_spreadsheet_never_executes_a_name():
     frame = pd.DataFrame({"name": names, "value": [-1.5] * len(names)})
     rows = list(csv.reader(io.StringIO(csv_of(frame))))
     assert rows[0] == ["name", "value"]
-    assert [row[0] for row in rows[1:]] == [*("'" + name for name in names[:5]), "'\n=1", *names[6:]]
+    assert [row[0] for row in rows[1:]] == [
+        *("'" + name for name in names[:4]),
+        "'\t'=1",
+        "'\n'=1",
+        *names[6:],
+    ]
     assert {row[1] for row in rows[1:]} == {"-1.5"}
 
 

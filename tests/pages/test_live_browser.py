@@ -13,7 +13,7 @@ pytestmark = pytest.mark.browser
 RANGES = f"() => [...{PLOT}._fullLayout.xaxis.range, ...{PLOT}._fullLayout.yaxis.range]"
 SHOWN = f"() => {PLOT}.calcdata.filter((trace) => trace[0].trace.visible === true).length"
 POINTS = (
-    f"() => {PLOT}._fullData.filter((trace) => trace.name.endsWith(', train') && "
+    f"() => {PLOT}._fullData.filter((trace) => trace.name.endsWith(', training') && "
     "!trace.name.startsWith('study'))[0].x.length"
 )
 
@@ -106,20 +106,54 @@ def test_from_the_list_to_the_run_and_back_and_a_copied_link(serve, visit, store
     with serve() as server:
         page = visit(f"{server.url}/runs?runs={first}")
         main = page.get_by_test_id("stMain")
-        main.get_by_role("button", name="Whole run").click()
+        main.get_by_role("link", name=first, exact=True).click()
         page.locator("h1", has_text=first).wait_for()
         assert page.url.endswith(f"/run?id={first}")
         page.get_by_role("tab", name="Test result").click()
         page.get_by_text("Calibration error").wait_for()
-        main.get_by_role("link", name="All runs").click()
+        page.go_back()
         page.locator("h1", has_text="Runs").wait_for()
         page.wait_for_url(re.compile(rf"/runs\?runs={first}"))
-        copied = f"{server.url}/runs?runs={first},{second}&smoothing=0.6&tab=Log&focus={second}"
+        copied = f"{server.url}/runs?runs={first},{second}&smoothing=0.6&log=true&focus={second}"
         other = visit(copied, color_scheme="dark")
-        other.set_viewport_size({"width": 390, "height": 800})
+        other.set_viewport_size({"width": 390, "height": 844})
+        other.locator(".js-plotly-plot").first.wait_for()
         other.get_by_text("There is no log").wait_for()
         assert other.evaluate(OVERHANG) == 0
-        other.get_by_role("tab", name="Curves").click()
-        other.locator(".js-plotly-plot").first.wait_for()
-        other.get_by_text("0.60").wait_for()
-        assert other.evaluate(OVERHANG) == 0
+
+
+def test_curves_stand_at_the_top_and_ticked_rows_join_them(serve, visit, store):
+    first, second = (live_runs.finished(store, seed=seed) for seed in range(2))
+    with serve() as server:
+        page = visit(f"{server.url}/runs")
+        page.set_viewport_size({"width": 1280, "height": 800})
+        page.locator(".js-plotly-plot").first.wait_for()
+        assert page.locator(".js-plotly-plot").bounding_box()["y"] < 420
+        page.get_by_role("checkbox", name=f"Choose {first}").check()
+        page.wait_for_url(re.compile(f"{second}(,|%2C){first}"))
+        page.wait_for_function(f"() => new Set({PLOT}._fullData.map((trace) => trace.line.color)).size === 3")
+        page.get_by_role("tab", name="Settings that differ").wait_for()
+        page.get_by_role("button", name=f"Pin {first}").click()
+        page.wait_for_function(f"() => {PLOT}._fullLayout.yaxis.title.text.includes('less {first}')")
+        assert f"baseline={first}" in page.url
+        page.get_by_role("button", name="Test accuracy").click()
+        page.wait_for_url(re.compile("sort=-accuracy"))
+
+
+def test_launch_is_in_view_without_scrolling(serve, visit):
+    with serve() as server:
+        page = visit(f"{server.url}/train?dataset=synthetic")
+        page.set_viewport_size({"width": 1280, "height": 800})
+        button = page.get_by_role("button", name="Launch", exact=True)
+        button.wait_for()
+        box = button.bounding_box()
+        assert box["y"] + box["height"] < 800
+        page.get_by_text("All settings", exact=True).click()
+        page.get_by_role("textbox", name="Find a setting").wait_for()
+        page.evaluate("document.querySelector('[data-testid=stMain]').scrollTo(0, 400)")
+        page.wait_for_timeout(500)
+        assert 0 <= button.bounding_box()["y"] < 800
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.wait_for_timeout(500)
+        assert 0 <= button.bounding_box()["y"] < 844
+        assert page.evaluate(OVERHANG) == 0

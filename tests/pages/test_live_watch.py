@@ -46,18 +46,32 @@ def test_points_come_by_and_by_and_grow_inside_the_epoch(store):
     assert run.frame()["epoch"].iloc[-1] == 2.4
     store.record_epoch(run_id, 3, live_runs.epoch_metrics(3))
     watch.update(store)
-    assert run.frame()["epoch"].tolist() == [1, 2, 3]
-    assert run.frame().iloc[-1]["loss"] == live_runs.epoch_metrics(3)["loss"]
+    np.testing.assert_allclose(run.frame()["epoch"], [1, 2, 2.1, 2.2, 2.3, 2.4, 3])
+    np.testing.assert_allclose(run.frame()["minutes"], run.frame()["epoch"] * 4 / 60)
+    (of_row,) = watching(store, run_id).runs.values()
+    assert of_row.frame().equals(run.frame()), "who comes later sees the same points"
+
+
+def test_training_points_are_means_since_the_point_before(store):
+    run_id = live_runs.running(store, 1)
+    for step, mean in ((2, 0.5), (5, 0.8)):
+        store.record_step(run_id, 2, step, 10, {"accuracy": mean})
+    watch = watching(store, run_id)
+    store.record_epoch(run_id, 2, {"accuracy": 0.7})
+    watch.update(store)
+    inside = watch.runs[run_id].frame()["accuracy"].to_numpy()[1:]
+    np.testing.assert_allclose(inside, [0.5, (5 * 0.8 - 2 * 0.5) / 3, (10 * 0.7 - 5 * 0.8) / 5])
 
 
 def test_nothing_new_changes_nothing_and_is_not_drawn_again(store):
     run_id = live_runs.running(store, 2)
     watch = watching(store, run_id)
     run = watch.runs[run_id]
-    first, version = live_figure([run], "accuracy", View()), run.version
+    view = View(study=False)
+    first, version = live_figure([run], ["accuracy"], view), run.version
     store.heartbeat(run_id)
     watch.update(store)
-    again = live_figure([run], "accuracy", View())
+    again = live_figure([run], ["accuracy"], view)
     assert run.version == version
     assert all(one is other for one, other in zip(first["data"], again["data"], strict=True))
 
@@ -103,7 +117,7 @@ def test_every_state_has_its_words(store):
     store.stopped(run_id, "stopped on request after 1 epochs")
     assert said(store, run_id) == ("Stopped", "stopped on request after 1 epochs")
     assert said(store, live_runs.failed(store, reason="no images")) == ("Failed", "no images")
-    assert said(store, live_runs.finished(store))[1].startswith("test accuracy ")
+    assert said(store, live_runs.finished(store)) == ("Finished", "")
     crashed = live_runs.running(store)
     store.crash(crashed, "the worker process 7 was ended by SIGKILL (often: out of memory)")
     assert said(store, crashed)[0] == "Crashed"
@@ -111,15 +125,17 @@ def test_every_state_has_its_words(store):
     assert said(store, tested)[0] == "Testing"
 
 
-def test_numbers_of_a_running_run(store):
+def test_four_numbers_of_a_run_by_its_state(store):
     run_id = live_runs.running(store, 1, step=4)
     facts = {label: value for label, value, _ in words.facts(watching(store, run_id).runs[run_id])}
-    assert facts["Epochs done"] == "1 of 5"
-    assert facts["Step"] == "4 of 10"
+    assert list(facts) == ["Validation accuracy", "Images per second", "Time per epoch", "Done at"]
     assert facts["Images per second"] == "3,000"
     assert facts["Time per epoch"] == "4.0 s"
-    assert facts["Learning rate"] == "0.001"
     assert facts["Done at"] != words.NOTHING
+    done = live_runs.finished(store)
+    facts = {label: value for label, value, _ in words.facts(watching(store, done).runs[done])}
+    assert list(facts) == ["Test accuracy", "Best validation", "Epochs", "Training time"]
+    assert (facts["Epochs"], facts["Training time"]) == ("5 of 5", "20 s")
 
 
 @pytest.mark.parametrize(
@@ -139,14 +155,15 @@ def test_names_are_escaped_in_tables_and_legends(store):
     run = watching(store, run_id).runs[run_id]
     assert "<img" not in table_html(("a",), [(hostile,)])
     assert "<img" not in facts_html([(hostile, hostile, hostile)])
-    assert "<img" not in state_html(Headline(hostile, hostile), "#000")
-    assert "<img" not in json.dumps(live_figure([run], "accuracy", View()))
+    assert "<img" not in state_html(Headline(hostile, hostile), "running", "#000")
+    assert "<img" not in json.dumps(live_figure([run], ["accuracy"], View()))
 
 
 def test_smoothing_keeps_the_raw_curve_faint_behind(store):
     run = watching(store, run_id := live_runs.running(store, 5)).runs[run_id]
     traces = {
-        trace["name"]: trace for trace in live_figure([run], "loss", View(smoothing=0.9, study=False))["data"]
+        trace["name"]: trace
+        for trace in live_figure([run], ["loss"], View(smoothing=0.9, study=False))["data"]
     }
     raw, smooth = traces[f"{run_id}, validation (raw)"], traces[f"{run_id}, validation"]
     assert raw["opacity"] < 0.5 < smooth["opacity"]
@@ -156,33 +173,79 @@ def test_smoothing_keeps_the_raw_curve_faint_behind(store):
 
 def test_the_study_stands_behind_a_run_of_its_model_on_cifar10_only(store):
     cifar = watching(store, run_id := live_runs.running(store, 2, model="alexnet")).runs[run_id]
-    assert any("study" in trace["name"] for trace in live_figure([cifar], "accuracy", View())["data"])
+    assert any("study" in trace["name"] for trace in live_figure([cifar], ["accuracy"], View())["data"])
     assert not any(
-        "study" in trace["name"] for trace in live_figure([cifar], "accuracy", View(study=False))["data"]
+        "study" in trace["name"] for trace in live_figure([cifar], ["accuracy"], View(study=False))["data"]
     )
     drawn = watching(store, run_id := live_runs.running(store, 2, dataset="synthetic")).runs[run_id]
-    assert not any("study" in trace["name"] for trace in live_figure([drawn], "accuracy", View())["data"])
+    assert not any("study" in trace["name"] for trace in live_figure([drawn], ["accuracy"], View())["data"])
 
 
-def test_runs_that_look_alike_get_symbols(store):
+def test_the_legend_names_the_study_once_also_behind_a_model_that_it_lacks(store):
+    ids = [live_runs.running(store, 2, model=model) for model in ("resnet9", "alexnet", "base_cnn")]
+    data = live_figure(list(watching(store, *ids).runs.values()), ["accuracy", "loss"], View())["data"]
+    study = [trace for trace in data if trace["name"] == "the study"]
+    assert len(study) == 4
+    assert sum(trace["showlegend"] for trace in study) == 1
+
+
+def test_two_runs_of_one_model_never_look_alike(store):
     ids = [live_runs.running(store, 3, seed=seed) for seed in range(3)]
-    other = live_runs.running(store, 3, model="alexnet")
-    watch = watching(store, *ids, other)
-    data = live_figure(list(watch.runs.values()), "accuracy", View(study=False))["data"]
-    symbols = [trace["marker"]["symbol"] for trace in data if "marker" in trace]
-    assert symbols == ["circle", "square", "diamond"]
+    watch = watching(store, *ids)
+    data = live_figure(list(watch.runs.values()), ["accuracy", "loss"], View(study=False))["data"]
+    of_validation = [trace for trace in data if trace["opacity"] == 1 and trace["yaxis"] == "y"]
+    assert len({trace["line"]["color"] for trace in of_validation}) == 3
+    assert {(trace["line"]["dash"], trace["line"]["width"] >= 2) for trace in of_validation} == {
+        ("solid", True)
+    }
+
+
+def test_one_legend_for_all_panels(store):
+    run = watching(store, run_id := live_runs.running(store, 3)).runs[run_id]
+    figure = live_figure([run], ["accuracy", "loss", "learning_rate"], View())
+    listed = [trace for trace in figure["data"] if trace.get("showlegend", True)]
+    assert {trace["yaxis"] for trace in listed} == {"y"}
+    assert {trace["yaxis"] for trace in figure["data"]} == {"y", "y2", "y3"}
+    assert len({trace["uid"] for trace in figure["data"]}) == len(figure["data"])
+    assert figure["layout"]["xaxis"]["anchor"] == "y3"
+    tops = [figure["layout"][axis]["domain"] for axis in ("yaxis", "yaxis2", "yaxis3")]
+    assert tops[0][1] == 1
+    assert tops[0][0] > tops[1][1] > tops[1][0] > tops[2][1] > tops[2][0] == pytest.approx(0)
+
+
+def test_over_time_the_axis_counts_minutes_of_training(store):
+    run = watching(store, run_id := live_runs.running(store, 3, step=5)).runs[run_id]
+    figure = live_figure([run], ["accuracy"], View(x="minutes"))
+    validation = next(trace for trace in figure["data"] if trace["name"].endswith("validation"))
+    assert validation["x"] == pytest.approx([4 / 60, 8 / 60, 12 / 60], rel=1e-4)
+    assert "min" in figure["layout"]["xaxis"]["title"]["text"]
+    assert not any("study" in trace["name"] for trace in figure["data"])
+
+
+def test_with_a_baseline_the_others_show_their_difference(store):
+    ids = [live_runs.running(store, 3, seed=seed) for seed in range(2)]
+    store.record_epoch(ids[1], 2, {"accuracy": 0.5, "val_accuracy": 0.6})
+    store.record_epoch(ids[0], 4, live_runs.epoch_metrics(4))
+    watch = watching(store, *ids)
+    figure = live_figure(list(watch.runs.values()), ["accuracy"], View(baseline=ids[0]))
+    validation, training = figure["data"][::-1]
+    assert validation["name"] == ids[1]
+    base = 100 * live_runs.epoch_metrics(2)["val_accuracy"]
+    assert validation["y"] == pytest.approx([0, 60 - base, 0], abs=1e-3)
+    assert training["opacity"] < 1
+    assert ids[0] in figure["layout"]["yaxis"]["title"]["text"]
 
 
 def test_a_single_point_is_visible(store):
     run = watching(store, run_id := live_runs.running(store, 1, step=5)).runs[run_id]
-    traces = {trace["name"]: trace for trace in live_figure([run], "accuracy", View(study=False))["data"]}
-    assert traces[f"{run_id}, validation"]["mode"] == "markers"
-    assert traces[f"{run_id}, train"]["mode"] == "lines"
+    traces = {trace["name"]: trace for trace in live_figure([run], ["accuracy"], View(study=False))["data"]}
+    assert traces[f"{run_id}, validation"]["marker"]["size"] == [9]
+    assert traces[f"{run_id}, training"]["mode"] == "lines"
 
 
 def test_no_point_is_no_trace(store):
     run = watching(store, run_id := live_runs.queued(store)).runs[run_id]
-    assert live_figure([run], "accuracy", View())["data"] == []
+    assert live_figure([run], ["accuracy"], View())["data"] == []
     assert curves.description([run], "accuracy").endswith("No point yet.")
 
 

@@ -137,7 +137,7 @@ def test_a_record_outlives_the_file(open_page, run_id):
 )
 def test_only_a_finished_run_has_the_section(open_page, make):
     test = opened(open_page, make(resources.store()))
-    assert "Take it with you" not in [element.value for element in test.subheader]
+    assert "Export" not in [element.value for element in test.subheader]
 
 
 def test_whoever_may_only_look_downloads_and_makes_nothing(open_page, run_id, process, monkeypatch):

@@ -1,15 +1,21 @@
 """The Run page: which run, every state of one, and what can be taken away."""
 
+import base64
 import json
 
+import numpy as np
 import pytest
 
+from cifar_core.analysis.snapshots import Snapshots
+from cifar_core.data import load_dataset
+from cifar_core.errors import DataNotFoundError
 from cifar_core.store import RunStore
+from pages.runs.learning import component_data
 from pages.shared import resources
 from tests.pages import live_runs
 
 PAGE = "pages/runs/run.py"
-PARTS = ("Curves", "Test result", "Settings", "Images and environment", "Events and log", "Files")
+PARTS = ("Test result", "Settings", "Images and environment", "Events and log", "Files")
 MAKERS = {
     "queued": live_runs.queued,
     "starting": live_runs.starting,
@@ -51,6 +57,18 @@ def test_every_part_of_every_state_says_something(open_page, state, part):
     assert drawn or len(texts(test)) > 200
 
 
+def test_a_run_that_found_no_images_leads_to_the_page_that_gets_them(open_page):
+    def links(reason):
+        test = open_page(PAGE, id=live_runs.failed(store(), reason=reason))
+        found = [json.loads(e.proto.json) for e in test.main if e.type == "bidi_component" and e.proto.json]
+        return [data["href"] for data in found if "Get the images" in data.get("label", "")]
+
+    with pytest.raises(DataNotFoundError) as nowhere:
+        load_dataset()
+    assert links(str(nowhere.value)) == ["dataset?dataset=cifar10"]
+    assert links("Out of memory. Use a smaller batch_size.") == []
+
+
 def test_the_beginning_of_an_id_is_enough(open_page):
     run_id = live_runs.queued(store())
     test = open_page(PAGE, id=run_id[:-2])
@@ -88,7 +106,7 @@ def test_what_is_missing_is_said_with_the_reason(open_page):
     run_id = live_runs.failed(store(), 2)
     assert "Resume it" in open_page(PAGE, id=run_id, part="Test result").info[0].value
     waiting = live_runs.queued(store())
-    assert "No result yet" in open_page(PAGE, id=waiting, part="Test result").info[0].value
+    assert "No result yet" in texts(open_page(PAGE, id=waiting, part="Test result"))
     assert "Not known yet" in texts(open_page(PAGE, id=waiting, part="Images and environment"))
 
 
@@ -101,8 +119,27 @@ def test_the_result_of_a_finished_run(open_page):
     assert accuracy in said
     assert "airplane" in said
     plots = [element for element in test.main if element.type == "bidi_component"]
-    kinds = [json.loads(element.proto.json)["figure"]["data"][0]["type"] for element in plots]
-    assert kinds == ["heatmap", "bar"]
+    drawn = [
+        data["figure"] for data in (json.loads(element.proto.json) for element in plots) if "figure" in data
+    ]
+    assert [figure["data"][0]["type"] for figure in drawn] == ["scatter", "heatmap", "bar"]
+
+
+def test_a_run_names_those_that_it_was_built_on(open_page):
+    teacher = live_runs.queued(store())
+    student = live_runs.queued(store(), teacher=teacher, start_from=teacher)
+    said = texts(open_page(PAGE, id=student))
+    assert said.count(f"](run?id={teacher}) · [side by side](runs?runs=") == 2
+    assert "Learned from" in said
+    assert "Made from" in said
+    assert f"view=Two+runs&a={teacher}&b={student}&group=broken" in said
+
+
+def test_a_clone_names_its_source(open_page):
+    source, clone = live_runs.queued(store()), live_runs.queued(store())
+    store().event(clone, "cloned", source)
+    assert f"](run?id={source})" in texts(open_page(PAGE, id=clone))
+    assert "Cloned" not in texts(open_page(PAGE, id=source))
 
 
 def test_what_differs_from_preset_and_baseline(open_page):
@@ -148,3 +185,32 @@ def test_deleting_leads_back_to_the_list(open_page):
     next(element for element in test.button if element.label == "Delete for good").click().run()
     assert not test.exception
     assert test.title[0].value == "Runs"
+
+
+def test_snapshots_are_shown_live_and_a_damaged_file_in_words(open_page):
+    run_id = live_runs.running(store(), 2)
+    assert "Watch it learn" not in texts(open_page(PAGE, id=run_id))
+    live_runs.with_snapshots(store(), run_id, 2)
+    test = open_page(PAGE, id=run_id)
+    assert "Watch it learn" in texts(test)
+    sent = next(
+        json.loads(one.proto.json) for one in test.main.get("bidi_component") if "confusion" in one.proto.json
+    )
+    assert (sent["epochs"], sent["live"], sent["columns"], sent["rows"]) == ([0, 1, 2], True, 12, 2)
+    assert len(base64.b64decode(sent["probabilities"])) == 3 * 24 * 10
+    assert np.frombuffer(base64.b64decode(sent["confusion"]), "<u2").reshape(3, 10, 10)[2, 0, 0] == 12
+    store().write_artifact(run_id, "snapshots.npz", b"PK cut")
+    test = open_page(PAGE, id=run_id)
+    assert not test.exception
+    assert "damaged" in test.warning[0].value
+
+
+@pytest.mark.parametrize(("of_training", "title"), [(0, "Validation confusion matrix"), (1, "test images")])
+def test_the_matrix_of_watching_says_whose_images_it_counts(of_training, title):
+    """A test-selected run is validated on the test images."""
+    shapes = {"epochs": (1,), "probabilities": (1, 4, 10), "confusion": (1, 10, 10), "labels": (4,)}
+    shapes |= {"filters": (1, 0, 3, 3, 3), "images": (4, 32, 32, 3)}
+    parts = {name: np.zeros(shape, np.uint8) for name, shape in shapes.items()}
+    data = component_data(Snapshots(**parts, of_training=np.array(of_training, np.uint8)))
+    assert title in data["title_matrix"]
+    assert ("validates on the test images" in data["about_images"]) == bool(of_training)

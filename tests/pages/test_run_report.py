@@ -1,10 +1,14 @@
 """The report as one HTML file: whole in every state, nothing from outside, text stays text."""
 
+import base64
+import io
 import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cifar_core.errors import RunNotFoundError
 from cifar_core.plots.report import baseline_of, comparisons, flat_items, html_report, settings_json
@@ -12,6 +16,7 @@ from cifar_core.settings.presets import preset
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
 from tests.pages import live_runs
+from tests.pages.gallery_runs import on_scenes
 
 
 @pytest.fixture
@@ -53,10 +58,32 @@ def test_a_finished_run_whole(store):
     reader = read(document)
     text = " ".join(reader.text)
     assert reader.loaded == []
-    assert document.count("Plotly.newPlot(") >= 4
+    assert document.count('class="figure"') >= 4
     assert f"{100 * store.get(run_id).metrics['accuracy']:.2f} %" in text
     for word in ("airplane", "Learning curves", "local folder", "f00d", "3.15.1", "finished"):
         assert word in text, word
+
+
+def test_it_has_pictures_of_the_most_confident_mistakes_and_less_than_3_mb(store, prepared):
+    run_id, predicted = on_scenes(store, prepared, 1)
+    document = html_report(store, run_id)
+    assert len(document) < 3_000_000
+    pictures = read(document).loaded
+    wrong = np.flatnonzero(predicted.argmax(axis=1) != prepared.y_test)
+    assert len(pictures) == min(24, len(wrong))
+    first = wrong[predicted.max(axis=1)[wrong].argmax()]
+    content = base64.b64decode(pictures[0].removeprefix("data:image/png;base64,"))
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), prepared.x_test[first])
+
+
+@pytest.mark.browser
+def test_its_figures_are_drawn_without_a_network(store, chromium, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text(html_report(store, live_runs.finished(store, model="alexnet")), encoding="utf-8")
+    page = chromium.new_page()
+    page.goto(file.as_uri())
+    page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot .main-svg').length >= 8")
+    page.close()
 
 
 @pytest.mark.parametrize("maker", [live_runs.queued, live_runs.starting, live_runs.failed])

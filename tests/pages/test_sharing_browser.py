@@ -148,7 +148,7 @@ def test_a_pupil_looks_and_a_teacher_launches_behind_a_proxy(lab, visit, home_st
 
     sign_in(page, PUPIL)
     page.wait_for_url(f"{lab}/run?id={run_id}")  # the address that was asked for, kept through the sign-in
-    page.get_by_role("button", name="Clone and change").wait_for()
+    page.get_by_role("button", name="Change and train again").wait_for()
     page.locator(".js-plotly-plot").first.wait_for()  # its library comes from below the base path
     page.get_by_role("button", name="Delete").click()
     expect(page.get_by_role("button", name="Delete for good")).to_be_disabled()

@@ -11,12 +11,15 @@ from cifar_core.settings.presets import PRESETS, SCENES_EPOCHS, begin_with, pres
 from cifar_core.settings.train_config import TrainConfig, train_settings
 from pages.shared import model_summary, navigation, resources
 from pages.shared.launch import roughly
-from pages.train import draft
+from pages.train import draft, essentials
 from pages.train import launch as launch_panel
+from tests.pages import live_runs
 from tests.pages.conftest import network
 from tests.pages.scenes import open_on_scenes
 
 PAGE = "pages/train/train.py"
+FIRST = {*draft.ESSENTIAL, "augmentation"}
+"""Widgets that are always shown."""
 pytestmark = pytest.mark.usefixtures("quiet")
 
 
@@ -32,6 +35,13 @@ def launch(test):
 
 def settings(test):
     return test.session_state["train_settings"]
+
+
+def put(test, **values):
+    """Set these settings as another page or a preset would, with new widgets."""
+    settings(test).update(values)
+    test.session_state["_train_generation"] += 1
+    test.run()
 
 
 def widgets(test):
@@ -92,19 +102,35 @@ def test_each_model_is_chosen_with_a_click_and_shows_its_settings(train):
         assert test.subheader[0].value == MODELS[model].title
         assert settings(test)["model"] == test.query_params["model"] == model
         assert settings(test)["preset"] == test.query_params["preset"] == f"{model}/recommended"
-        assert set(MODELS[model].model_fields) == set(widgets(test))
+        assert set(MODELS[model].model_fields) | FIRST == set(widgets(test))
 
 
-@pytest.mark.parametrize("name", PRESETS)
+ALONE = [name for name in PRESETS if not preset(name).teacher]
+"""Presets that need no finished run."""
+
+
+@pytest.mark.parametrize("name", ALONE)
 def test_each_preset_survives_the_page_s_settings(name):
     whole = begin_with(name, "synthetic")
     assert draft.config(whole.flat()) == whole
 
 
+def test_a_teacher_is_named_once_there_is_one(train):
+    test = train()
+    test.query_params.update(model="base_cnn", preset="base_cnn/distilled")
+    test.run()
+    assert launch(test).disabled
+    assert "no run on synthetic" in "".join(error.value for error in test.error)
+    run_id = live_runs.finished(resources.store(), dataset="synthetic")
+    test.run()
+    assert not launch(test).disabled
+    assert draft.config(settings(test)).teacher == run_id
+
+
 @pytest.mark.slow
 def test_each_preset_in_the_address_is_taken_whole(train):
     test = train()
-    for name in PRESETS:
+    for name in ALONE:
         test.query_params["preset"] = name
         test.query_params["model"] = PRESETS[name].model
         test.run()
@@ -121,7 +147,7 @@ def test_each_group_has_a_widget_for_each_setting(train):
     for group, names in draft.groups("base_cnn").items():
         open_group(test, group)
         assert not test.exception
-        assert set(names) == set(widgets(test))
+        assert set(names) | FIRST == set(widgets(test))
 
 
 @pytest.mark.parametrize("gpus", [0, 2])
@@ -171,8 +197,7 @@ def test_a_first_try_s_epochs_are_put_back_with_their_warm_up(train):
 @pytest.mark.slow
 def test_epochs_that_somebody_has_set_stay_when_the_dataset_changes(open_page):
     test = open_page(PAGE)
-    settings(test)["epochs"] = 30
-    test.run()
+    put(test, epochs=30)
     test.button("train_synthetic").click().run()
     assert settings(test)["epochs"] == 30
     test.button("train_other_dataset").click().run()
@@ -181,7 +206,45 @@ def test_epochs_that_somebody_has_set_stay_when_the_dataset_changes(open_page):
 
 def test_groups_hold_every_setting_that_people_choose_here():
     chosen = {name for names in draft.groups("vit").values() for name in names}
-    assert set(train_settings("vit")) - chosen == {"model", "variant", "preset", "dataset", "devices"}
+    elsewhere = {"model", "variant", "preset", "dataset", "devices"}
+    assert set(train_settings("vit")) - chosen == elsewhere | draft.ESSENTIAL
+
+
+def test_a_setting_is_found_by_its_words(train):
+    test = train()
+    test.text_input("train_find").set_value("label smoothing").run()
+    assert not test.exception
+    assert set(widgets(test)) == FIRST | {"label_smoothing"}
+    test.text_input("train_find").set_value("unicorn").run()
+    assert "No setting has all of these words" in captions(test)
+
+
+def test_any_number_of_images_may_be_typed_and_a_handful_is_questioned(train):
+    test = train()
+    widget(test, "train_limit").set_value("2000").run()
+    assert settings(test)["train_limit"] == 2000
+    assert launch(test).label == "Launch"
+    assert not test.warning
+    put(test, train_limit=40)
+    assert launch(test).label == "Launch on 36 images anyway"
+    assert "36 images only" in test.warning[0].value
+    widget(test, "train_limit").set_value("all").run()
+    assert settings(test)["train_limit"] is None
+
+
+@pytest.mark.slow
+def test_one_choice_sets_the_whole_augmentation(train):
+    test = train(preset="base_cnn/paper-baseline")
+    widget(test, "augmentation").set_value("Flip, crop").run()
+    assert not test.exception
+    chosen = settings(test)
+    assert (chosen["flip"], chosen["crop_padding"], chosen["cutout"], chosen["rotation"]) == (True, 4, 0, 0)
+    put(test, rotation=10.0)
+    assert widget(test, "augmentation").value == "As set below"
+
+
+def test_a_browser_may_send_back_that_the_augmentation_is_one_s_own():
+    essentials._augment(essentials.OWN)  # its callback, after a preset was chosen
 
 
 @pytest.mark.slow
@@ -214,8 +277,7 @@ def test_a_change_is_shown_and_can_be_put_back(train):
 @pytest.mark.slow
 def test_put_all_back_takes_the_limits_too_and_leaves_the_seed(train):
     test = train()
-    settings(test).update(train_limit=500, learning_rate=0.5, seed=7)
-    test.run()
+    put(test, train_limit=500, learning_rate=0.5, seed=7)
     test.button("train_reset").click().run()
     assert (settings(test)["train_limit"], settings(test)["seed"]) == (None, 7)
     assert settings(test)["learning_rate"] == preset("base_cnn/recommended").learning_rate
@@ -246,28 +308,25 @@ def test_hyperparameters_that_make_no_network_are_said(train):
 
 def test_a_limit_above_what_there_is_is_refused(train):
     test = train()
-    settings(test)["train_limit"] = 20_000
-    test.run()
+    put(test, train_limit=20_000)
     assert "has 10,000 training images" in test.error[0].value.replace("\\", "")
 
 
 @pytest.mark.slow
 def test_a_second_click_on_the_same_button_starts_nothing_more(train, monkeypatch):
-    monkeypatch.setattr(
-        launch_panel.navigation, "known", lambda path: path != "runs"
-    )  # so that the page stays
+    gone = []
+    monkeypatch.setattr(launch_panel.navigation, "go", lambda *_, **to: gone.append(to))  # the page stays
     test = train()
     launch(test).click().run()
     launch(test).click().run()
     assert len(all_runs()) == 1
-    assert "In the queue" in test.success[0].value
+    assert gone[0] == {"runs": all_runs()["id"][0]}
 
 
 @pytest.mark.slow
 def test_a_click_on_what_has_just_become_wrong_is_forgotten(train):
     test = open_group(train(), "Budget")
-    settings(test)["warmup_epochs"] = 2.0
-    test.run()
+    put(test, warmup_epochs=2.0)
     widget(test, "epochs").set_value(2)
     launch(test).click().run()
     assert not test.exception
@@ -280,8 +339,7 @@ def test_a_click_on_what_has_just_become_wrong_is_forgotten(train):
 @pytest.mark.slow
 def test_several_seeds_are_several_runs(train):
     test = train()
-    settings(test)["seed"] = 5
-    test.run()
+    put(test, seed=5)
     test.number_input("train_seeds").set_value(3).run()
     assert launch(test).label == "Launch 3 runs"
     launch(test).click().run()
@@ -338,8 +396,7 @@ def test_a_change_of_recipe_makes_a_baseline_custom_and_a_seed_does_not():
 @pytest.mark.slow
 def test_another_preset_keeps_seed_note_and_limits(train):
     test = train()
-    settings(test).update(seed=4, name="mine", train_limit=900)
-    test.run()
+    put(test, seed=4, name="mine", train_limit=900)
     test.pills("train_start").set_value("base_cnn/paper-baseline").run()
     assert not test.exception
     chosen = settings(test)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cifar_core.analysis.inside import Inside, Occlusion, Stage
 from cifar_core.serving.inference import PREDICTED, Answer, InferenceError
 from cifar_core.settings.train_config import TrainConfig
 from pages.shared import background, images, resources
-from pages.try_it import predictions
+from pages.try_it import predictions, sources
 from tests.pages.scenes import open_on_scenes
 
 
@@ -28,13 +29,24 @@ class Oracle:
     def close(self):
         pass
 
-    def ask(self, model, images, *, explain, test_flip):
-        self.asked.append((model, images, explain, test_flip))
+    def ask(self, model, images, *, explain=None, test_views):
+        self.asked.append((model, images, explain, test_views))
         if self.broken:
             raise InferenceError("The process ended without an answer.")
         probabilities = np.full((1, 10), 0.01, np.float32)
         probabilities[0, int(model.read_text())] = 0.91
         return Answer(probabilities, np.eye(32, dtype=np.float32)[None])
+
+    def inside(self, model, image):  # noqa: ARG002
+        """Class 3 is lost where the middle is covered; one stage, whose second channel is the stronger."""
+        whole = np.eye(10, dtype=np.float32)[3]
+        covered = np.tile(whole, (7, 7, 1))
+        covered[3, 3] = np.eye(10)[5]
+        heat = np.zeros((32, 32), np.float32)
+        heat[12:20, 12:20] = 1
+        maps = np.stack([np.eye(4), np.zeros((4, 4))]).astype(np.float16)
+        stage = Stage("conv", 64, np.array([1, 0]), maps, np.zeros((2, 3, 3, 3), np.uint8))
+        return Inside([stage], Occlusion(whole, covered, 3, heat))
 
 
 @pytest.fixture(autouse=True)
@@ -94,15 +106,46 @@ def test_a_run_without_its_model_is_not_offered(visit_page):
 @pytest.mark.slow
 def test_the_best_run_answers_at_once(try_it, oracle, prepared):
     finished(1, accuracy=0.5)
-    best = finished(3, accuracy=0.8, test_flip=True)
+    best = finished(3, accuracy=0.8, test_views="flip")
     test = try_it(image="7")
     assert test.query_params["runs"] == best
     assert answers(test)[0].startswith("**cat**, probability 91.0 %")
-    _, images, explain, test_flip = oracle.asked[-1]
+    _, images, explain, test_views = oracle.asked[-1]
     np.testing.assert_array_equal(images[0], prepared.x_test[7])
-    assert (explain, test_flip) == (PREDICTED, True)
+    assert (explain, test_views) == (PREDICTED, "flip")
     assert "<b>cat</b>" in html(test)
     assert "Regions that were evidence for cat." in "".join(element.value for element in test.main.caption)
+
+
+def test_right_or_wrong_is_said_and_the_inside_is_shown(try_it, prepared):
+    finished(3)
+    index = int(np.flatnonzero(prepared.y_test == 3)[0])
+    test = try_it(image=str(index))
+    assert "✓ right" in answers(test)[0]
+    assert html(test).count("<section>") == 1
+    assert "4 × 4, 64 channels" in html(test)
+    sent = next(
+        json.loads(one.proto.json) for one in test.main.get("bidi_component") if "covered" in one.proto.json
+    )
+    assert (sent["worst"], sent["whole"][3], sent["covered"][3][3][5]) == ([3, 3], 255, 255)
+    wrong = int(np.flatnonzero(prepared.y_test == 8)[0])
+    test.number_input("image").set_value(wrong).run()
+    assert "✗ is ship" in answers(test)[0]
+
+
+def test_a_live_frame_is_answered_by_each_model_and_nonsense_in_words(oracle, tmp_path):
+    for label in (3, 5):
+        (tmp_path / str(label)).write_text(str(label))
+    models = [sources.Model(str(label), tmp_path / str(label), "one") for label in (3, 5)]
+    frame = {"number": 7, "url": images.data_url(picture((96, 96)))}
+    found = sources.live_answer(frame, models)
+    assert (found["number"], found["problem"]) == (7, "")
+    assert [(one["name"], int(np.argmax(one["shares"]))) for one in found["models"]] == [("3", 3), ("5", 5)]
+    np.testing.assert_array_equal(oracle.asked[0][1], np.full((1, 32, 32, 3), (10, 200, 30), np.uint8))
+    for nonsense in (None, 5, {}, {"number": 1, "url": "data:,x"}, {"url": "data:;base64," + "A" * 10**6}):
+        answer = sources.live_answer(nonsense, models)
+        assert answer["problem"]
+        assert not answer["models"]
 
 
 @pytest.mark.slow

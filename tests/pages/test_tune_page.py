@@ -63,7 +63,8 @@ def words(test):
 
 
 def figures(test):
-    return [json.loads(item.proto.json)["figure"] for item in test.main if item.type == "bidi_component"]
+    found = [json.loads(item.proto.json) for item in test.main if item.type == "bidi_component"]
+    return [data["figure"] for data in found if "figure" in data]
 
 
 def address(test, name):
@@ -362,7 +363,7 @@ def test_every_state_is_told_and_every_tab_says_what_there_is(tune):
             assert not test.exception
             assert title in html(test)
             assert "<b>Out" not in json.dumps(figures(test))
-            assert figures(test) or test.main.dataframe[:-1] or test.info
+            assert figures(test) or test.main.dataframe or test.info
 
 
 def test_a_running_search_is_shown_live_and_listed(tune):
@@ -373,11 +374,11 @@ def test_a_running_search_is_shown_live_and_listed(tune):
     assert "Running, trial 4 of 30" in html(test)
     test.query_params.pop("search")
     test.run()
-    listed = test.dataframe[-1].value
-    assert listed["Search"].tolist() == [search_id]
-    assert listed["State"].tolist() == ["running: trial 4 of 30"]
-    assert listed["Trials"].tolist() == ["3 / 30"]
-    assert button(test, "Open the search").disabled
+    found = [json.loads(element.proto.json) for element in test.main if element.type == "bidi_component"]
+    (row,) = next(data["rows"] for data in found if "rows" in data)
+    assert row["href"] == f"tune?search={search_id}"
+    assert row["cells"][0] == ["▶ running", "trial 4 of 30"]
+    assert row["cells"][2][0] == "3 of 30"
 
 
 def test_hyperbands_tree_shows_what_is_planned_and_who_was_promoted(tune):
@@ -461,9 +462,10 @@ def test_the_winner_leads_to_its_run_and_to_the_train_page(tune):
     run = live_runs.finished(store(), variant="tuned")
     test = tune(search=tune_searches.finished(store(), best_run=run))
     assert "The winner: trial 17" in words(test)
-    links = test.main.get("page_link")
-    assert any("on the test images" in link.proto.label for link in links)
-    assert any(link.proto.label == "Tuned against baseline" for link in links)
+    found = [json.loads(element.proto.json) for element in test.main if element.type == "bidi_component"]
+    labels = [data["label"] for data in found if "href" in data]
+    assert any("on the test images" in label for label in labels)
+    assert "Tuned against baseline" in labels
     store().delete(run)
     test = tune(search=store().searches()["id"][0])
     assert "was deleted" in words(test)
@@ -521,6 +523,51 @@ def test_a_copy_of_a_search_is_set_up_as_it_was(tune):
     assert not test.exception
     assert test.title[0].value == "Tune"
     assert the_config(test) == store().get_search(search_id).config
+
+
+@pytest.mark.slow
+def test_a_finished_search_is_widened(tune):
+    search_id = tune_searches.finished(store(), tuner="random", max_trials=3, train_best=False)
+    test = tune(search=search_id)
+    assert "6 trials, 3 of them taken along." in words(test)
+    next(box for box in test.number_input if box.key == f"widen_max_trials_{search_id}").set_value(3).run()
+    assert "Nothing would be new" in words(test)
+    assert button(test, "Launch the wider search").disabled
+    next(box for box in test.number_input if box.key == f"widen_max_trials_{search_id}").set_value(5).run()
+    button(test, "Launch the wider search").click().run()
+    assert not test.exception
+    new = address(test, "search")
+    record = store().get_search(new)
+    assert (record.config.widens, record.config.max_trials, record.state) == (search_id, 5, RunState.QUEUED)
+    assert "3 of 5" in html(test)
+    assert "3 taken along" in html(test)
+    assert tabs.table(watched(new))["Taken from"].tolist() == [f"{search_id}/000{n}" for n in (1, 2, 3)]
+
+
+@pytest.mark.slow
+def test_impossible_combinations_are_said_before_and_after(tune):
+    space = {"schedule": ("constant", "one_cycle", "plateau"), "warmup_epochs": (0.0, 1.0, 1.5)}
+    search_id = tune_searches.finished(store(), tuner="grid", space=space, max_epochs=3)
+    test = tune(search=search_id)
+    assert "5 of 5" in html(test)
+    assert "4 impossible, left out" in html(test)
+    button(test, "Set up a copy").click().run()
+    assert "of 5 possible settings" in html(test)
+    assert "4 combinations contradict themselves and are left out." in words(test)
+    assert not launch(test).disabled
+
+
+def test_a_cut_trial_counts_as_done_in_no_list(tune):
+    search_id = tune_searches.running(store(), 3, 1)
+    store().request_stop(search_id)
+    store().stopped(search_id, "stopped on request")
+    test = tune(search=search_id)
+    assert "3 of 30" in html(test)
+    test.query_params.pop("search")
+    test.run()
+    found = [json.loads(element.proto.json) for element in test.main if element.type == "bidi_component"]
+    (row,) = next(data["rows"] for data in found if "rows" in data)
+    assert row["cells"][2][0] == "3 of 30"
 
 
 @pytest.mark.parametrize("name", SEARCH_PRESETS)
