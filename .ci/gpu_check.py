@@ -18,6 +18,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -349,7 +350,7 @@ def _machine() -> dict[str, Any]:
     cards = ""
     if shutil.which("nvidia-smi"):
         cards = subprocess.run(query, capture_output=True, text=True, check=False).stdout
-    return {**device_summary().to_dict(), "cards": cards.splitlines(), "python": platform.python_version()}
+    return {**asdict(device_summary()), "cards": cards.splitlines(), "python": platform.python_version()}
 
 
 def _packages() -> dict[str, str]:

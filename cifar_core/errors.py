@@ -41,6 +41,10 @@ class StoreVersionError(StoreError):
     """The store was written by a newer release than this one."""
 
 
+class StoreDamagedError(StoreError):
+    """The store's database is damaged or missing; `cifar-lab rebuild` makes a new one of what is left."""
+
+
 class RunNotFoundError(StoreError, LookupError):
     """No run, search or artifact of that name."""
 

@@ -3,9 +3,11 @@
 import ast
 import contextlib
 import functools
+import html
 import importlib
 import importlib.util
 import inspect
+import json
 import os
 import re
 import shlex
@@ -16,7 +18,7 @@ import tomllib
 import click
 import pytest
 
-from tests.documents import CHECKOUT, blocks, documents, inline, prose
+from tests.documents import CHECKOUT, Block, blocks, documents, inline, prose
 
 FILES = [pytest.param(file, id=str(file.relative_to(CHECKOUT))) for file in documents()]
 PAGES_OF_DOCS = [file for file in documents() if file.parent != CHECKOUT]
@@ -48,7 +50,7 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", ".mkdocs.yml", "-d", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(build, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(build, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "WARNING" not in done.stderr, done.stderr[-3000:]
     return folder
@@ -73,12 +75,49 @@ def test_pages_load_nothing_from_elsewhere(site):
 def test_settings_stand_in_the_pages_as_they_are_declared(site):
     from cifar_core.base.fields import describe
     from cifar_core.models import MODELS
+    from cifar_core.settings.search_config import SearchConfig
     from cifar_core.settings.train_config import TrainConfig
 
-    text = (site / "api" / "training" / "index.html").read_text()
-    for cls in (TrainConfig, *MODELS.values()):
-        for name in describe(cls):
-            assert f"<code>{name}</code>" in text, name
+    text = (site / "settings" / "index.html").read_text()
+    declared = {name for cls in (TrainConfig, SearchConfig, *MODELS.values()) for name in describe(cls)}
+    assert declared == set(re.findall(r"<td><code>(\w+)</code></td>\n<td>", text))
+
+
+@pytest.mark.slow
+def test_every_command_has_a_section_with_each_of_its_options_and_no_other(site):
+    text = html.unescape((site / "command-line" / "index.html").read_text())
+    documented = set(re.findall(r"--[\w-]+", " ".join(re.findall(r"<td><code>([^<]+)</code>", text))))
+    assert flags() - documented == {"--help", "--debug"}
+    assert documented <= flags()
+    for words in command_paths():
+        assert f"<code>{words}" in text, words
+
+
+@pytest.mark.slow
+def test_every_model_has_a_page_with_its_drawing_presets_and_results(site):
+    from cifar_core.analysis.study.reference_runs import reference_runs
+    from cifar_core.models import MODELS
+    from cifar_core.settings.presets import presets
+
+    overview = (site / "models" / "index.html").read_text()
+    for name, cls in MODELS.items():
+        text = (site / "models" / name / "index.html").read_text()
+        assert f">{cls.title}<" in overview
+        assert 'class="lab-strip"' in text
+        assert [known for known in presets(name) if f"<code>{known}</code>" not in text] == []
+        runs = [run for run in reference_runs() if run.config.model == name]
+        assert text.count("<polyline") == 2 * len(runs)
+        assert [run.command for run in runs if f"<code>{run.command}</code>" not in text] == []
+
+
+@pytest.mark.slow
+def test_notebooks_stand_in_the_pages_with_their_files(site):
+    for name in TINY:
+        page = (site / "examples" / name / "index.html").read_text()
+        assert {f"{name}.ipynb", f"{name}.py"} <= {
+            href.split("/")[-1] for href in re.findall(r'href="?([^" >]+)', page)
+        }
+        assert (site / "examples" / f"{name}.ipynb").is_file()
 
 
 @pytest.mark.slow
@@ -97,8 +136,19 @@ def test_every_public_name_is_in_the_pages(site):
 @pytest.mark.parametrize("file", FILES)
 def test_links_and_pictures_lead_somewhere(file):
     targets = {found["target"] for found in LINK.finditer(prose(file))} - {""}
-    missing = [target for target in targets if not (file.parent / target).exists()]
-    assert not missing
+    found = [(file.parent / target).resolve() for target in targets]
+    assert [path for path in found if not path.exists() and path not in generated_pages()] == []
+
+
+@functools.cache
+def generated_pages():
+    """Pages that are in no folder, but written when the documentation is built."""
+    from cifar_core.models import MODELS
+    from docs.notebooks import notebooks
+
+    docs = CHECKOUT / "docs"
+    notes = {docs / "examples" / file.with_suffix(".md").name for file in notebooks()}
+    return {docs / "models" / f"{name}.md" for name in MODELS} | notes
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -172,6 +222,48 @@ def test_the_rooms_of_the_architecture_page_are_those_that_are_checked():
     assert [line.split()[0] for line in drawn.body.splitlines()] == checked
 
 
+# --- Spelling ------------------------------------------------------------------------------------
+
+SPELLED = [
+    *FILES,
+    *(pytest.param(file, id=file.name) for file in sorted((CHECKOUT / ".github").glob("*.md"))),
+]
+NOT_WORDS = re.compile(
+    r"`[^`]*`|<!--.*?-->|<[^>]+>|\]\([^)]*\)|^:::.*$|https?://\S+|\.?\w*[_./]\w[\w./]*", re.M | re.S
+)
+"""What in a page is no prose: code, markup, links, paths."""
+
+
+@pytest.mark.parametrize("file", SPELLED)
+def test_words_are_spelled_as_in_the_dictionary(file):
+    """English as pyspellchecker has it, and the words of this field in tests/words.txt."""
+    misspelled = unknown_words(prose(file))
+    assert not misspelled, f"{sorted(misspelled)}: put them right, or add what is a word to tests/words.txt"
+
+
+def test_notebooks_are_spelled_as_in_the_dictionary():
+    from docs.notebooks import cells, notebooks
+
+    texts = [body for file in notebooks() for kind, body in cells(file.read_text()) if kind == "markdown"]
+    assert not unknown_words("\n".join(texts))
+
+
+@pytest.mark.parametrize("text", ["Teh curves", "it is recieved", "a trainning of `misspeled_name`"])
+def test_a_misspelled_word_is_found(text):
+    assert len(unknown_words(text)) == 1
+
+
+def unknown_words(text):
+    """Lower-case words of a text that are in neither dictionary."""
+    words = {word.lower() for word in re.findall(r"\b[A-Za-z][a-z]+\b", NOT_WORDS.sub(" ", text))}
+    return dictionary().unknown(words - set((CHECKOUT / "tests" / "words.txt").read_text().split()))
+
+
+@functools.cache
+def dictionary():
+    return pytest.importorskip("spellchecker", reason='pip install -e ".[docs]"').SpellChecker()
+
+
 # --- Commands ------------------------------------------------------------------------------------
 
 
@@ -212,32 +304,53 @@ def settings_are_allowed(command, given):
         train.seeded(train.requested(others[0], others[1], given), others[2])
     if command == "tune":
         others = {name: given.pop(name) for name in ("spaces", *given.keys() & NOT_OF_A_SEARCH)}
-        tune.search_config(others["spaces"], given)
+        if others["widen"] is None:  # else they change the settings of a search that is in no store here
+            tune.search_config(others["spaces"], given)
     if command == "export":
         check_format(given["form"], given["quantize"])
 
 
-NOT_OF_A_SEARCH = {"store", "isolation", "as_json", "listen", "token", "local"}
+NOT_OF_A_SEARCH = {"widen", "store", "isolation", "as_json", "listen", "token", "local"}
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_named_flags_exist(file):
     named = {words.split()[0].split("=")[0] for words in inline(file) if words.startswith("--")}
-    assert named <= flags() | OTHER_TOOLS.keys()
+    assert named <= flags() | other_flags() | OTHER_TOOLS.keys()
+
+
+@functools.cache
+def command_paths():
+    """Every command by what is typed: "cifar-lab data import"."""
+    from cifar_core.cli.app import COMMANDS as ROOT_COMMANDS
+    from cifar_core.cli.app import root
+
+    found = {f"cifar-lab {name}": root.get_command(click.Context(root), name) for name in ROOT_COMMANDS}
+    groups = {name: command for name, command in found.items() if isinstance(command, click.Group)}
+    below = {
+        f"{name} {word}": command
+        for name, group in groups.items()
+        for word, command in group.commands.items()
+    }
+    return {**found, **below}
 
 
 @functools.cache
 def flags():
-    from cifar_core.cli.app import COMMANDS as ROOT_COMMANDS
+    """Options of all commands."""
+    commands = [(command, click.Context(command)) for command in command_paths().values()]
+    options = [option for command, context in commands for option in command.get_params(context)]
+    words = {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
+    return {word for word in words if word.startswith("--")}
+
+
+@functools.cache
+def other_flags():
+    """Options of the group itself, and of the script that measures a GPU."""
     from cifar_core.cli.app import root
 
-    context = click.Context(root)
-    commands = [root.get_command(context, name) for name in ROOT_COMMANDS]
-    groups = [command for command in commands if isinstance(command, click.Group)]
-    commands += [command for group in groups for command in group.commands.values()]
-    options = [option for command in commands for option in command.get_params(context)]
-    beside = re.findall(r'\badd\("(--[\w-]+)"', (CHECKOUT / ".ci" / "gpu_check.py").read_text())
-    return {flag for option in options for flag in (*option.opts, *option.secondary_opts)} | set(beside)
+    script = re.findall(r'\badd\("(--[\w-]+)"', (CHECKOUT / ".ci" / "gpu_check.py").read_text())
+    return {flag for option in root.get_params(click.Context(root)) for flag in option.opts} | set(script)
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -254,6 +367,10 @@ CODE = [
     for file in documents()
     for block in blocks(file)
     if block.language == "python"
+]
+CODE += [
+    pytest.param(Block(file.name, "python", file.read_text()), id=file.name)
+    for file in sorted((CHECKOUT / "docs" / "examples").glob("*.py"))
 ]
 
 
@@ -326,23 +443,64 @@ def test_the_model_of_the_guide_joins_the_registry(monkeypatch):
     assert create_model("mynet", width=8).count_params() == (3 * 9 + 1) * 8 + (8 + 1) * 10
 
 
-EXAMPLES = sorted((CHECKOUT / "docs" / "examples").glob("*.py"))
+# --- Examples ------------------------------------------------------------------------------------
+
+EXAMPLES = CHECKOUT / "docs" / "examples"
+TINY: dict[str, dict[str, object]] = {
+    "train_and_study": {"EPOCHS": 1, "LIMIT": 200},
+    "tune_and_compare": {"TRIALS": 5, "TRIAL_EPOCHS": 1, "EPOCHS": 1, "SEEDS": (0, 1), "LIMIT": 200},
+    "your_own_pictures": {"EPOCHS": 1, "LIMIT": 200},
+}
+"""Notebooks, and values of their constants with which they take seconds."""
+
+
+def run_example(source, folder, **environment):
+    """What a script prints that is run in a folder."""
+    (folder / "script.py").write_text(source)
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda file: file.name)
-def test_examples_run(example, tmp_path, home):
+def test_the_example_of_one_row_runs(tmp_path, home):
     small = {"DATASET": "synthetic", "SCALE": "0.02", "FIGURES": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, str(example)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT), **small},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "Published 66.48%, here " in done.stdout
-    assert "drawn scenes, which compare with nothing" in done.stdout
+    printed = run_example((EXAMPLES / "reproduce_one_row.py").read_text(), tmp_path, **small)
+    assert "Published 66.48%, here " in printed
+    assert "drawn scenes, which compare with nothing" in printed
     assert {file.name for file in tmp_path.glob("*.html")} == {"curves.html", "published_and_here.html"}
     assert not home.exists(), "an example without a store leaves nothing at home"
+
+
+def test_every_notebook_is_run_and_has_a_page():
+    from docs.notebooks import cells, ipynb, notebooks
+
+    assert {file.stem for file in notebooks()} == set(TINY)
+    for file in notebooks():
+        written = json.loads(ipynb(file))["cells"]
+        assert [("".join(cell["source"]), cell["cell_type"]) for cell in written] == [
+            (body, kind) for kind, body in cells(file.read_text())
+        ]
+        assert written[0]["source"][0].startswith("# ")
+        assert {cell["cell_type"] for cell in written} == {"markdown", "code"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
+def test_notebooks_run_from_top_to_end(name, tmp_path):
+    source = (EXAMPLES / f"{name}.py").read_text()
+    for constant, value in TINY[name].items():
+        source, replaced = re.subn(
+            rf"^{constant} = .*$", f"{constant} = {value!r}", source, flags=re.MULTILINE
+        )
+        assert replaced == 1, constant
+    source += "\nfrom cifar_core import RunStore\nprint(len(RunStore().runs(state='finished')), 'finished')\n"
+    printed = run_example(source, tmp_path)
+    assert printed.splitlines()[-1] == {"tune_and_compare": "4 finished"}.get(name, "1 finished")

@@ -59,8 +59,8 @@ class SmallDisk:
 class InjectedDisk:
     """The same by exceptions where the machine does not let us mount."""
 
-    def __init__(self, patch) -> None:
-        self.patch = patch
+    def __init__(self, patch, cause="database or disk is full", number=errno.ENOSPC) -> None:
+        self.patch, self.cause, self.number = patch, cause, number
 
     def fill(self, *, but: int = 0) -> None:
         write, transaction = files._fill, database.Database._transaction
@@ -69,12 +69,12 @@ class InjectedDisk:
             write(file, content)
             file.flush()
             os.truncate(file.name, os.path.getsize(file.name) // 2)
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(self.number, os.strerror(self.number))
 
-        def full(self, action, *, write):
+        def full(database, action, *, write):
             if write:
-                raise OperationalError("COMMIT", None, Exception("database or disk is full"))
-            return transaction(self, action, write=False)
+                raise OperationalError("COMMIT", None, Exception(self.cause))
+            return transaction(database, action, write=False)
 
         self.patch.setattr(files, "_fill", half)
         if not but:

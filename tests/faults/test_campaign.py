@@ -109,7 +109,7 @@ class Subject:
             assert record.metrics["accuracy"] == pytest.approx(self.accuracy, abs=1e-9)
             files = {artifact.name for artifact in self.store.artifacts(self.run_id)} - {"log.txt"}
             best = f"best-{record.metrics['best_epoch']:04d}.npz"
-            assert files == {"checkpoint.npz", best, "predictions.npz", "model.keras"}
+            assert files == {"checkpoint.npz", best, "predictions.npz", "snapshots.npz", "model.keras"}
 
 
 def plan(kills, chance):

@@ -1,9 +1,14 @@
-"""A full disk, and one that cannot be written."""
+"""A full disk, one that cannot be written, and a home that is taken away."""
 
+import errno
 import os
+import shutil
 import subprocess
 import sys
 import threading
+import time
+from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +18,7 @@ from cifar_core.training import failures, run
 from cifar_core.training.run import resume, train
 from cifar_core.workers.worker import run_worker
 from tests.faults.breaking import SMALL, InjectedDisk, SmallDisk, alike, mounted, read_only
-from tests.faults.observing import CHECKOUT, leftovers
+from tests.faults.observing import CHECKOUT, leftovers, wait_for
 
 pytestmark = pytest.mark.faults
 
@@ -98,6 +103,110 @@ def test_a_worker_that_cannot_say_how_a_run_ended_ends_so_that_nobody_takes_it_f
             run_worker(store, once=True)
         disk.free()
         assert store.get(run_id).state is RunState.RUNNING, "this process lives: only its end can be seen"
+
+
+# --- A home that is taken away while a training runs ----------------------------------------------------
+
+
+def put_file(home):
+    shutil.rmtree(home)
+    home.write_text("mine")
+
+
+TAKEN = {
+    "renamed": lambda home: home.rename(home.with_name("elsewhere")),
+    "removed": shutil.rmtree,
+    "a file in its place": put_file,
+    "without its database": lambda home: (home / "lab.db").unlink(),
+}
+
+
+def at(moment, action):
+    """A progress callback that acts once, in the stage or the step of that name."""
+    acted = []
+
+    def progress(report):
+        if not acted and moment in (report.stage, report.kind):
+            acted.append(action())
+
+    return progress
+
+
+@pytest.mark.parametrize("moment", ["building the model", "step", "epoch", "testing"])
+@pytest.mark.parametrize("how", TAKEN)
+def test_a_training_whose_home_is_taken_away_ends_soon_and_says_so(how, moment, home, tiny, monkeypatch):
+    clock = SimpleNamespace(
+        monotonic=time.monotonic, sleep=lambda _: pytest.fail("it waits for a lost store")
+    )
+    monkeypatch.setattr(failures, "time", clock)
+    config = SMALL.replace(epochs=2 if moment == "testing" else 1000)
+    with RunStore() as store:
+        run_id = store.create_run(config)
+        with pytest.raises(StoreError, match=f"{home}.* is gone: the file was moved or removed while it was"):
+            train(
+                config,
+                dataset=tiny,
+                store=store,
+                run_id=run_id,
+                progress=at(moment, lambda: TAKEN[how](home)),
+            )
+    assert not (home / "lab.db").exists(), "it was made again"
+
+
+def test_the_command_whose_home_is_removed_ends_soon_in_one_line(home):
+    words = ["--dataset", "synthetic", "--epochs", "1000", "--train-limit", "400", "--test-limit", "50"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "cifar_core", "train", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=CHECKOUT,
+        env={**os.environ, "CIFAR_LAB_HOME": str(home)},
+    )  # fmt: skip
+    wait_for(lambda: list(home.glob("artifacts/*/checkpoint.npz")) or child.poll() is not None, "an epoch")
+    home.rename(home.with_name("elsewhere"))
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert "Traceback" not in said
+    assert f"The store at {home / 'lab.db'} is gone: the file was moved or removed" in said.splitlines()[-1]
+    assert not home.exists()
+    (run_id,) = (path.name for path in home.with_name("elsewhere").glob("artifacts/base_cnn-*"))
+    with RunStore(home.with_name("elsewhere")) as store:
+        store.reap()
+        record = store.get(run_id)
+        assert record.state is RunState.CRASHED, "its process has ended"
+        assert len(store.history(run_id)) == record.epochs_done > 0
+
+
+def test_files_that_may_no_longer_be_written_fail_the_run_in_words(home, tiny, whole):
+    with RunStore() as store, ExitStack() as mounts:
+        run_id = store.create_run(SMALL)
+        could = []
+
+        def protect():
+            could.append(mounts.enter_context(read_only(home)))
+            if not could[0]:
+                pytest.skip("this machine does not let us make a folder read-only")
+
+        with pytest.raises(StoreError, match=r"Read-only|Permission denied"):
+            train(SMALL, dataset=tiny, store=store, run_id=run_id, progress=at_epoch(2, protect))
+        mounts.close()
+        record = store.get(run_id)
+        assert (record.state, record.epochs_done) == (RunState.FAILED, 2)
+        assert str(store.artifact_dir(run_id)) in record.reason
+        assert "CIFAR_LAB_HOME" in record.reason
+        assert alike(resume(run_id, store=store, dataset=tiny), whole)
+
+
+def test_a_database_that_may_no_longer_be_written_ends_the_run_in_words(home, tiny, whole, monkeypatch):
+    """As where the system protects a failing disk: nothing can be recorded, and what was is kept."""
+    monkeypatch.setattr(failures, "RECORD_TIMEOUT_S", 0.2)
+    with RunStore() as store:
+        run_id = store.create_run(SMALL)
+        with monkeypatch.context() as patch:
+            protect = InjectedDisk(patch, "attempt to write a readonly database", errno.EROFS).fill
+            with pytest.raises(StoreError, match=f"{home}.* cannot be written"):
+                train(SMALL, dataset=tiny, store=store, run_id=run_id, progress=at_epoch(2, protect))
+        assert store.get(run_id).epochs_done == 2
+        store.crash(run_id, "its process has ended")
+        assert alike(resume(run_id, store=store, dataset=tiny), whole)
 
 
 COMMANDS = [

@@ -157,7 +157,7 @@ def test_a_folder_deleted_while_the_run_trains_comes_back_whole(tiny, whole):
         np.testing.assert_array_equal(done.probabilities, whole.probabilities)
         best = f"best-{done.best_epoch:04d}.npz"
         files = {artifact.name for artifact in store.artifacts(run_id)}
-        assert files == {"checkpoint.npz", best, "predictions.npz", "model.keras"}
+        assert files == {"checkpoint.npz", best, "predictions.npz", "snapshots.npz", "model.keras"}
 
 
 def test_a_folder_deleted_afterwards_is_told_by_all_who_read_it(tiny, monkeypatch, home):
