@@ -178,14 +178,26 @@ function play(state) {
 }
 
 const states = new WeakMap();
+const latest = new Map();
+
+// Streamlit may build the element anew while the page settles: what was shown, and playing, goes on in the new one.
+function goOn(state, before) {
+  if (!before || before.root.isConnected) return;
+  const playing = before.timer;
+  pause(before);
+  show(state, Math.min(before.frame, state.epochs.length - 1));
+  if (playing) play(state);
+}
 
 export default function ({ parentElement, data }) {
   const root = parentElement.querySelector(".lab-learn");
-  let state = states.get(root);
+  let state = states.get(root), before = null;
   if (!state || state.data.run !== data.run) {
     if (state) pause(state);
     state = { root, data, epochs: [], frame: -1, timer: null };
     states.set(root, state);
+    before = latest.get(data.run);
+    latest.set(data.run, state);
     build(state);
   }
   const following = !state.timer && state.frame >= state.epochs.length - 1;
@@ -200,5 +212,6 @@ export default function ({ parentElement, data }) {
     state.slider.max = data.epochs.length - 1;
     show(state, following ? data.epochs.length - 1 : Math.min(state.frame, data.epochs.length - 1));
   }
+  goOn(state, before);
   return () => { if (!root.isConnected) clearInterval(state.timer); };
 }

@@ -69,15 +69,27 @@ def test_it_grows_while_the_run_trains_without_being_built_anew(home_store, serv
         assert strip(page)[0] == "Before training", "who looks at an earlier epoch stays there"
 
 
+REMEMBER = """() => {
+    const find = (one) => one.shadowRoot?.querySelector(".lab-learn b");
+    const title = () => [...document.querySelectorAll("*")].map(find).find((one) => one)?.textContent;
+    window.titles = [title()];
+    setInterval(() => { if (title() && title() !== window.titles.at(-1)) window.titles.push(title()); }, 20);
+}"""
+
+
 def test_play_goes_to_the_end_and_a_phone_shows_all(home_store, serve, visit):
     run_id = live_runs.finished(home_store)
     live_runs.with_snapshots(home_store, run_id, 5)
     with serve() as server:
         page = visit(f"{server.url}/run?id={run_id}")
+        page.locator(".lab-learn figure").nth(23).wait_for()
+        page.locator(".lab-learn").evaluate(REMEMBER)
         page.get_by_role("button", name="▶ Play").click()
-        page.locator(".lab-learn b", has_text="After epoch 1").wait_for()
-        page.locator(".lab-learn b", has_text="After epoch 5").wait_for()
+        page.wait_for_function("() => window.titles.length > 6", timeout=60_000)
         page.get_by_role("button", name="▶ Play").wait_for()
+        assert page.evaluate("() => window.titles") == [
+            "After epoch 5", "Before training", *(f"After epoch {epoch}" for epoch in range(1, 6))
+        ]  # fmt: skip
         page.set_viewport_size({"width": 1280, "height": 800})
         page.wait_for_timeout(500)
         assert page.evaluate(CUT) == []
