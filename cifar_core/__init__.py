@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cifar_core.data import Dataset, eda, human, load_dataset
     from cifar_core.errors import CifarLabError
     from cifar_core.models import create_model
-    from cifar_core.serving import images
+    from cifar_core.serving import images, robustness
     from cifar_core.serving.inference import Inference
     from cifar_core.settings.presets import preset, presets
     from cifar_core.settings.search_config import SearchConfig
@@ -72,6 +72,7 @@ _MODULES = {
     "mistakes": "analysis.mistakes",
     "neighbours": "analysis.neighbours",
     "plots": "plots",
+    "robustness": "serving.robustness",
 }
 """Modules of the public face by their short names; some of their functions have the module's own name."""
 
@@ -105,6 +106,7 @@ __all__ = [
     "presets",
     "prune",
     "resume",
+    "robustness",
     "train",
     "tune",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,9 +20,9 @@ _MOST_BYTES = 64 * 2**20
 
 
 def keep(store: RunStore, run_id: str, name: str, table: pd.DataFrame) -> None:
-    """Store a table of numbers as the artifact `name` of a run, for `kept`."""
+    """Store a table of numbers and texts as the artifact `name` of a run, for `kept`."""
     mark = np.array(_mark(store, run_id))
-    arrays = {str(column): table[column].to_numpy() for column in table}
+    arrays: dict[str, Any] = {str(column): _plain(table[column].to_numpy()) for column in table}
     store.write_artifact(run_id, name, lambda file: np.savez_compressed(file, mark=mark, **arrays))
 
 
@@ -39,6 +39,11 @@ def kept(store: RunStore, run_id: str, name: str, columns: Sequence[str]) -> pd.
             return pd.DataFrame({column: arrays[column] for column in columns})
     except (RunNotFoundError, ValueError, OSError):
         return None
+
+
+def _plain(values: np.ndarray) -> np.ndarray:
+    """Texts as fixed-width ones, which need no pickle."""
+    return values.astype(str) if values.dtype.kind == "O" else values
 
 
 def _mark(store: RunStore, run_id: str) -> str:

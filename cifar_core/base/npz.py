@@ -125,6 +125,22 @@ def read_npy(path: Path, most_bytes: int) -> np.ndarray:
     return array_of(content)
 
 
+def map_npy(path: Path) -> np.ndarray:
+    """The array of a `.npy` file, mapped into memory and read-only; its values are read when they are used.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, or of another length than its header says.
+    """
+    with path.open("rb") as file:
+        shape, fortran, dtype = _header(file)
+        start = file.tell()
+        _check_plain(shape, dtype, path.stat().st_size - start)
+        if not prod(shape):
+            return np.empty(shape, dtype)
+        return np.memmap(file, dtype, "r", start, shape, "F" if fortran else "C")
+
+
 def array_of(content: bytes) -> np.ndarray:
     """The array in the bytes of a `.npy` file, as a read-only view of them.
 
@@ -134,18 +150,23 @@ def array_of(content: bytes) -> np.ndarray:
     stream = io.BytesIO(content)
     shape, fortran, dtype = _header(stream)
     start = stream.tell()
-    if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None:
-        raise ValueError(f"it holds an array of {str(dtype)[:80]}, not of plain values")
-    if any(type(length) is not int or length < 0 for length in shape):
-        raise ValueError(f"it holds an array of the impossible shape {str(shape)[:80]}")
-    if prod(shape) * dtype.itemsize != len(content) - start:
-        raise ValueError("it holds an array whose size differs from its header")
+    _check_plain(shape, dtype, len(content) - start)
     try:
         array: np.ndarray = np.ndarray(shape, dtype, content, start, order="F" if fortran else "C")
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(f"it holds an impossible array ({_message(error)})") from error
     array.flags.writeable = False
     return array
+
+
+def _check_plain(shape: tuple[int, ...], dtype: np.dtype, size: int) -> None:
+    """Refuse an array that is not of plain values, or that does not take `size` bytes."""
+    if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None:
+        raise ValueError(f"it holds an array of {str(dtype)[:80]}, not of plain values")
+    if any(type(length) is not int or length < 0 for length in shape):
+        raise ValueError(f"it holds an array of the impossible shape {str(shape)[:80]}")
+    if prod(shape) * dtype.itemsize != size:
+        raise ValueError("it holds an array whose size differs from its header")
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -71,6 +71,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "evaluate": ("model:evaluate", "Test a stored model again and compare with its record."),
         "predict": ("model:predict", "Classify image files."),
         "export": ("model:export", "Write a model as Keras, SavedModel, TFLite or ONNX."),
+        "robustness": ("robustness:robustness", "Accuracy on corrupted images and further test sets."),
         "measure": ("model:measure", "Size, accuracy and speed of a model's files, for the leaderboard."),
     },
     "Reference": {

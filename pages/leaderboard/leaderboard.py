@@ -12,7 +12,7 @@ from cifar_core.base.lazy import pd
 from cifar_core.errors import StoreError
 from cifar_core.models import MODELS
 from cifar_core.plots.palette import model_colour
-from pages.leaderboard import cost, files, ranking, study, tuned
+from pages.leaderboard import cost, files, ranking, robustness, study, tuned
 from pages.shared import more_runs, navigation, trained, words
 from pages.shared.run_table import Column, Row, table
 from pages.shared.snapshot import By, Snapshot, board_name, board_names, snapshot
@@ -20,7 +20,16 @@ from pages.shared.words import date_and_time, message, model_title, plain, short
 
 FILES = "Exported files"
 """Not "Files", which a run's page has: the two would open each other's."""
-PARTS = ("Ranking", "Tuned against baseline", "Accuracy and cost", FILES, "Not on this board", "The study")
+ROBUSTNESS = "Robustness"
+PARTS = (
+    "Ranking",
+    "Tuned against baseline",
+    "Accuracy and cost",
+    FILES,
+    ROBUSTNESS,
+    "Not on this board",
+    "The study",
+)
 GROUPINGS: dict[str, By] = {"model and variant": "variant", "settings": "settings"}
 VARIANTS = ("baseline", "tuned", "custom")
 FIRST_PRESET = "base_cnn/paper-baseline"
@@ -66,6 +75,8 @@ def _show(part: str, found: Snapshot, board: Board, by: By, models: list[str], v
         _missing(found, board)
     elif part == FILES:
         files.show(found, board, models)
+    elif part == ROBUSTNESS:
+        robustness.show(found, board, models)
     elif part == "The study":
         study.show(found.runs)
     else:
