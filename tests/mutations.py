@@ -190,10 +190,16 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("progressed.history[order.first_epoch :]", "progressed.history"),
     ),
     *_mutations(
-        "cifar_core/tuning/remote.py",
-        "tests/tuning/test_remote.py",
-        ("0 <= int(port) <= 65535", "0 <= int(port)"),
-        ("raise WorkerLeft if deadline is None", "raise WorkerLeft if deadline is not None"),
+        "cifar_core/cluster/driver.py",
+        "tests/cluster/test_driver.py",
+        ("[*again, *queued]", "[*queued, *again]"),
+        (">= MAX_LOSSES", "> MAX_LOSSES"),
+        ("is RunState.STOPPING\n            job.state", "is RunState.FAILED\n            job.state"),
+    ),
+    *_mutations(
+        "cifar_core/cluster/pool.py",
+        "tests/cluster/test_driver.py",
+        ("lease.runs < RUNS_PER_WORKER", "lease.runs <= RUNS_PER_WORKER"),
     ),
     *_mutations(
         "pages/shared/access.py",

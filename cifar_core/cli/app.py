@@ -45,12 +45,12 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Training": {
         "train": ("train:train", "Train a model, test it once, record the run."),
         "tune": ("tune:tune", "Search for good settings of a model."),
-        "tune-worker": ("tune:tune_worker", "Train trials for a search on another machine."),
         "reproduce": ("reproduce:reproduce", "Train the study's seven runs and compare the results."),
         "prune": ("train:prune", "Make a finished run's network smaller and fine-tune it."),
         "resume": ("train:resume", "Continue a stopped run or search."),
         "stop": ("runs:stop", "Ask a run or search to stop; it keeps its progress."),
         "worker": ("train:worker", "Train queued runs."),
+        "cluster": ("cluster:cluster", "Train queued runs and searches on several machines, by Ray."),
     },
     "Results": {
         "leaderboard": ("runs:leaderboard", "Finished runs, best first."),

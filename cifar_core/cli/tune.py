@@ -1,8 +1,7 @@
-"""`tune`: a search for good settings; `tune-worker`: training its trials on another machine."""
+"""`tune`: a search for good settings."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +22,7 @@ if TYPE_CHECKING:
     from cifar_core.data import Dataset
     from cifar_core.store import RunStore
     from cifar_core.tuning import SearchResult
-    from cifar_core.tuning.search import Guests
 
-TOKEN = "CIFAR_LAB_TOKEN"
 _SEARCH = describe(SearchConfig)
 _SHARED = {name: s for name, s in describe(TrainConfig).items() if name not in _SEARCH and name != "variant"}
 
@@ -55,13 +52,6 @@ _SHARED = {name: s for name, s in describe(TrainConfig).items() if name not in _
     help="process: train trials in worker processes, so that memory use stays constant; always so with "
     "several workers.",
 )
-@click.option(
-    "--listen",
-    metavar="HOST:PORT",
-    help="Address at which workers of other machines may join (tune-worker); a port alone is local only.",
-)
-@click.option("--token", envvar=TOKEN, help=f"Secret that they need, or {TOKEN}; by default a random one.")
-@click.option("--local", type=click.IntRange(min=0), help="With --listen: number of workers on this machine.")
 @json_option("Print one JSON document at the end; progress goes to stderr.")
 def tune(
     spaces: Sequence[str], widen: str | None, store: bool, isolation: Any, as_json: bool, **given: Any
@@ -76,7 +66,6 @@ def tune(
     from cifar_core.tuning.space import trial_config
 
     record = RunStore() if store else None
-    guests = _guests(*(given.pop(name) for name in ("listen", "token", "local")))
     config = search_config(spaces, given) if widen is None else _widened(record, widen, spaces, given)
     check_search(config)
     return run_search(
@@ -84,7 +73,6 @@ def tune(
         store=record,
         dataset=load_dataset(trial_config(config).dataset),
         isolation=isolation,
-        guests=guests,
         as_json=as_json,
     )
 
@@ -94,47 +82,6 @@ tune.params += [
     *setting_options(_SHARED.values()),
     *model_options([*_SEARCH, *_SHARED]),
 ]
-
-
-def _guests(listen: str | None, token: str | None, local: int | None) -> Guests | None:
-    """
-    Raises:
-        ConfigError: a malformed address, or --local without --listen.
-    """
-    from cifar_core.tuning.remote import read_address
-    from cifar_core.tuning.search import Guests
-
-    if listen is None:
-        if local is not None:
-            raise ConfigError("--local is the number of workers here beside those that join: add --listen.")
-        return None
-    host, port = read_address(listen)
-    if token is None:
-        token = secrets.token_urlsafe(16)
-        join = f"{TOKEN}={token} {PROGRAM} tune-worker --chief HOST:{port}"
-        click.echo(f"{PROGRAM}: workers join with {join}", err=True)
-    return Guests(f"{host}:{port}", token, local)
-
-
-@command("tune-worker")
-@click.option("--chief", metavar="HOST:PORT", required=True, help="Address of the search.")
-@click.option("--token", envvar=TOKEN, required=True, help=f"Secret of the search; safer as {TOKEN}.")
-def tune_worker(chief: str, token: str) -> int:
-    """Train trials for a search started with 'tune --listen', until it ends.
-
-    A worker needs no dataset and no store: images and settings come from the search, and checkpoints go
-    back to it. Ctrl-C returns the trial, and another worker continues it. Start one worker per GPU, chosen
-    with CUDA_VISIBLE_DEVICES.
-    """
-    from cifar_core.tuning.remote import read_address, work_for
-
-    def say(text: str) -> None:
-        click.echo(f"{PROGRAM}: {text}")
-
-    with stopping() as stop:
-        done = work_for(read_address(chief), token, should_stop=stop.requested, say=say)
-    say(f"{done} {'trial' if done == 1 else 'trials'} trained")
-    return stop.exit_status if stop.requested() else 0
 
 
 def search_config(spaces: Sequence[str], given: dict[str, Any]) -> SearchConfig:
@@ -221,7 +168,6 @@ def run_search(
     dataset: Dataset | None,
     isolation: Any,
     as_json: bool,
-    guests: Guests | None = None,
 ) -> int:
     """Start a search or resume one, and print its result; returns the exit status."""
     from cifar_core.store import RunState
@@ -237,7 +183,6 @@ def run_search(
             store=store,
             dataset=dataset,
             isolation=isolation,
-            guests=guests,
             progress=search_reporter(progress),
             should_stop=stop.requested,
         )

@@ -18,6 +18,7 @@ from cifar_core.models.base import ModelConfig
 DatasetName = Literal["cifar10", "synthetic"]
 Protocol = Literal["held-out", "test-selected"]
 Variant = Literal["baseline", "tuned", "custom"]
+Place = Literal["any", "here", "cluster"]
 TestViews = Literal["one", "flip", "flip-shift"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 
@@ -60,6 +61,9 @@ class TrainConfig(Settings):
     preset: str | None = _run(None, max_length=100,
         help="Name of the preset from which the settings started.")
     name: str = _run("", max_length=200, help="A note for yourself, shown beside the run.")
+    place: Place = _run("any",
+        help="Where a queued run may be carried out: here, by workers of this machine; on a cluster "
+        "(cifar-lab cluster); or any, whichever is free first.")
     seed: int = _run(0, ge=0, le=2**31 - 1, step=1,
         help="Fixes initial weights, order of images, augmentation, dropout and the validation split.")
     record_answers: bool = _run(False,

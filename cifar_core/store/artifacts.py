@@ -91,6 +91,12 @@ class Artifacts(Lifecycle):
             write_whole(target, content)
         return target
 
+    def remove_artifact(self, run_id: str, name: str) -> None:
+        """Remove a file of the run (whole id), if there is one of this name."""
+        path = self._folder(run_id) / _checked_name(name)
+        with store_errors(path):
+            path.unlink(missing_ok=True)
+
     def artifact(self, run_id: str, name: str) -> Path:
         """The path of a file of the run.
 

@@ -16,7 +16,7 @@ from cifar_core.base import processes
 from cifar_core.base.processes import Liveness
 from cifar_core.errors import ConfigError
 from cifar_core.store import schema
-from cifar_core.store.columns import clean_text, now
+from cifar_core.store.columns import clean_text, now, to_json
 from cifar_core.store.database import Database
 from cifar_core.store.jobs import SEARCH_PREFIX as SEARCH_PREFIX
 from cifar_core.store.jobs import (
@@ -80,8 +80,10 @@ class Lifecycle:
         return [job["id"] for job in self._active_here() if job["pid"] == pid]
 
     def stopping_here(self) -> list[tuple[str, int]]:
-        """(id, pid) of this host's jobs that were asked to stop and have not stopped yet."""
-        return [(job["id"], job["pid"]) for job in self._active_here() if job["state"] == RunState.STOPPING]
+        """(id, pid) of this host's jobs that were asked to stop and have not stopped yet; without those of a
+        cluster, whose process has others to look after."""
+        stopping = (job for job in self._active_here() if job["state"] == RunState.STOPPING)
+        return [(job["id"], job["pid"]) for job in stopping if not str(job["device"]).startswith("cluster:")]
 
     def _active_here(self) -> list[dict[str, Any]]:
         here = processes.hostname()
@@ -127,7 +129,7 @@ class Lifecycle:
 
         def look(connection: Connection) -> str | None:
             busy = _is_busy(connection, owner["host"], device)
-            return None if busy else _longest_waiting(connection, tables)
+            return None if busy else next(iter(_waiting(connection, tables, False, 1)), None)
 
         def take(connection: Connection, revision: int) -> str | None:
             job_id = look(connection)
@@ -143,7 +145,12 @@ class Lifecycle:
 
     def next_waiting(self, kind: Kind = "run") -> str | None:
         """The id of the job that `claim_next` would claim if the device were free, or None."""
-        return self._db.read(lambda connection: _longest_waiting(connection, _tables(kind)))
+        return next(iter(self.waiting(kind, limit=1)), None)
+
+    def waiting(self, kind: Kind = "run", *, cluster: bool = False, limit: int = 1000) -> list[str]:
+        """Ids of queued jobs, those first that have waited longest: those that may be carried out by workers
+        of this store's machines, or those that may on a cluster (`TrainConfig.place`)."""
+        return self._db.read(lambda connection: _waiting(connection, _tables(kind), cluster, limit))
 
     def heartbeat(self, job_id: str) -> RunState:
         """Record that the job's process is alive; to be called every few seconds.
@@ -395,15 +402,21 @@ def _tables(kind: Kind) -> list[Table]:
     return tables[kind]
 
 
-def _longest_waiting(connection: Connection, tables: list[Table]) -> str | None:
-    queued = [select(t.c.id, t.c.queued_at).where(t.c.state == RunState.QUEUED) for t in tables]
+def _waiting(connection: Connection, tables: list[Table], cluster: bool, limit: int) -> list[str]:
+    elsewhere = to_json({"place": "here" if cluster else "cluster"}).strip("{}")
+    queued = [
+        select(t.c.id, t.c.queued_at).where(
+            t.c.state == RunState.QUEUED, t.c.config.not_like(f"%{elsewhere}%")
+        )
+        for t in tables
+    ]
     waiting = union_all(*queued).subquery()
-    oldest = select(waiting.c.id).order_by(waiting.c.queued_at, waiting.c.id).limit(1)
-    return connection.execute(oldest).scalar()
+    oldest = select(waiting.c.id).order_by(waiting.c.queued_at, waiting.c.id).limit(limit)
+    return list(connection.execute(oldest).scalars())
 
 
 def active_jobs(connection: Connection) -> list[dict[str, Any]]:
-    columns = ("id", "state", "pid", "process", "host", "beats", "attempt", "stage")
+    columns = ("id", "state", "pid", "process", "host", "device", "beats", "attempt", "stage")
     queries = [
         select(*(table.c[name] for name in columns)).where(table.c.state.in_(ACTIVE))
         for table in (schema.runs, schema.searches)

@@ -40,7 +40,7 @@ _TRIALS = (
     "trial_id", "number", "state", "score", "reason", "settings", "bracket", "round", "parent", "epochs",
     "first_epoch", "epochs_done", "parameters", "started_at", "finished_at", "duration_s",
 )  # fmt: skip
-_UNFINISHED = ("id", "state", "stage", "created_at")
+_UNFINISHED = ("id", "state", "stage", "device", "created_at")
 _UNFINISHED_RUN = (*_UNFINISHED, "epochs", "epochs_done", "step", "steps")
 """Columns of a search and of a run in `unfinished`."""
 
@@ -271,7 +271,7 @@ class Searches(Lifecycle):
         """Runs and searches that have not ended, oldest first, as plain values that are cheap to read
         every second.
 
-        Each has kind ("run" or "search"), id, state, stage and created_at; a run also epochs,
+        Each has kind ("run" or "search"), id, state, stage, device and created_at; a run also epochs,
         epochs_done, step and steps, a search trials_planned and trials_done.
         """
         runs, searches = schema.runs, schema.searches

@@ -11,7 +11,7 @@ from cifar_core.store.columns import clean_text, limit_columns, now, to_json
 if TYPE_CHECKING:
     from cifar_core.settings.train_config import TrainConfig
 
-_LABELS = {"seed", "name", "preset", "variant", "record_answers", "record_snapshots"}
+_LABELS = {"seed", "name", "preset", "variant", "place", "record_answers", "record_snapshots"}
 """Settings that do not change what is learned, apart from chance."""
 
 

@@ -25,7 +25,7 @@ from cifar_core.training.environment import environment
 from cifar_core.training.failures import explained
 from cifar_core.training.optimizers import RULES
 from cifar_core.training.recorder import Progress, Recorder, StopRequested
-from cifar_core.tuning.local_workers import ProcessTrainer, TrainerPool, TrialEnd, TrialTrainer, WorkerLeft
+from cifar_core.tuning.local_workers import ProcessTrainer, TrainerPool, TrialEnd, TrialTrainer
 from cifar_core.tuning.plan import SearchStatus, make_plan, status, taken_epochs
 from cifar_core.tuning.results import Isolation, ReportKind, SearchOptions, SearchProgress, SearchResult
 from cifar_core.tuning.space import check_space, full_epochs, trial_config, tuned_config
@@ -146,9 +146,7 @@ class SearchAttempt:
             with contextlib.ExitStack() as stack:
                 pool = self._pool(stack, dataset)
                 while self._start_trials(schedule, pool):
-                    ended = pool.wait(self._report_training)
-                    if ended is not None:
-                        self._trial_ended(schedule, ended)
+                    self._trial_ended(schedule, pool.wait(self._report_training))
         finally:
             remove_images(self.folder)
             for trial_id in list(self._running):
@@ -171,20 +169,15 @@ class SearchAttempt:
 
     def _pool(self, stack: contextlib.ExitStack, dataset: Dataset) -> TrainerPool:
         """The trainers of this attempt, which are released when `stack` is closed."""
-        guests, stop_requested = self.options.guests, self.recorder.stop_requested
-        single = guests is None and self.config.workers == 1
-        isolation = self.options.isolation or ("none" if single else "process")
-        trainers = make_trainers(self.config, dataset, self.folder, isolation)
-        pool = TrainerPool(trainers if guests is None else trainers[: guests.local], stop_requested)
-        stack.callback(pool.close)
-        if guests is not None:
-            from cifar_core.tuning.remote import WorkerListener, read_address
-
+        elsewhere = self.options.elsewhere
+        if elsewhere is not None:
             images = trial_images(trial_config(self.config), dataset)
-            address = read_address(guests.address)
-            listener = WorkerListener(address, guests.token, self.config, images, self.folder, pool.join)
-            stack.callback(listener.close)
-            self._report("stage", "workers can connect to {}:{}".format(*listener.address), None)
+            trainers = elsewhere.trainers(self.config, images, self.folder)
+        else:
+            isolation = self.options.isolation or ("none" if self.config.workers == 1 else "process")
+            trainers = make_trainers(self.config, dataset, self.folder, isolation)
+        pool = TrainerPool(trainers, self.recorder.stop_requested)
+        stack.callback(pool.close)
         return pool
 
     def _start_trials(self, schedule: Schedule, pool: TrainerPool) -> bool:
@@ -202,7 +195,7 @@ class SearchAttempt:
             else:
                 epochs = proposal.slot.first_epoch, proposal.slot.epochs
                 pool.start(Order(proposal.trial_id, proposal.values, *epochs, proposal.parent, self.compute))
-        return bool(self._running) or not (pool.idle or schedule.done or self._stopping())
+        return bool(self._running)
 
     def _stopping(self) -> bool:
         """Whether no further trial may start, although some are still running.
@@ -237,10 +230,7 @@ class SearchAttempt:
     def _trial_ended(self, schedule: Schedule, ended: TrialEnd) -> None:
         """Record the end of a worker's trial, and tell the schedule."""
         result, proposal = ended.result, self._running[ended.trial_id].proposal
-        if isinstance(result, WorkerLeft):
-            self._end(ended.trial_id, RunState.STOPPED, reason="returned by a worker that left")
-            schedule.give_back(proposal)
-        elif isinstance(result, Exception) and not isinstance(result, StopRequested | StoreError):
+        if isinstance(result, Exception) and not isinstance(result, StopRequested | StoreError):
             error = result if isinstance(result, CifarLabError) else explained(result)
             self._end(ended.trial_id, RunState.FAILED, reason=str(error))
             self._after(schedule, proposal, None)
@@ -319,6 +309,7 @@ class SearchAttempt:
             self.id,
             config,
             recorded=self.options.recorded,
+            elsewhere=self.options.elsewhere,
             dataset=dataset,
             progress=self._report_winner,
             should_stop=self.recorder.stop_requested,

@@ -30,15 +30,6 @@ from cifar_core.tuning.trial import Order, Outcome, Trainer, TrialImages
 
 TRIALS_PER_PROCESS = 5
 """Number of trials after which a worker process is replaced, which frees its memory."""
-IDLE_WAIT_S = 0.5
-
-
-class WorkerLeft(Exception):  # noqa: N818 - an orderly departure, not an error
-    """A worker departed in an orderly way and returned its trial, which another worker will continue."""
-
-
-class WorkerLostError(TrainingError):
-    """A worker is gone without notice, and its trial has failed."""
 
 
 class TrialTrainer(Protocol):
@@ -58,67 +49,40 @@ class TrialEnd:
 
 
 class TrainerPool:
-    """Several trainers, each in a thread; more may join at any time."""
+    """Several trainers, each in a thread."""
 
     def __init__(self, trainers: Sequence[TrialTrainer], should_stop: StopCallback) -> None:
         self._should_stop = should_stop
         self._closing = threading.Event()
         self._orders: queue.Queue[Order | None] = queue.Queue()
-        self._messages: queue.Queue[TrialEnd | tuple[str, Progress] | None] = queue.Queue()
-        self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
-        self._free = self._busy = 0
-        for trainer in trainers:
-            self.join(trainer)
-
-    @property
-    def idle(self) -> int:
+        self._messages: queue.Queue[TrialEnd | tuple[str, Progress]] = queue.Queue()
+        self.idle = len(trainers)
         """Number of trainers that are free to take an order."""
-        return self._free
-
-    def join(self, trainer: TrialTrainer) -> None:
-        """Add a trainer; may be called from any thread."""
-        thread = threading.Thread(target=self._work, args=(trainer,), name="cifar-lab-trial", daemon=True)
-        with self._lock:
-            self._threads.append(thread)
-            self._free += 1
-        thread.start()
-        self._messages.put(None)
+        self._threads = [
+            threading.Thread(target=self._work, args=(trainer,), name="cifar-lab-trial", daemon=True)
+            for trainer in trainers
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def start(self, order: Order) -> None:
-        with self._lock:
-            self._free -= 1
-            self._busy += 1
+        self.idle -= 1
         self._orders.put(order)
 
-    def wait(self, report: Callable[[str, Progress], None]) -> TrialEnd | None:
-        """The next trial to end, after passing on all reports before it, each with the trial's id; None:
-        check `idle` again."""
-        while not isinstance(message := self._next(), TrialEnd):
-            if message is None:
-                return None
+    def wait(self, report: Callable[[str, Progress], None]) -> TrialEnd:
+        """The next trial to end, after passing on all reports before it, each with the trial's id."""
+        while not isinstance(message := self._messages.get(), TrialEnd):
             report(*message)
-        with self._lock:
-            self._free += 0 if isinstance(message.result, _DEPARTED) else 1
-            self._busy -= 1
+        self.idle += 1
         return message
 
     def close(self) -> None:
         """Stop all trials within one training step and release the trainers."""
         self._closing.set()
-        with self._lock:
-            threads = list(self._threads)
-        for _ in threads:
+        for _ in self._threads:
             self._orders.put(None)
-        for thread in threads:
+        for thread in self._threads:
             thread.join()
-
-    def _next(self) -> TrialEnd | tuple[str, Progress] | None:
-        """The next message; None after a while in which no trial runs: a trainer may join, or a stop come."""
-        try:
-            return self._messages.get(timeout=None if self._busy else IDLE_WAIT_S)
-        except queue.Empty:
-            return None
 
     def _stop_requested(self) -> bool:
         return self._closing.is_set() or self._should_stop()
@@ -126,10 +90,7 @@ class TrainerPool:
     def _work(self, trainer: TrialTrainer) -> None:
         try:
             while (order := self._orders.get()) is not None and not self._closing.is_set():
-                result = self._train(trainer, order)
-                self._messages.put(TrialEnd(order.trial_id, result))
-                if isinstance(result, _DEPARTED):
-                    return
+                self._messages.put(TrialEnd(order.trial_id, self._train(trainer, order)))
         finally:
             trainer.close()
 
@@ -141,9 +102,6 @@ class TrainerPool:
             return trainer.train(order, report=report, should_stop=self._stop_requested)
         except BaseException as error:
             return error
-
-
-_DEPARTED = (WorkerLeft, WorkerLostError)
 
 
 class ProcessTrainer:

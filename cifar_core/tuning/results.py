@@ -4,32 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from cifar_core.base.lazy import pd
 from cifar_core.data import Dataset
 from cifar_core.settings.train_config import TrainConfig
-from cifar_core.store import RunState
+from cifar_core.store import RunState, RunStore
 from cifar_core.training.recorder import Progress, StopCallback
 from cifar_core.training.result import Run
 from cifar_core.tuning.plan import SearchStatus
+
+if TYPE_CHECKING:
+    from cifar_core.settings.search_config import SearchConfig
+    from cifar_core.tuning.local_workers import TrialTrainer
+    from cifar_core.tuning.trial import TrialImages
 
 Isolation = Literal["none", "process"]
 ReportKind = Literal["stage", "step", "epoch", "trial", "final"]
 
 
-@dataclass(frozen=True)
-class Guests:
-    """Lets workers on other machines join a search; see `tuning.remote`.
+class Elsewhere(Protocol):
+    """Other machines that train the trials and the winner of a search; see `cifar_core.cluster.search`."""
 
-    `address` is "HOST:PORT" to listen at (a port alone accepts workers of this machine only), `token` a
-    secret that the workers must know, and `local` the number of the search's workers that run on this machine
-    (None: all of them); workers that join are additional.
-    """
+    def trainers(self, config: SearchConfig, images: TrialImages, folder: Path) -> list[TrialTrainer]:
+        """One trainer per slot there; checkpoints are kept in `folder`."""
+        ...
 
-    address: str
-    token: str = field(repr=False)
-    local: int | None = None
+    def train(self, store: RunStore, run_id: str, should_stop: StopCallback) -> None:
+        """Carry out a queued run of the store."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class SearchOptions:
     progress: SearchCallback | None = None
     should_stop: StopCallback | None = None
     isolation: Isolation | None = None
-    guests: Guests | None = None
+    elsewhere: Elsewhere | None = None
     recorded: bool = True
 
 

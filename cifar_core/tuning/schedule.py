@@ -50,7 +50,6 @@ class Schedule:
         """The oracle's proposals by number, in the plan's order without a gap."""
         self._numbers: dict[str | None, int] = {}
         self._begun = set(self._scores)
-        self._returned: list[Proposal] = []
         self._told = 0
         self._exhausted = False
         self._in_order = config.tuner == "bayesian"
@@ -69,7 +68,7 @@ class Schedule:
     def next(self) -> Proposal | None:
         """The earliest trial that can start; None: none can until another has ended, or ever."""
         unbegun = (asked for asked in iter(self._ask, None) if asked.number not in self._begun)
-        proposal = self._returned.pop(0) if self._returned else next(unbegun, None) or self._ahead()
+        proposal = next(unbegun, None) or self._ahead()
         if proposal is not None:
             self._begun.add(proposal.number)
         return proposal
@@ -79,10 +78,6 @@ class Schedule:
         self._scores[proposal.number] = score
         if proposal.number in self._asked and not self._in_order:
             self._driver.tell(proposal, score)
-
-    def give_back(self, proposal: Proposal) -> None:
-        """Return a trial that began and did not end; `next` hands it out again."""
-        self._returned.append(proposal)
 
     def failed(self, trial_id: str | None) -> bool:
         """Whether the trial ended without a score."""

@@ -17,7 +17,7 @@ from cifar_core.training.failures import recorded_end
 from cifar_core.training.recorder import Recorder, StopCallback
 from cifar_core.tuning.attempt import STOP_FILE, SearchAttempt
 from cifar_core.tuning.plan import Plan, make_plan
-from cifar_core.tuning.results import Guests, Isolation, SearchCallback, SearchOptions, SearchResult
+from cifar_core.tuning.results import Isolation, SearchCallback, SearchOptions, SearchResult
 from cifar_core.tuning.space import check_space
 from cifar_core.tuning.widening import launch
 
@@ -31,7 +31,6 @@ def tune(
     progress: SearchCallback | None = None,
     should_stop: StopCallback | None = None,
     isolation: Isolation | None = None,
-    guests: Guests | None = None,
 ) -> SearchResult:
     """Run a search with the settings `config`, or continue the search `search_id`.
 
@@ -47,7 +46,6 @@ def tune(
         isolation: "none" trains in this process, which grows by 12 to 130 MB per trial; "process" trains
             in worker processes that are replaced every few trials, so that memory stays flat and a crash
             costs one trial. None: "process" for a search with several workers, else "none".
-        guests: lets workers on other machines join, see `Guests`.
 
     Raises:
         ConfigError: the space or the settings are not possible.
@@ -60,7 +58,7 @@ def tune(
     """
     if isolation not in (None, *get_args(Isolation)):
         raise ConfigError(f"isolation must be one of {', '.join(get_args(Isolation))}; got {isolation!r}.")
-    options = SearchOptions(dataset, progress, should_stop, isolation, guests, recorded=store is not None)
+    options = SearchOptions(dataset, progress, should_stop, isolation, recorded=store is not None)
     if search_id is not None:
         if store is None:
             raise ConfigError("search_id names a search in a store: give store=RunStore() too.")

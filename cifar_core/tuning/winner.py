@@ -9,10 +9,17 @@ from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.training.recorder import StopRequested
 from cifar_core.training.result import Run
+from cifar_core.tuning.results import Elsewhere
 
 
 def train_winner(
-    store: RunStore, search_id: str, config: TrainConfig, *, recorded: bool, **options: Any
+    store: RunStore,
+    search_id: str,
+    config: TrainConfig,
+    *,
+    recorded: bool,
+    elsewhere: Elsewhere | None = None,
+    **options: Any,
 ) -> Run:
     """The winner's finished run, kept in the store if `recorded`; `options` are those of `train`.
 
@@ -29,7 +36,13 @@ def train_winner(
         run_id = _run_of(store, search_id, config)
         if store.get(run_id).state is RunState.FINISHED:
             return _recorded_run(store, run_id)
-        run = resume(run_id, store=store, **options)
+        if elsewhere is not None:
+            if store.get(run_id).state is not RunState.QUEUED:
+                store.requeue(run_id)
+            elsewhere.train(store, run_id, options["should_stop"])
+            run = _recorded_run(store, run_id)
+        else:
+            run = resume(run_id, store=store, **options)
     if run.state is not RunState.FINISHED:
         raise StopRequested
     return run

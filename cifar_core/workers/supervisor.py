@@ -23,7 +23,7 @@ from cifar_core.base.devices import device_summary, visible_gpus
 from cifar_core.errors import ConfigError, RunNotFoundError, RunStateError
 from cifar_core.settings.compute import framework_environment
 from cifar_core.settings.train_config import TrainConfig
-from cifar_core.store import RunState, RunStore
+from cifar_core.store import RunStore
 from cifar_core.store.lifecycle import SEARCH_PREFIX
 from cifar_core.training.alerts import announce
 
@@ -151,7 +151,7 @@ class Supervisor:
                 announce(self.store, crashed, wait=False)
             self._enforce_stops()
             self._kill_hanging()
-        waiting = self.store.count(RunState.QUEUED, "any")
+        waiting = self.store.next_waiting("any")
         for slot in self._slots:
             if slot.lent:
                 continue

@@ -81,12 +81,12 @@ def _carry_out(store: RunStore, job_id: str, should_stop: Callable[[], bool], lo
     from cifar_core.training.run import carry_out
     from cifar_core.tuning import SearchOptions, carry_out_search
 
-    with _logged(store, job_id, log):
+    with logged(store, job_id, log):
         try:
             if job_id.startswith(SEARCH_PREFIX):
                 carry_out_search(store, job_id, SearchOptions(should_stop=should_stop, isolation="process"))
             else:
-                carry_out(store, job_id, should_stop=should_stop, progress=_log_progress)
+                carry_out(store, job_id, should_stop=should_stop, progress=log_progress)
         except CifarLabError as error:
             # The reason is recorded in the store, and the worker continues with the next job. A job whose end
             # could not be recorded counts as running while its process lives: the worker must then end.
@@ -97,7 +97,8 @@ def _carry_out(store: RunStore, job_id: str, should_stop: Callable[[], bool], lo
                 ) from error
 
 
-def _log_progress(report: Progress) -> None:
+def log_progress(report: Progress) -> None:
+    """Print a stage or a completed epoch, with the time, for the run's log."""
     moment = time.strftime("%H:%M:%S")
     if report.kind == "stage":
         _print(f"{moment} {report.stage}", sys.stdout)
@@ -119,7 +120,7 @@ def _flush() -> None:
 
 
 @contextmanager
-def _logged(store: RunStore, run_id: str, log: bool) -> Iterator[None]:
+def logged(store: RunStore, run_id: str, log: bool) -> Iterator[None]:
     """Redirect this process's output, with the framework's native messages, to the run's log file."""
     if not log:
         yield

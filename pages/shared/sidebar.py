@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from cifar_core.cluster.status import ClusterStatus, cluster_status, node_of
 from cifar_core.errors import StoreError
 from pages.shared import access, navigation, notify, rebuild, resources, sign_in
 from pages.shared.pace import paced
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 2.0
 SHOWN_JOBS = 4
+SHOWN_NODES = 6
 WIDTH = 250
 """Pixels."""
 ROOM = """<style>
@@ -45,6 +47,7 @@ def show() -> None:
         _dataset()
         _device(resources.device())
         try:
+            _cluster(cluster_status(resources.store()))
             jobs = active_jobs()
         except StoreError as error:
             # The page says why; the menu and the rest of the sidebar go on.
@@ -58,7 +61,10 @@ def show() -> None:
 def active_jobs() -> list[Job]:
     """Runs and searches that are running or stopping, then those in the queue, each oldest first."""
     told = {"run": _run_job, "search": _search_job}
+    cluster = cluster_status(resources.store())
+    lacking = cluster.waiting if cluster is not None else {}
     jobs = [told[row["kind"]](row) for row in resources.store().unfinished()]
+    jobs = [replace(job, doing=f"waiting: {lacking[job.id]}") if job.id in lacking else job for job in jobs]
     return sorted(jobs, key=lambda job: job.state == "queued")
 
 
@@ -80,6 +86,8 @@ def _job(row: dict[str, Any], share: float, progress: str) -> Job:
     doing = {"queued": "waiting in the queue", "stopping": "stopping…"}.get(row["state"])
     if doing is None:
         doing = progress if not stage or stage.startswith("epoch") else f"{progress} · {stage}"
+        node = node_of(row["device"])
+        doing += f" · on {node}" if node else ""
     return Job(row["id"], str(row["state"]), share, doing)
 
 
@@ -108,6 +116,13 @@ def _device(device: DeviceSummary) -> None:
     else:
         cores = "1 core" if device.cores == 1 else f"{device.cores} cores"
         _fact("Device", f"CPU, {cores}", f"{device.name} · {device.precision}")
+
+
+def _cluster(status: ClusterStatus | None) -> None:
+    if status is not None:
+        slots, used = (sum(getattr(node, name) for node in status.nodes) for name in ("slots", "used"))
+        nodes = " · ".join(f"{node.name} {node.used}/{node.slots}" for node in status.nodes[:SHOWN_NODES])
+        _fact("Cluster", f"{used} of {slots} slots in use", nodes)
 
 
 def _fact(label: str, value: str, detail: str = "") -> None:

@@ -25,7 +25,7 @@ OWN_SETTINGS = "_train_mine"
 """Session key of the settings that this page put there itself."""
 DEFAULTS = "none"
 """In the address: no preset, the model's defaults."""
-NOT_IN_A_RECIPE = ("name", "seed", "dataset")
+NOT_IN_A_RECIPE = ("name", "seed", "dataset", "place")
 KEPT = (*NOT_IN_A_RECIPE, "train_limit", "test_limit")
 """Settings that stay when another preset is chosen."""
 ESSENTIAL = frozenset({"epochs", "batch_size", "optimizer", "learning_rate", "train_limit"})

@@ -8,6 +8,8 @@ import tomllib
 
 import pytest
 
+from cifar_core.base import processes
+from cifar_core.cluster.status import ClusterStatus, NodeStatus, write_status
 from cifar_core.plots import palette
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.settings.train_config import TrainConfig
@@ -50,7 +52,7 @@ def test_the_shared_helpers_load_without_keras():
     code = (
         "import sys; import pages.shared.sidebar, pages.shared.figure, pages.shared.waiting;"
         "import pages.shared.server;"
-        "assert not {'keras', 'tensorflow', 'sklearn'} & set(sys.modules)"
+        "assert not {'keras', 'tensorflow', 'sklearn', 'ray'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=navigation.ROOT)
 
@@ -131,6 +133,22 @@ def test_the_sidebar_shows_searches_too(open_page):
     test = open_page()
     assert not test.exception
     assert "waiting in the queue" in progress_text(test)
+
+
+def test_the_sidebar_shows_a_cluster_where_a_run_is_and_what_one_waits_for(open_page):
+    store, me = resources.store(), os.getpid()
+    running, waiting = store.create_run(TrainConfig()), store.create_run(TrainConfig(devices=2))
+    store.claim(running, pid=me, device="cluster:gpubox")
+    identity = (me, processes.fingerprint(me), processes.hostname())
+    nodes = [NodeStatus("gpubox", 4, 1), NodeStatus("laptop", 1, 0)]
+    write_status(store, ClusterStatus("127.0.0.1:1", *identity, nodes, {waiting: "no node has 2 GPU"}))
+    test = open_page()
+    assert not test.exception
+    assert "1 of 5 slots in use" in sidebar_text(test)
+    assert "on gpubox" in progress_text(test)
+    assert "no node has 2 GPU" in progress_text(test)
+    write_status(store, ClusterStatus("127.0.0.1:1", 1, "linux:another:1:1", identity[2], nodes))
+    assert "slots" not in sidebar_text(test.run())  # its driver was killed
 
 
 def test_only_some_of_a_long_queue_are_shown(open_page):

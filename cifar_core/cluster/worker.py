@@ -1,0 +1,139 @@
+"""The actor on a node that trains: one task at a time, in a thread, with reports by `exchange`."""
+
+from __future__ import annotations
+
+import os
+import queue
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cifar_core.base.version import __version__
+from cifar_core.cluster.mirror import MirrorStore, Parcel
+from cifar_core.data import Dataset
+from cifar_core.errors import CifarLabError, ConfigError, TrainingError
+
+Message = tuple[Any, ...]
+Task = Callable[[Callable[[Message], None], Callable[[], bool]], None]
+"""Called with a function that sends a message and one that says whether to stop."""
+
+LONGEST_SILENCE_S = 1.0
+"""Seconds after which `exchange` answers although there is nothing to report."""
+QUEUED_MESSAGES = 64
+"""Messages that wait for the driver at most; then the training waits."""
+_REMOVED = ("OMP_NUM_THREADS", "CIFAR_LAB_WEBHOOK")
+"""Variables of Ray's workers that a training must not see: it computes with all cores, as a local worker
+does, and it is the driver that calls the webhook."""
+
+
+class Worker:
+    """Trains one run or trial after another on a node of the cluster.
+
+    Methods are called by the driver, `exchange` again and again while a task is under way. Nothing heavy is
+    imported before a task, so that `environment` is in time for the framework.
+    """
+
+    def __init__(self, environment: Mapping[str, str], release: str) -> None:
+        if release != __version__:
+            raise ConfigError(
+                f"This node has CIFAR Lab {__version__}, and the driver {release}: install the same release."
+            )
+        for name in _REMOVED:
+            os.environ.pop(name, None)
+        for name, value in environment.items():
+            os.environ.setdefault(name, value)
+        self._messages: queue.Queue[Message] = queue.Queue(QUEUED_MESSAGES)
+        self._stop = threading.Event()
+
+    def train_run(self, parcel: Parcel, dataset: Dataset) -> None:
+        """Begin to train a run; its changes are sent as ("change", method, args, kwargs)."""
+        self._begin(lambda send, stop: _train_run(parcel, dataset, send, stop))
+
+    def train_trial(self, config: dict[str, Any], images: Any, order: Any, checkpoint: bytes | None) -> None:
+        """Begin to train a trial; sends ("report", progress, checkpoint) and ("outcome", outcome)."""
+        self._begin(lambda send, stop: _train_trial(config, images, order, checkpoint, send, stop))
+
+    def exchange(self, stop: bool) -> list[Message]:
+        """Messages since the last call, waiting for the first for `LONGEST_SILENCE_S`; ("end", error text or
+        None) is a task's last one. `stop` asks the task to stop within a step."""
+        if stop:
+            self._stop.set()
+        try:
+            found = [self._messages.get(timeout=LONGEST_SILENCE_S)]
+        except queue.Empty:
+            return []
+        while not self._messages.empty():
+            found.append(self._messages.get())
+        return found
+
+    def _begin(self, task: Task) -> None:
+        self._stop.clear()
+        threading.Thread(target=self._carry_out, args=(task,), daemon=True).start()
+
+    def _carry_out(self, task: Task) -> None:
+        from cifar_core.training.failures import explained
+
+        error = None
+        try:
+            task(self._messages.put, self._stop.is_set)
+        except CifarLabError as problem:
+            error = str(problem)
+        except Exception as problem:
+            error = str(explained(problem))
+        self._messages.put(("end", error))
+
+
+def _train_run(parcel: Parcel, dataset: Dataset, send: Any, stop: Callable[[], bool]) -> None:
+    from cifar_core.training.run import train
+    from cifar_core.workers.worker import LOG_FILE, log_progress, logged
+
+    run_id = parcel.run_id
+    with (
+        tempfile.TemporaryDirectory(prefix="cifar-lab-node-") as folder,
+        MirrorStore(Path(folder), parcel, lambda change: send(("change", *change))) as store,
+    ):
+        config = store.get(run_id).config
+        try:
+            with logged(store, run_id, True):
+                train(
+                    config,
+                    dataset=dataset,
+                    store=store,
+                    run_id=run_id,
+                    progress=log_progress,
+                    should_stop=stop,
+                )
+        finally:
+            log = store.artifact_dir(run_id) / LOG_FILE
+            send(("change", "write_artifact", (LOG_FILE, log.read_bytes()), {}))
+
+
+def _train_trial(
+    config: dict[str, Any],
+    images: Any,
+    order: Any,
+    checkpoint: bytes | None,
+    send: Any,
+    stop: Callable[[], bool],
+) -> None:
+    from cifar_core.settings.search_config import SearchConfig
+    from cifar_core.training.recorder import Progress, StopRequested
+    from cifar_core.tuning.trial import Trainer, checkpoint_file
+
+    with tempfile.TemporaryDirectory(prefix="cifar-lab-node-") as folder:
+        own = checkpoint_file(Path(folder), order.trial_id)
+        if checkpoint is not None:
+            own.write_bytes(checkpoint)
+
+        def report(progress: Progress) -> None:
+            send(("report", progress, own.read_bytes() if progress.kind == "epoch" else None))
+
+        try:
+            outcome = Trainer(SearchConfig(**config), images, Path(folder)).train(
+                order, report=report, should_stop=stop
+            )
+            send(("outcome", outcome))
+        except StopRequested:
+            raise TrainingError("stopped on request") from None

@@ -1,0 +1,105 @@
+"""A cluster of two nodes on this machine, and a scripted one without Ray."""
+
+import os
+import time
+
+import pytest
+
+from cifar_core.cluster.ray_nodes import Node, WorkerGoneError
+from cifar_core.settings.train_config import TrainConfig
+
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", "only-for-the-tests-of-this-machine-0123456789")
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")
+
+
+def config(**values):
+    """Settings of a training of a few seconds on the tiny dataset."""
+    given = {"model": "base_cnn", "dataset": "synthetic", "epochs": 2, "batch_size": 32}
+    return TrainConfig(**{**given, **values})
+
+
+@pytest.fixture(scope="module")
+def ray_cluster():
+    """Two nodes of one CPU each; the head node has none."""
+    pytest.importorskip("ray", reason="the extra 'cluster' is not installed")
+    from ray.cluster_utils import Cluster
+
+    started = Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(2):
+        started.add_node(num_cpus=1)
+    yield started
+    started.shutdown()
+
+
+@pytest.fixture(scope="module")
+def nodes(ray_cluster):
+    from cifar_core.cluster.ray_nodes import RayNodes
+
+    connected = RayNodes(ray_cluster.address)
+    yield connected
+    connected.close()
+
+
+@pytest.fixture
+def images(monkeypatch, tiny):
+    """The driver finds the tiny dataset."""
+    monkeypatch.setattr("cifar_core.cluster.driver.load_dataset", lambda _: tiny)
+
+
+class ScriptedNodes:
+    """A cluster without Ray, whose actors answer at once with scripted messages.
+
+    `script` maps a run's id to the answers of `exchange`, one after another; an exception is raised.
+    """
+
+    address = "scripted"
+
+    def __init__(self, *resources):
+        self.there = [Node(f"id-{i}", f"node-{i}", given) for i, given in enumerate(resources)]
+        self.script, self.stops, self.killed, self.sent = {}, [], [], []
+        self._now = {}
+
+    def nodes(self):
+        return self.there
+
+    def start(self, node, needs, _environment):
+        return {"node": node.name, "needs": needs, "run": None}
+
+    def put(self, value):
+        return value
+
+    def call(self, worker, method, *args):
+        if method == "train_run":
+            worker["run"] = args[0].run_id
+            self.sent.append((worker["run"], worker["node"]))
+        elif method == "exchange" and args[0]:
+            self.stops.append(worker["run"])
+        reference = object()
+        self._now[reference] = worker["run"]
+        return reference
+
+    def ready(self, references, timeout):
+        waiting = [each for each in references if self.script.get(self._now[each])]
+        if not waiting:
+            time.sleep(min(timeout, 0.01))
+        return waiting
+
+    def result(self, reference):
+        answer = self.script[self._now[reference]].pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def kill(self, worker):
+        self.killed.append(worker["run"])
+
+
+def change(method, *args, **kwargs):
+    return ("change", method, args, kwargs)
+
+
+GONE = WorkerGoneError("killed")
+END = [("end", None)]

@@ -1,0 +1,213 @@
+"""The driver with scripted nodes: slots, places, stops, losses, and a store that cannot be written."""
+
+import os
+
+import pytest
+
+from cifar_core.cluster import driver as module
+from cifar_core.cluster.driver import LOST, MAX_LOSSES, Driver
+from cifar_core.cluster.pool import RUNS_PER_WORKER
+from cifar_core.cluster.status import cluster_status, node_of
+from cifar_core.errors import StoreError
+from cifar_core.store import RunState, RunStore
+from cifar_core.store.checkpoint import CHECKPOINT_FILE
+from tests.cluster.conftest import END, GONE, ScriptedNodes, change, config
+from tests.cluster.simulate import EPOCHS, simulate
+
+BEGIN = change("begin", environment={}, dataset={}, parameters=1)
+METRICS = {"accuracy": 0.5}
+
+
+@pytest.fixture
+def store(images, monkeypatch):  # noqa: ARG001 - the driver needs images
+    monkeypatch.setattr(module, "ROUND_S", 0.01)
+    monkeypatch.setattr(module, "STATUS_S", 0.0)
+    return RunStore()
+
+
+def driver(store, *resources, needs=None):
+    return Driver(store, ScriptedNodes(*resources), needs or {"CPU": 1})
+
+
+def epoch(number):
+    files = change("write_artifact", CHECKPOINT_FILE, b"epoch %d" % number)
+    return [files, change("record_epoch", number, {"loss": 1.0})]
+
+
+def finished():
+    return [BEGIN, *epoch(1), change("finish", metrics=METRICS), *END]
+
+
+def rounds(driver, count=3):
+    for _ in range(count):
+        driver.tick()
+
+
+def test_what_a_node_reports_is_recorded(store):
+    run, works = store.create_run(config()), driver(store, {"CPU": 1})
+    works.cluster.script[run] = [finished()]
+    rounds(works)
+    record = store.get(run)
+    assert (record.state, record.metrics, record.epochs_done) == (RunState.FINISHED, METRICS, 1)
+    assert (node_of(record.device), record.pid) == ("node-0", os.getpid())
+    assert store.artifact(run, CHECKPOINT_FILE).read_bytes() == b"epoch 1"
+
+
+def test_so_many_as_fit_the_emptiest_node_first(store):
+    runs = [store.create_run(config()) for _ in range(5)]
+    works = driver(store, {"CPU": 4}, {"CPU": 2}, needs={"CPU": 2})
+    rounds(works, 1)
+    assert works.cluster.sent == list(zip(runs[:3], ["node-0", "node-1", "node-0"], strict=True))
+    status = cluster_status(store)
+    assert [(node.slots, node.used) for node in status.nodes] == [(2, 0), (1, 0)]
+    rounds(works, 1)
+    assert [node.used for node in cluster_status(store).nodes] == [2, 1]
+    assert store.count(RunState.QUEUED) == 2
+
+
+def test_where_a_run_may_go(store):
+    here, cluster = (store.create_run(config(place=place)) for place in ("here", "cluster"))
+    assert store.waiting() == [here]
+    assert store.waiting(cluster=True) == [cluster]
+    assert store.claim_next(pid=os.getpid(), device="cpu") == here
+    store.stopped(here)
+    assert store.claim_next(pid=os.getpid(), device="cpu") is None
+    search_place = store.create_run(config(name='"place": "cluster"'))
+    assert store.waiting() == [search_place]
+
+
+def test_one_that_fits_nowhere_says_so_and_holds_up_nobody(store):
+    large, small = store.create_run(config(devices=2, batch_size=32)), store.create_run(config())
+    works = driver(store, {"CPU": 4, "GPU": 1}, needs={"CPU": 1, "GPU": 1})
+    rounds(works, 2)
+    assert [run for run, _ in works.cluster.sent] == [small]
+    assert cluster_status(store).waiting == {large: "no node has 1 CPU and 2 GPU"}
+
+
+def test_a_worker_is_used_again_and_replaced(store):
+    works = driver(store, {"CPU": 1})
+    handles = []
+    start = works.cluster.start
+    works.cluster.start = lambda *args: handles.append(start(*args)) or handles[-1]
+    for _ in range(RUNS_PER_WORKER + 1):
+        run = store.create_run(config())
+        works.cluster.script[run] = [finished()]
+        rounds(works)
+        assert store.get(run).state is RunState.FINISHED
+    assert len(handles) == 2
+
+
+def test_a_stop_reaches_the_node(store):
+    run, works = store.create_run(config()), driver(store, {"CPU": 1})
+    works.cluster.script[run] = [[BEGIN]]
+    rounds(works)
+    store.request_stop(run)
+    works.cluster.script[run] = [[]]
+    rounds(works, 1)
+    assert works.cluster.stops == [run]
+    works.cluster.script[run] = [[change("stopped"), *END]]
+    rounds(works, 1)
+    assert store.get(run).state is RunState.STOPPED
+
+
+def test_one_that_does_not_stop_is_ended(store, monkeypatch):
+    monkeypatch.setattr(module, "STOP_S", 0.0)
+    run, works = store.create_run(config()), driver(store, {"CPU": 1})
+    works.cluster.script[run] = [[BEGIN]]
+    rounds(works)
+    store.request_stop(run)
+    assert store.stopping_here() == []  # else the app's supervisor would end the whole driver
+    works.cluster.script[run] = [[]]
+    rounds(works, 2)
+    assert works.cluster.killed == [run]
+    assert store.get(run).state is RunState.STOPPED
+
+
+def test_a_lost_worker_is_replaced_and_its_run_goes_on(store):
+    run, other = store.create_run(config()), store.create_run(config())
+    works = driver(store, {"CPU": 1})
+    works.cluster.script[run] = [[BEGIN, *epoch(1)], GONE]
+    rounds(works)
+    assert works.cluster.sent == [(run, "node-0"), (run, "node-0")]  # before the other, that waited longer
+    record = store.get(run)
+    assert (record.state, record.epochs_done, record.attempt) == (RunState.RUNNING, 1, 2)
+    assert store.get(other).state is RunState.QUEUED
+
+
+def test_after_too_many_losses_in_one_place_it_failed(store):
+    run, works = store.create_run(config()), driver(store, {"CPU": 1})
+    works.cluster.script[run] = [GONE] * MAX_LOSSES + [[BEGIN, *epoch(1)]] + [GONE] * (MAX_LOSSES + 1)
+    rounds(works, 2 * MAX_LOSSES + 4)
+    record = store.get(run)
+    assert (record.state, record.epochs_done) == (RunState.FAILED, 1)
+    assert "killed" in record.reason
+    events = store.events(run)
+    assert (events["kind"] == LOST).sum() == 2 * MAX_LOSSES
+
+
+def test_a_silent_worker_is_lost(store, monkeypatch):
+    run, works = store.create_run(config()), driver(store, {"CPU": 1})
+    works.cluster.script[run] = [[BEGIN]]
+    rounds(works)
+    monkeypatch.setattr(module, "SILENT_S", 0.0)
+    rounds(works, 1)
+    assert works.cluster.killed == [run]
+    assert (store.events(run)["kind"] == LOST).sum() == 1
+
+
+def test_nothing_is_lost_while_the_store_cannot_be_written(store, monkeypatch):
+    run, works = store.create_run(config()), driver(store, {"CPU": 1})
+    works.cluster.script[run] = [[BEGIN, *epoch(1)], [*epoch(2), change("finish", metrics=METRICS), *END]]
+    write, broken = RunStore.record_epoch, [True]
+
+    def record_epoch(*args, **kwargs):
+        if broken:
+            raise StoreError("The disk is full.")
+        return write(*args, **kwargs)
+
+    monkeypatch.setattr(RunStore, "record_epoch", record_epoch)
+    rounds(works)
+    assert store.get(run).epochs_done == 0
+    broken.clear()
+    rounds(works)
+    assert store.history(run)["epoch"].tolist() == [1, 2]
+    assert store.get(run).state is RunState.FINISHED
+
+
+def test_another_driver_goes_on_with_what_a_killed_one_left(store):
+    run, local = store.create_run(config()), store.create_run(config())
+    store.claim(run, pid=os.getpid(), device="cluster:node-0")
+    store.claim(local, pid=os.getpid(), device="cpu")
+    for job in (run, local):
+        store.crash(job, "killed")
+    driver(store, {"CPU": 1}).recover()
+    assert store.get(run).state is RunState.QUEUED
+    assert store.get(local).state is RunState.CRASHED
+
+
+def test_a_deleted_run_ends_its_worker(store):
+    run, works = store.create_run(config()), driver(store, {"CPU": 1})
+    works.cluster.script[run] = [[BEGIN]]
+    rounds(works)
+    store.stopped(run)
+    store.delete(run)
+    works.cluster.script[run] = [epoch(1)]
+    rounds(works, 1)
+    assert works.cluster.killed == [run]
+
+
+def test_ctrl_c_stops_all(store):
+    run, works = store.create_run(config()), driver(store, {"CPU": 1})
+    works.cluster.script[run] = [[BEGIN], [], [], [change("stopped"), *END]]
+    asked = iter([False, False, True])
+    works.run(lambda: next(asked))
+    assert works.cluster.stops == [run]
+    assert store.get(run).state is RunState.STOPPED
+    assert cluster_status(store) is None
+
+
+@pytest.mark.slow
+def test_many_simulated_runs_are_carried_out_in_order():
+    found = simulate(RunStore(), slots=20, runs=60, seconds=0.5)
+    assert found["epochs"] == 60 * EPOCHS
+    assert found["places_out_of_order"] == 0
