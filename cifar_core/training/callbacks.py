@@ -25,9 +25,9 @@ from cifar_core.training.averaging import AveragedWeights
 from cifar_core.training.checkpoints import Weights, best_file, remove_other_best_files
 from cifar_core.training.optimizers import RULES, learning_rate
 from cifar_core.training.parallel import alone
-from cifar_core.training.pruning import GradualPruning, full_epoch
 from cifar_core.training.recorder import STEP_SECONDS, Progress, Recorder, StopRequested
 from cifar_core.training.snapshots import SnapshotLog, validation_counts
+from cifar_core.training.sparsity import GradualPruning, full_epoch
 
 ANSWERS_BATCH = 500
 

@@ -61,7 +61,7 @@ def build_model(
 
 def without_optimizer(config: TrainConfig, model: keras.Model, precision: str) -> keras.Model:
     """A copy of the trained model without optimizer state (with Adam a third of the file size)."""
-    from cifar_core.training.pruning import weights_of, with_weights
+    from cifar_core.training.channels import weights_of, with_weights
 
     with dtype_policy(precision):
         return with_weights(config.hyperparameters.build(), weights_of(model))
@@ -69,7 +69,7 @@ def without_optimizer(config: TrainConfig, model: keras.Model, precision: str) -
 
 def _network(config: TrainConfig, root: Path | None) -> keras.Model:
     """The network with new weights, or with those of the run that it starts from."""
-    from cifar_core.training.pruning import with_weights, without_channels
+    from cifar_core.training.channels import with_weights, without_channels
 
     model = config.hyperparameters.build()
     if not config.start_from:

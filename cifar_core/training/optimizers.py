@@ -45,7 +45,7 @@ def learning_rate(
 
 def make_optimizer(config: TrainConfig, steps_per_epoch: int, rules: int = RULES) -> keras.Optimizer:
     """The optimizer of a setting, not yet built."""
-    from cifar_core.training.pruning import with_masks
+    from cifar_core.training.sparsity import with_masks
     from cifar_core.training.update_rules import Muon, with_average, with_l2, with_rates
 
     l2 = config.weight_decay if config.optimizer == "adam" and rules > 1 else 0.0

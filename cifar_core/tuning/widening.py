@@ -14,11 +14,14 @@ from cifar_core.errors import ConfigError, RunStateError
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.store.records import DONE
+from cifar_core.training.origins import resolved
 from cifar_core.tuning.plan import Plan, id_limit, make_plan
-from cifar_core.tuning.space import check_space, full_epochs
+from cifar_core.tuning.space import check_space, full_epochs, trial_config
 
 FREE = ("name", "workers", "train_best")
 """Settings that may differ in any way from those of the search that is widened."""
+ORIGINS = ("teacher", "start_from")
+"""Settings that name runs."""
 
 
 def budget(config: SearchConfig) -> dict[str, int]:
@@ -66,8 +69,15 @@ def widened(store: RunStore, search_id: str, **changes: Any) -> SearchConfig:
 
 
 def launch(store: RunStore, config: SearchConfig, *, claim_for: int | None = None) -> str:
-    """Queue a search with its plan and the trials that it takes along; returns its id. As `create_search`."""
+    """Queue a search with its plan and the trials that it takes along; returns its id. As `create_search`.
+
+    Raises:
+        ConfigError: the space is not possible, or `training.origins.resolved` refuses a run that it names.
+    """
     check_space(config)
+    origins = resolved(trial_config(config), store)
+    named = {name: getattr(origins, name) for name in ORIGINS if getattr(origins, name)}
+    config = config.replace(base={**config.base, **named})  # "best" would be another run in a later trial
     plan = launch_plan(store, config)
     width, old = len(str(id_limit(config, plan))), (trial["trial_id"] for trial in _taken(store, config))
     taken = {trial_id: f"{place:0{width}d}" for place, trial_id in enumerate(old)}

@@ -7,19 +7,11 @@ from cifar_core.errors import ConfigError
 from cifar_core.models import create_model
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
+from cifar_core.training.channels import weighted, weights_of, with_weights, without_channels
 from cifar_core.training.network import build_model
-from cifar_core.training.pruning import (
-    GradualPruning,
-    full_epoch,
-    is_pruned,
-    sparsity_at,
-    weighted,
-    weights_of,
-    with_weights,
-    without_channels,
-)
 from cifar_core.training.resolve import ResolvedCompute
 from cifar_core.training.run import resume, train
+from cifar_core.training.sparsity import GradualPruning, full_epoch, is_pruned, sparsity_at
 from tests.training.conftest import settings
 
 COMPUTE = ResolvedCompute("float32", jit=False, onednn=None, steps_per_epoch=5)
@@ -91,7 +83,7 @@ def test_channels_that_nothing_reads_are_removed_without_a_change_of_output(name
     """Every second channel that may go is silenced in its readers; then half of them are removed."""
     options = {**SMALL.get(name, {}), **({"batch_norm": True} if name in ("base_cnn", "alexnet") else {})}
     model = create_model(name, **options)
-    from cifar_core.training.pruning import _chain
+    from cifar_core.training.channels import _chain
 
     removable = 0
     for layer in weighted(model):

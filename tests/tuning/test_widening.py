@@ -1,8 +1,11 @@
 """Searches that widen a finished one: which trials they take along, which they train, and what is refused."""
 
+import os
+
 import pytest
 
 from cifar_core.errors import ConfigError, DivergedError, ResumeError, RunStateError
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.tuning import tune, widened
 from cifar_core.tuning.widening import launch
@@ -139,3 +142,17 @@ def test_an_unfinished_search_is_resumed_first(tiny, scripted):  # noqa: ARG001
     cut = tune(settings(), store=store, dataset=tiny, should_stop=lambda: True)
     with pytest.raises(RunStateError, match="Resume it first"):
         widened(store, cut.id, max_trials=9)
+
+
+def test_a_search_names_its_teacher_when_it_is_launched():
+    store = RunStore()
+    taught = settings(base={**settings().base, "teacher": "best"})
+    with pytest.raises(ConfigError, match="train one first"):
+        launch(store, taught)
+    assert store.searches().empty
+    run_id = store.create_run(TrainConfig(dataset="synthetic"), claim_for=os.getpid())
+    store.begin(run_id, environment={}, dataset={"name": "synthetic"}, parameters=1)
+    store.record_epoch(run_id, 1, {"val_accuracy": 0.4})
+    store.finish(run_id, metrics={"accuracy": 0.4})
+    assert store.get_search(launch(store, taught)).config.base["teacher"] == run_id
+    assert "teacher" not in store.get_search(launch(store, settings())).config.base
