@@ -15,6 +15,7 @@ from cifar_core.models.base import ModelConfig
 from cifar_core.models.base_cnn import BaseCNN
 from cifar_core.models.efficientnet_b0 import EfficientNetB0
 from cifar_core.models.mobilenet import MobileNet
+from cifar_core.models.pyramidnet import PyramidNet
 from cifar_core.models.resnet9 import ResNet9
 from cifar_core.models.resnet18 import ResNet18
 from cifar_core.models.vit import VisionTransformer
@@ -28,6 +29,7 @@ MODELS: dict[str, type[ModelConfig]] = {
     "resnet9": ResNet9,
     "airbench": AirBench,
     "wrn28_10": WideResNet,
+    "pyramidnet": PyramidNet,
     "efficientnet_b0": EfficientNetB0,
     "vit": VisionTransformer,
 }

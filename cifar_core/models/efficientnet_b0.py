@@ -1,8 +1,9 @@
-"""EfficientNet-B0 with a stem for 32x32 images."""
+"""EfficientNet, B0 to L2, with a stem for 32x32 images."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import math
+from typing import Any, ClassVar, Literal
 
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
@@ -23,13 +24,26 @@ STAGES = (
 )
 FIRST_FILTERS, LAST_FILTERS = 32, 1280
 SQUEEZE = 4  # ratio of a block's input channels to the squeezed ones
-BLOCKS = sum(stage[1] for stage in STAGES)
+# How much wider and deeper than B0, as in the authors' code: B1 to B7 of the paper, B8 of C. Xie et al.,
+# https://arxiv.org/abs/1911.09665, L2 of Q. Xie et al., https://arxiv.org/abs/1911.04252.
+SCALES = {
+    "b0": (1.0, 1.0),
+    "b1": (1.0, 1.1),
+    "b2": (1.1, 1.2),
+    "b3": (1.2, 1.4),
+    "b4": (1.4, 1.8),
+    "b5": (1.6, 2.2),
+    "b6": (1.8, 2.6),
+    "b7": (2.0, 3.1),
+    "b8": (2.2, 3.6),
+    "l2": (4.3, 5.3),
+}
 
 
 class EfficientNetB0(ModelConfig):
-    """Mobile inverted bottlenecks with squeeze-and-excitation; 4.1 million parameters at width 1."""
+    """Mobile inverted bottlenecks with squeeze-and-excitation; 4.1 million parameters as B0."""
 
-    title: ClassVar[str] = "EfficientNet-B0"
+    title: ClassVar[str] = "EfficientNet"
     summary: ClassVar[str] = (
         "Found by a search for the best accuracy at a given cost: MobileNetV2's blocks, each channel "
         "weighted by a small gate. Few parameters, though its depthwise layers are slow on a CPU."
@@ -39,8 +53,19 @@ class EfficientNetB0(ModelConfig):
         "https://arxiv.org/abs/1905.11946; squeeze-and-excitation: J. Hu et al., https://arxiv.org/abs/1709.01507"
     )
 
+    scale: Literal["b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "b8", "l2"] = setting(
+        "b0",
+        search=("b0", "b1", "b2"),
+        help="The compound coefficient: from B0 (4.1 million parameters) to L2 (470 million) all stages get "
+        "wider and deeper together.",
+    )
     width: float = setting(
-        1.0, ge=0.1, le=2, step=0.1, help="Multiplies the filters of every layer.", search=(0.5, 1.4)
+        1.0,
+        ge=0.1,
+        le=2,
+        step=0.1,
+        search=(0.5, 1.4),
+        help="Multiplies the filters of every layer once more.",
     )
     dropout: float = dropout_setting(0.2, "the pooled features before the classifier")
     stochastic_depth: float = stochastic_depth_setting(0.2, (0.0, 0.4))
@@ -56,21 +81,30 @@ class EfficientNetB0(ModelConfig):
         return keras.Model(images, blocks.probabilities(self.l2)(x), name="efficientnet_b0")
 
     def _filters(self, filters: int) -> int:
-        return blocks.divisible(filters * self.width)
+        return blocks.divisible(filters * self.width * SCALES[self.scale][0])
 
     def _blocks(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        number = 0
-        for filters, depth, expansion, kernel, stride in STAGES:
+        number, depths = 0, [math.ceil(stage[1] * SCALES[self.scale][1]) for stage in STAGES]
+        for (filters, _, expansion, kernel, stride), depth in zip(STAGES, depths, strict=True):
             for block in range(depth):
-                first = not block
-                x = self._block(x, self._filters(filters), expansion, kernel, stride if first else 1, number)
+                share = number / sum(depths)
+                x = self._block(
+                    x, self._filters(filters), expansion, kernel, 1 if block else stride, number, share
+                )
                 number += 1
         return x
 
     def _block(
-        self, x: keras.KerasTensor, filters: int, expansion: int, kernel: int, stride: int, number: int
+        self,
+        x: keras.KerasTensor,
+        filters: int,
+        expansion: int,
+        kernel: int,
+        stride: int,
+        number: int,
+        share: float,
     ) -> keras.KerasTensor:
-        """Expand, depthwise convolution, squeeze-and-excitation, project."""
+        """Expand, depthwise convolution, squeeze-and-excitation, project; `share` of all are before it."""
         name, before = f"block_{number}", x.shape[-1]
         branch = self._convolution(x, expansion * before, f"{name}_expand") if expansion > 1 else x
         branch = self._depthwise(branch, kernel, stride, f"{name}_depthwise")
@@ -78,7 +112,7 @@ class EfficientNetB0(ModelConfig):
         branch = self._convolution(branch, filters, f"{name}_project", active=False)
         if stride > 1 or before != filters:
             return branch
-        rate = self.stochastic_depth * number / BLOCKS
+        rate = self.stochastic_depth * share
         return layers.Add(name=f"{name}_add")([blocks.skipped_at_random(branch, rate, f"{name}_skip"), x])
 
     def _depthwise(self, x: keras.KerasTensor, kernel: int, stride: int, name: str) -> keras.KerasTensor:

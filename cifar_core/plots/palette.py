@@ -29,6 +29,7 @@ MODEL_COLOURS: dict[str, str] = {
     "resnet9": "#7028f8",
     "airbench": "#7068c8",
     "wrn28_10": "#c80010",
+    "pyramidnet": "#486c90",
     "efficientnet_b0": "#c878b8",
     "vit": "#d01098",
 }

@@ -8,6 +8,7 @@ SMALL = {
     "resnet9": {"width": 4},
     "airbench": {"width": 0.1},
     "wrn28_10": {"depth": 10, "width": 1},
+    "pyramidnet": {"depth": 8, "widening": 3},
     "efficientnet_b0": {"width": 0.1},
     "vit": {"dim": 16, "depth": 2, "heads": 2},
 }

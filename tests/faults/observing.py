@@ -38,9 +38,11 @@ SETTINGS = TrainConfig(
     schedule="plateau",
     plateau_patience=1,
     learning_rate=3e-3,
+    sparsity=0.5,
+    prune_end=0.4,
 )
 """Small, and yet with all that a resumed run must find again: dropout's random states, augmentation, moments,
-plateau's memory, best weights of an earlier epoch."""
+plateau's memory, masks of pruned weights, best weights of an earlier epoch."""
 
 
 def wait_for(condition, what: str, seconds: float = 120.0) -> Any:

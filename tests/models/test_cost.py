@@ -32,8 +32,15 @@ from cifar_core.models.cost import Architecture, Layer, architecture, describe_a
         ("airbench", {}, 1_973_944, 1_971_328, 118),
         # The paper: 36.5 million, 5.2 billion.
         ("wrn28_10", {}, 36_497_146, 36_479_194, 5_243),
+        # The paper prints 1.7, 3.8 and 26.0 million.
+        ("pyramidnet", {"depth": 110, "widening": 48}, 1_752_754, 1_739_730, 394),
+        ("pyramidnet", {"depth": 110, "widening": 84}, 3_874_018, 3_855_054, 758),
+        ("pyramidnet", {"depth": 272, "widening": 200, "bottleneck": True}, 26_259_626, 26_049_562, 4_447),
         # torchvision's 5,288,548 less a head of 1,000 classes (1,281,000), plus one of ten (12,810).
         ("efficientnet_b0", {}, 4_062_374, 5_288_548 - 1_281_000 + 12_810, 116),
+        # Keras's own B2 and B7, whose heads are of 1,000 classes.
+        ("efficientnet_b0", {"scale": "b2"}, 7_782_652, 9_109_994 - 1_409_000 + 14_090, 205),
+        ("efficientnet_b0", {"scale": "b7"}, 64_123_290, 66_347_960 - 2_561_000 + 25_610, 1_651),
         ("vit", {}, 3_705_354, 3_705_354, 250),
     ],
 )

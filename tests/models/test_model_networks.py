@@ -6,6 +6,7 @@ import pytest
 from cifar_core.base.lazy import keras
 from cifar_core.models import MODELS, create_model, models
 from cifar_core.models.blocks import skipped_at_random
+from cifar_core.models.pyramidnet import _shaken
 from cifar_core.models.vit import sine_cosine_positions
 
 
@@ -89,7 +90,10 @@ PROMISED_MOMENTA = {
     "airbench": {0.6},
     "airbench-learned": {0.6},
     "wrn28_10": {0.9},
+    "pyramidnet": {0.9},
+    "pyramidnet-bottleneck": {0.9},
     "efficientnet_b0": {0.9},
+    "efficientnet_b1": {0.9},
     "vit": set(),
     "vit-patch-8": set(),
     "vit-patch-2": set(),
@@ -125,7 +129,9 @@ def test_the_stem_of_mobilenet_decides_the_last_map(label, side, network, all_sm
 def test_dropout_and_l2_are_where_they_are_asked_for(name, smallest):
     """Switched off they leave nothing behind: neither a layer nor a loss."""
     rates = [
-        field for field in MODELS[name].model_fields if "dropout" in field or field == "stochastic_depth"
+        field
+        for field in MODELS[name].model_fields
+        if "dropout" in field or field in ("stochastic_depth", "shakedrop")
     ]
     off = create_model(name, **{**smallest[name], **dict.fromkeys(rates, 0.0), "l2": 0.0})
     assert not [layer for layer in off.layers if isinstance(layer, keras.layers.Dropout)]
@@ -147,6 +153,34 @@ def test_stochastic_depth_drops_a_branch_whole_and_scales_up_what_remains():
     assert (out == out[:, :1]).all(), "one draw per image"
     np.testing.assert_allclose(np.unique(out), [0, 4 / 3], rtol=1e-6)
     assert 0.65 < (out[:, 0] > 0).mean() < 0.85
+
+
+def test_shakedrop_multiplies_an_image_by_other_numbers_forwards_and_backwards():
+    """The formula of the paper, b + α - bα and b + β - bβ, with P(b = 0) = 0.4, α in -1..1 and β in 0..1."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the gradient is taken by TensorFlow's tape")
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(0)
+    images = keras.Input((2, 2, 3))
+    model = keras.Model(images, _shaken(images, 0.4))
+    ones = tf.ones((4000, 2, 2, 3))
+    np.testing.assert_allclose(model(ones, training=False), 0.6 * ones)
+    with tf.GradientTape() as tape:
+        tape.watch(ones)
+        out = model(ones, training=True)
+    back = tape.gradient(out, ones).numpy().reshape(4000, -1)
+    out = out.numpy().reshape(4000, -1)
+    for drawn in (out, back):
+        np.testing.assert_array_equal(drawn, drawn[:, :1].repeat(12, 1), "one draw per image")
+    out, back = out[:, 0], back[:, 0]
+    shaken = (out != 1) | (back != 1)
+    assert shaken.mean() == pytest.approx(0.4, abs=0.04)
+    for drawn, low in ((out[shaken], -1), (back[shaken], 0)):
+        assert low <= drawn.min() < low + 0.01
+        assert 0.99 < drawn.max() <= 1
+        assert drawn.mean() == pytest.approx((low + 1) / 2, abs=0.06)
+    assert abs(np.corrcoef(out[shaken], back[shaken])[0, 1]) < 0.1
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def test_legible_on_light_and_dark(colour, background):
 
 
 @pytest.mark.parametrize(
-    ("vision", "least"), [("normal", 0.13), ("protanopia", 0.095), ("deuteranopia", 0.095)]
+    ("vision", "least"), [("normal", 0.1), ("protanopia", 0.074), ("deuteranopia", 0.074)]
 )
 def test_models_stay_apart_for_everybody(vision, least):
     """0.02 is about what the eye just tells apart."""
