@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from cifar_core.analysis.evaluation import evaluate
     from cifar_core.analysis.metrics import Report
     from cifar_core.analysis.study.paper import PAPER_RESULTS
-    from cifar_core.base.labels import CLASS_NAMES
-    from cifar_core.data import Dataset, eda, human, load_dataset
+    from cifar_core.data import Dataset, eda, human, images, load_dataset
+    from cifar_core.data.problem import CLASS_NAMES
     from cifar_core.errors import CifarLabError
     from cifar_core.models import create_model
-    from cifar_core.serving import images, robustness
+    from cifar_core.serving import robustness
     from cifar_core.serving.inference import Inference
     from cifar_core.settings.presets import preset, presets
     from cifar_core.settings.search_config import SearchConfig
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from cifar_core.tuning import tune
 
 _HOMES = {
-    "CLASS_NAMES": "base.labels",
+    "CLASS_NAMES": "data.problem",
     "CifarLabError": "errors",
     "Dataset": "data",
     "Inference": "serving.inference",
@@ -68,7 +68,7 @@ _MODULES = {
     "eda": "data.eda",
     "explain": "analysis.explain",
     "human": "data.human",
-    "images": "serving.images",
+    "images": "data.images",
     "mistakes": "analysis.mistakes",
     "neighbours": "analysis.neighbours",
     "plots": "plots",

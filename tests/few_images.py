@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.data import batches, reader
+from cifar_core.data.problem import CLASS_NAMES
 from cifar_core.data.synthetic import synthetic_dataset
 
 ROWS = 60

@@ -67,7 +67,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("_ratio(hits, taken)", "_ratio(hits, taken + support)"),
         ("-np.log(likelihood)", "-np.log2(likelihood)"),
         ("self.n - np.trace(self.confusion)", "np.trace(self.confusion)"),
-        ("array.max() >= NUM_CLASSES", "array.max() > NUM_CLASSES"),
+        ("array.max() >= count", "array.max() > count"),
     ),
     *_mutations(
         "cifar_core/analysis/statistics.py",
@@ -92,7 +92,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "tests/training/test_batches.py",
         ("-(-n // batch_size)", "n // batch_size"),
         ("-n % config.batch_size", "n % config.batch_size"),
-        ("+ config.label_smoothing / NUM_CLASSES", "+ config.label_smoothing"),
+        ("+ config.label_smoothing / classes", "+ config.label_smoothing"),
     ),
     *_mutations(
         "cifar_core/training/augmentation/mixing.py",
@@ -104,9 +104,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_mutations(
         "cifar_core/training/augmentation/geometry.py",
         "tests/training/test_augment.py tests/training/test_draws.py",
-        ("(SIDE - 1) / 2", "SIDE / 2"),
+        ("(side - 1) / 2", "side / 2"),
         ("-1 - index", "-index"),
-        ("2 * SIDE - 1 - index", "2 * SIDE - 2 - index"),
+        ("2 * side - 1 - index", "2 * side - 2 - index"),
         ("tx * cos - ty * sin", "tx * cos + ty * sin"),
     ),
     *_mutations(
@@ -299,7 +299,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         ('if plain.lower().startswith("file:/"):', "if False:"),
     ),
     *_mutations(
-        "cifar_core/serving/images.py",
+        "cifar_core/data/images.py",
         "tests/serving/test_images.py",
         ("ImageOps.exif_transpose(image, in_place=True)", "pass"),
         ("        image.draft(None, (width // 8, height // 8))", "        pass"),

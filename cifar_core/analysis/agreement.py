@@ -20,7 +20,6 @@ from typing import Literal
 import numpy as np
 
 from cifar_core.base.fields import known
-from cifar_core.base.labels import NUM_CLASSES
 from cifar_core.base.lazy import pd
 from cifar_core.errors import ConfigError, StoreError
 from cifar_core.store import RunRecord, RunStore
@@ -38,8 +37,8 @@ class Agreement:
         runs: their ids, in the order asked for; `models` and `variants` likewise.
         fingerprint: of the dataset that all were tested on.
         indices: int64 (N,), rising places in the test set. labels: int64 (N,), true classes.
-        predicted: int8 (R, N). confidence, p_true: float32 (R, N), the probability of the predicted
-            and of the true class. mean_probabilities: float32 (N, 10), over the runs.
+        classes: their names. predicted: int16 (R, N). confidence, p_true: float32 (R, N), the probability of
+            the predicted and of the true class. mean_probabilities: float32 (N, classes), over the runs.
         refused: by id, why a run that was asked for is not among them.
     """
 
@@ -49,6 +48,7 @@ class Agreement:
     fingerprint: str
     indices: np.ndarray
     labels: np.ndarray
+    classes: tuple[str, ...]
     predicted: np.ndarray
     confidence: np.ndarray
     p_true: np.ndarray
@@ -71,7 +71,8 @@ class Agreement:
         """
         right = self.correct.sum(axis=0)
         spread = np.maximum(self.mean_probabilities, 1e-12)
-        votes = (self.predicted[:, :, None] == np.arange(NUM_CLASSES, dtype=np.int8)).sum(axis=0)
+        classes = range(self.mean_probabilities.shape[1])
+        votes = np.stack([(self.predicted == label).sum(axis=0) for label in classes], axis=1)
         return pd.DataFrame(
             {
                 "index": self.indices,
@@ -207,8 +208,9 @@ def _together(records: list[RunRecord], arrays: list[Predictions], refused: dict
         variants=tuple(record.variant for record in records),
         fingerprint=records[0].fingerprint or "",
         indices=arrays[0].indices,
+        classes=records[0].problem.classes,
         labels=labels,
-        predicted=np.stack([found.predicted for found in arrays]).astype(np.int8),
+        predicted=np.stack([found.predicted for found in arrays]).astype(np.int16),
         confidence=np.stack([found.probabilities[at, found.predicted] for found in arrays]),
         p_true=np.stack([each[at, labels] for each in stacks]),
         mean_probabilities=np.asarray(np.mean(stacks, axis=0, dtype=np.float32)),
@@ -222,7 +224,8 @@ def _share_alike(one: np.ndarray, other: np.ndarray) -> float:
 
 def _kappa(one: np.ndarray, other: np.ndarray) -> float:
     """Cohen's kappa; 1 where both always predict one and the same class."""
-    by_one, by_other = (np.bincount(each, minlength=NUM_CLASSES) / max(len(each), 1) for each in (one, other))
+    count = 1 + max(one.max(initial=0), other.max(initial=0))
+    by_one, by_other = (np.bincount(each, minlength=count) / max(len(each), 1) for each in (one, other))
     chance = float(by_one @ by_other)
     return 1.0 if chance >= 1 else (_share_alike(one, other) - chance) / (1 - chance)
 

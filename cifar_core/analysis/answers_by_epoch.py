@@ -30,7 +30,7 @@ _MOST_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class AnswersByEpoch:
-    """answers int8 (epochs, images), -1 where not known; labels int8 and indices int64 (images,)."""
+    """answers int8 or int16 (epochs, images), -1 where not known; labels int8 and indices int64 (images,)."""
 
     answers: np.ndarray
     labels: np.ndarray

@@ -31,9 +31,8 @@ Read = Callable[[str], "Answers | None"]
 class Answers:
     """Predictions of one run, or of several, for each test image, in order of the images.
 
-    predicted: uint8 (runs, N), classes 0..9; labels: uint8 (N,); indices: int32 (N,), places in the test set,
-    rising.
-    """
+    predicted: uint16 (runs, N), numbers of classes; labels: uint16 (N,); indices: int32 (N,), places in the
+    test set, rising."""
 
     predicted: np.ndarray
     labels: np.ndarray
@@ -58,7 +57,7 @@ def read_answers(store: RunStore, run_id: str) -> Answers | None:
         return None
     if not len(labels):
         return None
-    return Answers(predicted.astype(np.uint8)[None], labels.astype(np.uint8), indices.astype(np.int32))
+    return Answers(predicted.astype(np.uint16)[None], labels.astype(np.uint16), indices.astype(np.int32))
 
 
 def together(run_ids: Sequence[str], read: Read) -> Answers | None:

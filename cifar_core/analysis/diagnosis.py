@@ -11,13 +11,15 @@ from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
-from cifar_core.base.labels import NUM_CLASSES
+from cifar_core.data.problem import CIFAR10
 
-CHANCE = 1 / NUM_CLASSES
-NEAR_CHANCE = 1.2 * CHANCE
-"""Highest accuracy that counts as chance: guessing on 1,000 images exceeds it one time in fifty."""
-SURELY_LEARNING = 3 * CHANCE
-"""Training accuracy from which on a model has certainly learned something."""
+NEAR_CHANCE = 1.2
+"""Highest accuracy that counts as chance, as a multiple of it: guessing ten classes of 1,000 images exceeds
+it one time in fifty."""
+SURELY_LEARNING = 3
+"""Training accuracy, as a multiple of chance, from which on a model has certainly learned something."""
+MOST = 0.9
+"""But with few classes no more than this much."""
 GAP = 0.10
 """Gap between training and validation accuracy that indicates overfitting; a smaller one is usual."""
 RISEN = 1.2
@@ -26,12 +28,13 @@ PATIENCE = 3
 """Number of consecutive epochs that must show overfitting."""
 
 
-def remarks(epochs: Iterable[Mapping[str, Any]]) -> list[str]:
+def remarks(epochs: Iterable[Mapping[str, Any]], classes: int = CIFAR10.count) -> list[str]:
     """Problems visible in a run's curves so far; usually none.
 
     Args:
         epochs: the completed ones in order, with epoch (from 1), accuracy, val_accuracy and val_loss as
             `RunStore.history` names them. One that lacks a figure, or has none that is finite, is left out.
+        classes: number of classes, which tells what chance is.
 
     Returns:
         Sentences for people; none where the curves look as they should.
@@ -39,7 +42,11 @@ def remarks(epochs: Iterable[Mapping[str, Any]]) -> list[str]:
     told = [row for row in epochs if all(_known(row.get(name)) for name in _NEEDED)]
     if not told:
         return []
-    found = (_no_better_than_chance(told), _blind_validation(told), _overfitting(told))
+    found = (
+        _no_better_than_chance(told, 1 / classes),
+        _blind_validation(told, 1 / classes),
+        _overfitting(told),
+    )
     return [text for text in found if text]
 
 
@@ -50,9 +57,9 @@ def _known(value: Any) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
 
 
-def _no_better_than_chance(told: list[Mapping[str, Any]]) -> str:
+def _no_better_than_chance(told: list[Mapping[str, Any]], chance: float) -> str:
     last = told[-1]
-    if max(last["accuracy"], last["val_accuracy"]) > NEAR_CHANCE:
+    if max(last["accuracy"], last["val_accuracy"]) > NEAR_CHANCE * chance:
         return ""
     return (
         f"After {_epochs(last['epoch'])} it answers no better than chance ({_percent(last['accuracy'])} on "
@@ -62,9 +69,10 @@ def _no_better_than_chance(told: list[Mapping[str, Any]]) -> str:
     )
 
 
-def _blind_validation(told: list[Mapping[str, Any]]) -> str:
+def _blind_validation(told: list[Mapping[str, Any]], chance: float) -> str:
     last = told[-1]
-    if last["val_accuracy"] > NEAR_CHANCE or last["accuracy"] < SURELY_LEARNING:
+    learning = min(SURELY_LEARNING * chance, MOST)
+    if last["val_accuracy"] > NEAR_CHANCE * chance or last["accuracy"] < learning:
         return ""
     return (
         f"It has learned ({_percent(last['accuracy'])} in training), and validation is at chance "

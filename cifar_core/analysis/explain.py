@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cifar_core.analysis.evaluation import check_images
-from cifar_core.base.labels import IMAGE_SHAPE, NUM_CLASSES
+from cifar_core.analysis.evaluation import check_images, image_shape
 from cifar_core.errors import CifarLabError, ConfigError
 
 if TYPE_CHECKING:
@@ -67,12 +66,13 @@ def grad_cam(model: keras.Model, image: np.ndarray, class_index: int | None = No
     softmax, where the last layer is one) and summed; what speaks against the class is dropped.
 
     Args:
-        model: images (N, 32, 32, 3) in 0..255 to probabilities (N, 10).
-        image: (32, 32, 3), uint8 or float in 0..255.
-        class_index: 0..9; None takes the class that the model predicts.
+        model: images (N, side, side, 3) in 0..255 to probabilities (N, classes).
+        image: (side, side, 3), uint8 or float in 0..255.
+        class_index: number of a class; None takes the class that the model predicts.
 
     Returns:
-        float32 (32, 32) in 0..1, its greatest value 1; all zeros where there is no evidence for the class.
+        float32 (side, side) in 0..1, its greatest value 1; all zeros where there is no evidence for the
+        class.
 
     Raises:
         ImageError: an image of another shape or range.
@@ -81,7 +81,7 @@ def grad_cam(model: keras.Model, image: np.ndarray, class_index: int | None = No
     """
     images, class_index = _asked(model, image, class_index)
     features, gradients = _gradients(model, images, class_index, spatial_layer(model).name)
-    return _enlarged(_weighted(as_map(features[0]), as_map(gradients[0])))
+    return _enlarged(_weighted(as_map(features[0]), as_map(gradients[0])), images.shape[1])
 
 
 def integrated_gradients(
@@ -92,7 +92,7 @@ def integrated_gradients(
     Arguments and errors as `attributions`.
 
     Returns:
-        float32 (32, 32) in 0..1, the top hundredth of the pixels 1; all zeros where nothing speaks for
+        float32 (side, side) in 0..1, the top hundredth of the pixels 1; all zeros where nothing speaks for
         the class.
     """
     spoken = np.maximum(attributions(model, image, class_index, steps).sum(axis=-1), 0.0)
@@ -112,13 +112,13 @@ def attributions(
     finite number of steps, the image's score less the baselines' mean score.
 
     Args:
-        model: images (N, 32, 32, 3) in 0..255 to probabilities (N, 10).
-        image: (32, 32, 3), uint8 or float in 0..255.
-        class_index: 0..9; None takes the class that the model predicts.
+        model: images (N, side, side, 3) in 0..255 to probabilities (N, classes).
+        image: (side, side, 3), uint8 or float in 0..255.
+        class_index: number of a class; None takes the class that the model predicts.
         steps: from 1, for each baseline; 16 for a look, 100 and more where the sum matters.
 
     Returns:
-        float32 (32, 32, 3), above 0 evidence for the class, below 0 evidence against it.
+        float32 (side, side, 3), above 0 evidence for the class, below 0 evidence against it.
 
     Raises:
         ImageError: an image of another shape or range.
@@ -131,19 +131,18 @@ def attributions(
     along = ((np.arange(steps) + 0.5) / steps).astype(np.float32)[:, None, None, None]
     ways = np.stack([images[0] - np.float32(baseline) for baseline in BASELINES])
     points = np.concatenate([images[0] - (1 - along) * way for way in ways])
-    slopes = _gradients(model, points, class_index)[1].reshape(len(BASELINES), steps, *IMAGE_SHAPE)
+    slopes = _gradients(model, points, class_index)[1].reshape(len(BASELINES), steps, *images.shape[1:])
     return (ways * slopes.mean(axis=1)).mean(axis=0)
 
 
 def _asked(model: keras.Model, image: np.ndarray, class_index: int | None) -> tuple[np.ndarray, int]:
-    """(the image as float32 (1, 32, 32, 3), the class, the predicted one if none was given)."""
-    images = check_images(np.asarray(image)[None]).astype(np.float32)
+    """(the image as float32 (1, side, side, 3), the class, the predicted one if none was given)."""
+    images = check_images(np.asarray(image)[None], image_shape(model)).astype(np.float32)
     if class_index is None:
         return images, int(np.argmax(np.asarray(model(images, training=False))[0]))
-    if not 0 <= class_index < NUM_CLASSES:
-        raise ConfigError(
-            f"class_index must be a whole number from 0 to {NUM_CLASSES - 1}; got {class_index!r}."
-        )
+    count = model.output_shape[-1]
+    if not 0 <= class_index < count:
+        raise ConfigError(f"class_index must be a whole number from 0 to {count - 1}; got {class_index!r}.")
     return images, int(class_index)
 
 
@@ -184,7 +183,7 @@ def _gradients(
     """(output of the layer, gradient of each image's score for the class by it), float32 (N, ...).
 
     Args:
-        images: float32 (N, 32, 32, 3).
+        images: float32 (N, side, side, 3).
         layer: by name; None takes the images themselves.
     """
     import keras
@@ -225,7 +224,7 @@ def _traced(model: keras.Model, layer: str | None) -> Callable[..., Gradients]:
     head, before = _before_softmax(model)
     cut = model.inputs[0] if layer is None else tensors(model)[0][layer]
     inner = keras.Model(model.inputs[0], [cut, before])
-    signature = [tf.TensorSpec((None, *IMAGE_SHAPE), tf.float32), tf.TensorSpec((), tf.int32)]
+    signature = [tf.TensorSpec((None, *image_shape(model)), tf.float32), tf.TensorSpec((), tf.int32)]
 
     @tf.function(input_signature=signature)  # one trace serves any number of images
     def function(images: Any, class_index: Any) -> Gradients:
@@ -330,11 +329,12 @@ def _weighted(features: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     return heat / top if top > 0 else np.zeros_like(heat)
 
 
-def _enlarged(heat: np.ndarray) -> np.ndarray:
+def _enlarged(heat: np.ndarray, side: int) -> np.ndarray:
     """To the image's size, in straight lines between the places' centres; greatest value 1 again."""
     from PIL import Image
 
-    size = IMAGE_SHAPE[1], IMAGE_SHAPE[0]
-    large = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    large = np.asarray(
+        Image.fromarray(heat.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR)
+    )
     top = large.max()
     return np.clip(large / top if top > 0 else large, 0.0, 1.0).astype(np.float32)

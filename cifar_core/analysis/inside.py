@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cifar_core.analysis.evaluation import check_images, predict_probabilities
+from cifar_core.analysis.evaluation import check_images, image_shape, predict_probabilities
 from cifar_core.analysis.explain import as_map, is_map, tensors
-from cifar_core.base.labels import IMAGE_SHAPE, NUM_CLASSES
 from cifar_core.errors import CifarLabError, ConfigError
 
 if TYPE_CHECKING:
@@ -26,8 +25,10 @@ if TYPE_CHECKING:
 STRONGEST = 8
 """Channels shown of each stage."""
 MOST_STAGES = 6
-COVER, STEP = 8, 4
-"""Side of the square that covers a part of the image, and pixels between its places."""
+COVER, PLACES = 1 / 4, 7
+"""Side of the square that covers a part of the image, as a share of the image's, and its places in each
+axis."""
+CHANNELS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +56,11 @@ class Occlusion:
     """Predictions for an image of which a square is covered with the image's mean colour.
 
     Attributes:
-        probabilities: of the whole image, float32 (10,).
-        covered: with the square's top left corner at (row * STEP, column * STEP): float32 (7, 7, 10).
+        probabilities: of the whole image, float32 (classes,).
+        covered: with the square at 7 x 7 places, evenly spaced: float32 (7, 7, classes).
         class_index: the class that `heat` is about.
-        heat: what covering a pixel costs the class, mean over the squares that cover it: float32 (32, 32) in
+        heat: what covering a pixel costs the class, mean over the squares that cover it: float32 (side, side)
+            in
             -1..1, above 0 where the probability falls.
     """
 
@@ -85,8 +87,8 @@ def stages(model: keras.Model, image: np.ndarray) -> list[Stage]:
     """Feature maps of the first convolution and of the last layer of each stage, at most six in all.
 
     Args:
-        model: images (N, 32, 32, 3) in 0..255 to probabilities (N, 10).
-        image: (32, 32, 3), uint8 or float in 0..255.
+        model: images (N, side, side, 3) in 0..255 to probabilities (N, classes).
+        image: (side, side, 3), uint8 or float in 0..255.
 
     Raises:
         ImageError: an image of another shape or range.
@@ -94,7 +96,7 @@ def stages(model: keras.Model, image: np.ndarray) -> list[Stage]:
     """
     import keras
 
-    images = check_images(np.asarray(image)[None]).astype(np.float32)
+    images = check_images(np.asarray(image)[None], image_shape(model)).astype(np.float32)
     names = stage_layers(model)
     given = tensors(model)[0]
     first = first_convolution(model)
@@ -141,33 +143,35 @@ def _stage(name: str, values: np.ndarray, model: keras.Model | None) -> Stage:
 
 
 def occlusion(model: keras.Model, image: np.ndarray, class_index: int | None = None) -> Occlusion:
-    """Predictions for an image while an 8x8 square covers each part of it in turn.
+    """Predictions for an image while a square covers each part of it in turn.
 
     Args:
-        model: images (N, 32, 32, 3) in 0..255 to probabilities (N, 10).
-        image: (32, 32, 3), uint8 or float in 0..255.
-        class_index: 0..9, for the heat map; None takes the predicted class.
+        model: images (N, side, side, 3) in 0..255 to probabilities (N, classes).
+        image: (side, side, 3), uint8 or float in 0..255.
+        class_index: number of a class, for the heat map; None takes the predicted class.
 
     Raises:
         ImageError: an image of another shape or range.
         ConfigError: no such class.
     """
-    if class_index is not None and not 0 <= class_index < NUM_CLASSES:
-        raise ConfigError(f"class_index must be in 0..{NUM_CLASSES - 1}; got {class_index!r}.")
-    original = check_images(np.asarray(image)[None])[0].astype(np.float32)
-    places = range(0, IMAGE_SHAPE[0] - COVER + 1, STEP)
-    images = np.repeat(original[None], len(places) ** 2 + 1, axis=0)
+    count, shape = model.output_shape[-1], image_shape(model)
+    if class_index is not None and not 0 <= class_index < count:
+        raise ConfigError(f"class_index must be in 0..{count - 1}; got {class_index!r}.")
+    original = check_images(np.asarray(image)[None], shape)[0].astype(np.float32)
+    cover = round(COVER * shape[0])
+    places = [round(place) for place in np.linspace(0, shape[0] - cover, PLACES)]
+    images = np.repeat(original[None], PLACES**2 + 1, axis=0)
     corners = [(top, left) for top in places for left in places]
     for covered, (top, left) in zip(images[1:], corners, strict=True):
-        covered[top : top + COVER, left : left + COVER] = original.mean(axis=(0, 1))
+        covered[top : top + cover, left : left + cover] = original.mean(axis=(0, 1))
     found = predict_probabilities(model, images)
     of = int(found[0].argmax()) if class_index is None else class_index
-    lost, times = np.zeros(IMAGE_SHAPE[:2]), np.zeros(IMAGE_SHAPE[:2])
+    lost, times = np.zeros(shape[:2]), np.zeros(shape[:2])
     for (top, left), probability in zip(corners, found[1:, of], strict=True):
-        square = slice(top, top + COVER), slice(left, left + COVER)
+        square = slice(top, top + cover), slice(left, left + cover)
         lost[square] += found[0, of] - probability
         times[square] += 1
-    covered = found[1:].reshape(len(places), len(places), NUM_CLASSES)
+    covered = found[1:].reshape(PLACES, PLACES, count)
     return Occlusion(found[0], covered, of, (lost / times).astype(np.float32))
 
 
@@ -178,7 +182,7 @@ def first_convolution(model: keras.Model) -> keras.Layer | None:
     """The first layer with a kernel over the image's three channels; None where there is none."""
     for layer in model.layers:
         kernel = getattr(layer, "kernel", None)
-        if kernel is not None and len(kernel.shape) == 4 and kernel.shape[2] == IMAGE_SHAPE[2]:
+        if kernel is not None and len(kernel.shape) == 4 and kernel.shape[2] == CHANNELS:
             return layer
     return None
 
@@ -192,7 +196,7 @@ def first_filters(model: keras.Model) -> np.ndarray:
 
     layer = first_convolution(model)
     if layer is None:
-        return np.empty((0, 1, 1, IMAGE_SHAPE[2]), np.uint8)
+        return np.empty((0, 1, 1, CHANNELS), np.uint8)
     kernel = np.asarray(keras.ops.convert_to_numpy(layer.kernel), np.float32)
     filters = np.clip(np.nan_to_num(kernel.transpose(3, 0, 1, 2)), -1e30, 1e30)  # of a diverged network
     largest = np.abs(filters).max(axis=(1, 2, 3), keepdims=True)

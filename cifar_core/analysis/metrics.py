@@ -5,15 +5,15 @@ Numbers only: numpy at the top, pandas where a table is made, no keras.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
 from cifar_core.base.csv_text import records
-from cifar_core.base.labels import CLASS_NAMES, NUM_CLASSES
 from cifar_core.base.lazy import pd
+from cifar_core.data.problem import CIFAR10, class_names
 from cifar_core.errors import ConfigError
 
 CALIBRATION_BINS = 15
@@ -24,7 +24,7 @@ SMALLEST_PROBABILITY = 1e-7
 mistake, or a probability stored as float16, does not make it infinite."""
 
 SUM_TOLERANCE = 2e-3
-"""How far from 1 the ten probabilities of an image may sum: float16 rounds each by up to 2.4e-4."""
+"""How far from 1 the probabilities of an image may sum: float16 rounds each by up to 2.4e-4."""
 
 PER_CLASS_COLUMNS = ("class_name", "precision", "recall", "f1", "support")
 RELIABILITY_COLUMNS = ("low", "high", "count", "confidence", "accuracy")
@@ -39,8 +39,8 @@ class Report:
         loss: mean negative log-likelihood in nats, probabilities not below 1e-7.
         top2_accuracy: share whose true class is among the two most probable.
         ece: expected calibration error, over 15 equal-width bins of confidence.
-        confusion: int64 (10, 10), rows the true class, columns the predicted one.
-        per_class: ten rows of class_name, precision, recall, f1, support (true images of it).
+        confusion: int64 (classes, classes), rows the true class, columns the predicted one.
+        per_class: a row for each class of class_name, precision, recall, f1, support (true images of it).
             Where a denominator is 0 (a class never predicted, or without images) the value is 0,
             as scikit-learn's `zero_division=0`; `support` tells the two apart.
         reliability: fifteen rows of low, high (the bin is low < confidence <= high), count, and
@@ -58,8 +58,13 @@ class Report:
 
     @property
     def macro_f1(self) -> float:
-        """Plain mean of the ten classes' F1."""
+        """Plain mean of the classes' F1."""
         return float(self.per_class["f1"].mean())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels."""
+        return tuple(self.per_class["class_name"])
 
     @property
     def errors(self) -> int:
@@ -95,24 +100,25 @@ class Report:
         return cls(
             n=int(values["n"]),
             **{name: float(values[name]) for name in names[1:5]},
-            confusion=np.asarray(values["confusion"], np.int64).reshape(NUM_CLASSES, NUM_CLASSES),
+            confusion=np.asarray(values["confusion"], np.int64).reshape(len(values["per_class"]), -1),
             per_class=_frame(values["per_class"], PER_CLASS_COLUMNS),
             reliability=_frame(values["reliability"], RELIABILITY_COLUMNS),
         )
 
 
-def report(probabilities: np.ndarray, labels: np.ndarray) -> Report:
+def report(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str] | None = None) -> Report:
     """Metrics of predicted probabilities.
 
     Args:
-        probabilities: (N, 10), any float type, each row finite, in 0..1 and summing to 1 ± 0.002.
+        probabilities: (N, classes), any float type, each row finite, in 0..1 and summing to 1 ± 0.002.
         labels: the true classes, as `class_labels` takes them.
+        classes: their names; None as in `class_names`.
 
     Raises:
         ConfigError: an array of another shape, range or length, or no images at all.
     """
     probabilities = check_probabilities(probabilities)
-    labels = class_labels(labels)
+    labels, names = class_labels(labels, probabilities.shape[1]), class_names(classes, probabilities.shape[1])
     if len(labels) != len(probabilities):
         raise ConfigError(
             f"{len(probabilities):,} rows of probabilities and {len(labels):,} labels: "
@@ -122,7 +128,7 @@ def report(probabilities: np.ndarray, labels: np.ndarray) -> Report:
     predicted = order[:, 0]
     correct = predicted == labels
     likelihood = np.maximum(probabilities[np.arange(len(labels)), labels], SMALLEST_PROBABILITY)
-    confusion = confusion_matrix(labels, predicted)
+    confusion = confusion_matrix(labels, predicted, len(names))
     reliability = reliability_bins(probabilities.max(axis=1), correct)
     return Report(
         n=len(labels),
@@ -131,21 +137,21 @@ def report(probabilities: np.ndarray, labels: np.ndarray) -> Report:
         top2_accuracy=float((order[:, :2] == labels[:, None]).any(axis=1).mean()),
         ece=expected_calibration_error(reliability),
         confusion=confusion,
-        per_class=per_class_table(confusion),
+        per_class=per_class_table(confusion, names),
         reliability=reliability,
     )
 
 
 def check_probabilities(probabilities: np.ndarray) -> np.ndarray:
-    """Check probabilities and return them as float64 (N, 10).
+    """Check probabilities and return them as float64 (N, classes).
 
     Raises:
         ConfigError: wrong shape, not finite, outside 0..1, or rows that do not sum to 1.
     """
     array = np.asarray(probabilities)
-    if array.ndim != 2 or array.shape[1] != NUM_CLASSES or not len(array):
+    if array.ndim != 2 or array.shape[1] < 2 or not len(array):
         raise ConfigError(
-            f"Probabilities must have shape (N, {NUM_CLASSES}) with at least one row; got {array.shape}."
+            f"Probabilities must have shape (N, classes) with at least one row; got {array.shape}."
         )
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
@@ -162,47 +168,44 @@ def check_probabilities(probabilities: np.ndarray) -> np.ndarray:
     return array
 
 
-def class_labels(labels: np.ndarray) -> np.ndarray:
-    """True classes as int64 (N,), from (N,), (N, 1) or one-hot (N, 10).
+def class_labels(labels: np.ndarray, count: int = CIFAR10.count) -> np.ndarray:
+    """True classes of `count` as int64 (N,), from (N,), (N, 1) or one-hot (N, count).
 
     Raises:
-        ConfigError: another shape, classes outside 0..9, or rows that are not one-hot.
+        ConfigError: another shape, classes outside 0..count - 1, or rows that are not one-hot.
     """
     array = np.asarray(labels)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.ndim == 2 and array.shape[1] == NUM_CLASSES:
+    if array.ndim == 2 and array.shape[1] == count:
         if not (np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()):
             raise ConfigError("One-hot labels must have a single 1 in each row and 0 elsewhere.")
         return array.argmax(axis=1).astype(np.int64)
     if array.ndim != 1:
         raise ConfigError(
-            f"Labels must have shape (N,), (N, 1) or, one-hot, (N, {NUM_CLASSES}); got {array.shape}."
+            f"Labels must have shape (N,), (N, 1) or, one-hot, (N, {count}); got {array.shape}."
         )
     if array.dtype.kind not in "iuf" or not np.array_equal(array, np.round(array)):
+        raise ConfigError(f"Labels must be whole numbers from 0 to {count - 1}; got type {array.dtype}.")
+    if len(array) and (array.min() < 0 or array.max() >= count):
         raise ConfigError(
-            f"Labels must be whole numbers from 0 to {NUM_CLASSES - 1}; got type {array.dtype}."
-        )
-    if len(array) and (array.min() < 0 or array.max() >= NUM_CLASSES):
-        raise ConfigError(
-            f"Labels must be whole numbers from 0 to {NUM_CLASSES - 1}; got {array.min():g} to "
-            f"{array.max():g}."
+            f"Labels must be whole numbers from 0 to {count - 1}; got {array.min():g} to {array.max():g}."
         )
     return array.astype(np.int64)
 
 
-def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Confusion matrix, int64 (10, 10): rows true, columns predicted."""
-    cells = np.asarray(labels) * NUM_CLASSES + np.asarray(predicted)
-    return np.bincount(cells, minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, NUM_CLASSES).astype(np.int64)
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, count: int = CIFAR10.count) -> np.ndarray:
+    """Confusion matrix of `count` classes, int64 (count, count): rows true, columns predicted."""
+    cells = np.asarray(labels) * count + np.asarray(predicted)
+    return np.bincount(cells, minlength=count**2).reshape(count, count).astype(np.int64)
 
 
-def per_class_table(confusion: np.ndarray) -> pd.DataFrame:
+def per_class_table(confusion: np.ndarray, classes: Sequence[str] | None = None) -> pd.DataFrame:
     """Precision, recall, F1 and support of each class; 0 where the denominator is 0."""
     hits = np.diag(confusion).astype(np.float64)
     support, taken = confusion.sum(axis=1), confusion.sum(axis=0)
     columns = (
-        CLASS_NAMES,
+        class_names(classes, len(confusion)),
         _ratio(hits, taken),
         _ratio(hits, support),
         _ratio(2 * hits, support + taken),

@@ -9,14 +9,15 @@ what the page shows:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from cifar_core.analysis.metrics import SMALLEST_PROBABILITY, confusion_matrix
 from cifar_core.base.fields import known
-from cifar_core.base.labels import CLASS_NAMES, NUM_CLASSES
 from cifar_core.base.lazy import pd
+from cifar_core.data.problem import CIFAR10
 from cifar_core.errors import ConfigError
 
 Kind = Literal["wrong", "right", "all"]
@@ -32,7 +33,8 @@ ORDERS: dict[Order, tuple[str, bool]] = {
 }
 """By name, the column and whether it rises. Ties stay in order of `index`."""
 
-PROBABILITIES = tuple(f"p_{name}" for name in CLASS_NAMES)
+PREFIX = "p_"
+"""Of the columns of probabilities in a table of predictions, one for each class, in their order."""
 CHANGES = ("fixed", "broken", "both wrong", "both right")
 HISTOGRAM_BINS = 20
 
@@ -40,9 +42,9 @@ HISTOGRAM_BINS = 20
 def mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
     """Table of predictions, one row per test image in the given order, correct ones included.
 
-    Columns: index (place in the test set), label, predicted (classes 0..9), confidence (probability of the
-    predicted class), margin (probability of the true class less the greatest of the others; at most 0 where
-    the image is wrong, -1 at worst), loss (nats; probabilities count as 1e-7 at least), correct.
+    Columns: index (place in the test set), label, predicted (numbers of classes), confidence (probability of
+    the predicted class), margin (probability of the true class less the greatest of the others; at most 0
+    where the image is wrong, -1 at worst), loss (nats; probabilities count as 1e-7 at least), correct.
 
     Args:
         predictions: as `RunStore.predictions` gives them.
@@ -79,15 +81,18 @@ def matches(table: pd.DataFrame, labels: np.ndarray) -> bool:
 
 
 def probabilities_of(predictions: pd.DataFrame, *columns: str) -> np.ndarray:
-    """The probabilities in a table of predictions, float64 (N, 10).
+    """The probabilities in a table of predictions, float64 (N, classes).
 
     Raises:
         ConfigError: these, index, label or one of the other `columns` lack.
     """
-    lacking = [name for name in ("index", "label", *columns, *PROBABILITIES) if name not in predictions]
+    lacking = [name for name in ("index", "label", *columns) if name not in predictions]
+    probabilities = [name for name in predictions if name.startswith(PREFIX)]
+    if len(probabilities) < 2:
+        lacking.append(f"{PREFIX}...")
     if lacking:
         raise ConfigError(f"These are not predictions: the columns {', '.join(lacking)} are missing.")
-    return predictions[list(PROBABILITIES)].to_numpy(np.float64)
+    return predictions[probabilities].to_numpy(np.float64)
 
 
 def narrowed(
@@ -102,7 +107,7 @@ def narrowed(
 
     Args:
         kind: "wrong", "right" or "all".
-        true: the label, a class 0..9; None for every class.
+        true: the label, the number of a class; None for every class.
         predicted: what the run said, likewise.
         confidence: least and greatest, both included.
 
@@ -133,22 +138,22 @@ def ordered(table: pd.DataFrame, by: Order = "surest") -> pd.DataFrame:
     return table.sort_values([column, "index"], ascending=[rising, True], kind="stable")
 
 
-def counts(table: pd.DataFrame) -> np.ndarray:
-    """int64 (10, 10): images by true class (rows) and predicted class (columns)."""
-    return confusion_matrix(table["label"].to_numpy(), table["predicted"].to_numpy())
+def counts(table: pd.DataFrame, count: int = CIFAR10.count) -> np.ndarray:
+    """int64 (count, count), for so many classes: images by true class (rows) and predicted class
+    (columns)."""
+    return confusion_matrix(table["label"].to_numpy(), table["predicted"].to_numpy(), count)
 
 
 def confused_pairs(table: pd.DataFrame) -> pd.DataFrame:
     """Pairs of true and wrongly predicted class, most frequent first; pairs that never occur are left out.
 
-    Columns: true, predicted (0..9), images, share (of the true class's images), confidence (mean, in the
-    error).
-    """
+    Columns: true, predicted (numbers of classes), images, share (of the true class's images), confidence
+    (mean, in the error)."""
     wrong = table[~table["correct"]]
     pairs = wrong.groupby(["label", "predicted"], as_index=False).agg(
         images=("index", "size"), confidence=("confidence", "mean")
     )
-    totals = np.bincount(table["label"], minlength=NUM_CLASSES)
+    totals = np.bincount(table["label"])
     pairs.insert(3, "share", pairs["images"] / totals[pairs["label"]])
     return (
         pairs.rename(columns={"label": "true"})
@@ -160,7 +165,7 @@ def confused_pairs(table: pd.DataFrame) -> pd.DataFrame:
 def worst_classes(table: pd.DataFrame) -> pd.DataFrame:
     """Error rate of each tested class, highest first.
 
-    Columns: true (0..9), images, wrong, share (wrong of its images).
+    Columns: true (the class's number), images, wrong, share (wrong of its images).
     """
     grouped = table.groupby("label", as_index=False).agg(images=("index", "size"), right=("correct", "sum"))
     grouped["wrong"] = grouped["images"] - grouped["right"]
@@ -211,29 +216,29 @@ def fixed_and_broken(run_a: pd.DataFrame, run_b: pd.DataFrame) -> pd.DataFrame:
     return merged
 
 
-def changes_by_class(changes: pd.DataFrame) -> pd.DataFrame:
+def changes_by_class(changes: pd.DataFrame, classes: Sequence[str] = CIFAR10.classes) -> pd.DataFrame:
     """Numbers of images by true class and change, of `fixed_and_broken`.
 
-    Columns: class_name, images, fixed, broken, both wrong, both right; ten rows.
+    Columns: class_name, images, fixed, broken, both wrong, both right; one row for each of `classes`.
     """
     counts = {
-        change: np.bincount(changes.loc[changes["change"] == change, "label"], minlength=NUM_CLASSES)
+        change: np.bincount(changes.loc[changes["change"] == change, "label"], minlength=len(classes))
         for change in CHANGES
     }
-    return pd.DataFrame({"class_name": CLASS_NAMES, "images": sum(counts.values()), **counts})
+    return pd.DataFrame({"class_name": list(classes), "images": sum(counts.values()), **counts})
 
 
 def changed_pairs(changes: pd.DataFrame) -> pd.DataFrame:
     """Mistakes that run B fixed and made compared with run A, by true class and wrong class.
 
-    Columns: true, mistaken_for (0..9), fixed, broken, net (fixed less broken); most images first. An image
-    fixed counts under what A took it for, an image broken under what B takes it for. `changes` are those of
-    `fixed_and_broken`.
-    """
+    Columns: true, mistaken_for (numbers of classes), fixed, broken, net (fixed less broken); most images
+    first. An image fixed counts under what A took it for, an image broken under what B takes it for.
+    `changes` are those of `fixed_and_broken`."""
+    count = 1 + int(changes[["label", "predicted_a", "predicted_b"]].to_numpy().max(initial=0))
     tables = {}
     for change, side in (("fixed", "predicted_a"), ("broken", "predicted_b")):
         rows = changes[changes["change"] == change]
-        tables[change] = confusion_matrix(rows["label"].to_numpy(), rows[side].to_numpy())
+        tables[change] = confusion_matrix(rows["label"].to_numpy(), rows[side].to_numpy(), count)
     true, mistaken_for = np.nonzero(tables["fixed"] + tables["broken"])
     fixed, broken = (tables[change][true, mistaken_for] for change in ("fixed", "broken"))
     pairs = pd.DataFrame(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cifar_core.analysis import derived
-from cifar_core.analysis.mistakes import PROBABILITIES
+from cifar_core.analysis.mistakes import probabilities_of
 from cifar_core.base.child import Progress
 from cifar_core.base.lazy import pd
 
@@ -85,7 +85,7 @@ def keep_map(store: RunStore, run_id: str) -> None:
     whole = store.resolve(run_id)
     predictions = store.predictions(whole)
     table = predictions[["index"]].copy()
-    table[["x", "y"]] = places(predictions[list(PROBABILITIES)].to_numpy())
+    table[["x", "y"]] = places(probabilities_of(predictions))
     derived.keep(store, whole, MAP_FILE, table)
 
 

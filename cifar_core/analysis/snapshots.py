@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cifar_core.base.labels import IMAGE_SHAPE, NUM_CLASSES
 from cifar_core.base.npz import open_npz
 from cifar_core.errors import RunNotFoundError, StoreError
 
@@ -25,7 +24,9 @@ if TYPE_CHECKING:
 
 SNAPSHOTS_FILE = "snapshots.npz"
 _MOST_BYTES = 8 * 2**20
-"""Largest file that is read; a run writes at most 1 MB."""
+"""Largest file that is read; a run on CIFAR-10 writes at most 1 MB."""
+MOST_CLASSES = 40
+"""Number of classes up to which snapshots have a confusion matrix."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +35,13 @@ class Snapshots:
 
     Attributes:
         epochs: completed epochs at each snapshot, increasing, 0 before training: int32 (F,).
-        probabilities: of each image's classes, 255 for 1: uint8 (F, n, 10).
+        probabilities: of each image's classes, 255 for 1: uint8 (F, n, classes).
         confusion: counts over all validation images, true class by predicted; zeros before training: uint16
-            (F, 10, 10).
+            (F, classes, classes); (F, 0, 0) for more than 40 classes.
         filters: of the first convolution, each scaled by its largest weight, 128 for 0: uint8
             (F, k, height, width, 3); k is 0 for a network without one.
-        images: uint8 (n, 32, 32, 3), in order of `labels`.
-        labels: true classes, uint8 (n,).
+        images: uint8 (n, side, side, 3), in order of `labels`.
+        labels: true classes, uint8 (n,), or uint16 with more than 256 classes.
         of_training: whether the network is also trained on these images, 1 or 0: uint8 ().
     """
 
@@ -98,14 +99,21 @@ def read_snapshots(path: Path) -> Snapshots:
     return found
 
 
+def label_type(classes: int) -> type[np.unsignedinteger]:
+    """Smallest dtype for the numbers of so many classes."""
+    return np.uint8 if classes <= 256 else np.uint16
+
+
 def _check(found: Snapshots) -> None:
     frames, count = len(np.atleast_1d(found.epochs)), len(np.atleast_1d(found.labels))
+    classes, side = found.probabilities.shape[-1], found.images.shape[1] if found.images.ndim > 1 else 0
+    counted = classes if classes <= MOST_CLASSES else 0
     expected = {
         "epochs": ("i", (frames,)),
-        "probabilities": ("u", (frames, count, NUM_CLASSES)),
-        "confusion": ("u", (frames, NUM_CLASSES, NUM_CLASSES)),
+        "probabilities": ("u", (frames, count, classes)),
+        "confusion": ("u", (frames, counted, counted)),
         "filters": ("u", (frames, *found.filters.shape[1:4], 3)),
-        "images": ("u", (count, *IMAGE_SHAPE)),
+        "images": ("u", (count, side, side, 3)),
         "labels": ("u", (count,)),
         "of_training": ("u", ()),
     }
@@ -113,5 +121,5 @@ def _check(found: Snapshots) -> None:
         array = getattr(found, name)
         if (array.dtype.kind, array.shape) != (kind, shape):
             raise ValueError(f"its {name} are {array.dtype} {array.shape}, and the rest wants {shape}")
-    if (np.diff(found.epochs) <= 0).any() or (found.labels >= NUM_CLASSES).any():
+    if (np.diff(found.epochs) <= 0).any() or (found.labels >= classes).any():
         raise ValueError("its epochs do not increase, or its labels are no classes")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.base.lazy import keras
 from cifar_core.base.paths import as_pasted
 from cifar_core.cli.app import PROGRAM, command, json_option, load_framework, quiet, run_argument, switch
 from cifar_core.cli.output import percent, print_json, print_pairs, print_result, print_rows, printable
+from cifar_core.data.problem import MOST_CLASSES
 from cifar_core.errors import ImageError, RunStateError, StoreError
 from cifar_core.models.model_file import load_model
 
@@ -41,7 +41,13 @@ def evaluate(run: str, as_json: bool) -> None:
     limits = record.config.train_limit, record.config.test_limit
     limited = dataset.limited(*limits, record.config.seed, record.test_seed)
     model = _load_model(path, record.config)
-    report = measure(model, limited.x_test, limited.y_test, test_views=record.config.test_views)
+    report = measure(
+        model,
+        limited.x_test,
+        limited.y_test,
+        test_views=record.config.test_views,
+        classes=dataset.class_names,
+    )
     same_images = dataset.fingerprint == record.dataset.get("fingerprint", dataset.fingerprint)
     verdict = _verdict(record.metrics, report, same_images=same_images)
     document = {
@@ -66,18 +72,17 @@ def evaluate(run: str, as_json: bool) -> None:
 @command("predict")
 @run_argument
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@click.option("--top", type=click.IntRange(1, len(CLASS_NAMES)), default=3, help="Classes to print.")
+@click.option("--top", type=click.IntRange(1, MOST_CLASSES), default=3, help="Classes to print.")
 @json_option()
 def predict(run: str, images: Sequence[str], top: int, as_json: bool) -> int:
     """Classify image files, or all pictures in folders, with a run's model.
 
-    Reads PNG, JPEG, GIF, BMP, WebP, TIFF and AVIF; the central square is scaled to 32x32. A file that
-    cannot be read is named, the others are classified, and the exit status is 1.
-    """
+    Reads PNG, JPEG, GIF, BMP, WebP, TIFF and AVIF; the central square is scaled to the side that the model
+    takes. A file that cannot be read is named, the others are classified, and the exit status is 1."""
     from cifar_core.analysis.evaluation import predict_probabilities
 
     record, path = stored_model(run)
-    pixels, refused = _read_images(images)  # all images, before the slow part
+    pixels, refused = _read_images(images, record.problem.side)  # all images, before the slow part
     model = _load_model(path, record.config)
     probabilities = predict_probabilities(
         model, np.stack(list(pixels.values())), test_views=record.config.test_views
@@ -85,7 +90,9 @@ def predict(run: str, images: Sequence[str], top: int, as_json: bool) -> int:
     found = {}
     for name, row in zip(pixels, probabilities, strict=True):
         order = np.argsort(-row, kind="stable")[:top]
-        found[name] = [{"class": CLASS_NAMES[place], "probability": float(row[place])} for place in order]
+        found[name] = [
+            {"class": record.problem.classes[place], "probability": float(row[place])} for place in order
+        ]
     if as_json:
         images_found = [{"image": name, "classes": best} for name, best in found.items()]
         errors = [{"image": name, "error": error} for name, error in refused.items()]
@@ -99,13 +106,13 @@ def predict(run: str, images: Sequence[str], top: int, as_json: bool) -> int:
     return 1 if refused else 0
 
 
-def _read_images(given: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _read_images(given: Sequence[str], side: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """(pixels, errors) of picture files and of the pictures in folders, by path.
 
     Raises:
         ImageError: none of them can be read.
     """
-    from cifar_core.serving.images import EXTENSIONS, read_image
+    from cifar_core.data.images import EXTENSIONS, read_image
 
     pixels: dict[str, np.ndarray] = {}
     refused: dict[str, str] = {}
@@ -118,7 +125,7 @@ def _read_images(given: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str,
                 refused[str(path)] = f"There are no pictures in {path}."
         for file in files:
             try:
-                pixels[str(file)] = read_image(file)
+                pixels[str(file)] = read_image(file, side)
             except ImageError as error:
                 refused[str(file)] = str(error)
     if not pixels:

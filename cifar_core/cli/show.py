@@ -59,7 +59,7 @@ def show(run: str, as_json: bool) -> None:
     if epochs := records(store.history(job_id)):
         click.echo("")
         print_rows(epochs, _CURVES)
-    for remark in remarks(epochs):
+    for remark in remarks(epochs, record.problem.count):
         click.echo(f"\n{remark}")
     _show_environment(store, record)
 
@@ -102,7 +102,7 @@ def _document(store: RunStore, record: RunRecord) -> dict[str, Any]:
         **_fields(record),
         "differs_from_preset": _changes(record),
         "history": history,
-        "remarks": remarks(history),
+        "remarks": remarks(history, record.problem.count),
         "exports": records(store.exports(record.id)),
         "events": records(store.events(record.id)),
         "artifacts": store.artifacts(record.id),

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from cifar_core.base.labels import CLASS_NAMES, NUM_CLASSES
 from cifar_core.data.foreign import kind_of_file
+from cifar_core.data.problem import CIFAR10
 from cifar_core.data.unpickle import safe_loads
 from cifar_core.errors import DataError
 
@@ -100,7 +100,7 @@ def decode(layout: Layout, name: str, data: bytes, shown: str) -> Batch | None:
         _check_meta(layout, data, shown)
         return None
     pixels, labels = _decode_pickle(data, shown) if layout is PYTHON else _decode_binary(data, shown)
-    wrong = np.flatnonzero((labels < 0) | (labels >= NUM_CLASSES))
+    wrong = np.flatnonzero((labels < 0) | (labels >= CIFAR10.count))
     if len(wrong):
         raise DataError(
             f"{shown} has {len(wrong):,} labels outside 0..9, the first at row {wrong[0]:,}. {_FOREIGN}"
@@ -110,8 +110,10 @@ def decode(layout: Layout, name: str, data: bytes, shown: str) -> Batch | None:
 
 def _check_meta(layout: Layout, data: bytes, name: str) -> None:
     names = _meta_pickle(data, name) if layout is PYTHON else data.decode("latin-1").split()
-    if names != list(CLASS_NAMES):
-        raise DataError(f"{name} lists other classes than CIFAR-10's ({', '.join(CLASS_NAMES)}). {_FOREIGN}")
+    if names != list(CIFAR10.classes):
+        raise DataError(
+            f"{name} lists other classes than CIFAR-10's ({', '.join(CIFAR10.classes)}). {_FOREIGN}"
+        )
 
 
 def _decode_binary(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -145,7 +147,7 @@ def _decode_pickle(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
     if len(labels) != ROWS:
         raise DataError(f"{name} has {len(labels):,} labels instead of {ROWS:,}. {_FOREIGN}")
     # A wrong label may not fit into 64 bits.
-    return pixels, np.array([label if 0 <= label < NUM_CLASSES else -1 for label in labels], np.int64)
+    return pixels, np.array([label if 0 <= label < CIFAR10.count else -1 for label in labels], np.int64)
 
 
 def _meta_pickle(data: bytes, name: str) -> list[str] | None:

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from cifar_core.base.chance import mix
-from cifar_core.base.labels import CLASS_NAMES, IMAGE_SHAPE, NUM_CLASSES
+from cifar_core.data.problem import CIFAR10, Problem
 from cifar_core.errors import ConfigError, DataError
 
 OFFICIAL = "official archive"
@@ -22,18 +22,19 @@ TEST_SEED = 0
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Training and test images of ten classes. Immutable: safe to cache and to share.
+    """Training and test images. Immutable: safe to cache and to share.
 
     Attributes:
         name: "cifar10" or "synthetic"; results of the two are never compared.
         source: "official archive" (the official checksums match), "local folder", "Keras cache" or
             "synthetic".
         origin: the folder or archive it was read from, or the seed ("seed 0").
-        x_train, x_test: uint8 (N, 32, 32, 3), RGB in 0..255, contiguous, read-only.
-        y_train, y_test: int64 (N,), in 0..9, read-only.
+        x_train, x_test: uint8 (N, side, side, 3), RGB in 0..255, contiguous, read-only.
+        y_train, y_test: int64 (N,), places in the problem's classes, read-only.
+        problem: class names and image side.
 
     Raises:
-        DataError: an array of another shape or dtype, labels outside 0..9, or counts that differ.
+        DataError: an array of another shape or dtype, labels outside the classes, or counts that differ.
     """
 
     name: str
@@ -43,11 +44,12 @@ class Dataset:
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+    problem: Problem = CIFAR10
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):
             images, labels = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
-            _check(part, images, labels)
+            _check(part, images, labels, self.problem)
             object.__setattr__(self, f"x_{part}", _frozen(images))
             object.__setattr__(self, f"y_{part}", _frozen(labels))
 
@@ -63,12 +65,15 @@ class Dataset:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return CLASS_NAMES
+        """Names of the classes, in the order of the labels."""
+        return self.problem.classes
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, of name, images and labels; independent of the source."""
+        """SHA-256, in hex, of name, classes, images and labels; independent of the source."""
         digest = hashlib.sha256(self.name.encode())
+        if self.problem != CIFAR10:  # as earlier releases hashed it
+            digest.update(repr(self.problem.classes).encode())
         for images, labels in ((self.x_train, self.y_train), (self.x_test, self.y_test)):
             digest.update(f"/{len(labels)}/".encode())
             digest.update(images.data)
@@ -86,7 +91,7 @@ class Dataset:
         """
         if not 0 <= fraction < 1:
             raise ConfigError(f"A validation fraction must be at least 0 and below 1; got {fraction!r}.")
-        chosen = stratified(self.y_train, round(fraction * len(self.y_train)), seed)
+        chosen = stratified(self.y_train, round(fraction * len(self.y_train)), seed, self.problem.count)
         rest = np.ones(len(self.y_train), bool)
         rest[chosen] = False
         return np.flatnonzero(rest).astype(np.int64), chosen
@@ -105,8 +110,8 @@ class Dataset:
         Raises:
             ConfigError: a limit below 1, or above the number of images.
         """
-        train = _limit("train_limit", self.y_train, train_limit, seed)
-        test = _limit("test_limit", self.y_test, test_limit, test_seed)
+        train = _limit("train_limit", self.y_train, train_limit, seed, self.problem.count)
+        test = _limit("test_limit", self.y_test, test_limit, test_seed, self.problem.count)
         if isinstance(train, slice) and isinstance(test, slice):
             return self
         return replace(
@@ -118,12 +123,12 @@ class Dataset:
         )
 
 
-def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+def stratified(labels: np.ndarray, count: int, seed: int, classes: int = CIFAR10.count) -> np.ndarray:
     """Sorted int64 indices of a random sample of `count` labels, with every class in proportion.
 
     Class sizes are rounded by the largest remainder method, ties to the lower class.
     """
-    sizes = np.bincount(labels, minlength=NUM_CLASSES)
+    sizes = np.bincount(labels, minlength=classes)
     start = mix(np.array([seed % 2**64], np.uint64))
     keys = mix(start + np.arange(len(labels), dtype=np.uint64))
     parts = []
@@ -145,26 +150,27 @@ def _shares(sizes: list[int], count: int) -> list[int]:
     return shares
 
 
-def _limit(name: str, labels: np.ndarray, limit: int | None, seed: int) -> np.ndarray | slice:
+def _limit(name: str, labels: np.ndarray, limit: int | None, seed: int, classes: int) -> np.ndarray | slice:
     if limit is None or limit == len(labels):
         return slice(None)
     if not 1 <= limit <= len(labels):
         raise ConfigError(
             f"{name} must be between 1 and {len(labels):,}, the number of images; got {limit:,}."
         )
-    return stratified(labels, int(limit), seed)
+    return stratified(labels, int(limit), seed, classes)
 
 
-def _check(part: str, images: np.ndarray, labels: np.ndarray) -> None:
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != IMAGE_SHAPE:
-        raise DataError(f"The {part} images must be uint8 (N, 32, 32, 3); got {images.dtype} {images.shape}.")
+def _check(part: str, images: np.ndarray, labels: np.ndarray, problem: Problem) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != problem.shape:
+        wanted = f"(N, {problem.side}, {problem.side}, 3)"
+        raise DataError(f"The {part} images must be uint8 {wanted}; got {images.dtype} {images.shape}.")
     if labels.dtype != np.int64 or labels.shape != (len(images),):
         raise DataError(
             f"The {part} labels must be int64 ({len(images)},); got {labels.dtype} {labels.shape}."
         )
-    if len(labels) and (labels.min() < 0 or labels.max() >= NUM_CLASSES):
+    if len(labels) and (labels.min() < 0 or labels.max() >= problem.count):
         raise DataError(
-            f"The {part} labels must be in 0..{NUM_CLASSES - 1}; got {labels.min()} to {labels.max()}."
+            f"The {part} labels must be in 0..{problem.count - 1}; got {labels.min()} to {labels.max()}."
         )
 
 

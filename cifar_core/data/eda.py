@@ -39,11 +39,14 @@ from cifar_core.data.image_statistics import (  # noqa: F401 - the functions are
     tsne,
 )
 from cifar_core.data.locate import locate
+from cifar_core.data.problem import CIFAR10, Problem
 from cifar_core.errors import CifarLabError, DataError, DataNotFoundError
 
-SAMPLE_PER_CLASS = 150
+SAMPLE, SAMPLE_PER_CLASS = 1500, 150
+"""Largest numbers of test images that are drawn as points, in all and of a class."""
 FORMAT = 1
 """Version of what `prepare` writes; a cache of another version is ignored."""
+_ABOUT = ("name", "source", "origin", "fingerprint")
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -51,7 +54,7 @@ _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 class Opened:
     """A prepared dataset: memory-mapped images, and the statistics as far as they have been computed.
 
-    `x_train`, `x_test`: read-only uint8 (N, 32, 32, 3); `y_train`, `y_test`: int64 (N,).
+    `x_train`, `x_test`: read-only uint8 (N, side, side, 3); `y_train`, `y_test`: int64 (N,).
     """
 
     name: str
@@ -63,6 +66,12 @@ class Opened:
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+    problem: Problem = CIFAR10
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels."""
+        return self.problem.classes
 
     def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """(images, labels) of "train" or "test"."""
@@ -92,19 +101,21 @@ class Opened:
         return file.read_bytes() if file.exists() else None
 
 
-def describe_numbers(images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+def describe_numbers(
+    images: np.ndarray, labels: np.ndarray, classes: int = CIFAR10.count
+) -> dict[str, np.ndarray]:
     """The statistics of one split by name: "counts", "channel_mean", "channel_deviation", "mean_images",
     "brightness" and "contrast" (quantiles by class), "hue"."""
     brightness, contrast = brightness_and_contrast(images)
     mean, deviation = channel_statistics(images)
     return {
-        "counts": class_counts(labels),
+        "counts": class_counts(labels, classes),
         "channel_mean": mean,
         "channel_deviation": deviation,
-        "mean_images": mean_images(images, labels),
-        "brightness": quantiles_by_class(brightness, labels),
-        "contrast": quantiles_by_class(contrast, labels),
-        "hue": hue_histograms(images, labels),
+        "mean_images": mean_images(images, labels, classes),
+        "brightness": quantiles_by_class(brightness, labels, classes),
+        "contrast": quantiles_by_class(contrast, labels, classes),
+        "hue": hue_histograms(images, labels, classes=classes),
     }
 
 
@@ -131,7 +142,9 @@ def opened_at(folder: Path) -> Opened | None:
         part: np.load(folder / f"{part}.npy", mmap_mode="r" if part.startswith("x") else None)
         for part in _ARRAYS
     }
-    return Opened(folder=folder, **about, **arrays)
+    problem = Problem.from_dict(about) or CIFAR10
+    about = {key: about[key] for key in _ABOUT}
+    return Opened(folder=folder, **about, **arrays, problem=problem)
 
 
 def prepare(name: str, progress: Progress | None = None) -> Opened:
@@ -172,7 +185,7 @@ def keep_images(dataset: Dataset, folder: Path) -> None:
         part.mkdir(parents=True)
         for name in _ARRAYS:
             np.save(part / f"{name}.npy", getattr(dataset, name))
-        about = {key: getattr(dataset, key) for key in ("name", "source", "origin", "fingerprint")}
+        about = {key: getattr(dataset, key) for key in _ABOUT} | dataset.problem.to_dict()
         (part / "about.json").write_text(json.dumps(about), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(part, folder)
@@ -183,13 +196,14 @@ def keep_images(dataset: Dataset, folder: Path) -> None:
 def _keep_numbers(dataset: Opened) -> None:
     from PIL import Image
 
-    sample = stratified_sample(dataset.y_test, SAMPLE_PER_CLASS)
+    per_class = min(SAMPLE_PER_CLASS, max(1, SAMPLE // dataset.problem.count))
+    sample = stratified_sample(dataset.y_test, per_class)
     images = dataset.x_test[sample]
     coordinates, share = principal_components(images)
     numbers = {
         f"{key}_{split}": value
         for split in ("train", "test")
-        for key, value in describe_numbers(*dataset.images(split)).items()
+        for key, value in describe_numbers(*dataset.images(split), dataset.problem.count).items()
     }
     buffer = io.BytesIO()
     Image.fromarray(sheet(images, sprite_columns(len(sample)))).save(buffer, format="WEBP", quality=85)

@@ -28,12 +28,12 @@ from typing import IO
 import numpy as np
 
 from cifar_core.base import paths
-from cifar_core.base.labels import CLASS_NAMES, NUM_CLASSES
 from cifar_core.base.lazy import pd
 from cifar_core.base.npz import open_npz, read_npy, save_npz
 from cifar_core.data.download import checked, created, exclusive
 from cifar_core.data.fetch import Patience, Progress, ShouldStop, Wanted, writing
 from cifar_core.data.fetch import fetch as fetch_file
+from cifar_core.data.problem import CIFAR10
 from cifar_core.errors import ConfigError, DataError, DataNotFoundError
 
 LICENCE = "CC BY-NC-SA 4.0"
@@ -272,8 +272,10 @@ def votes_of(votes: HumanVotes, index: int) -> pd.DataFrame:
         DataError: no such image.
     """
     _check_indices(np.array([index]))
-    counts = votes.counts[index] if votes.counts is not None else np.full(NUM_CLASSES, -1)
-    table = pd.DataFrame({"class_name": CLASS_NAMES, "share": votes.probabilities[index], "votes": counts})
+    counts = votes.counts[index] if votes.counts is not None else np.full(CIFAR10.count, -1)
+    table = pd.DataFrame(
+        {"class_name": CIFAR10.classes, "share": votes.probabilities[index], "votes": counts}
+    )
     table["votes"] = table["votes"].astype("Int64").mask(table["votes"] < 0)
     table = table[table["share"] > 0].sort_values("share", ascending=False, kind="stable")
     return table.reset_index(drop=True)
@@ -301,8 +303,8 @@ def _read_own(path: Path) -> HumanVotes:
 
 def _checked_votes(array: np.ndarray, kinds: str, what: str) -> np.ndarray:
     """The array, if it is of numbers that votes or shares can be."""
-    if array.shape != (IMAGES, NUM_CLASSES) or array.dtype.kind not in kinds:
-        raise ValueError(f"{what} {array.dtype} {array.shape}, not numbers ({IMAGES}, {NUM_CLASSES})")
+    if array.shape != (IMAGES, CIFAR10.count) or array.dtype.kind not in kinds:
+        raise ValueError(f"{what} {array.dtype} {array.shape}, not numbers ({IMAGES}, {CIFAR10.count})")
     if not ((array >= 0) & (array <= _MOST_VOTES)).all():
         raise ValueError(f"{what} votes of which some are below 0, far too many, or no numbers")
     return array
@@ -323,7 +325,7 @@ def _read_csv(path: Path, file: IO[bytes] | None = None) -> HumanVotes:
     Args:
         file: the table, where it is inside an archive `path`.
     """
-    counts = np.zeros(IMAGES * NUM_CLASSES, np.int64)
+    counts = np.zeros(IMAGES * CIFAR10.count, np.int64)
     wanted = {*_CSV_COLUMNS, _ATTENTION_CHECKS}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pd.errors.DtypeWarning)
@@ -331,7 +333,7 @@ def _read_csv(path: Path, file: IO[bytes] | None = None) -> HumanVotes:
         with table as pieces:
             for piece in pieces:
                 counts += _tally(piece)
-    return _counted(counts.reshape(IMAGES, NUM_CLASSES), path)
+    return _counted(counts.reshape(IMAGES, CIFAR10.count), path)
 
 
 def _tally(piece: pd.DataFrame) -> np.ndarray:
@@ -344,9 +346,9 @@ def _tally(piece: pd.DataFrame) -> np.ndarray:
     image, chosen = (_integers(piece[name]) for name in _CSV_COLUMNS)
     real = image >= 0  # attention checks have an index far below 0
     image, chosen = image[real], chosen[real]
-    if len(image) and (image.max() >= IMAGES or chosen.min() < 0 or chosen.max() >= NUM_CLASSES):
+    if len(image) and (image.max() >= IMAGES or chosen.min() < 0 or chosen.max() >= CIFAR10.count):
         raise ValueError("some votes are for images or classes that do not exist")
-    return np.bincount(image * NUM_CLASSES + chosen, minlength=IMAGES * NUM_CLASSES)
+    return np.bincount(image * CIFAR10.count + chosen, minlength=IMAGES * CIFAR10.count)
 
 
 def _integers(column: pd.Series) -> np.ndarray:

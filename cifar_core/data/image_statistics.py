@@ -1,7 +1,7 @@
 """Statistics of images: counts, means, brightness, hue, principal components, near duplicates.
 
-The functions take uint8 images (N, 32, 32, 3) and int labels (N,) and work through them in chunks of `CHUNK`
-images, so that they need a few tens of megabytes whatever N is.
+The functions take uint8 images (N, side, side, 3) and int labels (N,) and work through them in
+chunks, of `CHUNK` images of 32 pixels a side, so that they need a few tens of megabytes whatever N is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from cifar_core.base.labels import NUM_CLASSES
+from cifar_core.data.problem import CIFAR10
 
 CHUNK = 2500
 HUE_BINS = 36
@@ -22,9 +22,9 @@ Progress = Callable[[float, str], None]
 """Called with the share done (0..1) and what is being done."""
 
 
-def class_counts(labels: np.ndarray) -> np.ndarray:
-    """Images per class, int64 (10,)."""
-    return np.bincount(labels, minlength=NUM_CLASSES).astype(np.int64)
+def class_counts(labels: np.ndarray, classes: int = CIFAR10.count) -> np.ndarray:
+    """Images per class, int64 (classes,)."""
+    return np.bincount(labels, minlength=classes).astype(np.int64)
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -43,14 +43,14 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean / 255, np.sqrt(np.maximum(squares / count - mean**2, 0)) / 255
 
 
-def mean_images(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The mean image of each class, uint8 (10, 32, 32, 3); mid-grey for a class without images."""
-    sums = np.zeros((NUM_CLASSES, *images.shape[1:]), dtype=np.int64)
+def mean_images(images: np.ndarray, labels: np.ndarray, classes: int = CIFAR10.count) -> np.ndarray:
+    """The mean image of each class, uint8 (classes, side, side, 3); mid-grey for a class without images."""
+    sums = np.zeros((classes, *images.shape[1:]), dtype=np.int64)
     for start, chunk in _chunks(images):
         here = labels[start : start + len(chunk)]
         for label in np.unique(here):
             sums[label] += chunk[here == label].sum(axis=0, dtype=np.int64)
-    counts = class_counts(labels)[:, None, None, None]
+    counts = class_counts(labels, classes)[:, None, None, None]
     return np.where(counts > 0, np.round(sums / np.maximum(counts, 1)), 128).astype(np.uint8)
 
 
@@ -70,28 +70,30 @@ def brightness_and_contrast(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return brightness, contrast
 
 
-def quantiles_by_class(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The `QUANTILES` of `values` within each class, float64 (10, 5); nan for a class without images."""
-    table = np.full((NUM_CLASSES, len(QUANTILES)), np.nan)
+def quantiles_by_class(values: np.ndarray, labels: np.ndarray, classes: int = CIFAR10.count) -> np.ndarray:
+    """The `QUANTILES` of `values` within each class, float64 (classes, 5); nan for a class without images."""
+    table = np.full((classes, len(QUANTILES)), np.nan)
     for label in np.unique(labels):
         table[label] = np.quantile(values[labels == label], QUANTILES)
     return table
 
 
-def hue_histograms(images: np.ndarray, labels: np.ndarray, bins: int = HUE_BINS) -> np.ndarray:
-    """Histogram of hues in each class, float64 (10, bins), each row summing to 1.
+def hue_histograms(
+    images: np.ndarray, labels: np.ndarray, bins: int = HUE_BINS, classes: int = CIFAR10.count
+) -> np.ndarray:
+    """Histogram of hues in each class, float64 (classes, bins), each row summing to 1.
 
     Every second pixel of every second row counts, weighted by its chroma (greatest minus least channel), so
     that greys have no weight. Bin b covers the hues [b, b + 1) * 360 / bins degrees; 0 is red.
     A class without colour has a row of zeros.
     """
-    totals = np.zeros(NUM_CLASSES * bins)
+    totals = np.zeros(classes * bins)
     for start, chunk in _chunks(images):
         hue, chroma = _hue_and_chroma(chunk[:, ::2, ::2])
         bin_of = np.minimum((hue * bins).astype(np.int64), bins - 1)
         place = labels[start : start + len(chunk)][:, None, None] * bins + bin_of
         totals += np.bincount(place.ravel(), weights=chroma.ravel(), minlength=len(totals))
-    by_class = totals.reshape(NUM_CLASSES, bins)
+    by_class = totals.reshape(classes, bins)
     return by_class / np.maximum(by_class.sum(axis=1, keepdims=True), 1e-12)
 
 
@@ -112,7 +114,8 @@ def _hue_and_chroma(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def stratified_sample(labels: np.ndarray, per_class: int, seed: int = 0) -> np.ndarray:
     """Sorted int64 indices of up to `per_class` images of each class, drawn without replacement."""
     rng = np.random.default_rng(seed)
-    drawn = [rng.permutation(np.flatnonzero(labels == label))[:per_class] for label in range(NUM_CLASSES)]
+    classes = range(labels.max(initial=0) + 1)
+    drawn = [rng.permutation(np.flatnonzero(labels == label))[:per_class] for label in classes]
     return np.sort(np.concatenate(drawn)).astype(np.int64)
 
 
@@ -145,8 +148,10 @@ def tsne(images: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def shrunk(images: np.ndarray, side: int) -> np.ndarray:
-    """Images averaged over blocks to side x side, float32 (N, side, side, 3) in 0..1; side divides 32."""
+    """Images averaged over blocks to side x side, float32 (N, side, side, 3) in 0..1. Where
+    side does not divide theirs, the last few rows and columns are left out."""
     block = images.shape[1] // side
+    images = images[:, : side * block, : side * block]
     small = np.empty((len(images), side, side, 3), dtype=np.float32)
     for start, chunk in _chunks(images):
         parts = chunk.reshape(len(chunk), side, block, side, block, 3)
@@ -224,12 +229,13 @@ def _correlation(image: np.ndarray, other: np.ndarray, mirrored: bool) -> float:
 
 
 def _chunks(images: np.ndarray, size: int = CHUNK) -> Iterator[tuple[int, np.ndarray]]:
+    size = max(1, size * CIFAR10.side**2 // (images.shape[1] * images.shape[2]))
     for start in range(0, len(images), size):
         yield start, np.asarray(images[start : start + size])
 
 
 def sheet(images: np.ndarray, columns: int) -> np.ndarray:
-    """Contact sheet of the images, row by row, uint8 (rows * 32, columns * 32, 3); empty tiles are black."""
+    """Contact sheet of the images, row by row, uint8 (rows * side, columns * side, 3); the rest is black."""
     rows = -(-len(images) // columns)
     side = images.shape[1]
     tiles = np.zeros((rows * columns, side, side, 3), dtype=np.uint8)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from cifar_core.base.chance import mix
-from cifar_core.base.labels import NUM_CLASSES
 from cifar_core.data.canvas import SIZE, Canvas, Chance
 from cifar_core.data.dataset import SYNTHETIC, Dataset
+from cifar_core.data.problem import CIFAR10
 from cifar_core.data.scenes import SCENES, background, clutter
 from cifar_core.errors import ConfigError
 
@@ -47,7 +47,7 @@ def draw(seed: int, split: str, indices: np.ndarray) -> tuple[np.ndarray, np.nda
     keys = _keys(seed, split, indices)
     labels = _labels(seed, split, indices)
     images = np.empty((len(indices), SIZE, SIZE, 3), np.uint8)
-    for label in range(NUM_CLASSES):
+    for label in range(CIFAR10.count):
         members = np.flatnonzero(labels == label)
         for start in range(0, len(members), _CHUNK):
             chunk = members[start : start + _CHUNK]
@@ -66,9 +66,9 @@ def _keys(seed: int, split: str, indices: np.ndarray) -> np.ndarray:
 
 def _labels(seed: int, split: str, indices: np.ndarray) -> np.ndarray:
     """Each block of ten images has the ten classes in random order."""
-    block, place = np.divmod(indices, NUM_CLASSES)
+    block, place = np.divmod(indices, CIFAR10.count)
     keys = _keys(seed, split, block + (1 << 40))
-    orders = np.argsort(mix(keys[:, None] + np.arange(NUM_CLASSES, dtype=np.uint64)), axis=1, kind="stable")
+    orders = np.argsort(mix(keys[:, None] + np.arange(CIFAR10.count, dtype=np.uint64)), axis=1, kind="stable")
     return orders[np.arange(len(indices)), place].astype(np.int64)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from cifar_core.base.fields import known
 from cifar_core.base.lazy import keras
+from cifar_core.data.problem import CIFAR10, Problem
 from cifar_core.models.airbench import AirBench
 from cifar_core.models.alexnet import AlexNet
 from cifar_core.models.base import ModelConfig
@@ -49,10 +50,13 @@ def model_config(name: str) -> type[ModelConfig]:
     return known("model", name, MODELS)
 
 
-def create_model(name: str, **hyperparameters: Any) -> keras.Model:
-    """A new, untrained network: images (N, 32, 32, 3) in 0..255 to float32 probabilities (N, 10).
+def create_model(name: str, *, problem: Problem = CIFAR10, **hyperparameters: Any) -> keras.Model:
+    """A new, untrained network: images (N, side, side, 3) in 0..255 to float32 probabilities (N, classes).
+
+    Args:
+        problem: classes and side of the images, as `Dataset.problem`; CIFAR-10's where none is given.
 
     Raises:
         ConfigError: unknown model or hyperparameter, or a value out of range.
     """
-    return model_config(name)(**hyperparameters).build()
+    return model_config(name)(**hyperparameters).build(problem)

@@ -6,14 +6,15 @@ from typing import ClassVar
 
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
-from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.base.lazy import keras, layers, np
+from cifar_core.data.problem import CIFAR10, Problem
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting, momentum_setting
 
 WHITENING = "whitening"
 """Name of the first convolution."""
 PATCH = 2
 """Side of its kernel."""
+CHANNELS = 3
 WIDTHS = (64, 256, 256)
 """Filters of the three blocks at width 1."""
 
@@ -57,8 +58,8 @@ class AirBench(ModelConfig):
     dropout: float = dropout_setting(0.0, "the pooled features before the classifier")
     l2: float = l2_setting()
 
-    def build(self) -> keras.Model:
-        images = keras.Input(IMAGE_SHAPE, name="images")
+    def build(self, problem: Problem = CIFAR10) -> keras.Model:
+        images = keras.Input(problem.shape, name="images")
         x = layers.Activation("gelu")(self._first()(blocks.standardised()(images)))
         for filters in WIDTHS:
             x = self._block(x, blocks.divisible(filters * self.width))
@@ -66,7 +67,9 @@ class AirBench(ModelConfig):
         x = blocks.dropped(x, self.dropout)
         # Without a bias, scaling the features is the same as scaling the scores.
         x = layers.Rescaling(self.logit_scale, dtype="float32", name="logit_scale")(x)
-        model = keras.Model(images, blocks.probabilities(self.l2, use_bias=False)(x), name="airbench")
+        model = keras.Model(
+            images, blocks.probabilities(problem.count, self.l2, use_bias=False)(x), name="airbench"
+        )
         # The authors learn its bias in the first epochs. Without that nothing need be computed backwards
         # here, where images are largest: 5 % of a step.
         model.get_layer(WHITENING).trainable = not self.whitening
@@ -84,7 +87,7 @@ class AirBench(ModelConfig):
         """Twice as many filters as a patch has values: each direction with both signs, since GELU
         passes one of them."""
         learned = None if self.whitening else blocks.penalty(self.l2)
-        filters = 2 * PATCH**2 * IMAGE_SHAPE[-1]
+        filters = 2 * PATCH**2 * CHANNELS
         return layers.Conv2D(filters, PATCH, kernel_regularizer=learned, name=WHITENING)
 
     def _block(self, x: keras.KerasTensor, filters: int) -> keras.KerasTensor:

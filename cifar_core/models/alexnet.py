@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
-from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.base.lazy import keras, layers
+from cifar_core.data.problem import CIFAR10, Problem
 from cifar_core.models.base import ModelConfig, l2_setting
 
 # Filters of the five 3x3 convolutions, and whether 2x2 max pooling follows.
@@ -47,15 +47,15 @@ class AlexNet(ModelConfig):
     )
     l2: float = l2_setting()
 
-    def build(self) -> keras.Model:
-        images = keras.Input(IMAGE_SHAPE, name="images")
+    def build(self, problem: Problem = CIFAR10) -> keras.Model:
+        images = keras.Input(problem.shape, name="images")
         x = blocks.unit_range()(images)
         for filters, pool in CONVOLUTIONS:
             x = self._convolution(x, filters, pool)
         x = layers.Flatten()(x)
         x = blocks.dropped(self._dense(x, self.units_dense1), self.dropout_rate1)
         x = blocks.dropped(self._dense(x, self.units_dense2), self.dropout_rate2)
-        return keras.Model(images, blocks.probabilities(self.l2)(x), name="alexnet")
+        return keras.Model(images, blocks.probabilities(problem.count, self.l2)(x), name="alexnet")
 
     def _convolution(self, x: keras.KerasTensor, filters: int, pool: bool) -> keras.KerasTensor:
         x = layers.Conv2D(filters, 3, padding="same", **self._weights())(x)

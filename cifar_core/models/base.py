@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from cifar_core.base.fields import Settings, setting
 from cifar_core.base.lazy import keras, np
+from cifar_core.data.problem import CIFAR10, Problem
 from cifar_core.errors import ConfigError
 
 _rate = partial(setting, ge=0, le=0.9, step=0.05)
@@ -31,11 +32,11 @@ class ModelConfig(Settings):
     source: ClassVar[str]
     """Citation and, where there is one, the address of the paper."""
 
-    def build(self) -> keras.Model:
+    def build(self, problem: Problem = CIFAR10) -> keras.Model:
         """The network, new and untrained.
 
-        Takes float or integer images (N, 32, 32, 3) in 0..255 (rescaling is its first layer) and
-        returns float32 probabilities (N, 10), whatever dtype policy is set while building.
+        Takes float or integer images (N, side, side, 3) in 0..255 (rescaling is its first layer) and
+        returns float32 probabilities (N, classes), whatever dtype policy is set while building.
         """
         raise NotImplementedError
 
@@ -43,7 +44,7 @@ class ModelConfig(Settings):
         """Set weights of the new network that are computed from training images; most have none.
 
         Args:
-            images: the run's training images, uint8 (N, 32, 32, 3).
+            images: the run's training images, uint8 (N, side, side, 3).
         """
 
 

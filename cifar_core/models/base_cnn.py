@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from cifar_core.base.fields import setting
-from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.base.lazy import keras, layers
+from cifar_core.data.problem import CIFAR10, Problem
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting
 from cifar_core.models.blocks import BN_MOMENTUM, penalty, probabilities, unit_range
 
@@ -38,9 +38,14 @@ class BaseCNN(ModelConfig):
     dropout: float = dropout_setting(0.0, "the hidden layer", search=(0.0, 0.6))
     l2: float = l2_setting()
 
-    def build(self) -> keras.Model:
+    def build(self, problem: Problem = CIFAR10) -> keras.Model:
         return keras.Sequential(
-            [layers.Input(IMAGE_SHAPE, name="images"), unit_range(), *self._features(), *self._head()],
+            [
+                layers.Input(problem.shape, name="images"),
+                unit_range(),
+                *self._features(),
+                *self._head(problem.count),
+            ],
             name="base_cnn",
         )
 
@@ -49,11 +54,11 @@ class BaseCNN(ModelConfig):
         stack += [*self._conv(64), layers.MaxPooling2D(), *_dropout(self.conv_dropout)]
         return stack + (self._conv(64) if self.design == "notebook" else [])
 
-    def _head(self) -> list[keras.Layer]:
+    def _head(self, classes: int) -> list[keras.Layer]:
         units = 128 if self.design == "paper" else 64
         dense = layers.Dense(units, use_bias=not self.batch_norm, kernel_regularizer=penalty(self.l2))
         hidden = [*self._activated(dense), *_dropout(self.dropout)]
-        return [layers.Flatten(), *hidden, probabilities(self.l2)]
+        return [layers.Flatten(), *hidden, probabilities(classes, self.l2)]
 
     def _conv(self, filters: int) -> list[keras.Layer]:
         conv = layers.Conv2D(filters, 3, use_bias=not self.batch_norm, kernel_regularizer=penalty(self.l2))

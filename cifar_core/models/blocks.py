@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cifar_core.base.labels import NUM_CLASSES
 from cifar_core.base.lazy import keras, layers, np
 
-# Mean and standard deviation of the 50,000 training images per colour channel, in 0..1:
+# Mean and standard deviation of CIFAR-10's training images per colour channel, in 0..1, for all datasets:
 # the values that the field's recipes use (e.g. https://github.com/kuangliu/pytorch-cifar).
 CHANNEL_MEAN = (0.4914, 0.4822, 0.4465)
 CHANNEL_SD = (0.2470, 0.2435, 0.2616)
@@ -47,6 +46,8 @@ def convolution(
 
 WHITENING_IMAGES = 5_000
 """Training images, the first ones, from which a whitening kernel is computed."""
+WHITENING_PIXELS = 512_000
+"""Of the images whose patches are held at a time: 500 of 32 pixels a side."""
 WHITENING_EPSILON = 5e-4
 """Added to the variance of each direction, so that directions that hardly vary are not amplified."""
 
@@ -59,7 +60,7 @@ def whitening_kernel(rescaling: keras.Layer, images: np.ndarray, side: int) -> n
 
     Args:
         rescaling: the network's layer that scales the images.
-        images: uint8 (N, 32, 32, 3).
+        images: uint8 (N, height, width, 3).
         side: of a patch.
 
     Returns:
@@ -67,8 +68,9 @@ def whitening_kernel(rescaling: keras.Layer, images: np.ndarray, side: int) -> n
     """
     size = side * side * images.shape[-1]
     moments, count = np.zeros((size, size)), 0
-    for start in range(0, min(len(images), WHITENING_IMAGES), 500):  # all patches at once take 460 MB
-        part = images[start : min(start + 500, WHITENING_IMAGES)]
+    step = max(1, WHITENING_PIXELS // (images.shape[1] * images.shape[2]))  # all patches at once take 460 MB
+    for start in range(0, min(len(images), WHITENING_IMAGES), step):
+        part = images[start : min(start + step, WHITENING_IMAGES)]
         scaled = np.asarray(keras.ops.convert_to_numpy(rescaling(part)), np.float64)
         windows = np.lib.stride_tricks.sliding_window_view(scaled, (side, side), axis=(1, 2))
         patches = np.moveaxis(windows, 3, -1).reshape(-1, size)
@@ -96,13 +98,13 @@ def penalty(l2: float) -> keras.Regularizer | None:
     return keras.regularizers.L2(l2) if l2 else None
 
 
-def probabilities(l2: float = 0.0, **options: Any) -> keras.Layer:
-    """The last layer: features (N, F) to float32 probabilities (N, 10), also under mixed precision.
+def probabilities(classes: int, l2: float = 0.0, **options: Any) -> keras.Layer:
+    """The last layer: features (N, F) to float32 probabilities (N, classes), also under mixed precision.
 
     Options are those of `keras.layers.Dense`.
     """
     return layers.Dense(
-        NUM_CLASSES, activation="softmax", dtype="float32", kernel_regularizer=penalty(l2), **options
+        classes, activation="softmax", dtype="float32", kernel_regularizer=penalty(l2), **options
     )
 
 

@@ -34,6 +34,7 @@ from cifar_core.base import paths
 from cifar_core.base.child import ChildError, ask
 from cifar_core.base.files import write_whole
 from cifar_core.base.lazy import keras
+from cifar_core.data.problem import CIFAR10, Problem
 from cifar_core.errors import CifarLabError
 from cifar_core.models import model_config
 from cifar_core.models.base import ModelConfig
@@ -91,14 +92,14 @@ class Architecture:
     layers: tuple[Layer, ...]
 
 
-def describe_architecture(name: str, **hyperparameters: Any) -> Architecture:
+def describe_architecture(name: str, problem: Problem = CIFAR10, **hyperparameters: Any) -> Architecture:
     """Build a model and count its costs. Imports Keras, which takes seconds; pages call `architecture`.
 
     Raises:
         ConfigError: unknown model or hyperparameter, or a value out of range.
     """
     config = model_config(name)(**hyperparameters)
-    return count(name, config, config.build())
+    return count(name, config, config.build(problem))
 
 
 def count(name: str, config: ModelConfig, network: keras.Model) -> Architecture:
@@ -192,7 +193,7 @@ _COSTS: dict[str, Callable[[Any, int], tuple[int, int]]] = {
 }
 
 
-def architecture(name: str, **hyperparameters: Any) -> Architecture:
+def architecture(name: str, problem: Problem = CIFAR10, **hyperparameters: Any) -> Architecture:
     """As `describe_architecture`, without importing Keras in this process.
 
     The first call for a model and its hyperparameters starts another process and takes about ten seconds;
@@ -204,12 +205,12 @@ def architecture(name: str, **hyperparameters: Any) -> Architecture:
         CifarLabError: the process could not build the network (too little memory, say).
     """
     config = model_config(name)(**hyperparameters)
-    file = _cache_file(name, config)
+    file = _cache_file(name, problem, config)
     known = _read(file)
     if known is None:
         # The network needs no GPU for this, and the process that asks no framework.
         quiet = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
-        built = functools.partial(describe_architecture, name, **config.model_dump(mode="json"))
+        built = functools.partial(describe_architecture, name, problem, **config.model_dump(mode="json"))
         try:
             known = ask(built, name=f"cifar-lab {name}", environment=quiet, timeout=CHILD_SECONDS)
         except ChildError as error:
@@ -222,13 +223,13 @@ def architecture(name: str, **hyperparameters: Any) -> Architecture:
     return known
 
 
-def known_architecture(name: str, **hyperparameters: Any) -> Architecture | None:
+def known_architecture(name: str, problem: Problem = CIFAR10, **hyperparameters: Any) -> Architecture | None:
     """As `architecture` if cached; None where it would have to start a process.
 
     Raises:
         ConfigError: unknown model or hyperparameter, or a value out of range.
     """
-    return _read(_cache_file(name, model_config(name)(**hyperparameters)))
+    return _read(_cache_file(name, problem, model_config(name)(**hyperparameters)))
 
 
 def sizes_only(name: str, **hyperparameters: Any) -> dict[str, Any]:
@@ -246,8 +247,9 @@ def sizes_only(name: str, **hyperparameters: Any) -> dict[str, Any]:
     return values
 
 
-def _cache_file(name: str, config: ModelConfig) -> Path:
-    question = json.dumps([_sources_digest(), name, config.model_dump(mode="json")], sort_keys=True)
+def _cache_file(name: str, problem: Problem, config: ModelConfig) -> Path:
+    asked = [_sources_digest(), name, problem.count, problem.side, config.model_dump(mode="json")]
+    question = json.dumps(asked, sort_keys=True)
     key = hashlib.sha256(question.encode()).hexdigest()[:16]
     return paths.home() / "cache" / "architectures" / f"{name}-{key}.json"
 

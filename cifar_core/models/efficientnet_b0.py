@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
-from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.base.lazy import keras, layers
+from cifar_core.data.problem import CIFAR10, Problem
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting, stochastic_depth_setting
 
 # (filters, blocks, expansion, kernel, stride) of the seven stages: table 1 of the paper, where the
@@ -71,14 +71,14 @@ class EfficientNetB0(ModelConfig):
     stochastic_depth: float = stochastic_depth_setting(0.2, (0.0, 0.4))
     l2: float = l2_setting()
 
-    def build(self) -> keras.Model:
-        images = keras.Input(IMAGE_SHAPE, name="images")
+    def build(self, problem: Problem = CIFAR10) -> keras.Model:
+        images = keras.Input(problem.shape, name="images")
         x = blocks.standardised()(images)
         x = self._convolution(x, self._filters(FIRST_FILTERS), "stem", kernel=3)
         x = self._blocks(x)
         x = self._convolution(x, self._filters(LAST_FILTERS), "top")
         x = blocks.dropped(layers.GlobalAveragePooling2D()(x), self.dropout)
-        return keras.Model(images, blocks.probabilities(self.l2)(x), name="efficientnet_b0")
+        return keras.Model(images, blocks.probabilities(problem.count, self.l2)(x), name="efficientnet_b0")
 
     def _filters(self, filters: int) -> int:
         return blocks.divisible(filters * self.width * SCALES[self.scale][0])

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
-from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.base.lazy import keras, layers
+from cifar_core.data.problem import CIFAR10, Problem
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting
 
 # (filters, blocks, expansion) of the seven stages: table 2 of the paper.
@@ -62,15 +62,17 @@ class MobileNet(ModelConfig):
     dropout: float = dropout_setting(0.0, "the pooled features before the classifier", search=(0.0, 0.6))
     l2: float = l2_setting()
 
-    def build(self) -> keras.Model:
-        images = keras.Input(IMAGE_SHAPE, name="images")
+    def build(self, problem: Problem = CIFAR10) -> keras.Model:
+        images = keras.Input(problem.shape, name="images")
         x = blocks.unit_range()(images) if self.stem == "imagenet" else blocks.standardised()(images)
         first, *strides = STRIDES[self.stem]
         x = self._convolution(x, blocks.divisible(32 * self.width), "Conv1", kernel=3, strides=first)
         x = self._blocks(x, strides)
         x = self._convolution(x, blocks.divisible(LAST_FILTERS * max(1, self.width)), "Conv_1")
         x = blocks.dropped(layers.GlobalAveragePooling2D()(x), self.dropout)
-        return keras.Model(images, blocks.probabilities(self.l2, name="predictions")(x), name="mobilenet")
+        return keras.Model(
+            images, blocks.probabilities(problem.count, self.l2, name="predictions")(x), name="mobilenet"
+        )
 
     def momentum(self) -> float:
         """The batch normalisation momentum in use: the one given, or the stem's default."""

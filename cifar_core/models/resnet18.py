@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
-from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.base.lazy import keras, layers
+from cifar_core.data.problem import CIFAR10, Problem
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting, width_setting
 
 BLOCKS_PER_STAGE = 2
@@ -36,8 +36,8 @@ class ResNet18(ModelConfig):
     dropout: float = dropout_setting(0.0, "the pooled features before the classifier")
     l2: float = l2_setting()
 
-    def build(self) -> keras.Model:
-        images = keras.Input(IMAGE_SHAPE, name="images")
+    def build(self, problem: Problem = CIFAR10) -> keras.Model:
+        images = keras.Input(problem.shape, name="images")
         if self.design == "paper":
             x = self._paper(images)
         else:
@@ -46,7 +46,7 @@ class ResNet18(ModelConfig):
                 for block in range(BLOCKS_PER_STAGE):
                     x = self._block(x, self.width * 2**stage, 2 if stage and not block else 1)
         x = blocks.dropped(layers.GlobalAveragePooling2D()(x), self.dropout)
-        return keras.Model(images, blocks.probabilities(self.l2)(x), name="resnet18")
+        return keras.Model(images, blocks.probabilities(problem.count, self.l2)(x), name="resnet18")
 
     def _paper(self, images: keras.KerasTensor) -> keras.KerasTensor:
         """Convolutions keep their biases, as in the study's code, though normalisation makes them idle."""

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
-from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.base.lazy import keras, layers
+from cifar_core.data.problem import CIFAR10, Problem
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting, momentum_setting, width_setting
 
 
@@ -38,8 +38,8 @@ class ResNet9(ModelConfig):
     dropout: float = dropout_setting(0.0, "the pooled features before the classifier")
     l2: float = l2_setting()
 
-    def build(self) -> keras.Model:
-        images = keras.Input(IMAGE_SHAPE, name="images")
+    def build(self, problem: Problem = CIFAR10) -> keras.Model:
+        images = keras.Input(problem.shape, name="images")
         x = self._convolution(blocks.standardised()(images), self.width)
         x = self._residual(self._stage(x, 2 * self.width))
         x = self._stage(x, 4 * self.width)
@@ -47,7 +47,9 @@ class ResNet9(ModelConfig):
         x = blocks.dropped(layers.GlobalMaxPooling2D()(x), self.dropout)
         # Without a bias, scaling the features is the same as scaling the scores.
         x = layers.Rescaling(self.logit_scale, dtype="float32", name="logit_scale")(x)
-        return keras.Model(images, blocks.probabilities(self.l2, use_bias=False)(x), name="resnet9")
+        return keras.Model(
+            images, blocks.probabilities(problem.count, self.l2, use_bias=False)(x), name="resnet9"
+        )
 
     def _stage(self, x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
         return layers.MaxPooling2D()(self._convolution(x, filters))

@@ -1,4 +1,4 @@
-"""A small Vision Transformer for 32x32 images."""
+"""A small Vision Transformer for small images."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pydantic import model_validator
 
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
-from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.base.lazy import keras, layers, np
+from cifar_core.data.problem import CIFAR10, Problem
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting, require, stochastic_depth_setting
 
 
@@ -77,20 +77,19 @@ class VisionTransformer(ModelConfig):
         )
         return self
 
-    def build(self) -> keras.Model:
-        images = keras.Input(IMAGE_SHAPE, name="images")
-        x = self._tokens(blocks.standardised()(images))
+    def build(self, problem: Problem = CIFAR10) -> keras.Model:
+        images = keras.Input(problem.shape, name="images")
+        x = self._tokens(blocks.standardised()(images), problem.side // self.patch)
         for number in range(self.depth):
             rate = self.stochastic_depth * (number / max(1, self.depth - 1))
             x = self._residual(x, self._attention, rate, f"block_{number}_attention")
             x = self._residual(x, self._perceptron, rate, f"block_{number}_mlp")
         x = layers.LayerNormalization(epsilon=1e-6, name="norm")(x)
         x = layers.GlobalAveragePooling1D(name="pool")(x)
-        return keras.Model(images, blocks.probabilities(self.l2)(x), name="vit")
+        return keras.Model(images, blocks.probabilities(problem.count, self.l2)(x), name="vit")
 
-    def _tokens(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        """Images (N, 32, 32, 3) to one vector per patch with its position added (N, patches, dim)."""
-        side = IMAGE_SHAPE[0] // self.patch
+    def _tokens(self, x: keras.KerasTensor, side: int) -> keras.KerasTensor:
+        """Images to one vector per patch of a grid, with its position added (N, side², dim)."""
         x = layers.Conv2D(
             self.dim, self.patch, self.patch, kernel_regularizer=blocks.penalty(self.l2), name="patches"
         )(x)

@@ -8,8 +8,8 @@ from pydantic import model_validator
 
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
-from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.base.lazy import keras, layers
+from cifar_core.data.problem import CIFAR10, Problem
 from cifar_core.models.base import ModelConfig, dropout_setting, l2_setting, require
 
 STAGE_FILTERS = (16, 32, 64)  # times the width
@@ -52,14 +52,14 @@ class WideResNet(ModelConfig):
         )
         return self
 
-    def build(self) -> keras.Model:
-        images = keras.Input(IMAGE_SHAPE, name="images")
+    def build(self, problem: Problem = CIFAR10) -> keras.Model:
+        images = keras.Input(problem.shape, name="images")
         x = blocks.convolution(blocks.standardised()(images), STAGE_FILTERS[0], l2=self.l2)
         for stage, filters in enumerate(STAGE_FILTERS):
             for block in range((self.depth - 4) // 6):
                 x = self._block(x, filters * self.width, 2 if stage and not block else 1)
         x = layers.GlobalAveragePooling2D()(_normalised(x))
-        return keras.Model(images, blocks.probabilities(self.l2)(x), name="wrn28_10")
+        return keras.Model(images, blocks.probabilities(problem.count, self.l2)(x), name="wrn28_10")
 
     def _block(self, x: keras.KerasTensor, filters: int, stride: int) -> keras.KerasTensor:
         """Normalise and activate before each convolution; a projection only where the shape changes."""

@@ -6,29 +6,36 @@ Each function returns plain JSON, `{"data": [...], "layout": {...}}`, which the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.data.problem import CIFAR10
 from cifar_core.plots.palette import BAD, GOOD, class_colour, faded
 
 Figure = dict[str, Any]
 SYMBOLS = (
     "circle", "square", "diamond", "cross", "x", "triangle-up", "triangle-down", "star", "hexagon", "pentagon"
 )  # fmt: skip
-"""One for each class, since ten colours are hard to tell apart."""
+"""In turn for the classes, since ten colours are hard to tell apart."""
 
 
-def light_by_class(brightness: np.ndarray, contrast: np.ndarray) -> Figure:
+def light_by_class(
+    brightness: np.ndarray, contrast: np.ndarray, classes: Sequence[str] = CIFAR10.classes
+) -> Figure:
     """Box plots of brightness and contrast, one box for each class.
 
     Args:
-        brightness, contrast: float (10, 5), the quantiles 5, 25, 50, 75 and 95 % of each class, in 0..1.
+        brightness, contrast: float (classes, 5), the quantiles 5, 25, 50, 75 and 95 % of each class, in 0..1.
+        classes: their names.
     """
     right = {"title": {"text": "Contrast"}, "domain": [0.52, 1], "anchor": "y", "rangemode": "tozero"}
     return {
-        "data": [_boxes("brightness", brightness, GOOD, "x"), _boxes("contrast", contrast, BAD, "x2")],
+        "data": [
+            _boxes("brightness", brightness, classes, GOOD, "x"),
+            _boxes("contrast", contrast, classes, BAD, "x2"),
+        ],
         "layout": {
             "grid": {"rows": 1, "columns": 2, "pattern": "independent"},
             "xaxis": {"title": {"text": "Brightness"}, "domain": [0, 0.48], "rangemode": "tozero"},
@@ -40,13 +47,15 @@ def light_by_class(brightness: np.ndarray, contrast: np.ndarray) -> Figure:
     }
 
 
-def _boxes(name: str, quantiles: np.ndarray, colour: str, axis: str) -> dict[str, Any]:
+def _boxes(
+    name: str, quantiles: np.ndarray, classes: Sequence[str], colour: str, axis: str
+) -> dict[str, Any]:
     parts = ("lowerfence", "q1", "median", "q3", "upperfence")
     return {
         "type": "box",
         "orientation": "h",
         "name": name,
-        "y": list(CLASS_NAMES),
+        "y": list(classes),
         **dict(zip(parts, quantiles.T.round(4).tolist(), strict=True)),
         "xaxis": axis,
         "line": {"color": colour, "width": 1.5},
@@ -54,11 +63,12 @@ def _boxes(name: str, quantiles: np.ndarray, colour: str, axis: str) -> dict[str
     }
 
 
-def hue_by_class(shares: np.ndarray) -> Figure:
+def hue_by_class(shares: np.ndarray, classes: Sequence[str] = CIFAR10.classes) -> Figure:
     """Heat map of hue by class, with the hues themselves along the axis.
 
     Args:
-        shares: float (10, bins), each row the share in 0..1 of each hue in the pixels of a class.
+        shares: float (classes, bins), each row the share in 0..1 of each hue in the pixels of a class.
+        classes: their names.
     """
     step = 360 / shares.shape[1]
     degrees = [step * place for place in range(shares.shape[1])]
@@ -73,7 +83,7 @@ def hue_by_class(shares: np.ndarray) -> Figure:
     heat = {
         "type": "heatmap",
         "x": degrees,
-        "y": list(CLASS_NAMES),
+        "y": list(classes),
         "z": np.round(100 * shares, 2).tolist(),
         "colorscale": [[0, faded(GOOD, 0)], [0.35, faded(GOOD, 0.55)], [1, GOOD]],
         "xgap": 1,
@@ -90,16 +100,22 @@ def hue_by_class(shares: np.ndarray) -> Figure:
     return {"data": [heat], "layout": layout}
 
 
-def image_map(places: np.ndarray, labels: np.ndarray, axes: tuple[str, str] = ("", "")) -> Figure:
+def image_map(
+    places: np.ndarray,
+    labels: np.ndarray,
+    axes: tuple[str, str] = ("", ""),
+    classes: Sequence[str] = CIFAR10.classes,
+) -> Figure:
     """Images as dots, coloured by class; each dot's `customdata` is the image's row.
 
     Args:
         places: float (N, 2).
-        labels: int (N,), the class of each image, 0..9.
+        labels: int (N,), the class of each image.
         axes: titles of the two axes.
+        classes: names of the classes.
     """
     dots = []
-    for label, name in enumerate(CLASS_NAMES):
+    for label, name in enumerate(classes):
         members = np.flatnonzero(labels == label)
         x, y = places[members].T.round(3).tolist()
         dots.append(
@@ -107,7 +123,8 @@ def image_map(places: np.ndarray, labels: np.ndarray, axes: tuple[str, str] = ("
                 "type": "scatter", "mode": "markers", "name": name, "x": x, "y": y,
                 "customdata": members.tolist(), "hoverinfo": "none",
                 "marker": {
-                    "color": class_colour(label), "symbol": SYMBOLS[label], "size": 7, "opacity": 0.8
+                    "color": class_colour(label), "symbol": SYMBOLS[label % len(SYMBOLS)],
+                    "size": 7, "opacity": 0.8,
                 },
             }
         )  # fmt: skip

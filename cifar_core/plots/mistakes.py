@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import plotly.graph_objects as go
 
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.base.lazy import pd
+from cifar_core.data.problem import CIFAR10
 from cifar_core.plots.layout import TOP_DOWN, figure, heatmap
 from cifar_core.plots.palette import BAD, BLUES, GOOD
 
+MOST_CLASSES = 30
 
-def confused_pairs_bars(pairs: pd.DataFrame, most: int = 12) -> go.Figure:
+
+def confused_pairs_bars(
+    pairs: pd.DataFrame, most: int = 12, classes: Sequence[str] = CIFAR10.classes
+) -> go.Figure:
     """Number of test images per pair of true and predicted class, the most frequent pair on top.
 
     Args:
         pairs: from `cifar_core.analysis.mistakes.confused_pairs`.
+        most: number of pairs.
+        classes: names of the classes.
     """
     shown = pairs.head(most)
     bar = go.Bar(
         x=shown["images"].tolist(),
-        y=[f"{CLASS_NAMES[row.true]} → {CLASS_NAMES[row.predicted]}" for row in shown.itertuples()],
+        y=[f"{classes[row.true]} → {classes[row.predicted]}" for row in shown.itertuples()],
         orientation="h",
         marker={"color": BAD},
         customdata=100 * shown[["share", "confidence"]].to_numpy(float),
@@ -29,15 +37,17 @@ def confused_pairs_bars(pairs: pd.DataFrame, most: int = 12) -> go.Figure:
     return figure([bar], name="confused-pairs", x="Test images", y="True → predicted", **TOP_DOWN)
 
 
-def worst_classes_bars(classes: pd.DataFrame) -> go.Figure:
+def worst_classes_bars(classes: pd.DataFrame, names: Sequence[str] = CIFAR10.classes) -> go.Figure:
     """Share of wrong predictions per class, the worst class on top.
 
     Args:
-        classes: from `cifar_core.analysis.mistakes.worst_classes`.
+        classes: from `cifar_core.analysis.mistakes.worst_classes`; the first 30 are shown.
+        names: of the classes.
     """
+    classes = classes.head(MOST_CLASSES)
     bar = go.Bar(
         x=(100 * classes["share"]).tolist(),
-        y=[CLASS_NAMES[true] for true in classes["true"]],
+        y=[names[true] for true in classes["true"]],
         orientation="h",
         marker={"color": BAD},
         customdata=classes[["wrong", "images"]].to_numpy(),

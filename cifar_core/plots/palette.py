@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from cifar_core.base.labels import NUM_CLASSES
-
 LIGHT_BACKGROUND = "#ffffff"
 DARK_BACKGROUND = "#0e1117"
 
@@ -71,6 +69,9 @@ NEUTRAL = "#808080"
 GOOD, BAD = "#0095ff", "#ff5603"
 """For gains and losses: blue and orange, which colour-blind people can tell apart, unlike green and red."""
 
+MOST_NUMBERS = 20
+"""Number of classes up to which each cell of a matrix shows its number and a map their names."""
+
 _FALLBACK_LUMINANCE = 0.19  # the same contrast on both backgrounds, about 4.3:1
 
 
@@ -100,8 +101,8 @@ def run_dash(place: int) -> str:
 
 
 def class_colour(label: int) -> str:
-    """Colour of a class by its label 0..9."""
-    return CLASS_COLOURS[label % NUM_CLASSES]
+    """Colour of a class by its label; every tenth class has the same, so a name or symbol goes with it."""
+    return CLASS_COLOURS[label % len(CLASS_COLOURS)]
 
 
 def variant_dash(variant: str) -> str:

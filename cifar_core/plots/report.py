@@ -20,7 +20,6 @@ from cifar_core.analysis.diagnosis import remarks
 from cifar_core.analysis.metrics import Report
 from cifar_core.base.csv_text import records
 from cifar_core.base.fields import number
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.errors import ConfigError, DataError, RunNotFoundError, StoreError
 from cifar_core.models import MODELS
 from cifar_core.plots import (
@@ -118,7 +117,7 @@ def result_of(record: RunRecord) -> Report | None:
 def confusion_figure(report: Report, *, errors_only: bool = False) -> go.Figure:
     """The confusion matrix with its colour bar above, so that the cells use the whole width of a phone."""
     bar = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "thickness": 10, "title": {"side": "top"}}
-    chart = confusion_matrix(report.confusion, errors_only=errors_only)
+    chart = confusion_matrix(report.confusion, errors_only=errors_only, classes=report.classes)
     return chart.update_traces(colorbar=bar).update_yaxes(constraintoward="top")
 
 
@@ -190,7 +189,7 @@ def _curves(store: RunStore, record: RunRecord) -> dict[str, Any]:
         "curves": [learning_curves(curves, measure) for measure in ("accuracy", "loss")],
         "epoch_columns": columns,
         "epochs": [[shown(row[name]) for name in columns] for row in records(history)],
-        "remarks": remarks(records(history)),
+        "remarks": remarks(records(history), record.problem.count),
     }
 
 
@@ -239,10 +238,11 @@ def _mistakes(store: RunStore, record: RunRecord) -> dict[str, Any]:
             "no_mistakes": "The images that the run was tested on are not on this machine.",
         }
     rows = ordered(narrowed(table)).head(MOST_PICTURES)
+    names = record.problem.classes
     pictures = [
         (
             _picture(dataset.x_test[row.index]),
-            f"{CLASS_NAMES[row.label]} → {CLASS_NAMES[row.predicted]}, {100 * row.confidence:.1f} %",
+            f"{names[row.label]} → {names[row.predicted]}, {100 * row.confidence:.1f} %",
         )
         for row in rows.itertuples(index=False)
     ]

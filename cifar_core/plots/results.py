@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import plotly.graph_objects as go
 
 from cifar_core.base.fields import known
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.base.lazy import pd
+from cifar_core.data.problem import class_names
 from cifar_core.plots.layout import figure, heatmap
-from cifar_core.plots.palette import BAD, BLUES, DIVERGING, GOOD, NEUTRAL, class_colour, faded, model_colour
+from cifar_core.plots.palette import (
+    BAD,
+    BLUES,
+    DIVERGING,
+    GOOD,
+    MOST_NUMBERS,
+    NEUTRAL,
+    class_colour,
+    faded,
+    model_colour,
+)
 
 Measure = Literal["precision", "recall", "f1"]
 _GAP = {
@@ -24,23 +34,28 @@ _MEASURE_TITLES = {"precision": "Precision (%)", "recall": "Recall (%)", "f1": "
 
 
 def confusion_matrix(
-    confusion: np.ndarray, *, errors_only: bool = False, title: str | None = None
+    confusion: np.ndarray,
+    *,
+    errors_only: bool = False,
+    title: str | None = None,
+    classes: Sequence[str] | None = None,
 ) -> go.Figure:
     """Confusion matrix: a row per true class, a column per predicted one, in % of the true class.
 
     Args:
-        confusion: int (10, 10), as `Report.confusion`.
+        confusion: int (classes, classes), as `Report.confusion`.
         errors_only: leave out the diagonal, so that the colours distinguish the errors.
+        classes: names of the classes; None as in `class_names`.
     """
-    counts = np.asarray(confusion)
+    counts, names = np.asarray(confusion), class_names(classes, len(confusion))
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     heat = heatmap(
         np.where(np.eye(len(counts), dtype=bool), np.nan, shares) if errors_only else shares,
-        CLASS_NAMES,
-        CLASS_NAMES,
+        names,
+        names,
         unit="% of true class",
         hover="%{y} predicted as %{x}<br>%{customdata} images, %{z:.1f} % of %{y}",
-        texttemplate="%{z:.1f}",
+        texttemplate="%{z:.1f}" if len(names) <= MOST_NUMBERS else None,
         customdata=counts,
         colorscale=BLUES,
         zmin=0,
@@ -51,24 +66,31 @@ def confusion_matrix(
 
 
 def confusion_difference(
-    after: np.ndarray, before: np.ndarray, *, labels: tuple[str, str] = ("after", "before")
+    after: np.ndarray,
+    before: np.ndarray,
+    *,
+    labels: tuple[str, str] = ("after", "before"),
+    classes: Sequence[str] | None = None,
 ) -> go.Figure:
     """Difference of two confusion matrices in images per cell: blue where `after` has more, orange fewer.
 
     Args:
-        after: int (10, 10), as `Report.confusion`.
-        before: int (10, 10), as `Report.confusion`.
+        after: int (classes, classes), as `Report.confusion`.
+        before: int (classes, classes), as `Report.confusion`.
+        labels: names of the two.
+        classes: names of the classes; None as in `class_names`.
     """
     difference = np.asarray(after) - np.asarray(before)
+    names = class_names(classes, len(difference))
     limit = max(1, int(np.abs(difference).max()))
     heat = heatmap(
         difference,
-        CLASS_NAMES,
-        CLASS_NAMES,
+        names,
+        names,
         unit="images",
         hover=f"%{{y}} predicted as %{{x}}<br>{labels[0]}: %{{customdata[0]}}, "
         f"{labels[1]}: %{{customdata[1]}} (%{{z:+d}})",
-        texttemplate="%{z:+d}",
+        texttemplate="%{z:+d}" if len(names) <= MOST_NUMBERS else None,
         customdata=np.stack([after, before], axis=-1),
         colorscale=DIVERGING,
         zmin=-limit,
@@ -170,16 +192,17 @@ def reliability_diagram(reliability: pd.DataFrame, ece: float, *, model: str = "
     )
 
 
-def class_distribution(counts: Mapping[str, np.ndarray]) -> go.Figure:
+def class_distribution(counts: Mapping[str, np.ndarray], classes: Sequence[str] | None = None) -> go.Figure:
     """Images per class of each part of the dataset (the study's figure 1).
 
     Args:
-        counts: ten counts, in the order of the classes, by name of the part ("train", "test").
+        counts: of each class, by name of the part ("train", "test").
+        classes: their names; None as in `class_names`.
     """
     shades = (1.0, 0.55, 0.3)
     bars = [
         go.Bar(
-            x=list(CLASS_NAMES),
+            x=class_names(classes, len(numbers)),
             y=np.asarray(numbers),
             name=part,
             marker={"color": faded(GOOD, shades[place % len(shades)])},
@@ -191,21 +214,27 @@ def class_distribution(counts: Mapping[str, np.ndarray]) -> go.Figure:
 
 
 def prediction_bars(
-    probabilities: np.ndarray, *, label: int | None = None, top: int = 10, model: str = ""
+    probabilities: np.ndarray,
+    *,
+    label: int | None = None,
+    top: int = 10,
+    model: str = "",
+    classes: Sequence[str] | None = None,
 ) -> go.Figure:
     """Probabilities of the most probable classes of one image, the best on top, the true one outlined.
 
     Args:
-        probabilities: (10,), in 0..1.
-        label: the true class, 0..9; None if unknown.
+        probabilities: (classes,), in 0..1.
+        label: number of the true class; None if unknown.
         top: number of classes.
         model: gives the colour; without it each class has its own.
+        classes: names of the classes; None as in `class_names`.
     """
-    values = np.asarray(probabilities, np.float64)
+    values, names = np.asarray(probabilities, np.float64), class_names(classes, len(probabilities))
     order = np.argsort(-values, kind="stable")[:top][::-1]
     bar = go.Bar(
         x=100 * values[order],
-        y=[CLASS_NAMES[place] + (" (true)" if place == label else "") for place in order],
+        y=[names[place] + (" (true)" if place == label else "") for place in order],
         orientation="h",
         marker={
             "color": [model_colour(model) if model else class_colour(int(place)) for place in order],

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.base.lazy import pd
-from cifar_core.plots.palette import BAD, BLUES, GOOD, NEUTRAL, model_colour
+from cifar_core.data.problem import CIFAR10
+from cifar_core.plots.palette import BAD, BLUES, GOOD, MOST_NUMBERS, NEUTRAL, model_colour
 
 Figure = dict[str, Any]
 _MOST_RIGHT = 2000
@@ -20,27 +20,29 @@ _MANY_WRONG = 1500
 """Above it dots are smaller and let others through, or they would make one patch."""
 
 
-def mistakes_matrix(counts: np.ndarray) -> Figure:
+def mistakes_matrix(counts: np.ndarray, classes: Sequence[str] = CIFAR10.classes) -> Figure:
     """Heat map of the images of each true class (row) that were taken for another one (column).
 
     Args:
-        counts: int (10, 10), as `mistakes.counts`; the diagonal is left out.
+        counts: int (classes, classes), as `mistakes.counts`; the diagonal is left out.
+        classes: their names.
     """
-    cells = [[None if row == col else int(counts[row, col]) for col in range(10)] for row in range(10)]
+    every = range(len(classes))
+    cells = [[None if row == col else int(counts[row, col]) for col in every] for row in every]
     heat = {
         "type": "heatmap",
         "z": cells,
-        "x": list(CLASS_NAMES),
-        "y": list(CLASS_NAMES),
+        "x": list(classes),
+        "y": list(classes),
         "colorscale": BLUES,
         "zmin": 0,
         "showscale": False,
-        "texttemplate": "%{z}",
+        "texttemplate": "%{z}" if len(classes) <= MOST_NUMBERS else "",
         "textfont": {"size": 11},
         "hoverongaps": False,
         "hovertemplate": "%{y} taken for %{x}: %{z} images<extra></extra>",
-        "xgap": 1,
-        "ygap": 1,
+        "xgap": int(len(classes) <= MOST_NUMBERS),
+        "ygap": int(len(classes) <= MOST_NUMBERS),
     }
     layout = {
         "xaxis": {"title": {"text": "Predicted class"}, "tickangle": -45, "showgrid": False},
@@ -49,12 +51,13 @@ def mistakes_matrix(counts: np.ndarray) -> Figure:
     return {"data": [heat], "layout": layout}
 
 
-def mistakes_map(table: pd.DataFrame, places: np.ndarray) -> Figure:
+def mistakes_map(table: pd.DataFrame, places: np.ndarray, classes: Sequence[str] = CIFAR10.classes) -> Figure:
     """Test images in the plane, wrong ones in front; each point's `customdata` is its test index.
 
     Args:
         table: as `mistakes.mistakes` returns it.
         places: float (N, 2), row by row of the table. Of right ones at most 2,000 are drawn, evenly.
+        classes: names of the classes.
     """
     wrong = (~table["correct"]).to_numpy()
     right = (~wrong).nonzero()[0]
@@ -72,7 +75,7 @@ def mistakes_map(table: pd.DataFrame, places: np.ndarray) -> Figure:
             "name": name,
             "x": places[rows, 0].round(2).tolist(),
             "y": places[rows, 1].round(2).tolist(),
-            "text": [f"{CLASS_NAMES[true[row]]} → {CLASS_NAMES[predicted[row]]}" for row in rows],
+            "text": [f"{classes[true[row]]} → {classes[predicted[row]]}" for row in rows],
             "customdata": table["index"].to_numpy()[rows].tolist(),
             "hovertemplate": "%{text}<br>test image %{customdata}<extra></extra>",
             "marker": marker,
@@ -80,7 +83,8 @@ def mistakes_map(table: pd.DataFrame, places: np.ndarray) -> Figure:
         for name, rows, marker in kinds
     ]
     middles = [
-        (name, places[(table["predicted"] == label).to_numpy()]) for label, name in enumerate(CLASS_NAMES)
+        (name, places[(table["predicted"] == label).to_numpy()])
+        for label, name in enumerate(classes[:MOST_NUMBERS])
     ]
     bare = {"showticklabels": False, "showgrid": False, "zeroline": False}
     layout = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cifar_core.base.labels import IMAGE_SHAPE
+from cifar_core.analysis.evaluation import image_shape
 from cifar_core.base.lazy import keras
 from cifar_core.errors import ExportError
 from cifar_core.serving.runtimes import in_words
@@ -87,7 +87,7 @@ def _with_erf(model: keras.Model) -> keras.Model:
     twin = _twin(model)
     for layer in filter(_is_gelu, twin.layers):
         layer.activation = lambda x: 0.5 * x * (1 + keras.ops.erf(x / np.float32(np.sqrt(2))))
-    twin(np.zeros((1, *IMAGE_SHAPE), np.float32))  # Keras exports only what was called once
+    twin(np.zeros((1, *image_shape(model)), np.float32))  # Keras exports only what was called once
     return twin
 
 

@@ -1,8 +1,8 @@
 """Trained models exported to files for other programs: Keras, TensorFlow SavedModel, LiteRT (TFLite), ONNX.
 
 Every written file is run, and its predictions on some images are compared with the model's; a file that does
-not agree is deleted. All formats take float32 images (N, 32, 32, 3) in 0..255 and give float32 probabilities
-(N, 10).
+not agree is deleted. All formats take float32 images (N, side, side, 3) in 0..255 and give float32
+probabilities (N, classes).
 
 `cifar_core.serving.run_export` exports a run of the store, checks it on the run's own images and records it.
 """
@@ -22,9 +22,8 @@ from typing import Literal
 
 import numpy as np
 
-from cifar_core.analysis.evaluation import check_images, predict_probabilities
+from cifar_core.analysis.evaluation import check_images, image_shape, predict_probabilities
 from cifar_core.analysis.metrics import class_labels
-from cifar_core.base.labels import IMAGE_SHAPE, NUM_CLASSES
 from cifar_core.base.lazy import keras
 from cifar_core.errors import ConfigError, ExportError
 from cifar_core.serving.converters import check_backend, convert, in_float32
@@ -115,8 +114,8 @@ def export_model(
         destination: a file with the format's suffix; for "saved_model" a folder.
         quantize: for "tflite" only. "float16" halves the file; "int8" makes it a quarter, computes in whole
             numbers where it can, and needs `calibration`.
-        calibration: training images, uint8 (N, 32, 32, 3); the first 500 set the ranges of int8.
-        images: images to compare on, uint8 (N, 32, 32, 3); 64 drawn ones if None.
+        calibration: training images, uint8 (N, side, side, 3); the first 500 set the ranges of int8.
+        images: images to compare on, uint8 (N, side, side, 3); 64 drawn ones if None.
         labels: (N,), true class of each of `images`; with them both accuracies are measured.
         images_name: description of `images` for the result.
         overwrite: replace what is at `destination`.
@@ -130,11 +129,11 @@ def export_model(
     target = Path(destination).expanduser().absolute()
     check_request(format, target, quantize, overwrite=overwrite)
     if quantize == "int8" and (calibration is None or not len(calibration)):
-        raise ConfigError("int8 needs calibration: some hundred training images, uint8 (N, 32, 32, 3).")
-    pictures = _Pictures.of(images, labels, images_name)
+        raise ConfigError("int8 needs calibration: some hundred training images, uint8 (N, side, side, 3).")
     with _quiet():
         tell(0.0, "loading the model")
         model = loaded(model_or_path)
+        pictures = _Pictures.of(model, images, labels, images_name)
         if format != "keras":
             model = in_float32(model)
         check_backend(format)
@@ -164,7 +163,7 @@ def _export(
         found = in_batches(run, pictures.images)
         difference, agreement = _verify(format, quantize, expected, found)
         tell(0.95, "taking the time of one image")
-        own, reference = latencies(run, lambda image: keras_probabilities(model, image))
+        own, reference = latencies(image_shape(model), run, lambda image: keras_probabilities(model, image))
     size, checksum = _size(written), digest(written)
     _move(written, target)
     return ExportResult(
@@ -256,10 +255,14 @@ class _Pictures:
     name: str
 
     @classmethod
-    def of(cls, images: np.ndarray | None, labels: np.ndarray | None, name: str) -> _Pictures:
+    def of(
+        cls, model: keras.Model, images: np.ndarray | None, labels: np.ndarray | None, name: str
+    ) -> _Pictures:
+        shape = image_shape(model)
         if images is None:
-            return cls(_drawn(), None, DRAWN)
-        images, labels = check_images(images), None if labels is None else class_labels(labels)
+            return cls(_drawn(shape[0]), None, DRAWN)
+        images = check_images(images, shape)
+        labels = None if labels is None else class_labels(labels, model.output_shape[-1])
         if labels is not None and len(labels) != len(images):
             raise ConfigError(
                 f"{len(images):,} images and {len(labels):,} labels: give one label for each image."
@@ -270,12 +273,12 @@ class _Pictures:
         return None if self.labels is None else float((probabilities.argmax(1) == self.labels).mean())
 
 
-def _drawn() -> np.ndarray:
-    """Smooth random images, uint8 (64, 32, 32, 3): noise would not make a model respond."""
+def _drawn(side: int) -> np.ndarray:
+    """Smooth random images, uint8 (64, side, side, 3): noise would not make a model respond."""
     from PIL import Image
 
     rough = np.random.default_rng(0).integers(0, 256, (DRAWN_IMAGES, 6, 6, 3), dtype=np.uint8)
-    size = IMAGE_SHAPE[:2]
+    size = side, side
     return np.stack([np.asarray(Image.fromarray(r).resize(size, Image.Resampling.BICUBIC)) for r in rough])
 
 
@@ -308,7 +311,7 @@ def _verify(
     found: np.ndarray,
 ) -> tuple[float, float]:
     """(largest difference, agreement) of a file's predictions; an error where they are too different."""
-    if found.shape != expected.shape or found.shape[1] != NUM_CLASSES or not np.isfinite(found).all():
+    if found.shape != expected.shape or not np.isfinite(found).all():
         raise ExportError(
             f"The {format} file gives {found.shape} where the model gives {expected.shape} finite "
             "probabilities; nothing was written."

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from cifar_core.base.child import Child, ChildError
-from cifar_core.base.labels import NUM_CLASSES
+from cifar_core.data.problem import FEWEST_CLASSES
 from cifar_core.errors import CifarLabError
 from cifar_core.models.model_file import load_model
 from cifar_core.settings.train_config import TestViews
@@ -81,8 +81,8 @@ class Inference:
 
         Args:
             model: a `.keras` file.
-            images: uint8 (n, 32, 32, 3).
-            explain: class 0..9 to show in each image, `PREDICTED`, or None for no explanation.
+            images: uint8 (n, side, side, 3).
+            explain: number of a class to show in each image, `PREDICTED`, or None for no explanation.
             method: how to explain, one of `cifar_core.analysis.explain.METHODS`.
             test_views: views of each image to average over, as the run's test did.
 
@@ -92,7 +92,7 @@ class Inference:
         return self._call(predict, str(model), _as_bytes(images), explain, method, test_views)
 
     def inside(self, model: Path, image: np.ndarray) -> Inside:
-        """Feature maps of each stage and occlusion of one image, uint8 (32, 32, 3).
+        """Feature maps of each stage and occlusion of one image, uint8 (side, side, 3).
 
         Raises:
             InferenceError: as `ask`.
@@ -176,10 +176,11 @@ def look_inside(path: str, image: np.ndarray) -> Inside:
 
 def features(path: str, images: np.ndarray) -> np.ndarray:
     """`Inference.features`, in this process."""
-    from cifar_core.analysis.evaluation import check_images
+    from cifar_core.analysis.evaluation import check_images, image_shape
     from cifar_core.analysis.neighbours import features_of
 
-    return features_of(MODELS.get(path).features, check_images(images))
+    loaded = MODELS.get(path)
+    return features_of(loaded.features, check_images(images, image_shape(loaded.model)))
 
 
 class LoadedModels:
@@ -193,7 +194,7 @@ class LoadedModels:
         """Loaded as an untrusted file: one that would run code or build a giant model is refused.
 
         Raises:
-            InferenceError: no such file, or its output is not (N, 10) probabilities.
+            InferenceError: no such file, or its output is not (N, classes) probabilities.
             ModelFileError: as `load_model`.
         """
         try:
@@ -214,10 +215,9 @@ class _Loaded:
 
     def __init__(self, path: str) -> None:
         self.model = load_model(path)
-        if tuple(self.model.output_shape) != (None, NUM_CLASSES):
-            raise InferenceError(
-                f"The model {path} gives {self.model.output_shape}, not (N, {NUM_CLASSES}) probabilities."
-            )
+        shape = tuple(self.model.output_shape)
+        if len(shape) != 2 or (shape[1] or 0) < FEWEST_CLASSES:
+            raise InferenceError(f"The model {path} gives {shape}, not (N, classes) probabilities.")
 
     @cached_property
     def features(self) -> keras.Model:

@@ -244,7 +244,7 @@ def _evidence(record: RunRecord, count: int, *, needed: bool) -> dict[str, Any]:
         return {}
     chosen: slice | np.ndarray = slice(None)
     if count < len(data.y_test):
-        chosen = stratified(data.y_test, count, config.seed)
+        chosen = stratified(data.y_test, count, config.seed, data.problem.count)
     same = record.fingerprint in (None, whole.fingerprint)
     return {
         "images": data.x_test[chosen],
@@ -260,7 +260,9 @@ def _calibration(record: RunRecord, data: Dataset) -> np.ndarray:
     if record.config.protocol != "test-selected":  # that one has no validation part
         trained, _ = data.split(record.config.validation_fraction, record.config.seed)
     count = min(CALIBRATION_IMAGES, len(trained))
-    return data.x_train[trained[stratified(data.y_train[trained], count, record.config.seed)]]
+    return data.x_train[
+        trained[stratified(data.y_train[trained], count, record.config.seed, data.problem.count)]
+    ]
 
 
 def _write_one_file(made: Path, stream: IO[bytes]) -> None:

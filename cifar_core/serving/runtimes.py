@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.base.lazy import keras
 from cifar_core.errors import CifarLabError, ExportError, ModelFileError
 from cifar_core.models.model_file import load_model
@@ -21,14 +20,14 @@ BATCH = 250
 """Images per call: the intermediate results of the widest model for 10,000 images would take many GB."""
 
 Runner = Callable[[np.ndarray], np.ndarray]
-"""Images float32 (N, 32, 32, 3) in 0..255 to probabilities float32 (N, 10)."""
+"""Images float32 (N, side, side, 3) in 0..255 to probabilities float32 (N, classes)."""
 
 
 def run_exported(path: Path, format: str, images: np.ndarray) -> np.ndarray:  # noqa: A002
-    """Predictions of an exported file, float32 (N, 10).
+    """Predictions of an exported file, float32 (N, classes).
 
     Args:
-        images: (N, 32, 32, 3) in 0..255.
+        images: (N, side, side, 3) in 0..255.
 
     Raises:
         ExportError: the runtime's package is missing, or it cannot run the file.
@@ -53,10 +52,10 @@ def in_batches(run: Runner, images: np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray(run(part.astype(np.float32)), np.float32) for part in parts])
 
 
-def latencies(*runners: Runner) -> list[float]:
-    """Median milliseconds of each for one image. Calls alternate, so that a busy machine slows all alike; the
-    first of each is not counted, since it may compile."""
-    image = np.zeros((1, *IMAGE_SHAPE), np.float32)
+def latencies(shape: tuple[int, ...], *runners: Runner) -> list[float]:
+    """Median milliseconds of each for one image of this shape. Calls alternate, so that a busy machine slows
+    all alike; the first of each is not counted, since it may compile."""
+    image = np.zeros((1, *shape), np.float32)
     times: list[list[float]] = [[] for _ in runners]
     for _ in range(1 + LATENCY_CALLS):
         for run, taken in zip(runners, times, strict=True):

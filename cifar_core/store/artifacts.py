@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Connection, delete, update
+from sqlalchemy import Connection, delete, select, update
 
 from cifar_core.base.files import Content, is_abandoned, temporary_name, write_whole
-from cifar_core.base.labels import CLASS_NAMES, NUM_CLASSES
+from cifar_core.data.problem import CIFAR10, FEWEST_CLASSES, Problem
 from cifar_core.errors import RunNotFoundError, RunStateError, StoreError
 from cifar_core.store import schema
 from cifar_core.store.advice import disk_is_full, free_space, open_error
+from cifar_core.store.columns import from_json
 from cifar_core.store.jobs import exists, find_id, state_of, table_of
 from cifar_core.store.lifecycle import Lifecycle
 from cifar_core.store.records import Artifact
@@ -43,10 +44,9 @@ _ROUNDING = 1e-3
 class Predictions(NamedTuple):
     """A run's predictions on the test images, in order of `indices`.
 
-    `probabilities` are float32 (N, 10); `labels`, `indices` (places in the test set) and `predicted` int64
-    (N,). Every count of right and wrong images comes from `predicted`. Earlier releases stored probabilities
-    alone, as float16: there it is the most probable class, the first of equals.
-    """
+    `probabilities` are float32 (N, classes); `labels`, `indices` (places in the test set) and `predicted`
+    int64 (N,). Every count of right and wrong images comes from `predicted`. Earlier releases stored
+    probabilities alone, as float16: there it is the most probable class, the first of equals."""
 
     probabilities: np.ndarray
     labels: np.ndarray
@@ -140,8 +140,8 @@ class Artifacts(Lifecycle):
 
         Args:
             run_id: whole id.
-            probabilities: (N, 10), each in 0..1; the most probable class is stored as the predicted one.
-            labels: (N,) true classes, 0..9.
+            probabilities: (N, classes), each in 0..1; the most probable class is stored as the predicted one.
+            labels: (N,) true classes.
             indices: (N,) positions in the test set, all different.
 
         Raises:
@@ -166,11 +166,28 @@ class Artifacts(Lifecycle):
             RunNotFoundError: the run has none.
             StoreError: the file is damaged.
         """
-        return read_predictions(self.artifact(run_id, PREDICTIONS))
+        path, classes = self.artifact(run_id, PREDICTIONS), len(self.class_names(run_id))
+        found = read_predictions(path)
+        if found.probabilities.shape[1] != classes:
+            raise StoreError(
+                f"{path} is damaged: it has {found.probabilities.shape[1]} classes, and the run {classes}. "
+                "Evaluate the run again to replace it."
+            )
+        return found
+
+    def class_names(self, run_id: str) -> tuple[str, ...]:
+        """Names of the classes that a run tells apart, as `RunRecord.problem`.
+
+        Raises:
+            RunNotFoundError: no such run.
+        """
+        query = select(schema.runs.c.dataset).where(schema.runs.c.id == self.resolve(run_id))
+        stored = from_json(self._db.read(lambda connection: connection.scalar(query)))
+        return (Problem.from_dict(stored or {}) or CIFAR10).classes
 
     def predictions(self, run_id: str) -> pd.DataFrame:
         """One row per test image in order of `index`: index, label, predicted, confidence, correct,
-        and p_airplane ... p_truck (float32). Raises as `prediction_arrays`."""
+        and a column of float32 for each class, p_airplane ... p_truck. Raises as `prediction_arrays`."""
         import numpy as np
         import pandas as pd
 
@@ -182,7 +199,9 @@ class Artifacts(Lifecycle):
             "confidence": probabilities[np.arange(len(labels)), predicted],
             "correct": predicted == labels,
         }
-        columns |= {f"p_{name}": probabilities[:, place] for place, name in enumerate(CLASS_NAMES)}
+        columns |= {
+            f"p_{name}": probabilities[:, place] for place, name in enumerate(self.class_names(run_id))
+        }
         return pd.DataFrame(columns)
 
     def delete(self, run_id: str) -> None:
@@ -348,25 +367,24 @@ def _checked_predictions(
 
     probabilities, labels, indices = map(np.asarray, (probabilities, labels, indices))
     count = len(labels) if labels.ndim == 1 else -1
-    if probabilities.shape != (count, NUM_CLASSES) or indices.shape != (count,):
+    classes = probabilities.shape[1] if probabilities.ndim == 2 else 0
+    if len(probabilities) != count or classes < FEWEST_CLASSES or indices.shape != (count,):
         raise StoreError(
-            f"Predictions need probabilities (N, {NUM_CLASSES}), labels (N,) and indices (N,); got "
+            f"Predictions need probabilities (N, classes), labels (N,) and indices (N,); got "
             f"{probabilities.shape}, {labels.shape}, {indices.shape}."
         )
     if not (
         np.isfinite(probabilities).all() and (probabilities >= 0).all() and (probabilities <= 1.001).all()
     ):
         raise StoreError("Predictions need probabilities in 0..1; some are not, or not numbers.")
-    if count and not (labels.min() >= 0 and labels.max() < NUM_CLASSES):
-        raise StoreError(
-            f"Predictions need labels in 0..{NUM_CLASSES - 1}; got {labels.min()}..{labels.max()}."
-        )
+    if count and not (labels.min() >= 0 and labels.max() < classes):
+        raise StoreError(f"Predictions need labels in 0..{classes - 1}; got {labels.min()}..{labels.max()}.")
     if len(np.unique(indices)) != count:
         raise StoreError("Predictions need each test image once; some index occurs twice.")
     probabilities = probabilities.astype(np.float32)
     if predicted is None:
         predicted = probabilities.argmax(axis=1)
-    in_range = predicted.shape == (count,) and (predicted >= 0).all() and (predicted < NUM_CLASSES).all()
+    in_range = predicted.shape == (count,) and (predicted >= 0).all() and (predicted < classes).all()
     if (
         not in_range
         or (

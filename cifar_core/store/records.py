@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cifar_core.store.columns import from_json, parse_time
 
 if TYPE_CHECKING:
+    from cifar_core.data.problem import Problem
     from cifar_core.settings.search_config import SearchConfig
     from cifar_core.settings.train_config import TrainConfig
 
@@ -132,6 +133,17 @@ class RunRecord(JobRecord):
         from cifar_core.data.dataset import TEST_SEED
 
         return self.dataset.get("test_seed", self.seed if self.dataset else TEST_SEED)
+
+    @property
+    def problem(self) -> Problem:
+        """Classes and image side; those of CIFAR-10 for runs of earlier releases, which recorded none, and
+        the dataset's for a run that has not begun."""
+        from cifar_core.data import catalogue
+        from cifar_core.data.problem import CIFAR10, Problem
+
+        if not self.dataset and (known := catalogue.find(self.dataset_name)):
+            return known.problem
+        return Problem.from_dict(self.dataset) or CIFAR10
 
     @cached_property
     def config(self) -> TrainConfig:

@@ -17,7 +17,7 @@ class AnswerLog:
 
     Args:
         recorder: receives the file; without a store the predictions are kept only in memory.
-        images: uint8 (N, 32, 32, 3).
+        images: uint8 (N, side, side, 3).
         labels: true classes, int (N,).
         indices: positions in the whole test set, int (N,).
         epochs_done: completed epochs of a resumed run, whose predictions are read back.
@@ -32,21 +32,21 @@ class AnswerLog:
         epochs_done: int,
     ) -> None:
         self._recorder, self._images = recorder, images
-        self._labels, self._indices = labels.astype(np.int8), indices.astype(np.int64)
+        self._labels, self._indices = _small(labels), indices.astype(np.int64)
         self._rows = self._earlier(epochs_done)
 
     @property
     def answers(self) -> np.ndarray:
-        """Predicted classes so far, int8 (epochs, N); -1 where unknown."""
-        return np.array(self._rows, np.int8).reshape(-1, len(self._labels))
+        """Predicted classes so far, int8 or, with many classes, int16 (epochs, N); -1 where unknown."""
+        return np.array(self._rows, np.result_type(np.int8, *self._rows)).reshape(-1, len(self._labels))
 
     def record(self, predict: Predict) -> None:
         """Predict for one more epoch and write the file.
 
         Args:
-            predict: gives probabilities (N, 10) of images.
+            predict: gives probabilities (N, classes) of images.
         """
-        self._rows.append(predict(self._images).argmax(axis=1).astype(np.int8))
+        self._rows.append(_small(predict(self._images).argmax(axis=1)))
         self._recorder.artifact(
             ANSWERS_FILE,
             lambda stream: np.savez_compressed(
@@ -63,3 +63,8 @@ class AnswerLog:
                 rows = list(found.answers[:epochs_done])
         unknown = np.full(len(self._labels), UNKNOWN, np.int8)
         return rows + [unknown] * (epochs_done - len(rows))
+
+
+def _small(classes: np.ndarray) -> np.ndarray:
+    """Numbers of classes as int8, or int16 where some are larger."""
+    return classes.astype(np.int8 if classes.max(initial=0) <= np.iinfo(np.int8).max else np.int16)

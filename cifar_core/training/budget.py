@@ -98,7 +98,8 @@ def plan(config: TrainConfig, pace: Pace, left: float, sizes: list[int]) -> tupl
 def _measured(config: TrainConfig, images: RunImages, compute: ResolvedCompute, root: Path | None) -> Pace:
     """Trains a network of its own for some steps, which leave no trace in the run."""
     began, batch = time.monotonic(), config.batch_size
-    model = build_model(config, compute, images.train[0], root)
+    model = build_model(config, compute, images.train[0], root, images.dataset.problem)
+    classes = images.dataset.problem.count
     ends: list[float] = []
 
     def ended(step: int, logs: Any = None) -> None:  # noqa: ARG001 - Keras names it
@@ -108,7 +109,7 @@ def _measured(config: TrainConfig, images: RunImages, compute: ResolvedCompute, 
 
     with fitting(config.devices):
         model.fit(
-            training_batches(config, *images.train, epochs=1),
+            training_batches(config, *images.train, epochs=1, classes=classes),
             steps_per_epoch=compute.steps_per_epoch,
             shuffle=False,
             callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=ended)],
@@ -124,5 +125,7 @@ def _validated(model: keras.Model, images: RunImages, config: TrainConfig) -> fl
     """Seconds for a batch of validation images."""
     began = time.monotonic()
     few = images.validation[0][:PROBE_IMAGES], images.validation[1][:PROBE_IMAGES]
-    model.evaluate(validation_batches(*few, PROBE_IMAGES, config.devices), verbose=0)
+    model.evaluate(
+        validation_batches(*few, PROBE_IMAGES, config.devices, images.dataset.problem.count), verbose=0
+    )
     return time.monotonic() - began

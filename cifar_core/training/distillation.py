@@ -4,11 +4,10 @@ The loss is (1 - w) times the usual one plus w T² KL(teacher || student), where
 softened by the temperature T: p^(1/T), scaled to sum 1. G. Hinton, O. Vinyals and J. Dean, 2015,
 https://arxiv.org/abs/1503.02531
 
-The teacher's probabilities come as ten more columns of a batch's targets. Where training images are at most
-mirrored they are worked out once, and kept in a file of the teacher's run; otherwise the teacher is
-asked in each step, about the very images that the student sees. Validation has labels alone, so that its
-loss stays the plain cross-entropy.
-"""
+The teacher's probabilities come as more columns of a batch's targets, one a class. Where training
+images are at most mirrored they are worked out once, and kept in a file of the teacher's run; otherwise the
+teacher is asked in each step, about the very images that the student sees. Validation has labels alone, so
+that its loss stays the plain cross-entropy."""
 
 from __future__ import annotations
 
@@ -20,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from cifar_core.analysis.evaluation import predict_probabilities
-from cifar_core.base.labels import NUM_CLASSES
 from cifar_core.base.lazy import keras
 from cifar_core.base.npz import open_npz, save_npz
 from cifar_core.settings.train_config import TrainConfig
@@ -39,17 +37,18 @@ def is_cached(config: TrainConfig) -> bool:
 
 
 def loss_of(config: TrainConfig) -> Callable[[Any, Any], Any]:
-    """Loss per image: of targets (B, 20), labels and then the teacher's probabilities, the distilled one; of
-    labels (B, 10) the cross-entropy."""
+    """Loss per image: of targets (B, 2 classes), labels and then the teacher's probabilities, the distilled
+    one; of labels alone the cross-entropy."""
     from keras import ops
 
     weight, temperature = config.distillation_weight, config.distillation_temperature
     plain = keras.losses.categorical_crossentropy
 
     def loss(targets: Any, predicted: Any) -> Any:
-        if targets.shape[-1] == NUM_CLASSES:
+        classes = predicted.shape[-1]
+        if targets.shape[-1] == classes:
             return plain(targets, predicted)
-        labels, taught = targets[:, :NUM_CLASSES], targets[:, NUM_CLASSES:]
+        labels, taught = targets[:, :classes], targets[:, classes:]
         theirs, ours = (
             ops.log_softmax(ops.log(ops.maximum(p, LEAST)) / temperature) for p in (taught, predicted)
         )
@@ -92,11 +91,11 @@ def cached_answers(config: TrainConfig, images: np.ndarray, root: Path | None) -
     """The teacher's probabilities for training images, or None where there is none or it is asked live.
 
     Args:
-        images: uint8 (n, 32, 32, 3).
+        images: uint8 (n, side, side, 3).
         root: as `origins_root` gives it.
 
     Returns:
-        float32 (n, 10); (2n, 10) where images are mirrored, the second half for the mirrored ones.
+        float32 (n, classes); 2n rows where images are mirrored, the second half for the mirrored ones.
 
     Raises:
         ConfigError, ModelFileError: as `load_origin`.
@@ -110,8 +109,8 @@ def cached_answers(config: TrainConfig, images: np.ndarray, root: Path | None) -
 
 
 def _answers(run_id: str, images: np.ndarray, root: Path) -> np.ndarray:
-    """A run's probabilities, float32 (n, 10). It is asked only about images that no student before had, since
-    seeds differ in which images they hold out."""
+    """A run's probabilities, float32 (n, classes). It is asked only about images that no student before had,
+    since seeds differ in which images they hold out."""
     file = root / run_id / ANSWERS_FILE
     digests = (hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images)
     keys = np.frombuffer(b"".join(digests), np.uint64)
@@ -119,20 +118,26 @@ def _answers(run_id: str, images: np.ndarray, root: Path) -> np.ndarray:
     new = np.flatnonzero(~np.isin(keys, known))
     if len(new):
         found = predict_probabilities(load_origin(run_id, root), images[new], BATCH)
-        known, answers = np.concatenate([known, keys[new]]), np.concatenate([answers, found])
+        answers = np.concatenate([answers, found]) if len(known) else found
+        known = np.concatenate([known, keys[new]])
         save_npz(file, {"images": known, "answers": answers})
     order = np.argsort(known, kind="stable")
     return answers[order[np.searchsorted(known, keys, sorter=order)]]
 
 
 def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of images, uint64 (n,), and earlier answers to them, float32 (n, 10); none where the file is
-    missing or damaged."""
+    """Hashes of images, uint64 (n,), and earlier answers to them, float32 (n, classes); none where the file
+    is missing or damaged."""
     try:
         with open_npz(file) as arrays:
             known, answers = arrays["images"], arrays["answers"]
     except (OSError, ValueError):
         known, answers = np.empty(0), np.empty(0)
-    if known.dtype != np.uint64 or answers.shape != (len(known), NUM_CLASSES) or answers.dtype != np.float32:
-        return np.empty(0, np.uint64), np.empty((0, NUM_CLASSES), np.float32)
+    if (
+        known.dtype != np.uint64
+        or answers.ndim != 2
+        or answers.dtype != np.float32
+        or len(answers) != len(known)
+    ):
+        return np.empty(0, np.uint64), np.empty((0, 0), np.float32)
     return known, answers

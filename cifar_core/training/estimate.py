@@ -242,7 +242,7 @@ def _is_short(run: RunRecord) -> bool:
     return split_sizes(run.config)[0] < SHORT_IMAGES
 
 
-def _design(config: TrainConfig) -> dict[str, object]:
+def _design(config: TrainConfig) -> dict[str, Any]:
     """Hyperparameters that change the model's size."""
     return sizes_only(config.model, **config.hyperparameters.model_dump())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cifar_core.analysis.evaluation import latency, predict_probabilities
 from cifar_core.analysis.metrics import report
@@ -101,10 +101,12 @@ def fit_epochs(
     `answers` are as from `distillation.cached_answers`.
     """
     first, end, used = epochs.start, epochs.stop, compute.images_per_epoch
+    options: dict[str, Any] = {"first_epoch": first, "epochs": end, "used": used, "answers": answers}
+    classes = model.output_shape[-1]
     with fitting(config.devices):
         model.fit(
-            training_batches(config, *train, first_epoch=first, epochs=end, used=used, answers=answers),
-            validation_data=validation_batches(*validation, EVALUATION_BATCH, config.devices),
+            training_batches(config, *train, **options, classes=classes),
+            validation_data=validation_batches(*validation, EVALUATION_BATCH, config.devices, classes),
             initial_epoch=first,
             epochs=end,
             steps_per_epoch=compute.steps_per_epoch,
@@ -152,6 +154,6 @@ def test(setup: Setup, run: Run) -> None:
     images, labels = setup.images.test
     run.model = on_one_device(setup.config, run.model, setup.compute.precision)
     run.probabilities = predict_probabilities(run.model, images, EVALUATION_BATCH, setup.config.test_views)
-    run.report = report(run.probabilities, labels)
+    run.report = report(run.probabilities, labels, setup.images.dataset.class_names)
     gc.collect()  # what training leaves behind is taken down now, not while a call is timed
     run.latency_ms, run.latency_spread_ms = latency(run.model)

@@ -14,7 +14,7 @@ from cifar_core.settings.train_config import TrainConfig, too_few_images
 from cifar_core.store.artifacts import images_key
 
 Labelled = tuple[np.ndarray, np.ndarray]
-"""Images uint8 (n, 32, 32, 3) and labels int64 (n,)."""
+"""Images uint8 (n, side, side, 3) and labels int64 (n,)."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,12 @@ class RunImages:
         """What is stored as a run's `dataset`."""
         names = ("name", "source", "origin", "fingerprint")
         sizes = {part: len(getattr(self, part)[0]) for part in ("train", "validation", "test")}
-        return {**{name: getattr(self.dataset, name) for name in names}, **sizes, **self.limits}
+        return {
+            **{name: getattr(self.dataset, name) for name in names},
+            **self.dataset.problem.to_dict(),
+            **sizes,
+            **self.limits,
+        }
 
 
 def run_images(config: TrainConfig, dataset: Dataset, test_seed: int = TEST_SEED) -> RunImages:
@@ -59,7 +64,7 @@ def run_images(config: TrainConfig, dataset: Dataset, test_seed: int = TEST_SEED
         train, validation = (train[0][kept], train[1][kept]), (train[0][held], train[1][held])
     if problem := too_few_images(config, len(train[0]), len(validation[0])):
         raise ConfigError(problem)
-    indices = stratified(dataset.y_test, len(data.y_test), test_seed)
+    indices = stratified(dataset.y_test, len(data.y_test), test_seed, dataset.problem.count)
     limits = {
         "train_images": len(data.y_train) if len(data.y_train) < len(dataset.y_train) else None,
         "test_images": images_key(indices) if len(indices) < len(dataset.y_test) else None,

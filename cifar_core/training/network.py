@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cifar_core.base.lazy import keras
+from cifar_core.data.problem import CIFAR10, Problem, class_names
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.distillation import loss_of, teach
 from cifar_core.training.optimizers import make_optimizer
@@ -22,6 +23,7 @@ def build_model(
     compute: ResolvedCompute,
     images: np.ndarray | None = None,
     root: Path | None = None,
+    problem: Problem = CIFAR10,
 ) -> keras.Model:
     """The model of a setting: weights seeded, compiled, with its optimizer's variables created.
 
@@ -29,6 +31,7 @@ def build_model(
         compute: its number format, compilation, rules, and steps for the learning rate schedule.
         images: training images, for weights that are computed from them; None leaves those random.
         root: as `origins_root` gives it.
+        problem: classes and side of the images.
 
     Raises:
         ConfigError, ModelFileError: a run that the settings name has no usable network there.
@@ -41,11 +44,11 @@ def build_model(
 
         tf.config.experimental.enable_op_determinism()
     with dtype_policy(compute.precision), building(config.devices):
-        model = _network(config, root)
+        model = _network(config, root, problem)
         model.compile(
             optimizer=make_optimizer(config, compute.steps_per_epoch, compute.rules),
             loss=loss_of(config) if config.teacher else keras.losses.CategoricalCrossentropy(),
-            metrics=[CountedAccuracy()],
+            metrics=[CountedAccuracy(problem.count)],
             jit_compile=compute.jit,
         )
         if keras.backend.backend() == "tensorflow" and not compute.jit:
@@ -64,14 +67,19 @@ def without_optimizer(config: TrainConfig, model: keras.Model, precision: str) -
     from cifar_core.training.channels import weights_of, with_weights
 
     with dtype_policy(precision):
-        return with_weights(config.hyperparameters.build(), weights_of(model))
+        return with_weights(config.hyperparameters.build(solved_by(model)), weights_of(model))
 
 
-def _network(config: TrainConfig, root: Path | None) -> keras.Model:
+def solved_by(model: keras.Model) -> Problem:
+    """The problem for which a network of ours was built, without the names of its classes."""
+    return Problem(class_names(None, model.output_shape[-1]), model.input_shape[1])
+
+
+def _network(config: TrainConfig, root: Path | None, problem: Problem) -> keras.Model:
     """The network with new weights, or with those of the run that it starts from."""
     from cifar_core.training.channels import with_weights, without_channels
 
-    model = config.hyperparameters.build()
+    model = config.hyperparameters.build(problem)
     if not config.start_from:
         return model
     assert root is not None

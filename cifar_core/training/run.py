@@ -164,7 +164,7 @@ def _train(config: TrainConfig, dataset: Dataset | None, recorder: Recorder) -> 
         setup = Setup(config, images, compute, compute.describe(), recorder)
 
         recorder.stage("building the model")
-        model = build_model(config, compute, images.train[0], root)
+        model = build_model(config, compute, images.train[0], root, images.dataset.problem)
         progressed, best_weights = restore(setup, model)
         _record_start(setup, model, progressed)
 

@@ -14,9 +14,15 @@ from keras import ops
 
 from cifar_core.analysis.evaluation import predict_probabilities
 from cifar_core.analysis.inside import first_filters
-from cifar_core.analysis.snapshots import SNAPSHOTS_FILE, Snapshots, snapshots
-from cifar_core.base.labels import NUM_CLASSES
+from cifar_core.analysis.snapshots import (
+    MOST_CLASSES,
+    SNAPSHOTS_FILE,
+    Snapshots,
+    label_type,
+    snapshots,
+)
 from cifar_core.data.dataset import stratified
+from cifar_core.data.problem import CIFAR10
 from cifar_core.errors import StoreError
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.images import RunImages
@@ -33,17 +39,18 @@ class CountedAccuracy(keras.metrics.Metric):
     """Accuracy of class predictions, from counts that can be read: bit for bit Keras's `CategoricalAccuracy`.
 
     Attributes:
-        counts: variable of float32 (10, 10), true class by predicted, since the last reset.
+        counts: variable of float32 (classes, classes), true class by predicted, since the last reset.
     """
 
-    def __init__(self, name: str = "accuracy", **options: Any) -> None:
+    def __init__(self, classes: int = CIFAR10.count, name: str = "accuracy", **options: Any) -> None:
         super().__init__(name=name, **options)
-        self.counts = self.add_variable((NUM_CLASSES, NUM_CLASSES), "zeros", name="counts")
+        self.classes = classes
+        self.counts = self.add_variable((classes, classes), "zeros", name="counts")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # noqa: ARG002
-        """Count labels (N, 10), the largest being the true class, and probabilities (N, 10)."""
-        y_true = y_true[:, :NUM_CLASSES]  # a teacher's probabilities may follow
-        true, said = (ops.one_hot(ops.argmax(one, axis=-1), NUM_CLASSES) for one in (y_true, y_pred))
+        """Count labels (N, classes), the largest being the true class, and probabilities (N, classes)."""
+        y_true = y_true[:, : self.classes]  # a teacher's probabilities may follow
+        true, said = (ops.one_hot(ops.argmax(one, axis=-1), self.classes) for one in (y_true, y_pred))
         self.counts.assign_add(ops.cast(ops.matmul(ops.transpose(true), said), self.counts.dtype))
 
     def result(self) -> Any:
@@ -52,12 +59,13 @@ class CountedAccuracy(keras.metrics.Metric):
 
 
 def validation_counts(model: keras.Model) -> np.ndarray:
-    """Confusion counts of the last validation, uint16 (10, 10); zeros where the model does not count them."""
+    """Confusion counts of the last validation, uint16 (classes, classes); zeros where the model does not
+    count them."""
     for group in model.metrics:
         for metric in getattr(group, "metrics", ()):
             if isinstance(metric, CountedAccuracy):
                 return np.asarray(ops.convert_to_numpy(metric.counts)).astype(np.uint16)
-    return np.zeros((NUM_CLASSES, NUM_CLASSES), np.uint16)
+    return np.zeros((model.output_shape[-1],) * 2, np.uint16)
 
 
 class SnapshotLog:
@@ -74,9 +82,14 @@ class SnapshotLog:
         self._recorder, self._epochs = recorder, config.epochs
         of_training = config.protocol == "test-selected"  # validation is test there
         pictures, labels = images.train if of_training else images.validation
-        chosen = stratified(labels, min(IMAGES, len(labels)), config.seed)
+        chosen = stratified(labels, min(IMAGES, len(labels)), config.seed, images.dataset.problem.count)
         chosen = chosen[np.argsort(labels[chosen], kind="stable")]
-        about = (pictures[chosen], labels[chosen].astype(np.uint8), np.array(of_training, np.uint8))
+        self._classes = images.dataset.problem.count
+        about = (
+            pictures[chosen],
+            labels[chosen].astype(label_type(self._classes)),
+            np.array(of_training, np.uint8),
+        )
         self.snapshots = self._earlier(epochs_done, *about)
 
     def wants(self, epoch: int, *, last: bool) -> bool:
@@ -90,7 +103,7 @@ class SnapshotLog:
         frame = {
             "epochs": np.int32(epoch),
             "probabilities": np.rint(np.nan_to_num(probabilities) * 255).astype(np.uint8),
-            "confusion": counts,
+            "confusion": counts if self._classes <= MOST_CLASSES else np.empty((0, 0), np.uint16),
             "filters": _bounded(first_filters(network)),
         }
         earlier = {name: getattr(before, name) for name in frame}
@@ -102,10 +115,11 @@ class SnapshotLog:
 
     def _earlier(self, epochs_done: int, *about: np.ndarray) -> Snapshots:
         """Snapshots up to that epoch; none where the file is lost, damaged or of other images."""
+        shown = self._classes if self._classes <= MOST_CLASSES else 0
         empty: list[np.ndarray] = [
             np.empty(0, np.int32),
-            np.empty((0, len(about[1]), NUM_CLASSES), np.uint8),
-            np.empty((0, NUM_CLASSES, NUM_CLASSES), np.uint16),
+            np.empty((0, len(about[1]), self._classes), np.uint8),
+            np.empty((0, shown, shown), np.uint16),
             np.empty((0, 0, 1, 1, 3), np.uint8),
         ]
         if epochs_done and self._recorder.stored is not None:

@@ -20,6 +20,7 @@ import numpy as np
 
 from cifar_core.base.files import write_whole
 from cifar_core.data import Dataset
+from cifar_core.data.problem import CIFAR10, Problem
 from cifar_core.errors import ConfigError, ResumeError
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.settings.train_config import TrainConfig, too_few_images
@@ -56,21 +57,31 @@ class Outcome:
 
 @dataclass(frozen=True)
 class TrialImages:
-    """Training images split in two: uint8 (n, 32, 32, 3) with int64 labels (n,)."""
+    """Training images split in two: uint8 (n, side, side, 3) with int64 labels (n,)."""
 
     train: tuple[np.ndarray, np.ndarray]
     validation: tuple[np.ndarray, np.ndarray]
+    classes: tuple[str, ...] = CIFAR10.classes
+
+    @property
+    def problem(self) -> Problem:
+        """Classes and side of the images."""
+        return Problem(self.classes, self.train[0].shape[1])
 
     def save(self, folder: Path) -> None:
         """Write the arrays to files from which all worker processes of a search read."""
-        for path, array in zip(_image_files(folder), (*self.train, *self.validation), strict=True):
+        for path, array in zip(
+            _image_files(folder), (*self.train, *self.validation, np.array(self.classes)), strict=True
+        ):
             np.save(path, array)
 
     @classmethod
     def load(cls, folder: Path) -> TrialImages:
         """The saved arrays, memory-mapped so that all workers share them."""
-        x, y, x_validation, y_validation = (np.load(path, mmap_mode="r") for path in _image_files(folder))
-        return cls((x, y), (x_validation, y_validation))
+        x, y, x_validation, y_validation, classes = (
+            np.load(path, mmap_mode="r") for path in _image_files(folder)
+        )
+        return cls((x, y), (x_validation, y_validation), tuple(classes.tolist()))
 
 
 def remove_images(folder: Path) -> None:
@@ -80,7 +91,7 @@ def remove_images(folder: Path) -> None:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    names = ("train-x", "train-y", "validation-x", "validation-y")
+    names = ("train-x", "train-y", "validation-x", "validation-y", "classes")
     return [folder / f"images-{name}.npy" for name in names]
 
 
@@ -99,7 +110,8 @@ def trial_images(config: TrainConfig, dataset: Dataset) -> TrialImages:
     kept, held = data.split(config.validation_fraction, config.seed)
     if problem := too_few_images(config, len(kept), len(held)):
         raise ConfigError(problem)
-    return TrialImages((data.x_train[kept], data.y_train[kept]), (data.x_train[held], data.y_train[held]))
+    train, validation = ((data.x_train[part], data.y_train[part]) for part in (kept, held))
+    return TrialImages(train, validation, dataset.class_names)
 
 
 def checkpoint_file(folder: Path, trial_id: str) -> Path:
@@ -154,7 +166,7 @@ class Trainer:
     def _train(self, order: Order, recorder: _TrialRecorder) -> Outcome:
         settings = trial_config(self.config, order.values)
         compute = resolve(settings, len(self.images.train[0]), order.compute)
-        model = build_model(settings, compute, self.images.train[0], self.folder.parent)
+        model = build_model(settings, compute, self.images.train[0], self.folder.parent, self.images.problem)
         known = recorder.checkpoint.exists()
         progressed = restore_checkpoint(recorder.checkpoint, model) if known else Progressed()
         for epoch in progressed.history[order.first_epoch :]:

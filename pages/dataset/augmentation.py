@@ -8,7 +8,6 @@ import numpy as np
 import streamlit as st
 
 from cifar_core.base.fields import describe
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.data.eda import sheet
 from cifar_core.errors import ConfigError
 from cifar_core.settings.train_config import TrainConfig
@@ -47,7 +46,7 @@ def show(dataset: Opened) -> None:
         )
         seed = second.number_input("Seed", 0, 9999, 0, key="seed", bind="query-params", width="stretch")
         image = np.asarray(dataset.x_test[index])
-        grid(image[None], [f"{CLASS_NAMES[dataset.y_test[index]]} · test {index}"], side=150)
+        grid(image[None], [f"{dataset.class_names[dataset.y_test[index]]} · test {index}"], side=150)
         config = _settings()
     if config is not None:
         with right:

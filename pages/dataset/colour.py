@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
 
 from cifar_core.base.csv_text import csv_text
-from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.data.problem import CIFAR10
 from cifar_core.plots.dataset import hue_by_class, light_by_class
 from pages.shared import figure
 
@@ -41,9 +42,9 @@ def show(dataset: Opened) -> None:
         "Split", ("train", "test"), default="train", required=True, key="light_split", bind="query-params"
     )
     _channels(numbers[f"channel_mean_{split}"], numbers[f"channel_deviation_{split}"], split)
-    _light(numbers[f"brightness_{split}"], numbers[f"contrast_{split}"])
-    _hue(numbers[f"hue_{split}"])
-    if split == "train":
+    _light(numbers[f"brightness_{split}"], numbers[f"contrast_{split}"], dataset.class_names)
+    _hue(numbers[f"hue_{split}"], dataset.class_names)
+    if split == "train" and dataset.problem == CIFAR10:
         st.caption(
             "Sky and water make airplanes and ships blue; grass and leaves shift deer, frogs and horses to "
             "yellow-green."
@@ -69,25 +70,25 @@ def _channels(means: np.ndarray, deviations: np.ndarray, split: str) -> None:
         )
 
 
-def _light(brightness: np.ndarray, contrast: np.ndarray) -> None:
+def _light(brightness: np.ndarray, contrast: np.ndarray, classes: Sequence[str]) -> None:
     figure.show(
         "Brightness and contrast by class",
         ABOUT_LIGHT,
-        light_by_class(brightness, contrast),
+        light_by_class(brightness, contrast, classes),
         key="light",
         alt="Boxes: brightness and contrast of the images of each class.",
         header=("measure", "class", "5 %", "25 %", "median", "75 %", "95 %"),
         rows=lambda: [
             [measure, label, *values]
             for measure, table in (("brightness", brightness), ("contrast", contrast))
-            for label, values in zip(CLASS_NAMES, table.tolist(), strict=True)
+            for label, values in zip(classes, table.tolist(), strict=True)
         ],
-        height=420,
+        height=max(420, 20 * len(classes)),
     )
 
 
-def _hue(shares: np.ndarray) -> None:
-    drawn = hue_by_class(shares)
+def _hue(shares: np.ndarray, classes: Sequence[str]) -> None:
+    drawn = hue_by_class(shares, classes)
     degrees = drawn["data"][0]["x"]
     figure.show(
         "Hue by class",
@@ -96,8 +97,6 @@ def _hue(shares: np.ndarray) -> None:
         key="hue",
         alt="Heat map: share of each hue in the coloured pixels of each class.",
         header=("class", *(f"hue {start:g}" for start in degrees)),
-        rows=lambda: [
-            [label, *row] for label, row in zip(CLASS_NAMES, np.round(100 * shares, 3), strict=True)
-        ],
-        height=440,
+        rows=lambda: [[label, *row] for label, row in zip(classes, np.round(100 * shares, 3), strict=True)],
+        height=max(440, 20 * len(classes)),
     )

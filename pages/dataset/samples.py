@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
 
 from cifar_core import plots
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.data import eda
 from pages.shared import figure
 from pages.shared.images import enlarged, grid, png
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 SHOWN = 30
 ABOUT_SAMPLES = (
-    "Random images of the chosen class and split, each pixel enlarged to a square. These 32 × 32 pixels are "
-    "all that a model sees. The number is the image's index in its split, from 0, as in the original files."
+    "Random images of the chosen class and split, each pixel enlarged to a square. These pixels are all that "
+    "a model sees. The number is the image's index in its split, from 0, as in the original files."
 )
 ABOUT_MEANS = (
-    "The average of all training images of each class. What stands out (blue above for airplanes and ships, "
-    "green and brown around deer and frogs) is what a model can use without recognising any shape."
+    "The average of all training images of each class. What stands out (in CIFAR-10 blue above for airplanes "
+    "and ships, green and brown around deer and frogs) is what a model can use without recognising any shape."
 )
 ABOUT_COUNTS = (
     "How many images of each class there are in the training and the test split. CIFAR-10 is balanced: 5,000 "
@@ -34,9 +34,9 @@ ABOUT_COUNTS = (
 
 def images(dataset: Opened) -> None:
     """Sample images by class and split, then the mean image of each class."""
-    name, split, draw = _choice()
+    name, split, draw = _choice(dataset.class_names)
     pictures, labels = dataset.images(split)
-    indices = _draw(labels, name, draw)
+    indices = _draw(labels, dataset.class_names, name, draw)
     shown = np.asarray(pictures[indices])
     figure.heading(
         "Sample images",
@@ -46,17 +46,17 @@ def images(dataset: Opened) -> None:
     )
     if not len(indices):
         st.info(f"There are no {split} images of the class {name}.")
-    grid(shown, [f"{CLASS_NAMES[labels[index]]}\n{index}" for index in indices], side=70)
+    grid(shown, [f"{dataset.class_names[labels[index]]}\n{index}" for index in indices], side=70)
     st.space("small")
     _means(dataset)
 
 
-def _choice() -> tuple[str, str, int]:
+def _choice(classes: Sequence[str]) -> tuple[str, str, int]:
     """(class or "all", split, number of the draw), all in the address."""
     text = st.query_params.get("draw", "0")
     draw = int(text) if text.isdecimal() and len(text) < 7 else 0
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        name = st.selectbox("Class", ["all", *CLASS_NAMES], key="class", bind="query-params", width=200)
+        name = st.selectbox("Class", ["all", *classes], key="class", bind="query-params", width=200)
         # No format_func: the address contains what is shown.
         split = st.selectbox("Split", ("train", "test"), key="split", bind="query-params", width=120)
         if st.button("Show others", icon=":material/casino:"):
@@ -65,13 +65,14 @@ def _choice() -> tuple[str, str, int]:
     return name, split, draw
 
 
-def _draw(labels: np.ndarray, name: str, draw: int) -> np.ndarray:
+def _draw(labels: np.ndarray, classes: Sequence[str], name: str, draw: int) -> np.ndarray:
     """Indices of the images to show; the same for the same address."""
     rng = np.random.default_rng(draw)
     if name != "all":
-        return rng.permutation(np.flatnonzero(labels == CLASS_NAMES.index(name)))[:SHOWN]
-    rows = SHOWN // len(CLASS_NAMES)
-    by_class = [rng.permutation(np.flatnonzero(labels == label))[:rows] for label in range(len(CLASS_NAMES))]
+        return rng.permutation(np.flatnonzero(labels == classes.index(name)))[:SHOWN]
+    rows = max(1, SHOWN // len(classes))
+    shown = range(len(classes)) if len(classes) <= SHOWN else rng.permutation(len(classes))[:SHOWN]
+    by_class = [rng.permutation(np.flatnonzero(labels == label))[:rows] for label in shown]
     # One image of each class in every row.
     return np.array([drawn[row] for row in range(rows) for drawn in by_class if row < len(drawn)], int)
 
@@ -85,7 +86,7 @@ def _means(dataset: Opened) -> None:
         table=lambda: png(enlarged(eda.sheet(means, 5), 8)),
         name="mean_images.png",
     )
-    grid(means, CLASS_NAMES, side=130)
+    grid(means, dataset.class_names, side=130)
 
 
 def classes(dataset: Opened) -> None:
@@ -95,11 +96,11 @@ def classes(dataset: Opened) -> None:
     figure.show(
         "Images per class",
         ABOUT_COUNTS,
-        plots.class_distribution({"training": train, "test": test}),
+        plots.class_distribution({"training": train, "test": test}, dataset.class_names),
         key="class_counts",
         alt="Bars: number of training and test images of each class.",
         header=("class", "train", "test"),
-        rows=lambda: list(zip(CLASS_NAMES, train.tolist(), test.tolist(), strict=True)),
+        rows=lambda: list(zip(dataset.class_names, train.tolist(), test.tolist(), strict=True)),
         height=380,
     )
     st.caption(f"{_balance('training', train)}, {_balance('test', test)}.")

@@ -8,7 +8,6 @@ import numpy as np
 import streamlit as st
 
 from cifar_core.base.csv_text import csv_text
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.data import eda
 from cifar_core.plots import dataset as figures
 from pages.shared import figure
@@ -86,11 +85,11 @@ def _compute(kind: str, dataset: Opened, doing: str, label: str, note: str) -> N
 
 def _map(dataset: Opened, sample: np.ndarray, places: np.ndarray, kind: str, axes: tuple[str, str]) -> None:
     labels = dataset.y_test[sample]
-    names = [CLASS_NAMES[label] for label in labels]
+    names = [dataset.class_names[label] for label in labels]
     figure.show(
         f"{count(len(sample))} test images by {kind}",
         ABOUT_MAP[kind],
-        figures.image_map(places, labels, axes),
+        figures.image_map(places, labels, axes, dataset.class_names),
         key=f"map_{kind}",
         alt=f"Dots: test images placed by {kind}, coloured by class.",
         header=("test index", "class", "x", "y"),
@@ -107,7 +106,7 @@ def _sprite(dataset: Opened, captions: list[str]) -> Sprite | None:
         return None
     columns = eda.sprite_columns(len(captions))
     rows = -(-len(captions) // columns)
-    return Sprite(data_url(content, "image/webp"), columns, rows, captions=captions)
+    return Sprite(data_url(content, "image/webp"), columns, rows, dataset.problem.side, captions=captions)
 
 
 def duplicates(dataset: Opened) -> None:
@@ -165,7 +164,8 @@ def _pairs(dataset: Opened, found: dict[str, np.ndarray]) -> None:
 
 def _caption(dataset: Opened, found: dict[str, np.ndarray], at: int) -> str:
     test, train = int(found["test"][at]), int(found["train"][at])
-    first, second = CLASS_NAMES[dataset.y_test[test]], CLASS_NAMES[dataset.y_train[train]]
+    classes = dataset.class_names
+    first, second = classes[dataset.y_test[test]], classes[dataset.y_train[train]]
     names = first if first == second else f"{first} / {second}"
     mirrored = " · mirrored" if found["mirrored"][at] else ""
     return f"{names} · test {test}, train {train} · {found['likeness'][at]:.3f}{mirrored}"

@@ -91,10 +91,10 @@ def _unreadable() -> Task | None:
 
 def facts(dataset: Opened) -> None:
     """Sizes, source and fingerprint of the dataset in one line."""
-    train, test = len(dataset.y_train), len(dataset.y_test)
+    train, test, side = len(dataset.y_train), len(dataset.y_test), dataset.problem.side
     where = "" if dataset.name == "synthetic" else f" · `{dataset.origin}`"
     st.caption(
-        f"{count(train)} training and {count(test)} test images of 32 × 32 pixels "
+        f"{count(train)} training and {count(test)} test images of {side} × {side} pixels "
         f"· {dataset.source}{where} · fingerprint `{dataset.fingerprint[:12]}`",
         help="The fingerprint is a checksum of the images and labels: equal fingerprints mean equal data, "
         "wherever the files come from. Every run records it.",

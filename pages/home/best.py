@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.data import eda
+from cifar_core.data.problem import CIFAR10
 from cifar_core.data.synthetic import draw
 from cifar_core.errors import CifarLabError, DataError
 from cifar_core.plots.palette import model_colour
@@ -24,6 +24,7 @@ TILES = 8
 COLUMNS = 4
 SAMPLES_EACH = 2
 """Of each class, for a first visitor."""
+MOST_CLASSES = 12
 KEPT_STRIPS = 32
 """Of about 20 kB each."""
 
@@ -82,10 +83,8 @@ def _strip(key: tuple[str, ...], _store: RunStore, _dataset: eda.Opened) -> dict
     wrong = np.flatnonzero(predicted != labels)
     surest = wrong[np.argsort(-confidence[wrong], kind="stable")]
     chosen = _one_of_each_class(surest, labels)
-    captions = [
-        (CLASS_NAMES[labels[at]], CLASS_NAMES[predicted[at]], f"{100 * confidence[at]:.0f} %")
-        for at in chosen
-    ]
+    names = _dataset.class_names
+    captions = [(names[labels[at]], names[predicted[at]], f"{100 * confidence[at]:.0f} %") for at in chosen]
     return _sheet(_dataset.x_test[indices[chosen]], captions) if len(chosen) else None
 
 
@@ -104,13 +103,15 @@ def samples() -> None:
     """Some images of each class, as a first look; drawn scenes where the photographs are not here."""
     dataset = _prepared(resources.chosen_dataset())
     pictures, labels = (dataset.x_test, dataset.y_test) if dataset else _scenes()
-    kinds = [np.flatnonzero(labels == label)[:SAMPLES_EACH] for label in range(len(CLASS_NAMES))]
-    chosen = np.stack([kind for kind in kinds if len(kind) == SAMPLES_EACH]).T.ravel()
-    images.grid(pictures[chosen], [CLASS_NAMES[label] for label in labels[chosen]], side=82)
+    names = dataset.class_names if dataset else CIFAR10.classes
+    kinds = [np.flatnonzero(labels == label)[:SAMPLES_EACH] for label in range(min(len(names), MOST_CLASSES))]
+    whole = [kind for kind in kinds if len(kind) == SAMPLES_EACH]
+    chosen = np.stack(whole).T.ravel() if whole else np.empty(0, int)
+    images.grid(pictures[chosen], [names[label] for label in labels[chosen]], side=82)
     if dataset is None:
         st.caption("Drawn scenes of the ten classes, until the photographs of CIFAR-10 are prepared here.")
 
 
 @st.cache_resource(show_spinner=False)
 def _scenes() -> tuple[np.ndarray, np.ndarray]:
-    return draw(0, "test", np.arange(SAMPLES_EACH * len(CLASS_NAMES)))
+    return draw(0, "test", np.arange(SAMPLES_EACH * CIFAR10.count))

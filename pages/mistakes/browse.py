@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import streamlit as st
 
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.base.lazy import pd
 from cifar_core.plots.palette import BAD, GOOD, NEUTRAL
 from pages.mistakes import image, tags
 from pages.mistakes.data import Answered, pictures, unknown
 from pages.mistakes.tags import Tagged
 from pages.mistakes.wall import wall
-from pages.shared.images import data_url, png
+from pages.shared.images import data_url, most_probable, png
 from pages.shared.table import STYLE as TABLE_STYLE
 from pages.shared.table import table_html
 
@@ -191,26 +190,36 @@ def _open(index: int, opened: bool = False) -> None:
 
 
 def large(
-    picture: np.ndarray | None, label: int, said: Sequence[tuple[str, np.ndarray]], *, words: str
+    picture: np.ndarray | None,
+    label: int,
+    said: Sequence[tuple[str, np.ndarray]],
+    classes: Sequence[str],
+    *,
+    words: str,
 ) -> None:
-    """One image, and the ten probabilities of one run or several.
+    """One image, and the probabilities of one run or several.
 
     Args:
-        picture: uint8 (32, 32, 3), or None where it is not here.
+        picture: uint8 (side, side, 3), or None where it is not here.
         label: the true class.
-        said: (heading, float (10,)) for each run.
+        said: (heading, float (classes,)) for each run.
+        classes: names of the classes.
         words: what the picture is, read aloud.
     """
     image = "" if picture is None else f'<img src="{data_url(png(picture))}" alt="{html.escape(words)}">'
-    columns = "".join(f"<div><p>{html.escape(head)}</p>{bars_html(row, label)}</div>" for head, row in said)
+    columns = "".join(
+        f"<div><p>{html.escape(head)}</p>{bars_html(row, label, classes)}</div>" for head, row in said
+    )
     st.html(f'{STYLE}<div class="lab-one">{image}{columns}</div>')
 
 
-def bars_html(probabilities: np.ndarray, label: int) -> str:
-    """Ten bars in order of the classes; the true class blue, a wrong prediction orange, both named."""
+def bars_html(probabilities: np.ndarray, label: int, classes: Sequence[str]) -> str:
+    """Bars in order of the classes, of many those of the most probable ones and the true one; the true class
+    blue, a wrong prediction orange, both named."""
     answer = int(probabilities.argmax())
     lines = []
-    for place, name in enumerate(CLASS_NAMES):
+    for place in most_probable(probabilities, label):
+        name = html.escape(classes[place])
         colour = GOOD if place == label else BAD if place == answer else NEUTRAL
         note = " (true)" if place == label else " (predicted)" if place == answer else ""
         share = 100 * float(probabilities[place])
@@ -255,7 +264,7 @@ def listing(
             _step("›", None, ids, first + per_page, f"{key}_on", hint="Next page")
         tags.several(tagged, ids, key)
     if images is None:
-        _numbers(shown, captions(shown))
+        _numbers(shown, captions(shown), tagged.about.classes)
         return
     wall(
         images[shown["index"].to_numpy()],
@@ -274,9 +283,9 @@ def listing(
     )
 
 
-def _numbers(shown: pd.DataFrame, captions: list[str]) -> None:
+def _numbers(shown: pd.DataFrame, captions: list[str], classes: Sequence[str]) -> None:
     lines = [
-        (str(index), CLASS_NAMES[label], caption.replace("\n", " · "))
+        (str(index), classes[label], caption.replace("\n", " · "))
         for index, label, caption in zip(shown["index"], shown["label"], captions, strict=True)
     ]
     st.html(TABLE_STYLE + table_html(("Test image", "True class", "Prediction"), lines))

@@ -11,9 +11,9 @@ import streamlit as st
 
 from cifar_core.analysis.agreement import answers
 from cifar_core.analysis.boards import same_test_images
-from cifar_core.analysis.mistakes import PROBABILITIES, fixed_and_broken, matches, mistakes
+from cifar_core.analysis.mistakes import fixed_and_broken, matches, mistakes, probabilities_of
 from cifar_core.data import human
-from cifar_core.errors import DataError, RunNotFoundError, StoreError
+from cifar_core.errors import ConfigError, DataError, RunNotFoundError, StoreError
 from cifar_core.store.artifacts import PREDICTIONS
 from pages.shared import navigation, resources
 from pages.shared.snapshot import snapshot
@@ -40,11 +40,13 @@ LONGEST_WORD = 60
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """A finished run: `table` as `mistakes` makes it, `probabilities` float32 (N, 10), row by row."""
+    """A finished run: `table` as `mistakes` makes it, `probabilities` float32 (N, classes), row by row, and
+    `classes` their names."""
 
     run: dict[str, Any]
     table: pd.DataFrame
     probabilities: np.ndarray
+    classes: tuple[str, ...]
 
     @property
     def id(self) -> str:
@@ -128,27 +130,28 @@ def answered(runs: pd.DataFrame, run_id: str) -> Answered | None:
     run = runs[runs["id"] == run_id].iloc[0].to_dict()
     store = resources.store()
     try:
-        table, probabilities = _read((str(store.url), run_id, str(run["finished_at"])), store)
+        table, probabilities, classes = _read((str(store.url), run_id, str(run["finished_at"])), store)
     except RunNotFoundError:
         st.info(
             f"Run {plain(run_id)} keeps no predictions, so its mistakes are not known image by image. "
             "Runs that are trained here keep them."
         )
         return None
-    except StoreError as error:
+    except (StoreError, ConfigError) as error:
         st.error(message(error))
         return None
     if table.empty:
         st.info(f"Run {plain(run_id)} was tested on no image.")
         return None
-    return Answered(run, table, probabilities)
+    return Answered(run, table, probabilities, classes)
 
 
 @st.cache_resource(max_entries=KEPT_RUNS, show_spinner=False)
-def _read(run: tuple[str, str, str], _store: RunStore) -> tuple[pd.DataFrame, np.ndarray]:
+def _read(run: tuple[str, str, str], _store: RunStore) -> tuple[pd.DataFrame, np.ndarray, tuple[str, ...]]:
     """A run that is trained anew ends at another time: so its old answers are not found again."""
     predictions = _store.predictions(run[1])
-    return mistakes(predictions), predictions[list(PROBABILITIES)].to_numpy(np.float32)
+    probabilities = probabilities_of(predictions).astype(np.float32)
+    return mistakes(predictions), probabilities, _store.class_names(run[1])
 
 
 def changes(a: Answered, b: Answered) -> pd.DataFrame:

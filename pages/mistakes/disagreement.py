@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from cifar_core.analysis.metrics import confusion_matrix
 from cifar_core.analysis.mistakes import changes_by_class
 from cifar_core.analysis.statistics import compare
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.base.lazy import pd
 from cifar_core.plots.runs import fixed_and_broken_by_class
 from pages.mistakes.data import Answered
@@ -37,9 +38,9 @@ def verdict(a: Answered, b: Answered, table: pd.DataFrame) -> None:
         )
 
 
-def by_class(table: pd.DataFrame) -> None:
+def by_class(table: pd.DataFrame, classes: Sequence[str]) -> None:
     """Images fixed and broken, by class."""
-    counts = changes_by_class(table)
+    counts = changes_by_class(table, classes)
     figure.show(
         "By class",
         ABOUT_CLASSES,
@@ -52,12 +53,14 @@ def by_class(table: pd.DataFrame) -> None:
     )
 
 
-def confusion(table: pd.DataFrame) -> None:
+def confusion(table: pd.DataFrame, classes: Sequence[str]) -> None:
     """Confusion matrix of B less that of A."""
     from cifar_core.plots import confusion_difference
 
-    before, after = (confusion_matrix(table["label"], table["predicted_" + side]) for side in "ab")
-    chart = confusion_difference(after, before, labels=("B", "A"))
+    before, after = (
+        confusion_matrix(table["label"], table["predicted_" + side], len(classes)) for side in "ab"
+    )
+    chart = confusion_difference(after, before, labels=("B", "A"), classes=classes)
     chart.update_layout(title=None)  # the heading says it
     chart.update_traces(showscale=False)  # each cell holds its number, and a phone has no room for both
     figure.show(
@@ -66,7 +69,7 @@ def confusion(table: pd.DataFrame) -> None:
         chart,
         key="confusion_difference",
         alt="Images in each cell of the confusion matrix, run B less run A.",
-        header=("true class", *CLASS_NAMES),
-        rows=lambda: [[name, *row] for name, row in zip(CLASS_NAMES, (after - before).tolist(), strict=True)],
+        header=("true class", *classes),
+        rows=lambda: [[name, *row] for name, row in zip(classes, (after - before).tolist(), strict=True)],
         height=540,
     )

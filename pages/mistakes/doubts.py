@@ -9,13 +9,12 @@ import streamlit as st
 
 from cifar_core.analysis import doubts
 from cifar_core.base.csv_text import csv_of
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.base.lazy import pd
 from pages.mistakes import browse as browse
 from pages.mistakes import people
 from pages.mistakes import tags as tags
 from pages.mistakes.data import Answered, pictures, say_unknown
-from pages.mistakes.one_run import CLASSES, EVERY, named
+from pages.mistakes.one_run import EVERY, named
 from pages.shared import figure, resources
 from pages.shared.images import grid
 from pages.shared.table import STYLE, table_html
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from cifar_core.data.eda import Opened
 
 QUALITY, COPIES, PEOPLE = KINDS = ("Label quality", "Near-duplicates", "People")
-OPTIONS = {"doubt": KINDS, "class": CLASSES, "size": tuple(browse.TIMES)}
+OPTIONS = {"doubt": KINDS, "size": tuple(browse.TIMES)}
 ABOUT_QUALITY = (
     "Cleanlab's score of each label, from probabilities that the run gave to images it never learned from "
     "(C. Northcutt et al., Confident Learning, 2021): how far the label's probability lies behind the "
@@ -43,7 +42,7 @@ ABOUT_COPIES = (
 
 def show(about: Answered, finished: pd.DataFrame) -> None:
     """One kind of doubt about the test images of a run."""
-    say_unknown(OPTIONS)
+    say_unknown({**OPTIONS, "class": (EVERY, *about.classes)})
     kind = st.segmented_control(
         "Doubt", list(KINDS), default=QUALITY, required=True, key="doubt", bind="query-params"
     )
@@ -69,22 +68,22 @@ def _quality(about: Answered, finished: pd.DataFrame) -> None:
     figure.heading(
         "The most doubtful labels",
         ABOUT_QUALITY,
-        table=lambda: csv_of(named(table)),
+        table=lambda: csv_of(named(table, about.classes)),
         name=f"{about.id}.label-quality.csv",
     )
     st.fragment(_doubtful)(about, table, finished)
 
 
 def _doubtful(about: Answered, table: pd.DataFrame, finished: pd.DataFrame) -> None:
-    tagged = tags.read(about)
+    tagged, classes = tags.read(about), about.classes
     at = browse.layout()
     with at.filters:
-        true = st.selectbox("Label", CLASSES, key="class", bind="query-params", width=150)
+        true = st.selectbox("Label", (EVERY, *classes), key="class", bind="query-params", width=150)
         tag = tags.choice(tagged)
         tags.download(tagged, "quality")
     rows = table[table["predicted"] != table["label"]]
     if true != EVERY:
-        rows = rows[rows["label"] == CLASS_NAMES.index(true)]
+        rows = rows[rows["label"] == classes.index(true)]
     rows = tags.narrowed(rows, tagged, tag)
     st.caption(
         f"{count(len(rows))} images that the run puts into another class, the most doubtful label first."
@@ -96,7 +95,7 @@ def _doubtful(about: Answered, table: pd.DataFrame, finished: pd.DataFrame) -> N
         at=at,
         one=lambda row, picture: _large(about, row, picture),
         captions=lambda shown: [
-            f"{CLASS_NAMES[row.label]} → {CLASS_NAMES[row.predicted]}\nquality {row.quality:.3f}"
+            f"{classes[row.label]} → {classes[row.predicted]}\nquality {row.quality:.3f}"
             for row in shown.itertuples()
         ],
         asked=[about],
@@ -106,13 +105,14 @@ def _doubtful(about: Answered, table: pd.DataFrame, finished: pd.DataFrame) -> N
 
 def _large(about: Answered, row: pd.Series, picture: np.ndarray | None) -> None:
     label, index = int(row["label"]), int(row["index"])
-    said = CLASS_NAMES[int(row["predicted"])]
-    head = f"Label {CLASS_NAMES[label]}, quality {row['quality']:.3f}, rank {int(row['rank']):,}"
+    name, said = about.classes[label], about.classes[int(row["predicted"])]
+    head = f"Label {name}, quality {row['quality']:.3f}, rank {int(row['rank']):,}"
     browse.large(
         picture,
         label,
         [(head, about.probabilities[about.place(index)])],
-        words=f"Test image {index}: labelled {CLASS_NAMES[label]}, taken for {said}",
+        about.classes,
+        words=f"Test image {index}: labelled {name}, taken for {said}",
     )
 
 
@@ -174,7 +174,7 @@ def _look_for_copies(dataset: Opened) -> None:
 
 
 def _twins(about: Answered, twins: pd.DataFrame, dataset: Opened, finished: pd.DataFrame) -> None:
-    tagged = tags.read(about)
+    tagged, classes = tags.read(about), about.classes
     at = browse.layout()
     with at.filters:
         st.toggle("Only where the labels differ", key="differ", bind="query-params")
@@ -189,8 +189,8 @@ def _twins(about: Answered, twins: pd.DataFrame, dataset: Opened, finished: pd.D
         at=at,
         one=lambda row, _: _pair(row, dataset),
         captions=lambda shown: [
-            f"{CLASS_NAMES[row.label]} / {CLASS_NAMES[row.train_label]}\n{row.likeness:.3f}"
-            f"{'' if row.correct else chr(10) + 'predicted ' + CLASS_NAMES[row.predicted]}"
+            f"{classes[row.label]} / {classes[row.train_label]}\n{row.likeness:.3f}"
+            f"{'' if row.correct else chr(10) + 'predicted ' + classes[row.predicted]}"
             for row in shown.itertuples()
         ],
         asked=[about],
@@ -201,13 +201,14 @@ def _twins(about: Answered, twins: pd.DataFrame, dataset: Opened, finished: pd.D
 def _pair(row: pd.Series, dataset: Opened) -> None:
     mine, other = int(row["index"]), int(row["train_index"])
     alike = f"{row['likeness']:.3f} alike{', mirrored' if row['mirrored'] else ''}"
-    said = "right" if row["correct"] else f"predicted {CLASS_NAMES[int(row['predicted'])]}"
+    names = dataset.class_names
+    said = "right" if row["correct"] else f"predicted {names[int(row['predicted'])]}"
     with st.container(width=420):
         grid(
             np.stack([dataset.x_test[mine], dataset.x_train[other]]),
             [
-                f"test {mine}: {CLASS_NAMES[int(row['label'])]} ({said})",
-                f"train {other}: {CLASS_NAMES[int(row['train_label'])]}\n{alike}",
+                f"test {mine}: {names[int(row['label'])]} ({said})",
+                f"train {other}: {names[int(row['train_label'])]}\n{alike}",
             ],
             side=150,
         )

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import streamlit as st
 
 from cifar_core.analysis.agreement import Agreement, Measure, hardest, pairwise
 from cifar_core.analysis.boards import same_test_images
 from cifar_core.analysis.comparison import best_of_each
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.base.lazy import pd
 from cifar_core.errors import CifarLabError
 from pages.mistakes import browse as browse
 from pages.mistakes import tags as tags
 from pages.mistakes.data import Answered, alike, answered, say_unknown, together
-from pages.mistakes.one_run import CLASSES, EVERY, named
+from pages.mistakes.one_run import EVERY, named
 from pages.shared import figure, resources
 from pages.shared.downloads import csv_button
 from pages.shared.table import STYLE, facts_html
@@ -27,7 +28,6 @@ SHOWN_RUNS = 16
 OPTIONS = {
     "which": GROUPS,
     "runs": SCOPES,
-    "class": CLASSES,
     "measure": tuple(MEASURE_NAMES),
     "size": tuple(browse.TIMES),
 }
@@ -115,16 +115,17 @@ def _facts(agreement: Agreement) -> None:
 
 
 def _gallery(agreement: Agreement, about: Answered, finished: pd.DataFrame) -> None:
-    tagged = tags.read(about)
+    tagged, classes = tags.read(about), agreement.classes
+    say_unknown({"class": (EVERY, *classes)})
     at = browse.layout()
     with at.filters:
         group = st.segmented_control(
             "Images", list(GROUPS), default=ANY, required=True, key="which", bind="query-params"
         )
-        true = st.selectbox("True class", CLASSES, key="class", bind="query-params", width=150)
+        true = st.selectbox("True class", (EVERY, *classes), key="class", bind="query-params", width=150)
         tag = tags.choice(tagged)
         rows = tags.narrowed(group_of(agreement, group, true), tagged, tag)
-        csv_button(lambda: named(rows), f"{group.replace(' ', '-')}.csv", key="gallery_hard_csv")
+        csv_button(lambda: named(rows, classes), f"{group.replace(' ', '-')}.csv", key="gallery_hard_csv")
         tags.download(tagged, "hard")
     browse.gallery(
         rows,
@@ -132,7 +133,7 @@ def _gallery(agreement: Agreement, about: Answered, finished: pd.DataFrame) -> N
         key="hard",
         at=at,
         one=lambda row, picture: _large(agreement, row, picture),
-        captions=captions,
+        captions=lambda shown: captions(shown, classes),
         asked=[about],
         finished=finished,
     )
@@ -143,26 +144,27 @@ def group_of(agreement: Agreement, group: str, true: str) -> pd.DataFrame:
     table = hardest(agreement)
     keep = {ANY: table["wrong"] > 0, ALL: table["right"] == 0, ALONE: table["right"] == 1}[group]
     if true != EVERY:
-        keep &= table["label"] == CLASS_NAMES.index(true)
+        keep &= table["label"] == agreement.classes.index(true)
     return table[keep]
 
 
-def captions(rows: pd.DataFrame) -> list[str]:
+def captions(rows: pd.DataFrame, classes: Sequence[str]) -> list[str]:
     """The truth, what most runs say, in how many it is wrong."""
     return [
-        f"{CLASS_NAMES[row.label]} → {CLASS_NAMES[row.majority]}\nwrong in {row.wrong} of {row.runs}"
+        f"{classes[row.label]} → {classes[row.majority]}\nwrong in {row.wrong} of {row.runs}"
         for row in rows.itertuples()
     ]
 
 
 def _large(agreement: Agreement, row: pd.Series, picture: np.ndarray | None) -> None:
     place = int(np.flatnonzero(agreement.indices == row["index"])[0])
-    true, said = CLASS_NAMES[int(row["label"])], CLASS_NAMES[int(row["majority"])]
+    true, said = (agreement.classes[int(row[column])] for column in ("label", "majority"))
     wrong, runs = int(row["wrong"]), int(row["runs"])
     browse.large(
         picture,
         int(row["label"]),
         [(f"{true}; wrong in {wrong} of {runs} runs. Mean of all:", agreement.mean_probabilities[place])],
+        agreement.classes,
         words=f"Test image {int(row['index'])}: {true}, most runs predict {said}",
     )
 

@@ -10,7 +10,6 @@ import numpy as np
 import streamlit as st
 
 from cifar_core.analysis.agreement import one_image
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.data.human import votes_of
 from cifar_core.errors import CifarLabError, ConfigError, DataError, RunNotFoundError, StoreError
 from cifar_core.plots.palette import BAD, GOOD, model_colour
@@ -138,9 +137,9 @@ def _maps(run: Answered, index: int, dataset: Opened | None) -> None:
     figures = []
     for (method, of), heat in maps.items():
         role = "the true class" if of == row["label"] else "the prediction"
-        words = f"{METHODS[method]}: evidence for {CLASS_NAMES[of]}, {role}"
+        words = f"{METHODS[method]}: evidence for {run.classes[of]}, {role}"
         nothing = "" if heat.any() else ": none"
-        picture = data_url(png(overlaid(image, heat.astype(np.float32), STRENGTH, times=6)))
+        picture = data_url(png(overlaid(image, heat.astype(np.float32), STRENGTH, width=192)))
         figures.append(
             f'<figure><img src="{picture}" alt="{html.escape(words)}">'
             f"<figcaption>{html.escape(words + nothing)}</figcaption></figure>"
@@ -155,6 +154,7 @@ def _inside(run: Answered, index: int, dataset: Opened | None) -> None:
     inside.show(
         resources.store().artifact(run.id, MODEL_FILE),
         np.array(dataset.x_test[index]),
+        run.classes,
         key=f"mistake_{run.id}",
     )
 
@@ -191,9 +191,13 @@ def _neighbours(run: Answered, index: int, dataset: Opened | None) -> None:
     label = int(run.table["label"].iloc[run.place(index)])
     same = int((table["label"] == label).sum())
     st.markdown(
-        f":small[{same} of the {len(table)} nearest have the image's own label, {CLASS_NAMES[label]}.]"
+        f":small[{same} of the {len(table)} nearest have the image's own label, {plain(run.classes[label])}.]"
     )
-    grid(dataset.x_train[table["index"].to_numpy()], [_caption(near) for near in table.itertuples()], side=84)
+    grid(
+        dataset.x_train[table["index"].to_numpy()],
+        [_caption(near, run.classes) for near in table.itertuples()],
+        side=84,
+    )
 
 
 def _features(task: Task, run_id: str, dataset: Opened) -> bool | None:
@@ -215,9 +219,9 @@ def _features(task: Task, run_id: str, dataset: Opened) -> bool | None:
     return True
 
 
-def _caption(near: Any) -> str:
+def _caption(near: Any, classes: Sequence[str]) -> str:
     held = "" if near.trained_on else "\nheld back"
-    return f"{CLASS_NAMES[near.label]} ({near.similarity:.2f})\ntrain {near.index}{held}"
+    return f"{classes[near.label]} ({near.similarity:.2f})\ntrain {near.index}{held}"
 
 
 # --- Other runs -----------------------------------------------------------------------------------
@@ -236,7 +240,7 @@ def _others(index: int, about: Answered, finished: pd.DataFrame) -> None:
             model_title(run.model),
             run.variant,
             run.run,
-            f"{CLASS_NAMES[run.predicted]}{' ✓' if run.correct else ''}",
+            f"{about.classes[run.predicted]}{' ✓' if run.correct else ''}",
             percent(run.confidence, 1),
             percent(run.p_true, 1),
         )
@@ -267,7 +271,7 @@ def _epochs(run: Answered, index: int) -> None:
         return
     said, label = known.answers[:, found[0]], int(known.labels[found[0]])
     st.markdown(_when_right(said, label))
-    _strip(said, label)
+    _strip(said, label, run.classes)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -291,12 +295,12 @@ def _when_right(said: np.ndarray, label: int) -> str:
     )
 
 
-def _strip(said: np.ndarray, label: int) -> None:
+def _strip(said: np.ndarray, label: int, classes: Sequence[str]) -> None:
     """A cell for each epoch."""
     cells = []
     for epoch, answer in enumerate(said.tolist(), start=1):
         colour = "transparent" if answer < 0 else GOOD if answer == label else BAD
-        words = f"Epoch {epoch}: {'not known' if answer < 0 else CLASS_NAMES[answer]}"
+        words = f"Epoch {epoch}: {'not known' if answer < 0 else html.escape(classes[answer])}"
         cells.append(f'<i style="background: {colour}" title="{words}"></i>')
     key = (
         f'<div class="lab-key">Epochs from left to right<i style="background: {GOOD}"></i>right'

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from cifar_core.analysis.mistakes_map import compute, kept_map
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.plots import runs as figures
 from pages.mistakes.data import Answered
 from pages.shared import figure, resources
@@ -37,15 +36,15 @@ def show(answers: Answered) -> None:
     selected = figure.show(
         "Map of mistakes",
         ABOUT,
-        figures.mistakes_map(answers.table, table[["x", "y"]].to_numpy()),
+        figures.mistakes_map(answers.table, table[["x", "y"]].to_numpy(), answers.classes),
         key="mistakes_map",
         alt=f"Dots: {count(len(table))} test images placed by their predictions, mistakes in orange.",
         header=("test index", "true class", "predicted class", "x", "y"),
         rows=lambda: list(
             zip(
                 table["index"].tolist(),
-                [CLASS_NAMES[label] for label in answers.table["label"]],
-                [CLASS_NAMES[label] for label in answers.table["predicted"]],
+                [answers.classes[label] for label in answers.table["label"]],
+                [answers.classes[label] for label in answers.table["predicted"]],
                 *table[["x", "y"]].to_numpy().T.tolist(),
                 strict=True,
             )

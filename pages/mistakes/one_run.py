@@ -10,7 +10,6 @@ import numpy as np
 import streamlit as st
 
 from cifar_core.analysis.mistakes import Kind, Order, counts, narrowed, ordered
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.base.lazy import pd
 from cifar_core.plots.runs import mistakes_matrix
 from pages.mistakes import browse as browse
@@ -22,7 +21,6 @@ from pages.shared.downloads import csv_button
 from pages.shared.words import percent
 
 EVERY = "every class"
-CLASSES = (EVERY, *CLASS_NAMES)
 KINDS: dict[str, Kind] = {"wrong": "wrong", "right": "right", "all": "all"}
 SORTS: dict[str, Order] = {
     "surest first": "surest",
@@ -37,8 +35,6 @@ FILTERS = {"true": EVERY, "said": EVERY, "show": "wrong", "sort": "surest first"
 """The first choice of each field. It is set by a page's own hand too, so the fields have no default."""
 SURE = "gallery_sure"
 OPTIONS = {
-    "true": CLASSES,
-    "said": CLASSES,
     "show": tuple(KINDS),
     "sort": (*SORTS, BY_PEOPLE),
     "size": tuple(browse.TIMES),
@@ -59,7 +55,8 @@ ABOUT_MATRIX = (
 @st.fragment
 def show(answers: Answered, finished: pd.DataFrame) -> None:
     """The gallery of one run. A filter or another image redraws this alone, not the frame around it."""
-    say_unknown(OPTIONS)
+    choices = (EVERY, *answers.classes)
+    say_unknown({**OPTIONS, "true": choices, "said": choices})
     known = people(answers)
     tagged = tags.read(answers)
     at = browse.layout({"Matrix": lambda: _matrix(answers), "Map": lambda: mistakes_map.show(answers)})
@@ -73,7 +70,7 @@ def show(answers: Answered, finished: pd.DataFrame) -> None:
         key="one",
         at=at,
         one=lambda row, picture: _large(answers, row, picture),
-        captions=lambda shown: captions(shown, _verdicts(answers, known, shown)),
+        captions=lambda shown: captions(shown, answers.classes, _verdicts(answers, known, shown)),
         asked=[answers],
         finished=finished,
         empty="No image meets all of these filters.",
@@ -86,20 +83,21 @@ def show(answers: Answered, finished: pd.DataFrame) -> None:
 
 
 def _matrix(answers: Answered) -> None:
-    table = counts(answers.table)
+    names = answers.classes
+    table = counts(answers.table, len(names))
     clicked = figure.show(
         "Mistakes by class",
         ABOUT_MATRIX,
-        mistakes_matrix(table),
+        mistakes_matrix(table, names),
         key="cells",
         alt=f"Mistakes by true and predicted class, {int((~answers.table['correct']).sum()):,} in all.",
-        header=("true class", *CLASS_NAMES),
-        rows=lambda: [[name, *row] for name, row in zip(CLASS_NAMES, table.tolist(), strict=True)],
+        header=("true class", *names),
+        rows=lambda: [[name, *row] for name, row in zip(names, table.tolist(), strict=True)],
         height=380,
         revision=answers.run["id"],
         click=True,
     )
-    if clicked and clicked.get("y") in CLASS_NAMES and clicked.get("x") in CLASS_NAMES:
+    if clicked and clicked.get("y") in names and clicked.get("x") in names:
         st.session_state["true"], st.session_state["said"] = clicked["y"], clicked["x"]
         st.session_state["show"] = "wrong"
 
@@ -112,16 +110,17 @@ def _filtered(answers: Answered, known: People | None, tagged: tags.Tagged) -> p
     if st.session_state.get("sort") not in (None, *sorts):
         st.session_state["sort"] = sorts[0]
     kind = st.selectbox("Images", list(KINDS), key="show", bind="query-params", width=95)
-    true = st.selectbox("True class", CLASSES, key="true", bind="query-params", width=130)
-    said = st.selectbox("Predicted class", CLASSES, key="said", bind="query-params", width=130)
+    classes = (EVERY, *answers.classes)
+    true = st.selectbox("True class", classes, key="true", bind="query-params", width=130)
+    said = st.selectbox("Predicted class", classes, key="said", bind="query-params", width=130)
     sort = st.selectbox("Sort by", sorts, key="sort", bind="query-params", width=150, help=SORT_HELP)
     tag = tags.choice(tagged)
     low, high = _confidence()
     kept = narrowed(
         answers.table,
         kind=KINDS[kind],
-        true=_label(true),
-        predicted=_label(said),
+        true=_label(answers, true),
+        predicted=_label(answers, said),
         confidence=(low / 100, high / 100 if high < 100 else np.inf),
     )
     kept = tags.narrowed(kept, tagged, tag)
@@ -164,8 +163,8 @@ def _write_confidence() -> None:
         st.query_params["sure"] = f"{low}-{high}"
 
 
-def _label(name: str) -> int | None:
-    return None if name == EVERY else CLASS_NAMES.index(name)
+def _label(answers: Answered, name: str) -> int | None:
+    return None if name == EVERY else answers.classes.index(name)
 
 
 def _count(answers: Answered, rows: pd.DataFrame, tagged: tags.Tagged) -> None:
@@ -177,7 +176,9 @@ def _count(answers: Answered, rows: pd.DataFrame, tagged: tags.Tagged) -> None:
             width="content",
         )
         st.button("All mistakes", key="gallery_reset", type="tertiary", on_click=_reset)
-        csv_button(lambda: named(rows), f"{answers.run['id']}.mistakes.csv", key="gallery_csv")
+        csv_button(
+            lambda: named(rows, answers.classes), f"{answers.run['id']}.mistakes.csv", key="gallery_csv"
+        )
         tags.download(tagged, "one")
 
 
@@ -188,9 +189,9 @@ def _reset() -> None:
     mistakes_map.forget()
 
 
-def named(rows: pd.DataFrame) -> pd.DataFrame:
+def named(rows: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """Rows with the names of the classes beside their numbers, for the file."""
-    names = np.array(CLASS_NAMES, dtype=object)
+    names = np.array(classes, dtype=object)
     file = rows.copy()
     for column in [name for name in rows if name == "label" or name.startswith("predicted")]:
         place = file.columns.get_loc(column) + 1
@@ -198,10 +199,10 @@ def named(rows: pd.DataFrame) -> pd.DataFrame:
     return file
 
 
-def captions(rows: pd.DataFrame, verdicts: Sequence[str] | None = None) -> list[str]:
+def captions(rows: pd.DataFrame, classes: Sequence[str], verdicts: Sequence[str] | None = None) -> list[str]:
     """True and predicted class, confidence; and the verdict of people, where they have voted."""
     lines = [
-        f"{CLASS_NAMES[label]} → {CLASS_NAMES[predicted]}\n{percent(confidence, 1)}"
+        f"{classes[label]} → {classes[predicted]}\n{percent(confidence, 1)}"
         for label, predicted, confidence in zip(
             rows["label"], rows["predicted"], rows["confidence"], strict=True
         )
@@ -219,11 +220,12 @@ def _verdicts(answers: Answered, known: People | None, rows: pd.DataFrame) -> li
 
 def _large(answers: Answered, row: pd.Series, picture: np.ndarray | None) -> None:
     place = answers.table.index.get_loc(row.name)
-    true, said = CLASS_NAMES[row["label"]], CLASS_NAMES[row["predicted"]]
+    true, said = answers.classes[row["label"]], answers.classes[row["predicted"]]
     browse.large(
         picture,
         int(row["label"]),
         [(f"{true} → {said}, {percent(row['confidence'], 1)}", answers.probabilities[place])],
+        answers.classes,
         words=f"Test image {row['index']}: {true}, taken for {said}",
     )
     st.caption(f"Margin {100 * row['margin']:+.1f} points, loss {row['loss']:.3f} nats")

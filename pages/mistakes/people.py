@@ -10,7 +10,6 @@ import numpy as np
 import streamlit as st
 
 from cifar_core.base.csv_text import csv_of
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.base.lazy import pd
 from cifar_core.data import human
 from cifar_core.errors import DataError
@@ -177,7 +176,10 @@ def _facts(about: Answered, known: People) -> None:
         facts.append(("…of this run's mistakes", percent(known.agreement[wrong].mean(), 1), ""))
     table = about.table.assign(people_give_label=known.agreement, verdict=known.verdict)
     figure.heading(
-        "Model or label?", ABOUT, table=lambda: csv_of(named(table)), name=f"{about.id}.people.csv"
+        "Model or label?",
+        ABOUT,
+        table=lambda: csv_of(named(table, about.classes)),
+        name=f"{about.id}.people.csv",
     )
     st.html(STYLE + facts_html(facts))
 
@@ -199,22 +201,22 @@ def _gallery(about: Answered, known: People, finished: pd.DataFrame) -> None:
         key="people",
         at=at,
         one=lambda row, picture: _large(about, known, row, picture),
-        captions=lambda shown: [_caption(known, row) for row in shown.itertuples()],
+        captions=lambda shown: [_caption(about, known, row) for row in shown.itertuples()],
         asked=[about],
         finished=finished,
     )
 
 
-def _caption(known: People, row: Any) -> str:
+def _caption(about: Answered, known: People, row: Any) -> str:
     return (
-        f"{CLASS_NAMES[row.label]} → {CLASS_NAMES[row.predicted]}\n"
+        f"{about.classes[row.label]} → {about.classes[row.predicted]}\n"
         f"people: {percent(known.agreement[row.Index], 0)}\n{known.verdict[row.Index]}"
     )
 
 
 def _large(about: Answered, known: People, row: pd.Series, picture: np.ndarray | None) -> None:
     place, index = int(row.name), int(row["index"])
-    true, said = CLASS_NAMES[row["label"]], CLASS_NAMES[row["predicted"]]
+    true, said = about.classes[row["label"]], about.classes[row["predicted"]]
     browse.large(
         picture,
         int(row["label"]),
@@ -222,5 +224,6 @@ def _large(about: Answered, known: People, row: pd.Series, picture: np.ndarray |
             (f"Run: {true} → {said}", about.probabilities[place]),
             (f"People: {known.verdict[place]}", known.votes.probabilities[index]),
         ],
+        about.classes,
         words=f"Test image {index}: {true}, taken for {said}",
     )

@@ -6,7 +6,6 @@ import streamlit as st
 
 from cifar_core.analysis.metrics import expected_calibration_error, reliability_bins
 from cifar_core.analysis.mistakes import confidence_histogram, confused_pairs, worst_classes
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.base.lazy import pd
 from pages.mistakes.data import Answered
 from pages.shared import figure
@@ -32,9 +31,9 @@ def show(answers: Answered) -> None:
     else:
         left, right = st.columns(2, gap="large")
         with left:
-            _pairs(table)
+            _pairs(answers)
         with right:
-            _classes(table)
+            _classes(answers)
     left, right = st.columns(2, gap="large")
     with left:
         _confidence(table)
@@ -42,36 +41,36 @@ def show(answers: Answered) -> None:
         _calibration(answers)
 
 
-def _pairs(table: pd.DataFrame) -> None:
+def _pairs(answers: Answered) -> None:
     from cifar_core.plots.mistakes import confused_pairs_bars
 
-    pairs = confused_pairs(table)
+    pairs, names = confused_pairs(answers.table), answers.classes
     first = pairs.iloc[0]
-    named = f"{CLASS_NAMES[int(first['true'])]} → {CLASS_NAMES[int(first['predicted'])]}"
+    named = f"{names[int(first['true'])]} → {names[int(first['predicted'])]}"
     figure.show(
         "Most confused pairs",
         ABOUT_PAIRS,
-        confused_pairs_bars(pairs).update_layout(title=None),
+        confused_pairs_bars(pairs, classes=names).update_layout(title=None),
         key="confused_pairs",
         alt=f"The most confused pairs of classes; first {named} with {int(first['images'])} images.",
         header=("true", "predicted", "images", "share", "mean confidence"),
         rows=lambda: [
-            (CLASS_NAMES[pair.true], CLASS_NAMES[pair.predicted], pair.images, pair.share, pair.confidence)
+            (names[pair.true], names[pair.predicted], pair.images, pair.share, pair.confidence)
             for pair in pairs.itertuples()
         ],
         height=400,
     )
 
 
-def _classes(table: pd.DataFrame) -> None:
+def _classes(answers: Answered) -> None:
     from cifar_core.plots.mistakes import worst_classes_bars
 
-    classes = worst_classes(table)
-    names = [CLASS_NAMES[true] for true in classes["true"]]
+    classes = worst_classes(answers.table)
+    names = [answers.classes[true] for true in classes["true"]]
     figure.show(
         "Worst classes",
         ABOUT_CLASSES,
-        worst_classes_bars(classes).update_layout(title=None),
+        worst_classes_bars(classes, answers.classes).update_layout(title=None),
         key="worst_classes",
         alt=f"Wrong images by class; worst is {names[0]} with {percent(classes['share'].iloc[0], 1)}.",
         header=("class", "images", "wrong", "share"),

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.base.lazy import pd
 from cifar_core.errors import ConfigError, StoreError
 from pages.mistakes.data import Answered, fingerprint_of, say_unknown
@@ -97,7 +96,7 @@ def download(tagged: Tagged, key: str) -> None:
 def exported(tagged: Tagged) -> pd.DataFrame:
     """index, label (its name), tag, note, created_at, dataset, fingerprint."""
     images = tagged.about.table
-    names = np.array(CLASS_NAMES, dtype=object)[images["label"].to_numpy()]
+    names = np.array(tagged.about.classes, dtype=object)[images["label"].to_numpy()]
     by_index = dict(zip(images["index"], names, strict=True))
     file = tagged.table[["index", "tag", "note", "created_at"]].copy()
     file.insert(1, "label", file["index"].map(by_index))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -9,12 +10,11 @@ import streamlit as st
 from cifar_core.analysis import comparison
 from cifar_core.analysis.mistakes import changed_pairs
 from cifar_core.base.csv_text import csv_text
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.base.lazy import pd
 from cifar_core.errors import ConfigError
 from pages.mistakes import browse, disagreement, tags
 from pages.mistakes.data import Answered, answered, changes, choose, keeping_predictions, say_unknown
-from pages.mistakes.one_run import CLASSES, EVERY, named
+from pages.mistakes.one_run import EVERY, named
 from pages.shared import figure
 from pages.shared.downloads import csv_button
 from pages.shared.table import STYLE, facts_html, table_html
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 GROUPS = ("fixed", "broken", "both wrong")
 SHOWN_PAIRS = 12
-OPTIONS = {"group": GROUPS, "class": CLASSES, "for": CLASSES, "size": tuple(browse.TIMES)}
+OPTIONS = {"group": GROUPS, "size": tuple(browse.TIMES)}
 FOR_HELP = "What A took it for where that is fixed, else what B takes it for."
 ABOUT_PAIRS = (
     "For each class and the class it was mistaken for: how many of A's mistakes of that kind B gets right, "
@@ -57,12 +57,13 @@ def show(runs: pd.DataFrame) -> None:
     except ConfigError as error:
         st.info(message(error))
         return
+    say_unknown(dict.fromkeys(("class", "for"), (EVERY, *a.classes)))
     disagreement.verdict(a, b, table)
     st.fragment(_gallery)(a, b, table, runs)
     _facts(a, b, table)
-    disagreement.by_class(table)
-    _pairs(table)
-    disagreement.confusion(table)
+    disagreement.by_class(table, a.classes)
+    _pairs(table, a.classes)
+    disagreement.confusion(table, a.classes)
 
 
 def _facts(a: Answered, b: Answered, table: pd.DataFrame) -> None:
@@ -79,18 +80,24 @@ def _facts(a: Answered, b: Answered, table: pd.DataFrame) -> None:
 
 
 def _gallery(a: Answered, b: Answered, table: pd.DataFrame, finished: pd.DataFrame) -> None:
-    tagged = tags.read(a)
+    tagged, classes = tags.read(a), (EVERY, *a.classes)
     at = browse.layout()
     with at.filters:
         group = st.selectbox("Images", GROUPS, key="group", bind="query-params", width=130)
-        true = st.selectbox("True class", CLASSES, key="class", bind="query-params", width=150)
+        true = st.selectbox("True class", classes, key="class", bind="query-params", width=150)
         mistaken = st.selectbox(
-            "Mistaken for", CLASSES, key="for", bind="query-params", width=165, help=FOR_HELP
+            "Mistaken for", classes, key="for", bind="query-params", width=165, help=FOR_HELP
         )
         tag = tags.choice(tagged)
-        rows = tags.narrowed(_group(table, group, true, mistaken), tagged, tag)
+        rows = tags.narrowed(
+            _group(
+                table, group, *(None if name == EVERY else a.classes.index(name) for name in (true, mistaken))
+            ),
+            tagged,
+            tag,
+        )
         csv_button(
-            lambda: named(rows),
+            lambda: named(rows, a.classes),
             f"{a.run['id']}-{b.run['id']}.{group.replace(' ', '-')}.csv",
             key="gallery_two_csv",
         )
@@ -101,27 +108,27 @@ def _gallery(a: Answered, b: Answered, table: pd.DataFrame, finished: pd.DataFra
         key="two",
         at=at,
         one=lambda row, picture: _large(a, b, row, picture),
-        captions=captions,
+        captions=lambda shown: captions(shown, a.classes),
         asked=[a, b],
         finished=finished,
     )
 
 
-def _group(table: pd.DataFrame, group: str, true: str, mistaken: str) -> pd.DataFrame:
+def _group(table: pd.DataFrame, group: str, true: int | None, mistaken: int | None) -> pd.DataFrame:
     """The images of one kind, those first of which B is surest."""
     keep = table["change"] == group
-    if true != EVERY:
-        keep &= table["label"] == CLASS_NAMES.index(true)
-    if mistaken != EVERY:
+    if true is not None:
+        keep &= table["label"] == true
+    if mistaken is not None:
         side = "predicted_a" if group == "fixed" else "predicted_b"
-        keep &= table[side] == CLASS_NAMES.index(mistaken)
+        keep &= table[side] == mistaken
     return table[keep].sort_values(["confidence_b", "index"], ascending=[False, True], kind="stable")
 
 
-def captions(rows: pd.DataFrame) -> list[str]:
+def captions(rows: pd.DataFrame, classes: Sequence[str]) -> list[str]:
     """The truth, what A said, what B said."""
     return [
-        f"{CLASS_NAMES[label]}\nA: {CLASS_NAMES[said_a]}\nB: {CLASS_NAMES[said_b]}"
+        f"{classes[label]}\nA: {classes[said_a]}\nB: {classes[said_b]}"
         for label, said_a, said_b in zip(rows["label"], rows["predicted_a"], rows["predicted_b"], strict=True)
     ]
 
@@ -131,21 +138,22 @@ def _large(a: Answered, b: Answered, row: pd.Series, picture: np.ndarray | None)
     for letter, one in (("A", a), ("B", b)):
         place = one.place(row["index"])
         said.append(
-            (f"{letter}: {CLASS_NAMES[one.table['predicted'].iloc[place]]}", one.probabilities[place])
+            (f"{letter}: {one.classes[one.table['predicted'].iloc[place]]}", one.probabilities[place])
         )
-    true = CLASS_NAMES[row["label"]]
+    true = a.classes[row["label"]]
     browse.large(
         picture,
         int(row["label"]),
         said,
+        a.classes,
         words=f"Test image {row['index']}: {true}. {said[0][0]}, {said[1][0]}",
     )
 
 
-def _pairs(table: pd.DataFrame) -> None:
+def _pairs(table: pd.DataFrame, classes: Sequence[str]) -> None:
     pairs = changed_pairs(table)
     names = [
-        (CLASS_NAMES[pair.true], CLASS_NAMES[pair.mistaken_for], pair.fixed, pair.broken, pair.net)
+        (classes[pair.true], classes[pair.mistaken_for], pair.fixed, pair.broken, pair.net)
         for pair in pairs.itertuples()
     ]
     header = ("True class", "Mistaken for", "Fixed", "Broken", "Net")

@@ -11,12 +11,15 @@ import numpy as np
 import streamlit as st
 
 from cifar_core.data import eda
+from cifar_core.data.problem import CIFAR10
 
 HERE = Path(__file__).parent
 COLUMNS = 10
 SMALL = 2
 """Up to this enlargement a picture bears one short line, and its whole caption in a tooltip."""
 KEPT_SHEETS = 32
+TILE = CIFAR10.side
+"""Pixels on the page of a picture at its smallest, whatever the side of its image."""
 """Of 80 to 330 kB."""
 
 _mount = st.components.v2.component(
@@ -43,10 +46,10 @@ def wall(
     on_pick: Callable[[int, bool], None],
     on_tick: Callable[[list[int], bool], None],
 ) -> None:
-    """Show pictures, each pixel as a square of `times` pixels.
+    """Show pictures, `times` as large as those of CIFAR-10 are.
 
     Args:
-        images: uint8 (n, 32, 32, 3), at least one.
+        images: uint8 (n, side, side, 3), at least one.
         ids: n test indices, by which a picture is called.
         captions: n texts of one line or several; what follows "→" in the first is the short line.
         content: names what the ids count, such as a dataset's fingerprint.
@@ -63,7 +66,7 @@ def wall(
         "sheet": base64.b64encode(_sheet(content, tuple(ids), images, columns)).decode(),
         "columns": columns,
         "rows": -(-len(ids) // columns),
-        "side": 32 * times,
+        "side": TILE * times,
         "ids": list(ids),
         "captions": list(captions),
         "brief": [_brief(caption) for caption in captions] if times <= SMALL else None,

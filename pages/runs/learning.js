@@ -30,7 +30,7 @@ function build(state) {
   strip.setAttribute("role", "list");
   state.tiles = data.labels.map((label, place) => tile(state, strip, label, place));
   const beside = node("div", "beside"), left = node("div"), right = node("div");
-  left.append(node("h4", "", data.title_matrix), matrix(state), node("p", "", data.about_matrix));
+  if (data.counted) left.append(node("h4", "", data.title_matrix), matrix(state), node("p", "", data.about_matrix));
   right.append(node("h4", "", "Filters of the first layer"), filters(state), node("p", "", data.about_filters));
   beside.append(left, right);
   root.append(bar, strip, node("p", "", data.about_images), beside);
@@ -97,8 +97,8 @@ function show(state, frame) {
 }
 
 function predicted(state, frame, place) {
-  const at = (frame * state.data.labels.length + place) * 10;
-  const row = state.probabilities.subarray(at, at + 10), best = row.indexOf(Math.max(...row));
+  const count = state.data.classes.length, at = (frame * state.data.labels.length + place) * count;
+  const row = state.probabilities.subarray(at, at + count), best = row.indexOf(Math.max(...row));
   return [best, row[best] / 2.55];
 }
 
@@ -130,12 +130,14 @@ function past(state, parts, place) {
 }
 
 function showMatrix(state, frame) {
-  const counts = state.confusion.subarray(frame * 100, frame * 100 + 100);
+  if (!state.data.counted) return null;
+  const size = state.data.classes.length, cells = size * size;
+  const counts = state.confusion.subarray(frame * cells, (frame + 1) * cells);
   let all = 0, hits = 0;
-  for (let row = 0; row < 10; row++) {
-    const line = counts.subarray(row * 10, row * 10 + 10), sum = line.reduce((one, other) => one + other, 0);
-    for (let column = 0; column < 10; column++) {
-      const cell = state.cells[row * 10 + column], share = sum ? line[column] / sum : 0;
+  for (let row = 0; row < size; row++) {
+    const line = counts.subarray(row * size, (row + 1) * size), sum = line.reduce((one, other) => one + other, 0);
+    for (let column = 0; column < size; column++) {
+      const cell = state.cells[row * size + column], share = sum ? line[column] / sum : 0;
       const colour = `${row === column ? RIGHT : WRONG} ${Math.round(85 * Math.sqrt(share))}%`;
       cell.style.background = `color-mix(in srgb, ${colour}, var(--st-secondary-background-color))`;
       cell.textContent = line[column] || "";

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from cifar_core.analysis.snapshots import SNAPSHOTS_FILE, Snapshots, read_snapshots
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.data import eda
 from cifar_core.errors import StoreError
 from cifar_core.store import RunStore
@@ -46,7 +46,7 @@ def show(store: RunStore, run: Watched) -> None:
     try:
         path = store.artifact_dir(run.id) / SNAPSHOTS_FILE
         written = path.stat().st_mtime_ns
-        data = _data(str(path), written)
+        data = _data(str(path), written, store.class_names(run.id))
     except FileNotFoundError:
         return
     except (StoreError, OSError) as error:
@@ -58,16 +58,17 @@ def show(store: RunStore, run: Watched) -> None:
 
 
 @st.cache_resource(max_entries=KEPT, show_spinner=False)
-def _data(path: str, written: int) -> dict[str, Any]:  # noqa: ARG001 - a new file is another answer
-    return component_data(read_snapshots(Path(path)))
+def _data(path: str, written: int, classes: tuple[str, ...]) -> dict[str, Any]:  # noqa: ARG001 - a new file is another answer
+    return component_data(read_snapshots(Path(path)), classes)
 
 
-def component_data(found: Snapshots) -> dict[str, Any]:
+def component_data(found: Snapshots, classes: Sequence[str]) -> dict[str, Any]:
     """What the browser needs: the images as one sheet, everything else as arrays of bytes."""
     columns = min(COLUMNS, len(found.labels))
     arrays = {"probabilities": found.probabilities, "confusion": found.confusion, "filters": found.filters}
     return {
-        "classes": CLASS_NAMES,
+        "classes": list(classes),
+        "counted": found.confusion.shape[1] > 0,
         "labels": found.labels.tolist(),
         "epochs": found.epochs.tolist(),
         "sheet": data_url(png(eda.sheet(found.images, columns))),

@@ -177,7 +177,8 @@ def show(
         if run.state is RunState.FAILED and lacks_images(run.row.get("reason")):
             navigation.link("dataset", "Get the images", dataset="cifar10")
         st.html(facts_html(words.facts(run)))
-        for remark in remarks(run.epochs[epoch] for epoch in sorted(run.epochs)):
+        known = len(resources.store().class_names(run.id))
+        for remark in remarks((run.epochs[epoch] for epoch in sorted(run.epochs)), known):
             st.caption(f":material/lightbulb: {plain(remark)}")
         actions.show(run, here=here, after_deletion=lambda: after_deletion(run))
     with left:

@@ -197,8 +197,6 @@ def _result_facts(record: RunRecord, result: Report) -> list[Fact]:
 
 
 def _confusion(result: Report) -> None:
-    from cifar_core.base.labels import CLASS_NAMES
-
     only = st.toggle("Mistakes only", key="mistakes", bind="query-params", help="Leave the diagonal out.")
     figure.show(
         "Confusion matrix",
@@ -206,8 +204,10 @@ def _confusion(result: Report) -> None:
         reports.confusion_figure(result, errors_only=only),
         key="confusion",
         alt=f"Confusion matrix of {result.n:,} test images, accuracy {words.percent(result.accuracy)}.",
-        header=("true class", *CLASS_NAMES),
-        rows=lambda: [[name, *row] for name, row in zip(CLASS_NAMES, result.confusion.tolist(), strict=True)],
+        header=("true class", *result.classes),
+        rows=lambda: [
+            [name, *row] for name, row in zip(result.classes, result.confusion.tolist(), strict=True)
+        ],
         height=540,
     )
 

@@ -1,4 +1,4 @@
-"""Images of 32x32 on a page: enlarged without smoothing, with captions, as many as wanted."""
+"""Small images on a page: enlarged without smoothing, with captions, as many as wanted."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ STYLE = """<style>
 .lab-grid figcaption { font-size: 0.8rem; line-height: 1.25; margin-top: 3px; opacity: 0.8;
   overflow-wrap: anywhere; }
 </style>"""
+ALL_SHOWN, MOST_SHOWN = 12, 10
+"""Up to so many classes all probabilities are shown; of more, so many."""
 HEAT = np.array([[20, 11, 52], [132, 32, 107], [229, 92, 48], [246, 215, 70]], np.float32)
 """Dark to bright, ordered in lightness for people who see few colours."""
 
@@ -40,18 +42,18 @@ def enlarged(picture: np.ndarray, times: int) -> np.ndarray:
     return picture.repeat(times, axis=0).repeat(times, axis=1)
 
 
-def overlaid(image: np.ndarray, heat: np.ndarray, strength: float, times: int = 8) -> np.ndarray:
-    """The image, enlarged pixel by pixel, under the heat: uint8 (256, 256, 3).
+def overlaid(image: np.ndarray, heat: np.ndarray, strength: float, width: int = 256) -> np.ndarray:
+    """The image, enlarged pixel by pixel to about `width` pixels, under the heat: uint8 (H, W, 3).
 
     Args:
-        image: uint8 (32, 32, 3).
-        heat: float (32, 32) in 0..1.
+        image: uint8 (side, side, 3).
+        heat: float (side, side) in 0..1.
         strength: 0 shows the image alone, 1 the heat alone.
     """
     from PIL import Image
 
-    large = enlarged(image, times).astype(np.float32)
-    size = (32 * times, 32 * times)
+    large = enlarged(image, max(1, width // len(image))).astype(np.float32)
+    size = large.shape[1], large.shape[0]
     smooth = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
     return np.rint(large * (1 - strength) + heat_colours(smooth) * strength).astype(np.uint8)
 
@@ -62,6 +64,15 @@ def heat_colours(heat: np.ndarray) -> np.ndarray:
     low = np.minimum(place.astype(int), len(HEAT) - 2)
     share = (place - low)[..., None]
     return np.rint(HEAT[low] * (1 - share) + HEAT[low + 1] * share).astype(np.uint8)
+
+
+def most_probable(probabilities: np.ndarray, label: int | None = None) -> list[int]:
+    """Classes whose probabilities are shown, in order: all of a few, of many the most probable ones and
+    `label`."""
+    if len(probabilities) <= ALL_SHOWN:
+        return list(range(len(probabilities)))
+    best = np.argsort(-probabilities, kind="stable")[:MOST_SHOWN].tolist()
+    return best if label is None or label in best else [*best, label]
 
 
 def grid(images: np.ndarray, captions: Sequence[str], *, side: int = 96, shape: float = 1.0) -> None:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import html
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import streamlit as st
 
 from cifar_core.analysis.inside import Inside, Occlusion, Stage
-from cifar_core.base.labels import CLASS_NAMES
 from pages.shared import background
-from pages.shared.images import data_url, heat_colours, overlaid, png
+from pages.shared.images import data_url, heat_colours, most_probable, overlaid, png
+from pages.shared.words import plain
 
 HERE = Path(__file__).parent
 NO_EFFECT = 0.02
 """Change in probability below which no part is said to matter."""
 ABOUT = (
-    "**Cover a part** hides a square of 8 × 8 pixels behind the image's mean colour: where the prediction "
-    "falls, the model had found its evidence. **Feature maps** are what a layer passes on: bright is strong. "
+    "**Cover a part** hides a square, a quarter of the side, behind the image's mean colour: where the "
+    "prediction falls, the model had found its evidence. **Feature maps** are what a layer passes on: bright "
+    "is strong. "
     "Of each stage the eight channels are shown that vary most over this image. Early ones follow "
     "edges and colours, late ones are coarse and stand for parts of things. The small squares are the first "
     "layer's filters, the patterns to which these channels respond. Of a transformer the maps are its "
@@ -48,12 +50,13 @@ _mount = st.components.v2.component(
 )
 
 
-def show(model: Path, image: np.ndarray, *, key: str) -> None:
+def show(model: Path, image: np.ndarray, classes: Sequence[str], *, key: str) -> None:
     """The inside of a model for an image, worked out in the inference process; a bar while it is.
 
     Args:
         model: a `.keras` file.
-        image: uint8 (32, 32, 3).
+        image: uint8 (side, side, 3).
+        classes: names of the classes.
         key: unique on the page.
 
     Raises:
@@ -73,38 +76,41 @@ def show(model: Path, image: np.ndarray, *, key: str) -> None:
             st.markdown(ABOUT)
     left, right = st.columns([3, 1], gap="medium")
     with left:
-        _cover(found.occlusion, image, content=name, key=key)
+        _cover(found.occlusion, image, classes, content=name, key=key)
     with right:
-        _heat(found.occlusion, image)
+        _heat(found.occlusion, image, classes)
     st.markdown("**Feature maps, from the first layer to the last**")
     st.html(f'{STYLE}<div class="lab-stages">{"".join(map(_stage, found.stages))}</div>')
 
 
-def _cover(found: Occlusion, image: np.ndarray, *, content: str, key: str) -> None:
+def _cover(found: Occlusion, image: np.ndarray, classes: Sequence[str], *, content: str, key: str) -> None:
     lost = found.probabilities[found.class_index] - found.covered[..., found.class_index]
+    likely = np.maximum(found.probabilities, found.covered.max(axis=(0, 1)))
+    shown = most_probable(likely, found.class_index)
     row, column = np.unravel_index(lost.argmax(), lost.shape)
     red, green, blue = (round(float(value)) for value in image.mean(axis=(0, 1)))
     data = {
         "content": content,
         "image": data_url(png(image)),
         "grey": f"rgb({red} {green} {blue})",
-        "classes": CLASS_NAMES,
-        "whole": np.rint(255 * found.probabilities).astype(int).tolist(),
-        "covered": np.rint(255 * found.covered).astype(int).tolist(),
+        "classes": [classes[place] for place in shown],
+        "whole": np.rint(255 * found.probabilities[shown]).astype(int).tolist(),
+        "covered": np.rint(255 * found.covered[..., shown]).astype(int).tolist(),
         "worst": [int(row), int(column)],
     }
     _mount(key=f"cover_{key}", data=data, height="content")
 
 
-def _heat(found: Occlusion, image: np.ndarray) -> None:
-    name, most = CLASS_NAMES[found.class_index], float(found.heat.max())
+def _heat(found: Occlusion, image: np.ndarray, classes: Sequence[str]) -> None:
+    name, most = classes[found.class_index], float(found.heat.max())
     words = f"Bright: covering it costs {name} up to {100 * most:.0f} points."
     if most < NO_EFFECT:
         words = f"No single part matters: {name} stays what it is wherever the square lies."
     heat = np.clip(found.heat, 0, None) / max(most, NO_EFFECT)
     url = data_url(png(overlaid(image, heat, 0.6)))
-    st.html(f'{STYLE}<img class="lab-heat" src="{url}" alt="Where covering costs {name} its probability">')
-    st.caption(words)
+    alt = html.escape(f"Where covering costs {name} its probability")
+    st.html(f'{STYLE}<img class="lab-heat" src="{url}" alt="{alt}">')
+    st.caption(plain(words))
 
 
 def _stage(stage: Stage) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cifar_core.base.devices import DeviceSummary
     from cifar_core.data import DatasetStatus
     from cifar_core.data.eda import Opened
+    from cifar_core.data.problem import Problem
     from cifar_core.store import RunStore
     from cifar_core.workers.supervisor import Supervisor
 
@@ -120,6 +121,14 @@ def pictures(name: str) -> Opened | None:
 def chosen_dataset() -> str:
     """The dataset that this session works with: "cifar10" or "synthetic"."""
     return str(st.session_state.get("chosen_dataset", "cifar10"))
+
+
+def problem_of(name: str) -> Problem | None:
+    """Classes and image side of a dataset; None where this machine does not know it."""
+    from cifar_core.data import catalogue
+
+    found = catalogue.find(name)
+    return None if found is None else found.problem
 
 
 def choose_dataset(name: str) -> None:

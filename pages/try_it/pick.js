@@ -1,5 +1,5 @@
 // Small pictures to click, and a place where a picture can be pasted. Both are plain buttons, so that
-// the keyboard reaches them. A pasted picture is made small here: only a 32x32 image is wanted of it.
+// the keyboard reaches them. A pasted picture is made small here: only a small image is wanted of it.
 
 const LARGEST_SIDE = 512;
 const LARGEST_FILE = 50e6;

@@ -30,7 +30,7 @@ def tiles(
     """Pictures side by side; returns the id of the one just clicked, else None.
 
     Args:
-        images: uint8 (N, 32, 32, 3).
+        images: uint8 (N, side, side, 3).
         ids: one for each picture.
         labels: text of each picture, for screen readers and the pointer.
         chosen: id of the picture to mark.

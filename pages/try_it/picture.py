@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import streamlit as st
 
-from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.data.images import EXTENSIONS, crop, read_picture
+from cifar_core.data.problem import Problem
 from cifar_core.errors import ImageError
-from cifar_core.serving.images import EXTENSIONS, SIDE, crop, read_picture
 from pages.shared import navigation, resources
 from pages.shared.images import data_url, png
 from pages.shared.waiting import images_or_wait
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Picture(NamedTuple):
-    """An image uint8 (32, 32, 3), what it is, and its true class where that is known."""
+    """An image uint8 (side, side, 3), what it is, and its true class where that is known."""
 
     image: np.ndarray
     what: str
@@ -45,15 +45,21 @@ STYLE = """<style>
 </style>"""
 
 
-def choose(models: Sequence[sources.Model]) -> Picture | None:
-    """The chosen picture, or None where there is none yet; `models` predict live what the camera sees."""
+def choose(models: Sequence[sources.Model], problem: Problem, dataset: str) -> Picture | None:
+    """The chosen picture, or None where there is none yet.
+
+    Args:
+        models: predict live what the camera sees.
+        problem: theirs.
+        dataset: whose test images are offered.
+    """
     if (picked := st.session_state.pop(PICKED, None)) is not None:
         st.session_state["image"] = picked  # before the field of that name is shown
     source = st.pills(
         "Picture", list(SOURCES), default=TEST, required=True, wrap=True, key="source", bind="query-params"
     )
     try:
-        chosen = _camera(models) if source == CAMERA else SOURCES[source]()
+        chosen = _camera(models, problem) if source == CAMERA else SOURCES[source](problem, dataset)
     except ImageError as error:
         st.error(message(error))
         return None
@@ -61,18 +67,18 @@ def choose(models: Sequence[sources.Model]) -> Picture | None:
         return None
     alt = html.escape(chosen.what)
     st.html(f'{STYLE}<img class="lab-pixels" src="{data_url(png(chosen.image))}" alt="{alt}">')
-    st.caption(f"{plain(chosen.what)}: the 32 × 32 pixels that the models see.")
+    st.caption(f"{plain(chosen.what)}: the {problem.side} × {problem.side} pixels that the models see.")
     return chosen
 
 
-def _from_test() -> Picture | None:
-    dataset = _test_images()
+def _from_test(problem: Problem, name: str) -> Picture | None:
+    dataset = _test_images(name)
     if dataset is None:
         return None
     count = len(dataset.y_test)
     draw = int(st.session_state.setdefault(DRAW, 0))
     shown = np.sort(np.random.default_rng(draw).choice(count, min(SHOWN_TILES, count), replace=False))
-    names = [f"{CLASS_NAMES[dataset.y_test[index]]}, test {index}" for index in shown]
+    names = [f"{problem.classes[dataset.y_test[index]]}, test {index}" for index in shown]
     if "image" not in st.session_state and "image" not in st.query_params:
         st.session_state["image"] = int(shown[0])
     place = st.container()
@@ -89,16 +95,15 @@ def _from_test() -> Picture | None:
         st.session_state[PICKED] = picked
         st.rerun()
     label = int(dataset.y_test[index])
-    return Picture(np.asarray(dataset.x_test[index]), f"{CLASS_NAMES[label]}, test image {index}", label)
+    return Picture(np.asarray(dataset.x_test[index]), f"{problem.classes[label]}, test image {index}", label)
 
 
 def _draw_others(draw: int) -> None:
     st.session_state[DRAW] = draw
 
 
-def _test_images() -> Opened | None:
-    """The chosen dataset; None, with two ways to go on, where CIFAR-10 is not on this machine."""
-    name = resources.chosen_dataset()
+def _test_images(name: str) -> Opened | None:
+    """The dataset; None, with two ways to go on, where CIFAR-10 is not on this machine."""
     if name != "cifar10" or resources.dataset_state().found:
         return images_or_wait(name)
     st.info("CIFAR-10 is not on this machine yet. Use a picture of your own, or get the images.")
@@ -113,14 +118,14 @@ def _test_images() -> Opened | None:
     return None
 
 
-def _own() -> Picture | None:
+def _own(problem: Problem, _name: str) -> Picture | None:
     """The uploaded file or the pasted picture, whichever came last."""
     file = st.file_uploader(
         "A picture: drop it here, or browse",
         type=list(EXTENSIONS),
         key="try_file",
         max_upload_size=MAX_MB,
-        help="A square of it is scaled to 32 × 32. It stays on this machine.",
+        help="A square of it is scaled to the models' size. It stays on this machine.",
     )
     pasted = pick.pasted(key="try_paste")
     if pasted is not None:
@@ -131,19 +136,19 @@ def _own() -> Picture | None:
     if refused := st.session_state.get(REFUSED):
         st.error(plain(refused))
     kept = st.session_state.get(PICTURE)
-    return None if kept is None else Picture(_cropped(*kept), kept[1])
+    return None if kept is None else Picture(_cropped(kept[0], kept[1], problem.side), kept[1])
 
 
-def _cropped(picture: np.ndarray, what: str) -> np.ndarray:
+def _cropped(picture: np.ndarray, what: str, side: int) -> np.ndarray:
     """The part that people choose, with the whole picture shown."""
-    if picture.shape[:2] == (SIDE, SIDE):
+    if picture.shape[:2] == (side, side):
         return picture
     crops = [MIDDLE, WHOLE, DRAGGED]
     how = st.segmented_control("Crop", crops, default=MIDDLE, required=True, key="crop", bind="query-params")
     if how == DRAGGED:
-        return sources.dragged(picture, what)
+        return sources.dragged(picture, what, side)
     st.image(picture, width=min(220, round(220 * picture.shape[1] / picture.shape[0])))
-    return crop(picture, "middle" if how == MIDDLE else "whole")
+    return crop(picture, "middle" if how == MIDDLE else "whole", side)
 
 
 def _keep(content: bytes, what: str) -> None:
@@ -156,19 +161,20 @@ def _keep(content: bytes, what: str) -> None:
         st.session_state[REFUSED] = str(error)
 
 
-def _camera(models: Sequence[sources.Model]) -> Picture | None:
-    sources.camera(models, PHOTO)
-    return Picture(st.session_state[PHOTO], "Your photograph") if PHOTO in st.session_state else None
+def _camera(models: Sequence[sources.Model], problem: Problem) -> Picture | None:
+    sources.camera(models, PHOTO, problem)
+    photo = st.session_state.get(PHOTO)
+    return Picture(photo, "Your photograph") if photo is not None and len(photo) == problem.side else None
 
 
-def _drawing() -> Picture | None:
-    drawn = sources.drawing()
+def _drawing(problem: Problem, _name: str) -> Picture | None:
+    drawn = sources.drawing(problem.side)
     return None if drawn is None else Picture(drawn, "Your drawing")
 
 
-SOURCES: dict[str, Callable[[], Picture | None]] = {
+SOURCES: dict[str, Callable[[Problem, str], Picture | None]] = {
     TEST: _from_test,
     "Your own": _own,
-    CAMERA: lambda: None,  # `_camera`, which needs the models
+    CAMERA: lambda _problem, _name: None,  # `_camera`, which needs the models
     "Draw": _drawing,
 }

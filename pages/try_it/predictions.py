@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,13 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.errors import CifarLabError
 from cifar_core.plots.palette import model_colour
 from cifar_core.serving.inference import PREDICTED, Answer
 from cifar_core.settings.train_config import TestViews
 from cifar_core.store.artifacts import MODEL_FILE
 from pages.shared import background, navigation, resources
-from pages.shared.images import data_url, overlaid, png
+from pages.shared.images import data_url, most_probable, overlaid, png
 from pages.shared.tasks import Task
 from pages.shared.words import message, model_title, percent, plain
 
@@ -42,8 +43,8 @@ class Request:
 
     Attributes:
         model: path of the `.keras` file.
-        image: uint8 (32, 32, 3).
-        explain: class 0..9 whose evidence is wanted, or `PREDICTED`.
+        image: uint8 (side, side, 3).
+        explain: number of the class whose evidence is wanted, or `PREDICTED`.
         test_views: views of the picture to average over.
     """
 
@@ -58,15 +59,16 @@ class Request:
         return f"{self.model} {self.model.stat().st_mtime_ns} {digest} {self.explain} {self.test_views}"
 
 
-def show(image: np.ndarray, label: int | None, runs: list[dict[str, Any]]) -> None:
+def show(image: np.ndarray, label: int | None, runs: list[dict[str, Any]], classes: Sequence[str]) -> None:
     """Predictions of these runs' models.
 
     Args:
-        image: uint8 (32, 32, 3).
+        image: uint8 (side, side, 3).
         label: its true class, where that is known.
         runs: rows of `RunStore.runs`.
+        classes: names of the classes that all of them tell apart.
     """
-    explain, strength = _controls()
+    explain, strength = _controls(classes)
     store = resources.store()
     try:
         requests = [
@@ -90,15 +92,15 @@ def show(image: np.ndarray, label: int | None, runs: list[dict[str, Any]]) -> No
         if place % columns == 0:
             row = st.columns(columns, gap="medium")
         with row[place % columns], st.container(border=True):
-            _prediction(run, answer, image, label, explain, strength)
+            _prediction(run, answer, image, label, explain, strength, classes)
 
 
-def _controls() -> tuple[int, float]:
+def _controls(classes: Sequence[str]) -> tuple[int, float]:
     """(class to explain, strength of the overlay)."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         explain = st.selectbox(
             "Show evidence for",
-            [PREDICTED_CLASS, *CLASS_NAMES],
+            [PREDICTED_CLASS, *classes],
             key="explain",
             bind="query-params",
             width=180,
@@ -106,7 +108,7 @@ def _controls() -> tuple[int, float]:
         strength = st.slider("Overlay", 0.0, 1.0, 0.55, step=0.05, key="overlay", width=120)
         with st.popover("What is this?", type="tertiary"):
             st.markdown(ABOUT_EVIDENCE)
-    return (PREDICTED if explain == PREDICTED_CLASS else CLASS_NAMES.index(explain)), float(strength)
+    return (PREDICTED if explain == PREDICTED_CLASS else classes.index(explain)), float(strength)
 
 
 def _prediction(
@@ -116,38 +118,46 @@ def _prediction(
     label: int | None,
     explain: int,
     strength: float,
+    classes: Sequence[str],
 ) -> None:
     probabilities = answer.probabilities[0]
     best = int(probabilities.argmax())
     trained_on = " · trained on drawn scenes" if run["dataset"] == "synthetic" else ""
     verdict = ""
     if label is not None:
-        verdict = " :blue-badge[✓ right]" if best == label else f" :orange-badge[✗ is {CLASS_NAMES[label]}]"
+        verdict = (
+            " :blue-badge[✓ right]" if best == label else f" :orange-badge[✗ is {plain(classes[label])}]"
+        )
     st.markdown(
-        f"**{CLASS_NAMES[best]}**, probability {percent(float(probabilities[best]), 1)}{verdict}  \n"
+        f"**{plain(classes[best])}**, probability {percent(float(probabilities[best]), 1)}{verdict}  \n"
         f":small[{plain(model_title(run['model']))} · {plain(run['id'])}{trained_on}]"
     )
     if answer.heat is not None:
-        name = CLASS_NAMES[best if explain == PREDICTED else explain]
+        name = plain(classes[best if explain == PREDICTED else explain])
         url = data_url(png(overlaid(image, answer.heat[0], strength)))
-        st.html(f'<img class="lab-smooth" src="{url}" alt="Regions that were evidence for {name}">')
+        st.html(
+            f'<img class="lab-smooth" src="{url}" alt="Regions that were evidence for {html.escape(name)}">'
+        )
         nothing = "" if answer.heat[0].any() else " No region was."
         st.caption(f"Regions that were evidence for {name}.{nothing}")
-    st.html(bars(probabilities, model_colour(str(run["model"]))))
+    st.html(bars(probabilities, model_colour(str(run["model"])), classes))
     navigation.link("run", "Open the run", id=run["id"])
 
 
-def bars(probabilities: np.ndarray, colour: str) -> str:
-    """The class probabilities as HTML bars, in the order of the classes, so that models compare by eye.
+def bars(probabilities: np.ndarray, colour: str, classes: Sequence[str]) -> str:
+    """The class probabilities as HTML bars, in the order of the classes so that models compare by eye; of
+    many classes the most probable ones.
 
     Args:
-        probabilities: (10,), in 0..1.
+        probabilities: (classes,), in 0..1.
         colour: of the bars, any CSS colour.
+        classes: names of the classes.
     """
     best = int(probabilities.argmax())
     rows = []
-    for label, share in enumerate((100 * probabilities).tolist()):
-        name = f"<b>{CLASS_NAMES[label]}</b>" if label == best else CLASS_NAMES[label]
+    for label in most_probable(probabilities):
+        share, name = 100 * float(probabilities[label]), html.escape(classes[label])
+        name = f"<b>{name}</b>" if label == best else name
         style = f"width: {share:.1f}%; background: {colour}; opacity: {1 if label == best else 0.55}"
         rows.append(f'<span>{name}</span><div><i style="{style}"></i></div><span>{share:.1f} %</span>')
     return f'<div class="lab-bars">{"".join(rows)}</div>'

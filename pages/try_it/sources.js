@@ -1,6 +1,6 @@
 // Three ways to a picture: the camera, live; a drawing pad; and a square to drag over a picture.
 
-const FRAME = 96, EVERY_MS = 250, PATIENCE_MS = 20000;
+const LEAST_FRAME = 96, EVERY_MS = 250, PATIENCE_MS = 20000;
 const COLOURS = ["#111111", "#ffffff", "#8b8f94", "#d4342a", "#e9902c", "#f2d94e", "#3f8f3a", "#6cb2e8", "#254f9e",
                  "#7a4a2b"];
 
@@ -27,8 +27,8 @@ const REFUSED = {
 function camera(state) {
   const stage = node("div", {}, "stage"), bar = node("div", {}, "bar");
   state.video = node("video", { muted: true, playsInline: true });
-  state.small = node("canvas", { width: 32, height: 32, hidden: true }); // until there is something in it
-  state.small.setAttribute("aria-label", "The 32 × 32 pixels that the models see");
+  state.small = node("canvas", { width: state.data.side, height: state.data.side, hidden: true }); // until there is something in it
+  state.small.setAttribute("aria-label", "The pixels that the models see");
   state.best = node("b", { textContent: "" });
   state.best.setAttribute("aria-live", "off");
   stage.append(state.video, state.small, state.best);
@@ -72,11 +72,12 @@ function stop(state) {
 
 // The middle square, small and mirrored back: as the camera saw it.
 function frame(state) {
+  const FRAME = Math.max(LEAST_FRAME, state.data.side), small = state.small.width;
   const { videoWidth: width, videoHeight: height } = state.video, side = Math.min(width, height);
   const canvas = node("canvas", { width: FRAME, height: FRAME }), pen = canvas.getContext("2d");
   pen.imageSmoothingQuality = "high";
   pen.drawImage(state.video, (width - side) / 2, (height - side) / 2, side, side, 0, 0, FRAME, FRAME);
-  state.small.getContext("2d").drawImage(canvas, 0, 0, 32, 32);
+  state.small.getContext("2d").drawImage(canvas, 0, 0, small, small);
   return canvas.toDataURL("image/jpeg", 0.9);
 }
 

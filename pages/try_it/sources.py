@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import streamlit as st
 
-from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.data.images import crop, read_image
+from cifar_core.data.problem import Problem
 from cifar_core.errors import CifarLabError, ImageError
-from cifar_core.serving.images import crop, read_image
 from cifar_core.settings.train_config import TestViews
 from pages.shared import background
 from pages.shared.images import data_url, png
@@ -54,34 +54,37 @@ def bytes_of(url: object) -> bytes:
 
 
 @st.fragment
-def camera(models: Sequence[Model], kept: str) -> None:
-    """Live predictions of the models. A picture that people keep goes to the session as uint8 (32, 32, 3),
-    under the key `kept`, and the page runs again."""
+def camera(models: Sequence[Model], kept: str, problem: Problem) -> None:
+    """Live predictions of the models. A picture that people keep goes to the session as uint8 (side, side,
+    3), under the key `kept`, and the page runs again."""
 
     def answer() -> None:
-        st.session_state[ANSWER] = live_answer(st.session_state["try_live"].get("frame"), models)
+        st.session_state[ANSWER] = live_answer(
+            st.session_state["try_live"].get("frame"), models, problem.side
+        )
 
     data = {
         "kind": "camera",
         "shown": "camera",
-        "classes": CLASS_NAMES,
+        "classes": problem.classes,
+        "side": problem.side,
         "answer": st.session_state.get(ANSWER),
     }
     picture = _mount(
         key="try_live", data=data, height="content", on_frame_change=answer, on_kept_change=_nothing
     ).get("kept")
     if picture is not None:
-        st.session_state[kept] = read_image(bytes_of(picture))
+        st.session_state[kept] = read_image(bytes_of(picture), problem.side)
         st.rerun()
 
 
-def live_answer(frame: object, models: Sequence[Model]) -> dict[str, Any]:
+def live_answer(frame: object, models: Sequence[Model], side: int) -> dict[str, Any]:
     """What the browser shows for a frame `{"number", "url"}`: each model's probabilities in per cent, or the
     problem in words."""
     given: Mapping[str, Any] = frame if isinstance(frame, Mapping) else {}
     found: dict[str, Any] = {"number": given.get("number"), "models": [], "problem": ""}
     try:
-        image = read_image(bytes_of(str(given.get("url"))[:FRAME_BYTES]))
+        image = read_image(bytes_of(str(given.get("url"))[:FRAME_BYTES]), side)
         for model in models:
             answer = background.inference().ask(model.file, image[None], test_views=model.test_views)
             shares = np.rint(100 * answer.probabilities[0]).astype(int).tolist()
@@ -91,8 +94,8 @@ def live_answer(frame: object, models: Sequence[Model]) -> dict[str, Any]:
     return found
 
 
-def drawing() -> np.ndarray | None:
-    """The drawing so far, uint8 (32, 32, 3); None before the first line.
+def drawing(side: int) -> np.ndarray | None:
+    """The drawing so far, uint8 (side, side, 3); None before the first line.
 
     Raises:
         ImageError: the browser sent something else.
@@ -101,15 +104,16 @@ def drawing() -> np.ndarray | None:
     drawn = _mount(key="try_draw", data=data, height="content", on_drawn_change=_nothing).get("drawn")
     if drawn is not None:
         st.session_state[DRAWN] = str(drawn)
-    return read_image(bytes_of(st.session_state[DRAWN])) if DRAWN in st.session_state else None
+    return read_image(bytes_of(st.session_state[DRAWN]), side) if DRAWN in st.session_state else None
 
 
-def dragged(picture: np.ndarray, name: str) -> np.ndarray:
-    """The part of a picture under a square that people drag, uint8 (32, 32, 3).
+def dragged(picture: np.ndarray, name: str, size: int) -> np.ndarray:
+    """The part of a picture under a square that people drag, uint8 (size, size, 3).
 
     Args:
         picture: uint8 (H, W, 3).
         name: of the picture; another one begins with its middle again.
+        size: of the image, in pixels.
     """
     high, wide = (length / min(picture.shape[:2]) for length in picture.shape[:2])
     square = ((wide - 1) / 2, (high - 1) / 2, 1.0)
@@ -122,7 +126,7 @@ def dragged(picture: np.ndarray, name: str) -> np.ndarray:
         left, top, side = (float(min(max(one, 0), max(high, wide))) for one in moved)
         square = (left, top, side)
         st.session_state[SQUARE] = (name, square)
-    return crop(picture, square)
+    return crop(picture, square, size)
 
 
 def _nothing() -> None:

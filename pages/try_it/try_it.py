@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
+from cifar_core.data.problem import CIFAR10, Problem
 from cifar_core.errors import CifarLabError, StoreError
 from cifar_core.store.artifacts import MODEL_FILE
 from pages.shared import inside, navigation, resources, trained
@@ -39,19 +40,45 @@ def page() -> None:
                 navigation.go("train", preset="base_cnn/recommended")
         return
     chosen = _choose(runs)
-    rows = runs.set_index("id", drop=False).loc[chosen].to_dict("records")
+    rows, problem = _of_one_problem(runs.set_index("id", drop=False).loc[chosen].to_dict("records"))
     left, right = st.columns([2, 3], gap="large")
     with left:
-        found = picture.choose(_live(rows))
+        found = picture.choose(_live(rows), problem, _test_set(rows, problem))
     with right:
         if found is None:
             st.info("Choose a picture to see the models' predictions here.")
         elif not chosen:
             st.info("Choose one or more models above.")
         else:
-            predictions.show(found.image, found.label, rows)
+            predictions.show(found.image, found.label, rows, problem.classes)
     if found is not None and chosen:
-        _inside(found.image, rows)
+        _inside(found.image, rows, problem)
+
+
+def _of_one_problem(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Problem]:
+    """The runs that tell the same classes apart as the first, in images of the same side, and what that
+    is."""
+    store = resources.store()
+    problems: dict[str, Problem] = {}
+    for row in rows:
+        with suppress(CifarLabError):
+            problems[row["id"]] = store.get(row["id"]).problem
+    first = next(iter(problems.values()), CIFAR10)
+    kept = [row for row in rows if problems.get(row["id"]) == first]
+    if other := [row["id"] for row in rows if problems.get(row["id"], first) != first]:
+        st.info(
+            f"{plain(', '.join(other))} was trained for other classes or another size of images, and is left "
+            "out: choose it alone."
+        )
+    return kept, first
+
+
+def _test_set(rows: list[dict[str, Any]], problem: Problem) -> str:
+    """The dataset chosen in this session where the networks are for its images, else the first run's own."""
+    chosen = resources.chosen_dataset()
+    if not rows or resources.problem_of(chosen) == problem:
+        return chosen
+    return str(rows[0]["dataset"])
 
 
 def _live(rows: list[dict[str, Any]]) -> list[sources.Model]:
@@ -66,7 +93,7 @@ def _live(rows: list[dict[str, Any]]) -> list[sources.Model]:
     return models
 
 
-def _inside(image: np.ndarray, rows: list[dict[str, Any]]) -> None:
+def _inside(image: np.ndarray, rows: list[dict[str, Any]], problem: Problem) -> None:
     st.subheader("Look inside", anchor=False)
     names = {row["id"]: f"{model_title(row['model'])} · {row['id']}" for row in rows}
     run_id = rows[0]["id"]
@@ -80,7 +107,7 @@ def _inside(image: np.ndarray, rows: list[dict[str, Any]]) -> None:
             key="try_inside",
         )
     try:
-        inside.show(resources.store().artifact_dir(run_id) / MODEL_FILE, image, key="try")
+        inside.show(resources.store().artifact_dir(run_id) / MODEL_FILE, image, problem.classes, key="try")
     except (CifarLabError, OSError) as error:
         st.error(message(error))
 

@@ -9,7 +9,7 @@ import pytest
 
 from cifar_core.analysis import doubts
 from cifar_core.base.child import ask
-from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.data.problem import CLASS_NAMES
 from cifar_core.errors import ConfigError, RunNotFoundError
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore

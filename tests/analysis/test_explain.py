@@ -19,9 +19,9 @@ from cifar_core.analysis.explain import (
     saliency,
     spatial_layer,
 )
+from cifar_core.data.images import read_image
 from cifar_core.errors import CifarLabError, ConfigError, ImageError
 from cifar_core.models import MODELS, create_model
-from cifar_core.serving.images import read_image
 from tests.analysis.small_models import SMALL
 
 

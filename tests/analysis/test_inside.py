@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cifar_core.analysis.inside import COVER, STEP, inside, occlusion
+from cifar_core.analysis.inside import inside, occlusion
 from cifar_core.errors import CifarLabError, ConfigError, ImageError
 from tests.analysis.small_models import SMALL
 
@@ -55,7 +55,7 @@ def test_the_inside_of_every_network(name):
     np.testing.assert_allclose(first.filters[0], 128 + 127 * kernel / np.abs(kernel).max(), atol=0.51)
 
     covered = IMAGE.astype(np.float32)
-    covered[2 * STEP : 2 * STEP + COVER, 5 * STEP : 5 * STEP + COVER] = IMAGE.mean(axis=(0, 1))
+    covered[8:16, 20:28] = IMAGE.mean(axis=(0, 1))
     expected = np.asarray(model(np.stack([IMAGE.astype(np.float32), covered]), training=False))
     np.testing.assert_allclose(found.occlusion.probabilities, expected[0], atol=1e-4)
     np.testing.assert_allclose(found.occlusion.covered[2, 5], expected[1], atol=1e-4)

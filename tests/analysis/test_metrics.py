@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as reference
 
 from cifar_core.analysis.metrics import Report, class_labels, reliability_bins, report
-from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.data.problem import CLASS_NAMES
 from cifar_core.errors import ConfigError
 
 

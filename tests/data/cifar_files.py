@@ -11,7 +11,7 @@ import tarfile
 
 import numpy as np
 
-from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.data.problem import CLASS_NAMES
 
 ROWS = 100
 BATCHES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from cifar_core.data.images import FORMATS, read_image
 from cifar_core.errors import ImageError
-from cifar_core.serving.images import FORMATS, read_image
 from tests.hostile.hostile import bounded, examples, fed, in_words, mutated
 
 RNG = np.random.default_rng(3)

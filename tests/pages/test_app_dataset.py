@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.data import eda
+from cifar_core.data.problem import CLASS_NAMES
 from cifar_core.errors import DataError, DownloadError
 from pages.shared.tasks import tasks
 from pages.shared.words import plain

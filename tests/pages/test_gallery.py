@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.data.problem import CLASS_NAMES
 from cifar_core.settings.presets import preset
 from cifar_core.settings.train_config import TrainConfig
 from pages.shared import resources

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cifar_core.analysis.mistakes import counts, mistakes, narrowed, ordered
-from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.data.problem import CLASS_NAMES
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
 from cifar_core.training.run import train

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cifar_core.analysis import doubts
-from cifar_core.base.labels import CLASS_NAMES
 from cifar_core.data import eda, human
+from cifar_core.data.problem import CLASS_NAMES
 from cifar_core.settings.train_config import TrainConfig
 from pages.shared import resources, tasks
 from pages.shared.words import plain

@@ -8,7 +8,7 @@ import pytest
 
 from cifar_core.analysis import mistakes_map
 from cifar_core.base.csv_text import csv_of
-from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.data.problem import CLASS_NAMES
 from cifar_core.serving.inference import Answer, InferenceError
 from pages.mistakes import tags
 from pages.mistakes.data import answered, finished_runs

@@ -8,6 +8,7 @@ import pytest
 
 from cifar_core.analysis.snapshots import Snapshots
 from cifar_core.data import load_dataset
+from cifar_core.data.problem import CLASS_NAMES
 from cifar_core.errors import DataNotFoundError
 from cifar_core.store import RunStore
 from pages.runs.learning import component_data
@@ -211,6 +212,6 @@ def test_the_matrix_of_watching_says_whose_images_it_counts(of_training, title):
     shapes = {"epochs": (1,), "probabilities": (1, 4, 10), "confusion": (1, 10, 10), "labels": (4,)}
     shapes |= {"filters": (1, 0, 3, 3, 3), "images": (4, 32, 32, 3)}
     parts = {name: np.zeros(shape, np.uint8) for name, shape in shapes.items()}
-    data = component_data(Snapshots(**parts, of_training=np.array(of_training, np.uint8)))
+    data = component_data(Snapshots(**parts, of_training=np.array(of_training, np.uint8)), CLASS_NAMES)
     assert title in data["title_matrix"]
     assert ("validates on the test images" in data["about_images"]) == bool(of_training)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from cifar_core.analysis.inside import Inside, Occlusion, Stage
+from cifar_core.data.problem import CLASS_NAMES
 from cifar_core.serving.inference import PREDICTED, Answer, InferenceError
 from cifar_core.settings.train_config import TrainConfig
 from pages.shared import background, images, resources
@@ -138,12 +139,12 @@ def test_a_live_frame_is_answered_by_each_model_and_nonsense_in_words(oracle, tm
         (tmp_path / str(label)).write_text(str(label))
     models = [sources.Model(str(label), tmp_path / str(label), "one") for label in (3, 5)]
     frame = {"number": 7, "url": images.data_url(picture((96, 96)))}
-    found = sources.live_answer(frame, models)
+    found = sources.live_answer(frame, models, 32)
     assert (found["number"], found["problem"]) == (7, "")
     assert [(one["name"], int(np.argmax(one["shares"]))) for one in found["models"]] == [("3", 3), ("5", 5)]
     np.testing.assert_array_equal(oracle.asked[0][1], np.full((1, 32, 32, 3), (10, 200, 30), np.uint8))
     for nonsense in (None, 5, {}, {"number": 1, "url": "data:,x"}, {"url": "data:;base64," + "A" * 10**6}):
-        answer = sources.live_answer(nonsense, models)
+        answer = sources.live_answer(nonsense, models, 32)
         assert answer["problem"]
         assert not answer["models"]
 
@@ -248,7 +249,7 @@ def test_the_overlay_runs_from_the_image_to_the_heat():
 
 
 def test_bars_have_the_probabilities_widths():
-    drawn = predictions.bars(np.array([0.5, 0.25, *[0.03125] * 8]), "#123456")
+    drawn = predictions.bars(np.array([0.5, 0.25, *[0.03125] * 8]), "#123456", CLASS_NAMES)
     assert "width: 50.0%" in drawn
     assert "<b>airplane</b>" in drawn
     assert drawn.count("<i ") == 10

@@ -12,7 +12,7 @@ from cifar_core.analysis.metrics import report
 from cifar_core.analysis.mistakes import confidence_histogram, confused_pairs, worst_classes
 from cifar_core.analysis.statistics import compare
 from cifar_core.analysis.study.paper import PAPER_RESULTS
-from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.data.problem import CLASS_NAMES
 from cifar_core.errors import ConfigError
 from cifar_core.plots import Curve
 from cifar_core.plots.palette import NEUTRAL, REFERENCE_DASH, model_colour

@@ -275,7 +275,7 @@ def test_latency_is_the_median_of_single_images_after_the_first(monkeypatch):
     seconds = iter(float(moment) for call in range(26) for moment in (0, 100 if call == 0 else call))
     monkeypatch.setattr(runtimes.time, "perf_counter", lambda: next(seconds))
     shapes = []
-    assert runtimes.latencies(lambda images: shapes.append(images.shape)) == [13_000.0]
+    assert runtimes.latencies((32, 32, 3), lambda images: shapes.append(images.shape)) == [13_000.0]
     assert shapes == [(1, 32, 32, 3)] * 26
 
 

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from cifar_core.data import images
+from cifar_core.data.images import read_image
 from cifar_core.errors import ImageError
-from cifar_core.serving import images
-from cifar_core.serving.images import read_image
 
 RNG = np.random.default_rng(5)
 SMOOTH = np.asarray(

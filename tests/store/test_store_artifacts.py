@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from cifar_core.base.labels import CLASS_NAMES
+from cifar_core.data.problem import CLASS_NAMES
 from cifar_core.errors import RunNotFoundError, RunStateError, StoreError
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore, contents

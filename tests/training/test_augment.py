@@ -84,7 +84,7 @@ def test_pixels_are_those_of_imagedatagenerator(way):
         generator.apply_transform(image.astype("float32"), {**one, "flip_horizontal": mirrored})
         for image, one, mirrored in zip(pictures(), each, flip, strict=True)
     ]
-    affine = affine_matrices([scaling_and_rotation(**draws)], flip)
+    affine = affine_matrices([scaling_and_rotation(**draws)], flip, 32)
     np.testing.assert_allclose(moved(way, {"affine": affine}, **STUDY), np.stack(expected), atol=0.02)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 
-from cifar_core.base.labels import NUM_CLASSES
 from cifar_core.cli.bench.subjects import STUDY_BATCH
 from cifar_core.data.synthetic import synthetic_dataset
 from cifar_core.errors import ExportError
@@ -31,7 +30,7 @@ def exported(settings: dict[str, Any], folder: str) -> Callable[..., dict[str, A
     scenes = synthetic_dataset(0, LEARNED, COMPARED)
     config = TrainConfig(**settings)
     model = build_model(config, ResolvedCompute("float32", jit=False, onednn=None))
-    targets = keras.utils.to_categorical(scenes.y_train, NUM_CLASSES)
+    targets = keras.utils.to_categorical(scenes.y_train, scenes.problem.count)
     model.fit(scenes.x_train, targets, batch_size=STUDY_BATCH, verbose=0)
     bare = without_optimizer(config, model, "float32")  # like the file of a run
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from cifar_core.base.labels import IMAGE_SHAPE, NUM_CLASSES
 from cifar_core.base.lazy import keras
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation import mixing, randaugment
@@ -45,7 +44,7 @@ def augment(
     Order: affine transforms (mirroring included), pad-and-crop, colour operations, cutout, mixup or cutmix.
 
     Args:
-        images: uint8 (B, 32, 32, 3).
+        images: uint8 (B, side, side, 3).
         targets: float32 (B, classes), summing to 1.
         parameters: the batch's part of `sample_parameters`, with leading dimension B.
         config: `fill` and `cutout` are used.
@@ -54,7 +53,7 @@ def augment(
             operations. The results agree up to rounding.
 
     Returns:
-        Images float32 (B, 32, 32, 3) in 0..255, and targets float32 (B, classes).
+        Images float32 (B, side, side, 3) in 0..255, and targets float32 (B, classes).
     """
     if ops is None:
         ops = keras.ops
@@ -76,15 +75,15 @@ def augment(
 
 
 def preview(image: np.ndarray, config: TrainConfig, draws: int = 12, seed: int = 0) -> np.ndarray:
-    """Augmented versions of an image, as training would see them: uint8 (draws, 32, 32, 3).
+    """Augmented versions of an image, as training would see them: uint8 (draws, side, side, 3).
 
     Args:
-        image: uint8 (32, 32, 3).
+        image: uint8 (side, side, 3).
         config: the augmentation settings are used, except mixup and cutmix, which need a second image.
         seed: the same seed gives the same versions.
     """
-    parameters = sample_parameters(config, np.random.default_rng(seed), draws, draws)
-    images = np.broadcast_to(image, (draws, *IMAGE_SHAPE))
-    targets = np.zeros((draws, NUM_CLASSES), "float32")
+    parameters = sample_parameters(config, np.random.default_rng(seed), draws, draws, side=len(image))
+    images = np.broadcast_to(image, (draws, *image.shape))
+    targets = np.zeros((draws, 1), "float32")
     moved, _ = augment(images, targets, parameters, config, NUMPY)
     return np.round(moved).clip(0, 255).astype("uint8")

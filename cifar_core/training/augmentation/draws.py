@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from cifar_core.base.labels import IMAGE_SHAPE
+from cifar_core.data.problem import CIFAR10
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation import randaugment
 from cifar_core.training.augmentation.geometry import affine_matrices, scaling_and_rotation
 
-SIDE = IMAGE_SHAPE[0]
 Parameters = dict[str, np.ndarray]
 
 _PLAN = 0x0A06
@@ -23,13 +22,16 @@ _PLAN = 0x0A06
 _STREAMS = ("affine", "flip", "crop", "cutout", "mix", "randaugment")
 
 
-def epoch_plan(config: TrainConfig, n: int, epoch: int) -> tuple[np.ndarray, Parameters]:
+def epoch_plan(
+    config: TrainConfig, n: int, epoch: int, side: int = CIFAR10.side
+) -> tuple[np.ndarray, Parameters]:
     """Order of the images and augmentation parameters of one epoch.
 
     Args:
         config: `seed`, `batch_size` and the augmentation settings are used.
         n: number of training images.
         epoch: from 0, counted over the whole run.
+        side: of the images, in pixels.
 
     Returns:
         order: int32 (n,), a permutation; batch i takes `order[i * batch_size:][:batch_size]`.
@@ -40,11 +42,16 @@ def epoch_plan(config: TrainConfig, n: int, epoch: int) -> tuple[np.ndarray, Par
     if config.alternating_flip:
         first = np.random.default_rng((config.seed, _PLAN)).random(n) < 0.5
         flip = first[order] ^ bool(epoch % 2)
-    return order, sample_parameters(config, parameters, n, config.batch_size, flip)
+    return order, sample_parameters(config, parameters, n, config.batch_size, flip, side)
 
 
 def sample_parameters(
-    config: TrainConfig, rng: np.random.Generator, n: int, batch_size: int, flip: np.ndarray | None = None
+    config: TrainConfig,
+    rng: np.random.Generator,
+    n: int,
+    batch_size: int,
+    flip: np.ndarray | None = None,
+    side: int = CIFAR10.side,
 ) -> Parameters:
     """Augmentation parameters of n images, used in batches of `batch_size` (the last may be smaller).
 
@@ -62,16 +69,18 @@ def sample_parameters(
     - share: float32 (n,), share of the image's own label
     """
     streams = dict(zip(_STREAMS, rng.spawn(len(_STREAMS)), strict=True))
-    drawn = _geometry(config, streams, n, flip)
+    drawn = _geometry(config, streams, n, flip, side)
     if reach := config.crop_padding:
         drawn["crop"] = streams["crop"].integers(-reach, reach, (n, 2), "int32", endpoint=True)
     if config.cutout:
-        centre = streams["cutout"].integers(0, SIDE, (n, 2), "int32")
+        centre = streams["cutout"].integers(0, side, (n, 2), "int32")
         drawn["cutout"] = centre - np.int32(config.cutout // 2)
-    return drawn | _mix(config, streams["mix"], n, batch_size)
+    return drawn | _mix(config, streams["mix"], n, batch_size, side)
 
 
-def geometric_draws(config: TrainConfig, rng: np.random.Generator, n: int) -> Parameters:
+def geometric_draws(
+    config: TrainConfig, rng: np.random.Generator, n: int, side: int = CIFAR10.side
+) -> Parameters:
     """The study's rotation, shifts and zoom, drawn as by ImageDataGenerator; float64 (n,) each.
 
     theta in degrees, tx and ty in pixels, zx and zy factors on output coordinates (below 1
@@ -83,15 +92,15 @@ def geometric_draws(config: TrainConfig, rng: np.random.Generator, n: int) -> Pa
 
     return {
         "theta": uniform(0, config.rotation),
-        "tx": uniform(0, config.shift * SIDE),
-        "ty": uniform(0, config.shift * SIDE),
+        "tx": uniform(0, config.shift * side),
+        "ty": uniform(0, config.shift * side),
         "zx": uniform(1, config.zoom),
         "zy": uniform(1, config.zoom),
     }
 
 
 def _geometry(
-    config: TrainConfig, streams: dict[str, np.random.Generator], n: int, flip: np.ndarray | None
+    config: TrainConfig, streams: dict[str, np.random.Generator], n: int, flip: np.ndarray | None, side: int
 ) -> Parameters:
     if config.flip and flip is None:
         flip = streams["flip"].random(n) < 0.5
@@ -101,16 +110,16 @@ def _geometry(
     matrices: list[np.ndarray] = []
     colours: Parameters = {}
     if study:
-        matrices.append(scaling_and_rotation(**geometric_draws(config, streams["affine"], n)))
+        matrices.append(scaling_and_rotation(**geometric_draws(config, streams["affine"], n, side)))
     if config.randaugment_ops:
         moves, colours = randaugment.sample(
-            streams["randaugment"], n, config.randaugment_ops, config.randaugment_magnitude
+            streams["randaugment"], n, config.randaugment_ops, config.randaugment_magnitude, side
         )
         matrices += moves
-    return {"affine": affine_matrices(matrices, flip), **colours}
+    return {"affine": affine_matrices(matrices, flip, side), **colours}
 
 
-def _mix(config: TrainConfig, rng: np.random.Generator, n: int, batch_size: int) -> Parameters:
+def _mix(config: TrainConfig, rng: np.random.Generator, n: int, batch_size: int, side: int) -> Parameters:
     if not (config.mixup or config.cutmix):
         return {}
     batches = -(-n // batch_size)
@@ -123,20 +132,20 @@ def _mix(config: TrainConfig, rng: np.random.Generator, n: int, batch_size: int)
         share = np.where(by_box, 1, blender.beta(config.mixup, config.mixup, batches))
         parameters["blend"] = _per_image(share.astype("float32"), n, batch_size)
     if config.cutmix:
-        box = np.where(by_box[:, None], _boxes(boxer, config.cutmix, batches), 0).astype("int32")
+        box = np.where(by_box[:, None], _boxes(boxer, config.cutmix, batches, side), 0).astype("int32")
         parameters["box"] = _per_image(box, n, batch_size)
         area = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2])
-        share = np.where(by_box, 1 - area / SIDE**2, share)
+        share = np.where(by_box, 1 - area / side**2, share)
     parameters["share"] = _per_image(share.astype("float32"), n, batch_size)
     return parameters
 
 
-def _boxes(rng: np.random.Generator, alpha: float, batches: int) -> np.ndarray:
+def _boxes(rng: np.random.Generator, alpha: float, batches: int, side: int) -> np.ndarray:
     """Cutmix's rectangles, (batches, 4): area 1 - Beta(alpha, alpha) of the image, then clipped."""
-    side = SIDE * np.sqrt(1 - rng.beta(alpha, alpha, batches))
-    centre = rng.integers(0, SIDE, (batches, 2))
-    low = np.clip(centre - side[:, None].astype(int) // 2, 0, SIDE)
-    high = np.clip(centre + side[:, None].astype(int) // 2, 0, SIDE)
+    length = side * np.sqrt(1 - rng.beta(alpha, alpha, batches))
+    centre = rng.integers(0, side, (batches, 2))
+    low = np.clip(centre - length[:, None].astype(int) // 2, 0, side)
+    high = np.clip(centre + length[:, None].astype(int) // 2, 0, side)
     return np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=1)
 
 

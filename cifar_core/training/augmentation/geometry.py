@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.base.lazy import keras
 from cifar_core.training.augmentation.arrays import NUMPY, Array
-
-SIDE = IMAGE_SHAPE[0]
-CENTRE = (SIDE - 1) / 2
 
 
 def scaling_and_rotation(
@@ -34,20 +30,22 @@ def matrix(*elements: np.ndarray | float) -> np.ndarray:
     return np.concatenate([rows, last], axis=1)
 
 
-def affine_matrices(matrices: list[np.ndarray], flip: np.ndarray | None) -> np.ndarray:
+def affine_matrices(matrices: list[np.ndarray], flip: np.ndarray | None, side: int) -> np.ndarray:
     """The transforms, in the given order, and a final mirroring as one matrix each: float32 (n, 6) in pixels.
 
     Args:
         matrices: at least one, (n, 3, 3) each, about the middle of the image.
         flip: bool (n,), or None.
+        side: of the images, in pixels.
     """
     whole = matrices[0]
     for each in matrices[1:]:
         whole = whole @ each
     if flip is not None:
         whole = whole * np.where(flip[:, None, None], [-1.0, 1.0, 1.0], 1.0)
-    from_middle = matrix(1, 0, CENTRE, 0, 1, CENTRE)
-    to_middle = matrix(1, 0, -CENTRE, 0, 1, -CENTRE)
+    centre = (side - 1) / 2
+    from_middle = matrix(1, 0, centre, 0, 1, centre)
+    to_middle = matrix(1, 0, -centre, 0, 1, -centre)
     return (from_middle @ whole @ to_middle)[:, :2].reshape(-1, 6).astype("float32")
 
 
@@ -68,42 +66,43 @@ def resample_by_take(images: Array, affine: Array, fill: str, ops: Array) -> Arr
     """Images transformed by their matrices, with bilinear interpolation.
 
     Args:
-        images: float32 (B, 32, 32, 3).
+        images: float32 (B, side, side, 3).
         affine: float32 (B, 6).
         fill: beyond the border "nearest" repeats the edge, "reflect" mirrors (d c b a | a b c d),
             "constant" is black.
         ops: `keras.ops` or NUMPY.
 
     Returns:
-        float32 (B, 32, 32, 3).
+        float32 (B, side, side, 3).
     """
-    line = ops.arange(SIDE, dtype="float32")
+    side = images.shape[1]
+    line = ops.arange(side, dtype="float32")
     a = [affine[:, i, None, None] for i in range(6)]
     column = a[0] * line[None, None, :] + a[1] * line[None, :, None] + a[2]
     row = a[3] * line[None, None, :] + a[4] * line[None, :, None] + a[5]
-    columns, rows = _taps(column, fill, ops), _taps(row, fill, ops)
+    columns, rows = _taps(column, side, fill, ops), _taps(row, side, fill, ops)
     pixels = ops.reshape(images, (-1, 3))
-    first = ops.arange(ops.shape(images)[0], dtype="int32")[:, None, None] * SIDE**2
+    first = ops.arange(ops.shape(images)[0], dtype="int32")[:, None, None] * side**2
     total = 0.0
     for r, r_weight in rows:
         for c, c_weight in columns:
-            total = total + ops.take(pixels, first + r * SIDE + c, axis=0) * (r_weight * c_weight)[..., None]
+            total = total + ops.take(pixels, first + r * side + c, axis=0) * (r_weight * c_weight)[..., None]
     return total
 
 
-def _taps(at: Array, fill: str, ops: Array) -> list[tuple[Array, Array]]:
+def _taps(at: Array, side: int, fill: str, ops: Array) -> list[tuple[Array, Array]]:
     """The two (index int32, weight float32) around a coordinate, along one axis."""
     if fill == "reflect":
-        at = ops.abs(ops.mod(at + 0.5 + SIDE, 2.0 * SIDE) - SIDE) - 0.5
+        at = ops.abs(ops.mod(at + 0.5 + side, 2.0 * side) - side) - 0.5
     if fill != "constant":
-        at = ops.clip(at, 0.0, SIDE - 1.0)
+        at = ops.clip(at, 0.0, side - 1.0)
     low = ops.floor(at)
     part = at - low
-    return [_tap(low, 1.0 - part, fill, ops), _tap(low + 1.0, part, fill, ops)]
+    return [_tap(low, 1.0 - part, side, fill, ops), _tap(low + 1.0, part, side, fill, ops)]
 
 
-def _tap(index: Array, weight: Array, fill: str, ops: Array) -> tuple[Array, Array]:
-    inside = ops.clip(index, 0.0, SIDE - 1.0)
+def _tap(index: Array, weight: Array, side: int, fill: str, ops: Array) -> tuple[Array, Array]:
+    inside = ops.clip(index, 0.0, side - 1.0)
     if fill == "constant":
         weight = weight * ops.cast(index == inside, "float32")
     return ops.cast(inside, "int32"), weight
@@ -118,20 +117,21 @@ def window(images: Array, crop: Array, flip: Array | None, ops: Array) -> Array:
     """Images mirrored, padded by mirroring (d c b a | a b c d) and cropped, in one gather; dtype unchanged.
 
     Args:
-        images: (B, 32, 32, 3).
-        crop: int32 (B, 2), offset (rows, columns) of the window from the middle, at most 32.
+        images: (B, side, side, 3).
+        crop: int32 (B, 2), offset (rows, columns) of the window from the middle, at most the side.
         flip: bool (B,), or None.
     """
-    line = ops.arange(SIDE, dtype="int32")[None, :]
-    rows = _reflected(line + crop[:, :1], ops)
-    columns = _reflected(line + crop[:, 1:], ops)
+    side = images.shape[1]
+    line = ops.arange(side, dtype="int32")[None, :]
+    rows = _reflected(line + crop[:, :1], side, ops)
+    columns = _reflected(line + crop[:, 1:], side, ops)
     if flip is not None:
-        columns = ops.where(flip[:, None], SIDE - 1 - columns, columns)
-    first = ops.arange(ops.shape(images)[0], dtype="int32")[:, None, None] * SIDE**2
-    place = first + rows[:, :, None] * SIDE + columns[:, None, :]
+        columns = ops.where(flip[:, None], side - 1 - columns, columns)
+    first = ops.arange(ops.shape(images)[0], dtype="int32")[:, None, None] * side**2
+    place = first + rows[:, :, None] * side + columns[:, None, :]
     return ops.take(ops.reshape(images, (-1, 3)), place, axis=0)
 
 
-def _reflected(index: Array, ops: Array) -> Array:
+def _reflected(index: Array, side: int, ops: Array) -> Array:
     index = ops.where(index < 0, -1 - index, index)
-    return ops.where(index >= SIDE, 2 * SIDE - 1 - index, index)
+    return ops.where(index >= side, 2 * side - 1 - index, index)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from cifar_core.training.augmentation.arrays import Array
-from cifar_core.training.augmentation.geometry import SIDE, matrix
+from cifar_core.training.augmentation.geometry import matrix
 
 GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 COLOURS = (
@@ -22,17 +22,17 @@ COLOURS = (
 OPERATIONS = ("identity", *COLOURS, *GEOMETRIC)
 """In the order of their numbers; `colour_op` is 0 where an image's colours stay unchanged."""
 
-_GREATEST = {"rotate": 30.0, "shear_x": 0.3, "shear_y": 0.3, "translate_x": 10.0, "translate_y": 10.0}
-"""Degrees; columns per row and rows per column; pixels."""
+_GREATEST = {"rotate": 30.0, "shear_x": 0.3, "shear_y": 0.3, "translate_x": 10 / 32, "translate_y": 10 / 32}
+"""Degrees; columns per row and rows per column; shares of the side."""
 
 _GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a pixel's lightness (ITU-R 601-2, as in Pillow)."""
 
 
 def sample(
-    rng: np.random.Generator, n: int, count: int, magnitude: float
+    rng: np.random.Generator, n: int, count: int, magnitude: float, side: int
 ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-    """Random operations for n images.
+    """Random operations for n images of this side, in pixels.
 
     Returns:
         moves: `count` arrays (n, 3, 3), the identity if the operation is not geometric.
@@ -41,7 +41,7 @@ def sample(
     """
     operation = rng.integers(0, len(OPERATIONS), (n, count))
     sign = rng.choice([-1.0, 1.0], (n, count))
-    moves = [_move(operation[:, i], sign[:, i] * magnitude) for i in range(count)]
+    moves = [_move(operation[:, i], sign[:, i] * magnitude, side) for i in range(count)]
     colour = np.where(operation <= len(COLOURS), operation, 0)
     fixed = {"posterize": 8 - np.round(4 * magnitude), "solarize": 256 * (1 - magnitude)}
     amount = 1 + 0.9 * magnitude * sign
@@ -50,9 +50,10 @@ def sample(
     return moves, {"colour_op": colour.astype("int32"), "colour_amount": amount.astype("float32")}
 
 
-def _move(operation: np.ndarray, strength: np.ndarray) -> np.ndarray:
+def _move(operation: np.ndarray, strength: np.ndarray, side: int) -> np.ndarray:
+    greatest = {name: value * (side if "translate" in name else 1) for name, value in _GREATEST.items()}
     at = {
-        name: np.where(operation == OPERATIONS.index(name), strength * _GREATEST[name], 0.0)
+        name: np.where(operation == OPERATIONS.index(name), strength * greatest[name], 0.0)
         for name in GEOMETRIC
     }
     cos, sin = np.cos(np.deg2rad(at["rotate"])), np.sin(np.deg2rad(at["rotate"]))
@@ -64,12 +65,12 @@ def recolour(images: Array, colour_op: Array, colour_amount: Array, ops: Array) 
     """Images after their colour operations, applied one after another.
 
     Args:
-        images: float32 (B, 32, 32, 3) in 0..255.
+        images: float32 (B, side, side, 3) in 0..255.
         colour_op: int32 (B, count) from `sample`: which operation.
         colour_amount: float32 (B, count): its amount.
 
     Returns:
-        float32 (B, 32, 32, 3) in 0..255.
+        float32 (B, side, side, 3) in 0..255.
     """
     for i in range(colour_op.shape[1]):
         images = _one(images, colour_op[:, i, None, None, None], colour_amount[:, i, None, None, None], ops)
@@ -134,7 +135,7 @@ def equalize(images: Array, _: Array, ops: Array) -> Array:
     place = ops.reshape(channel * 256 + level, (-1,))
     counts = ops.segment_sum(ops.ones_like(place), place, channels * 256)
     lookup = ops.reshape(_equalizing(ops.reshape(counts, (-1, 256)), ops), (-1,))
-    return ops.cast(ops.reshape(ops.take(lookup, place, axis=0), (-1, SIDE, SIDE, 3)), "float32")
+    return ops.cast(ops.reshape(ops.take(lookup, place, axis=0), (-1, *images.shape[1:])), "float32")
 
 
 def _equalizing(counts: Array, ops: Array) -> Array:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from cifar_core.base.lazy import keras
+from cifar_core.data.problem import CIFAR10
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.batches.batch import images_per_epoch, steps_per_epoch, whole_parts
 
@@ -33,6 +34,7 @@ def training_batches(
     epochs: int,
     used: int | None = None,
     answers: np.ndarray | None = None,
+    classes: int = CIFAR10.count,
 ) -> Batches:
     """Shuffled, augmented batches of the epochs first_epoch..epochs-1, one after another.
 
@@ -42,28 +44,35 @@ def training_batches(
 
     Args:
         config: seed, batch size, devices, label smoothing and augmentation are used.
-        images: uint8 (n, 32, 32, 3).
-        labels: integers (n,) in 0..9.
+        images: uint8 (n, side, side, 3).
+        labels: integers (n,) below classes.
         first_epoch: from 0; the epoch at which a resumed run continues.
         epochs: of the whole run.
         used: images of each epoch, others each time; None: `images_per_epoch`.
         answers: a teacher's, as from `distillation.cached_answers`.
+        classes: number of classes.
 
     Returns:
-        Batches of images (B, 32, 32, 3) in 0..255, float32 if augmented, else uint8; and targets float32
-        (B, 10), smoothed and mixed as configured; (B, 20) with answers, which follow.
+        Batches of images (B, side, side, 3) in 0..255, float32 if augmented, else uint8; and targets float32
+        (B, classes), smoothed and mixed as configured; twice as many columns with answers, which follow.
     """
     used = images_per_epoch(config, len(images)) if used is None else used
-    return _backend().training(config, images, labels, first_epoch, epochs, used, answers)
+    return _backend().training(config, images, labels, first_epoch, epochs, used, answers, classes)
 
 
-def validation_batches(images: np.ndarray, labels: np.ndarray, batch_size: int, devices: int = 1) -> Batches:
-    """Batches in the given order: images uint8 (B, 32, 32, 3), one-hot targets float32 (B, 10).
+def validation_batches(
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    devices: int = 1,
+    classes: int = CIFAR10.count,
+) -> Batches:
+    """Batches in the given order: images uint8 (B, side, side, 3), one-hot targets float32 (B, classes).
 
     Several devices share each batch equally; up to devices - 1 images at the end are left out for that.
     """
     n, size = whole_parts(len(images), devices), whole_parts(batch_size, devices)
-    return _backend().validation(images[:n], labels[:n], size)
+    return _backend().validation(images[:n], labels[:n], size, classes)
 
 
 def _backend() -> ModuleType:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from cifar_core.base.labels import NUM_CLASSES
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation import augment, epoch_plan
 from cifar_core.training.augmentation.arrays import Array
@@ -28,10 +27,10 @@ def images_per_epoch(config: TrainConfig, n: int) -> int:
     return whole_parts(n, config.devices)
 
 
-def padded_plan(config: TrainConfig, n: int, epoch: int) -> Plan:
+def padded_plan(config: TrainConfig, n: int, epoch: int, side: int) -> Plan:
     """`epoch_plan`, padded to whole batches with its last element, so that all batches are prepared in the
     same shape and compiled once. The padding is cut off afterwards."""
-    order, parameters = epoch_plan(config, n, epoch)
+    order, parameters = epoch_plan(config, n, epoch, side)
     short = -n % config.batch_size
     return _padded(order, short), {name: _padded(x, short) for name, x in parameters.items()}
 
@@ -48,17 +47,18 @@ def prepare(
     config: TrainConfig,
     *,
     answers: Array | None,
+    classes: int,
     compiled: bool,
 ) -> tuple[Array, Array]:
     """One batch: gathered, labels smoothed, augmented. Uses `keras.ops` only.
 
     Args:
-        images: all training images, uint8 (n, 32, 32, 3).
+        images: all training images, uint8 (n, side, side, 3).
         labels: their labels, int32 (n,).
         order: indices of the batch's images, int32 (B,).
         parameters: the batch's draws, with leading dimension B; empty without augmentation.
         config: label smoothing and augmentation are used.
-        answers: a teacher's, float32 (n, 10), or (2n, 10) with those to the mirrored images last; or None.
+        answers: a teacher's, float32 (n, classes), or 2n rows with those to mirrored images last; or None.
 
     Returns:
         Images and targets as from `training_batches`.
@@ -66,9 +66,9 @@ def prepare(
     from keras import ops
 
     batch = ops.take(images, order, axis=0)
-    targets = ops.one_hot(ops.take(labels, order, axis=0), NUM_CLASSES, dtype="float32")
+    targets = ops.one_hot(ops.take(labels, order, axis=0), classes, dtype="float32")
     if config.label_smoothing:
-        targets = targets * (1 - config.label_smoothing) + config.label_smoothing / NUM_CLASSES
+        targets = targets * (1 - config.label_smoothing) + config.label_smoothing / classes
     if parameters:
         batch, targets = augment(batch, targets, parameters, config, compiled=compiled)
     if answers is not None:

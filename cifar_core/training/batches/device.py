@@ -15,7 +15,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from cifar_core.base.labels import NUM_CLASSES
 from cifar_core.errors import TrainingError
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation.arrays import Array
@@ -37,7 +36,8 @@ class TrainingBatches(keras.utils.PyDataset):
         first_epoch: int,
         epochs: int,
         used: int,
-        answers: np.ndarray | None = None,
+        answers: np.ndarray | None,
+        classes: int,
     ) -> None:
         super().__init__()
         self._config, self._first, self._epochs, self._n = config, first_epoch, epochs, used
@@ -45,8 +45,8 @@ class TrainingBatches(keras.utils.PyDataset):
         self._images = ops.convert_to_tensor(images)
         self._labels = ops.convert_to_tensor(labels.astype("int32"))
         self._answers = None if answers is None else ops.convert_to_tensor(answers)
-        self._batch = _compiled(functools.partial(_part, config=config))
-        self._plans = _Plans(lambda epoch: padded_plan(config, len(images), epoch), epochs)
+        self._batch = _compiled(functools.partial(_part, config=config, classes=classes))
+        self._plans = _Plans(lambda epoch: padded_plan(config, len(images), epoch, images.shape[1]), epochs)
         self._epoch = self._last = -1
         self._plan: tuple[Array, dict[str, Array]] | None = None
 
@@ -89,10 +89,10 @@ class _Plans:
 class ValidationBatches(keras.utils.PyDataset):
     """See `cifar_core.training.batches.validation_batches`."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int) -> None:
+    def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, classes: int) -> None:
         super().__init__()
         self._images, self._size = images, batch_size
-        self._targets = np.eye(NUM_CLASSES, dtype="float32")[labels]
+        self._targets = np.eye(classes, dtype="float32")[labels]
 
     def __len__(self) -> int:
         return steps_per_epoch(len(self._images), self._size)
@@ -110,6 +110,7 @@ def _part(
     start: Array,
     *,
     config: TrainConfig,
+    classes: int,
 ) -> tuple[Array, Array]:
     """The batch whose draws begin at `start` in the epoch's plan."""
 
@@ -119,7 +120,9 @@ def _part(
     order, parameters = plan
     here = {name: cut(x) for name, x in parameters.items()}
     compiled = keras.backend.backend() == "jax"
-    return prepare(images, labels, cut(order), here, config, answers=answers, compiled=compiled)
+    return prepare(
+        images, labels, cut(order), here, config, answers=answers, classes=classes, compiled=compiled
+    )
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cifar_core.base.labels import NUM_CLASSES
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation import augments
 from cifar_core.training.batches.batch import padded_plan, prepare, steps_per_epoch
@@ -32,17 +31,20 @@ def training(
     epochs: int,
     used: int,
     answers: np.ndarray | None,
+    classes: int,
 ) -> tf.data.Dataset:
     """See `cifar_core.training.batches.training_batches`. Its length is deliberately unknown to tf.data:
     Keras would restart the iterator of a dataset of known length after the last epoch."""
     n, size = len(images), config.batch_size
-    pixels, classes = _on_host(images, labels)
+    pixels, numbers = _on_host(images, labels)
     with tf.device("CPU:0"):
         taught = None if answers is None else tf.constant(answers)
     compiled = augments(config) and n * epochs >= WORTH_COMPILING
 
     def prepared(order: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        return prepare(pixels, classes, order, parameters, config, answers=taught, compiled=compiled)
+        return prepare(
+            pixels, numbers, order, parameters, config, answers=taught, classes=classes, compiled=compiled
+        )
 
     prepare_batch = tf.function(prepared, jit_compile=True, autograph=False) if compiled else prepared
 
@@ -61,29 +63,31 @@ def training(
         return batch[:length], targets[:length]
 
     # The prefetch draws an epoch's plan during the epoch before.
-    plans = tf.data.Dataset.range(first_epoch, epochs).map(_plan_function(config, n)).prefetch(1)
+    plans = (
+        tf.data.Dataset.range(first_epoch, epochs).map(_plan_function(config, n, images.shape[1])).prefetch(1)
+    )
     return plans.flat_map(parts).map(batch, num_parallel_calls=CALLS, deterministic=True).prefetch(2)
 
 
-def validation(images: np.ndarray, labels: np.ndarray, batch_size: int) -> tf.data.Dataset:
+def validation(images: np.ndarray, labels: np.ndarray, batch_size: int, classes: int) -> tf.data.Dataset:
     """See `cifar_core.training.batches.validation_batches`."""
-    pixels, classes = _on_host(images, labels)
+    pixels, numbers = _on_host(images, labels)
 
     def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         here = slice(step * batch_size, (step + 1) * batch_size)
-        return pixels[here], tf.one_hot(classes[here], NUM_CLASSES)
+        return pixels[here], tf.one_hot(numbers[here], classes)
 
     return tf.data.Dataset.range(steps_per_epoch(len(images), batch_size)).map(batch).prefetch(2)
 
 
-def _plan_function(config: TrainConfig, n: int) -> Callable[[tf.Tensor], Plan]:
+def _plan_function(config: TrainConfig, n: int, side: int) -> Callable[[tf.Tensor], Plan]:
     """`padded_plan` as a tf.data function: one call out of the graph per epoch."""
-    order, parameters = padded_plan(config, n, 0)
+    order, parameters = padded_plan(config, n, 0, side)
     names = list(parameters)
     specs = [tf.TensorSpec(x.shape, x.dtype) for x in (order, *parameters.values())]
 
     def draw(epoch: np.ndarray) -> list[np.ndarray]:
-        order, parameters = padded_plan(config, n, int(epoch))
+        order, parameters = padded_plan(config, n, int(epoch), side)
         return [order, *(parameters[name] for name in names)]
 
     def plan(epoch: tf.Tensor) -> Any:

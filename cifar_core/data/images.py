@@ -1,4 +1,4 @@
-"""Reading of picture files as the 32x32 images that models take.
+"""Reading of picture files as the small square images that models take.
 
 Pictures come from strangers: the format must be a named one, the size is read from the header and
 checked before anything is decoded, and whatever the decoder says ends as one `ImageError`.
@@ -18,7 +18,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 from PIL import Image, ImageOps, features
 
-from cifar_core.base.labels import IMAGE_SHAPE
+from cifar_core.data.problem import CIFAR10
 from cifar_core.errors import ImageError
 
 _AVIF = ("AVIF",) if features.check("avif") else ()
@@ -32,7 +32,6 @@ MAX_PROGRESSIVE_PIXELS = 64_000_000
 """Of a progressive JPEG, of which the decoder holds all coefficients."""
 MAX_BYTES = 100_000_000
 
-SIDE = IMAGE_SHAPE[0]
 LARGEST_SIDE = 384
 """Of a picture that is kept to choose a part of it."""
 Part = Literal["middle", "whole"] | tuple[float, float, float]
@@ -43,21 +42,22 @@ _KNOWN_START = re.compile(
 _WHITE = (255, 255, 255, 255)
 
 
-def read_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> np.ndarray:
-    """A picture as uint8 (32, 32, 3), RGB.
+def read_image(source: str | os.PathLike[str] | bytes | BinaryIO, side: int = CIFAR10.side) -> np.ndarray:
+    """A picture as uint8 (side, side, 3), RGB.
 
     Set upright by its EXIF, its middle square cut out, laid on white where it is transparent, and
-    scaled down smoothly. A 32x32 picture keeps its exact pixels. Of several frames or pages the
+    scaled down smoothly. A picture of that side keeps its exact pixels. Of several frames or pages the
     first is taken. 16-bit and floating-point grey is brought to 0..255 by its apparent range.
 
     Args:
         source: path, the bytes of a file, or an open binary file (read from its start).
+        side: of the image, in pixels.
 
     Raises:
         ImageError: no such file, another format than those in `FORMATS`, damaged or cut short,
             no pixels, more than 40 megapixels (170 in a JPEG, 64 in a progressive one), or more than 100 MB.
     """
-    return _read(source, lambda image: _shrunk(_flat(_square(_upright(image)))))
+    return _read(source, lambda image: _shrunk(_flat(_square(_upright(image))), side))
 
 
 def read_picture(source: str | os.PathLike[str] | bytes | BinaryIO) -> np.ndarray:
@@ -71,23 +71,24 @@ def read_picture(source: str | os.PathLike[str] | bytes | BinaryIO) -> np.ndarra
     return _read(source, reduced)
 
 
-def crop(picture: np.ndarray, part: Part = "middle") -> np.ndarray:
-    """A part of a picture as uint8 (32, 32, 3).
+def crop(picture: np.ndarray, part: Part = "middle", size: int = CIFAR10.side) -> np.ndarray:
+    """A part of a picture as uint8 (size, size, 3).
 
     Args:
         picture: uint8 (H, W, 3), as `read_picture` gives it.
         part: its middle square; the whole, with its mean colour at both sides; or the square (left, top,
             side), as shares of the shorter side, moved and reduced as far as the picture demands.
+        size: of the image, in pixels.
     """
     image = Image.fromarray(picture)
     if isinstance(part, str):
-        return np.asarray(_shrunk(_square(image) if part == "middle" else _padded(image)))
+        return np.asarray(_shrunk(_square(image) if part == "middle" else _padded(image), size))
     short = min(image.size)
     side = min(max(round(part[2] * short), 1), short)
     left, top = (
         min(max(round(at * short), 0), length - side) for at, length in zip(part[:2], image.size, strict=True)
     )
-    return np.asarray(_shrunk(image.crop((left, top, left + side, top + side))))
+    return np.asarray(_shrunk(image.crop((left, top, left + side, top + side)), size))
 
 
 def _read(
@@ -237,9 +238,9 @@ def _finite(values: np.ndarray) -> np.ndarray:
     return np.nan_to_num(values, nan=low, neginf=low, posinf=high)
 
 
-def _shrunk(image: Image.Image) -> Image.Image:
-    if image.width == SIDE:
+def _shrunk(image: Image.Image, side: int) -> Image.Image:
+    if image.width == side:
         return image
     # Lanczos keeps edges when shrinking; when enlarging it would ring, bicubic hardly does.
-    how = Image.Resampling.LANCZOS if image.width > SIDE else Image.Resampling.BICUBIC
-    return image.resize((SIDE, SIDE), how, reducing_gap=3.0)
+    how = Image.Resampling.LANCZOS if image.width > side else Image.Resampling.BICUBIC
+    return image.resize((side, side), how, reducing_gap=3.0)
