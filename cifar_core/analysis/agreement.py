@@ -37,8 +37,9 @@ class Agreement:
         runs: their ids, in the order asked for; `models` and `variants` likewise.
         fingerprint: of the dataset that all were tested on.
         indices: int64 (N,), rising places in the test set. labels: int64 (N,), true classes.
-        classes: their names. predicted: int16 (R, N). confidence, p_true: float32 (R, N), the probability of
-            the predicted and of the true class. mean_probabilities: float32 (N, classes), over the runs.
+        classes: their names. predicted: int8, or int16 with many classes (R, N). confidence, p_true: float32
+            (R, N), the probability of the predicted and of the true class. mean_probabilities: float32 (N,
+            classes), over the runs.
         refused: by id, why a run that was asked for is not among them.
     """
 
@@ -210,7 +211,9 @@ def _together(records: list[RunRecord], arrays: list[Predictions], refused: dict
         indices=arrays[0].indices,
         classes=records[0].problem.classes,
         labels=labels,
-        predicted=np.stack([found.predicted for found in arrays]).astype(np.int16),
+        predicted=np.stack([found.predicted for found in arrays]).astype(
+            np.int8 if records[0].problem.count <= np.iinfo(np.int8).max else np.int16
+        ),
         confidence=np.stack([found.probabilities[at, found.predicted] for found in arrays]),
         p_true=np.stack([each[at, labels] for each in stacks]),
         mean_probabilities=np.asarray(np.mean(stacks, axis=0, dtype=np.float32)),

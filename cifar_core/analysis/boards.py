@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from cifar_core.base.lazy import pd
+from cifar_core.data.catalogue import DEFAULT
 
 FINISHED = "finished"
-STUDY_DATASET = "cifar10"
+STUDY_DATASET = DEFAULT
 _TESTED_ON = ("dataset", "fingerprint", "test_images")
 _KEYS = (*_TESTED_ON, "train_images", "protocol")
 

@@ -92,6 +92,12 @@ def probabilities_of(predictions: pd.DataFrame, *columns: str) -> np.ndarray:
         lacking.append(f"{PREFIX}...")
     if lacking:
         raise ConfigError(f"These are not predictions: the columns {', '.join(lacking)} are missing.")
+    highest = int(predictions["label"].max()) if len(predictions) else 0
+    if highest >= len(probabilities):
+        raise ConfigError(
+            f"These are not predictions: there are probabilities of {len(probabilities)} classes, and the "
+            f"label {highest}."
+        )
     return predictions[probabilities].to_numpy(np.float64)
 
 

@@ -1,21 +1,23 @@
-"""`data status`, `data download` and `data import`."""
+"""`data status`, `download`, `import`, `add`, `list` and `remove`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from cifar_core.cli.app import CONTEXT, PROGRAM, command, debug_option, json_option, stopping, switch
-from cifar_core.cli.output import print_result
-from cifar_core.cli.progress import counting
-from cifar_core.errors import DownloadError
+from cifar_core.cli.output import print_json, print_result, print_rows, printable
+from cifar_core.cli.progress import counting, sharing
+from cifar_core.data.problem import SIDES
+from cifar_core.errors import DataError, DownloadError
 
 
 @click.group("data", context_settings=CONTEXT, no_args_is_help=False)
 def data() -> None:
-    """Find, download or import CIFAR-10."""
+    """Find, download or import CIFAR-10, and add datasets of your own."""
 
 
 data.params.append(debug_option())
@@ -92,5 +94,77 @@ def _print(folder: Path, unused: bool, as_json: bool) -> None:
     print_result(as_json, {"folder": folder, "used": not unused}, words)
 
 
-for _command in (status, download, import_):
+@command("add")
+@click.argument("name")
+@click.argument("path")
+@click.option(
+    "--side",
+    type=click.IntRange(*SIDES),
+    help=f"Side of the images in pixels; by default that of the arrays where they have one, else {SIDES[0]}.",
+)
+@click.option("--title", default="", help="Name for people, by default the form's own or NAME.")
+@switch("--skip-broken", help="Leave out files that cannot be read, rather than import nothing.")
+@json_option()
+def add(name: str, path: str, side: int | None, title: str, skip_broken: bool, as_json: bool) -> int:
+    """Import images as the dataset NAME, from a folder by class or another form that is known.
+
+    PATH is a folder such as pictures/cat/1.jpg, with or without train and test above the classes; or holds
+    CIFAR-100, SVHN, Fashion-MNIST, Kaggle's files or Parquet files; or is a .npz of arrays. Afterwards
+    '--dataset NAME' trains on it.
+    """
+    from cifar_core.data.imported import import_images
+
+    with stopping() as stop:
+        try:
+            with sharing(name) as progress:
+                found = import_images(
+                    name, path, side=side, title=title, skip_broken=skip_broken, progress=progress,
+                    should_stop=stop.requested,
+                )  # fmt: skip
+        except DataError as error:
+            if not stop.requested():
+                raise
+            click.echo(f"{PROGRAM}: {error}", err=True)
+            return stop.exit_status
+    broken = [f"left out: {printable(one)}" for one in found.broken]
+    print_result(as_json, asdict(found), *found.lines(), *broken, f"Train on it with: --dataset {name}")
+    return 0
+
+
+@command("list")
+@json_option()
+def list_(as_json: bool) -> None:
+    """Datasets that this machine knows."""
+    from cifar_core.data import catalogue
+
+    rows = [
+        {
+            "name": entry.name,
+            "title": entry.title,
+            "classes": entry.problem.count,
+            "side": entry.problem.side,
+            "train": entry.train,
+            "test": entry.test,
+            "imported": entry.imported,
+        }
+        for entry in catalogue.entries().values()
+    ]
+    if as_json:
+        print_json(rows)
+    else:
+        print_rows(rows)
+
+
+@command("remove")
+@click.argument("name")
+@json_option()
+def remove(name: str, as_json: bool) -> None:
+    """Delete an imported dataset; the files that it was imported from stay, and so do runs on it."""
+    from cifar_core.data import imported
+
+    imported.remove(name)
+    print_result(as_json, {"removed": name}, f"Removed {name}.")
+
+
+for _command in (status, download, import_, add, list_, remove):
     data.add_command(_command)

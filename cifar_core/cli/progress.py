@@ -174,3 +174,22 @@ def counting(what: str) -> Iterator[Callable[[int, int | None], None]]:
     with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+@contextmanager
+def sharing(what: str) -> Iterator[Callable[[float, str], None]]:
+    """A callback(share done in 0..1, what is being done): a bar, or a line for every tenth."""
+    printed = -1
+
+    def tenths(share: float, doing: str) -> None:
+        nonlocal printed
+        if int(10 * share) != printed:
+            printed = int(10 * share)
+            print(f"{what}: {10 * printed} %, {doing}", file=sys.stderr, flush=True)
+
+    if not sys.stderr.isatty():
+        yield tenths
+        return
+    with _bars(sys.stderr) as bars:
+        task = bars.add_task(what, total=1.0, figures="")
+        yield lambda share, doing: bars.update(task, completed=share, figures=doing)

@@ -12,6 +12,7 @@ from cifar_core.cli.options import read_numbers
 from cifar_core.cli.output import print_as, records
 from cifar_core.cli.progress import Reporter, reporting
 from cifar_core.cli.train import queue_all
+from cifar_core.data.catalogue import BUILT_IN, DEFAULT
 from cifar_core.errors import ConfigError
 from cifar_core.settings.train_config import TrainConfig
 
@@ -31,7 +32,7 @@ _DATASET = describe(TrainConfig)["dataset"]
     "--runs", "only", metavar="NAME,NAME,...", help="Presets, models or variants; by default all seven runs."
 )
 @click.option("--scale", metavar="FLOAT", default="1", help="Share of images and epochs, above 0 to 1.")
-@click.option("--dataset", metavar=f"[{'|'.join(_DATASET.choices)}]", default="cifar10", help=_DATASET.help)
+@click.option("--dataset", metavar=f"[{'|'.join(BUILT_IN)}]", default=DEFAULT, help=_DATASET.help)
 @click.option("--seeds", metavar="N,N,...", default="0", help="Each run once for each of these seeds.")
 @click.option("--store/--no-store", default=True, help="Record the runs.")
 @switch("--queue", help="Only queue the runs, for a worker or the app.")

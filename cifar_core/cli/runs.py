@@ -26,7 +26,7 @@ _SEARCHES = ("id", "state", "model", "tuner", "trials_done", "trials_planned", "
     "--by", type=click.Choice(("variant", "settings")), default="variant", help="What makes one row."
 )
 @click.option("--model", help="Only this model.")
-@click.option("--dataset", help="Only this dataset: cifar10 or synthetic.")
+@click.option("--dataset", help="Only this dataset, by its name in settings.")
 @click.option("--protocol", help="Only this protocol: held-out or test-selected.")
 def leaderboard(form: str, by: Any, model: str | None, dataset: str | None, protocol: str | None) -> None:
     """Finished runs, best mean test accuracy first.
@@ -110,6 +110,7 @@ def _check_known(model: str | None, **filters: str | None) -> None:
         ConfigError: unknown model, dataset, protocol or state; the message lists the known ones.
     """
     from cifar_core.base.fields import describe
+    from cifar_core.data import catalogue
     from cifar_core.models import model_config
     from cifar_core.settings.train_config import TrainConfig
     from cifar_core.store import RunState
@@ -118,5 +119,7 @@ def _check_known(model: str | None, **filters: str | None) -> None:
         model_config(model)
     for name, given in filters.items():
         known = tuple(map(str, RunState)) if name == "state" else describe(TrainConfig)[name].choices
+        if name == "dataset":
+            known = tuple(catalogue.entries())
         if given is not None and given not in known:
             raise ConfigError(f"--{name} must be one of {', '.join(known)}; got {given!r}.")

@@ -28,6 +28,7 @@ from cifar_core.cli.app import (
 from cifar_core.cli.options import model_options, read_numbers, read_values, setting_options
 from cifar_core.cli.output import duration, percent, print_result
 from cifar_core.cli.progress import reporting
+from cifar_core.data.catalogue import SYNTHETIC
 from cifar_core.errors import ConfigError, RunStateError
 from cifar_core.models import model_config
 from cifar_core.settings.train_config import TrainConfig
@@ -152,7 +153,7 @@ def _train_all(configs: Sequence[TrainConfig], store: RunStore | None, as_json: 
     with stopping() as stop, reporting(as_json=as_json) as progress:
         load_framework(configs[0])
         for config in configs:
-            if dataset is None or (config.seed != configs[0].seed and config.dataset == "synthetic"):
+            if dataset is None or (config.seed != configs[0].seed and config.dataset == SYNTHETIC):
                 dataset = load_images(config)
             runs.append(
                 run.train(config, dataset=dataset, store=store, progress=progress, should_stop=stop.requested)

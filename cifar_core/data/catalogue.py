@@ -31,6 +31,7 @@ class Entry:
         problem: class names and image side.
         train, test: numbers of images.
         imported: whether it was imported on this machine; the others come with the lab.
+        version: of an imported one, another for other images.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Entry:
     train: int
     test: int
     imported: bool = False
+    version: str = ""
 
 
 BUILT_IN = {
@@ -114,7 +116,14 @@ def _read(file: Path, _changed: int, _size: int) -> Entry | None:
         problem = Problem.from_dict(about)
         if problem is None:
             return None
-        train, test = int(about["train"]), int(about["test"])
-        return Entry(file.parent.name, str(about["title"])[:100], problem, train, test, imported=True)
+        return Entry(
+            file.parent.name,
+            str(about["title"])[:100],
+            problem,
+            int(about["train"]),
+            int(about["test"]),
+            imported=True,
+            version=str(about["fingerprint"]),
+        )
     except (OSError, ValueError, KeyError, TypeError, ConfigError):
         return None

@@ -21,7 +21,8 @@ import numpy as np
 from cifar_core.base import paths
 from cifar_core.base.files import is_abandoned, temporary_name, write_whole
 from cifar_core.base.npz import save_npz
-from cifar_core.data import Dataset, load_dataset
+from cifar_core.data import Dataset, catalogue, load_dataset
+from cifar_core.data.catalogue import DEFAULT, SYNTHETIC
 from cifar_core.data.image_statistics import (  # noqa: F401 - the functions are part of this module's interface
     HUE_BINS,
     LIKENESS_FLOOR,
@@ -233,10 +234,12 @@ def cache_folder(name: str) -> Path:
 
 def _state(name: str) -> list[str]:
     """What changes when the dataset does, found without reading it."""
-    if name != "cifar10":
+    if name == SYNTHETIC:
         from cifar_core.data.synthetic import VERSION
 
         return [str(VERSION)]
+    if name != DEFAULT:
+        return [catalogue.get(name).version]
     try:
         return [str(file) for file in locate().stamp()]
     except DataError as error:

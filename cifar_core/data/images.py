@@ -60,6 +60,27 @@ def read_image(source: str | os.PathLike[str] | bytes | BinaryIO, side: int = CI
     return _read(source, lambda image: _shrunk(_flat(_square(_upright(image))), side))
 
 
+def read_quickly(source: str | os.PathLike[str] | bytes | BinaryIO, side: int) -> np.ndarray:
+    """As `read_image`, with a JPEG decoded at the smallest size that still has twice the side: three times as
+    fast on usual photographs, and nearly the same pixels."""
+
+    def reduced(image: Image.Image) -> Image.Image:
+        if image.format in ("JPEG", "MPO"):
+            image.draft(None, (2 * side, 2 * side))
+        return _shrunk(_flat(_square(_upright(image))), side)
+
+    return _read(source, reduced)
+
+
+def from_array(picture: np.ndarray, side: int) -> np.ndarray:
+    """A uint8 picture (H, W), (H, W, 1) or (H, W, 3) as uint8 (side, side, 3): its middle square, scaled; one
+    of that size keeps its exact pixels."""
+    grey = picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
+    if grey.shape == (side, side, 3):
+        return grey
+    return np.asarray(_shrunk(_square(Image.fromarray(np.ascontiguousarray(grey)).convert("RGB")), side))
+
+
 def read_picture(source: str | os.PathLike[str] | bytes | BinaryIO) -> np.ndarray:
     """A picture as it is, uint8 (H, W, 3), at most 384 pixels on its longer side; errors as `read_image`."""
 

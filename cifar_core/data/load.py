@@ -7,36 +7,50 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cifar_core.base import paths
+from cifar_core.data.catalogue import BUILT_IN, DEFAULT, SYNTHETIC
 from cifar_core.data.dataset import OFFICIAL, Dataset
 from cifar_core.data.locate import Location, Stamp, find, locate, mark_damaged, search
 from cifar_core.data.reader import is_official, read_cifar10
 from cifar_core.errors import ConfigError, DataError, UnsafePickleError
 
-DATASETS = ("cifar10", "synthetic")
-
 
 def load_dataset(
-    name: str = "cifar10", path: str | os.PathLike[str] | None = None, *, seed: int = 0
+    name: str = DEFAULT,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    seed: int = 0,
+    side: int | None = None,
 ) -> Dataset:
-    """A dataset in memory; nothing is downloaded.
+    """A dataset; nothing is downloaded.
 
     Args:
-        name: "cifar10" or "synthetic" (10,000 training and 2,000 test images, drawn from seed).
+        name: "cifar10", "synthetic" (10,000 training and 2,000 test images, drawn from seed), or a dataset
+            that was imported here or is to be.
         path: for cifar10, a folder or archive, as `paths.as_pasted` understands it; where None:
             `CIFAR_LAB_DATA`, the home data folder, Keras's caches, in this order, passing over damaged
-            copies. A path or variable without CIFAR-10 is an error.
+            copies. A path or variable without CIFAR-10 is an error. For a name of your own, a folder or file
+            that is imported under it first, where that has not been done or it has changed.
         seed: of the synthetic images.
+        side: of the images that are imported, in pixels, as for `imported.import_images`.
 
     Raises:
-        ConfigError: another name, or a path for "synthetic".
-        DataNotFoundError: no CIFAR-10; names the places searched and what to do.
+        ConfigError: a path for "synthetic", or a side where nothing is imported.
+        DataNotFoundError: no CIFAR-10, or no dataset of that name; says what to do.
         DataError, UnsafePickleError: damaged or other files, or such as would run code; names the file.
     """
-    if name not in DATASETS:
-        raise ConfigError(f"Unknown dataset {name!r}; known are: {', '.join(DATASETS)}.")
-    if name == "synthetic":
-        if path is not None:
-            raise ConfigError("The synthetic dataset is drawn, not read: give path only for cifar10.")
+    if name not in BUILT_IN:
+        from cifar_core.data import imported
+
+        if path is not None and not imported.is_current(name, path, side):
+            imported.import_images(name, path, side=side)
+        return imported.read(name)
+    if side is not None:
+        raise ConfigError(f"side is for images that are imported; {name} has images of one size.")
+    if name == SYNTHETIC and path is not None:
+        raise ConfigError(
+            f"The synthetic dataset is drawn, not read: give path only for {DEFAULT}, or a new name."
+        )
+    if name == SYNTHETIC:
         from cifar_core.data.synthetic import synthetic_dataset
 
         return synthetic_dataset(seed)

@@ -203,12 +203,15 @@ def _md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-def read_members(path: Path, wanted: frozenset[str], others: list[str]) -> Iterator[tuple[str, bytes]]:
+def read_members(
+    path: Path, wanted: frozenset[str], others: list[str], most_bytes: int = MAX_BYTES
+) -> Iterator[tuple[str, bytes]]:
     """(file name without its folder, bytes) of the wanted files, in the archive's order.
 
     Args:
         path: a `.tar`, `.tar.gz`, `.tar.bz2` or `.zip`, whatever its name.
         wanted: file names; each at most once in the archive.
+        most_bytes: of one of them.
         others: gets the names of the other members; reading ends where there are more than `MAX_MEMBERS`.
 
     Raises:
@@ -225,8 +228,8 @@ def read_members(path: Path, wanted: frozenset[str], others: list[str]) -> Itera
                 continue
             if name in seen:
                 raise DataError(f"{path} holds {name} twice; it is ambiguous which one to read.")
-            if size > MAX_BYTES:
-                limit = "no file of CIFAR-10 has more than 31 million"
+            if size > most_bytes:
+                limit = "no file of the dataset has so many"
                 raise DataError(f"{path} holds {member[:100]!a} of {size:,} bytes; {limit}.")
             seen.add(name)
             yield name, read()

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from cifar_core.base import paths
-from cifar_core.base.labels import IMAGE_SHAPE, NUM_CLASSES
+from cifar_core.data.problem import CIFAR10
 from cifar_core.base.npz import map_npy, read_npy
 from cifar_core.data.corruptions import STRENGTHS
 from cifar_core.errors import DataError, DataNotFoundError
@@ -111,8 +111,8 @@ def _images(file: Path, count: int) -> np.ndarray:
         images = map_npy(file)
     except (ValueError, OSError) as error:
         raise _damaged(file, str(error)) from error
-    if images.dtype != np.uint8 or images.shape != (count, *IMAGE_SHAPE):
-        expected = (count, *IMAGE_SHAPE)
+    if images.dtype != np.uint8 or images.shape != (count, *CIFAR10.shape):
+        expected = (count, *CIFAR10.shape)
         raise _damaged(file, f"it holds {images.dtype} {images.shape}, where uint8 {expected} belong")
     return images
 
@@ -123,8 +123,8 @@ def _labels(file: Path, count: int) -> np.ndarray:
     except (ValueError, OSError) as error:
         raise _damaged(file, getattr(error, "strerror", None) or str(error)) from error
     whole = labels.dtype.kind in "iu" and labels.shape == (count,)
-    if not whole or labels.min() < 0 or labels.max() >= NUM_CLASSES:
-        raise _damaged(file, f"it does not hold {count:,} labels in 0..{NUM_CLASSES - 1}")
+    if not whole or labels.min() < 0 or labels.max() >= CIFAR10.count:
+        raise _damaged(file, f"it does not hold {count:,} labels in 0..{CIFAR10.count - 1}")
     return labels.astype(np.int64)
 
 

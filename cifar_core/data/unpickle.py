@@ -42,7 +42,9 @@ _DAMAGED = (
 )  # fmt: skip
 
 
-def safe_loads(data: bytes, name: str) -> Any:
+def safe_loads(
+    data: bytes, name: str, *, most_bytes: int | None = None, most_operations: int | None = None
+) -> Any:
     """The value in a pickle: dict, list, tuple, str, bytes, int, bool, None or read-only array of integers.
 
     Strings written by Python 2 are returned as bytes.
@@ -50,17 +52,18 @@ def safe_loads(data: bytes, name: str) -> Any:
     Args:
         data: content of the whole file.
         name: the file, for messages.
+        most_bytes, most_operations: other limits than a batch of CIFAR-10 has.
 
     Raises:
         UnsafePickleError: the file would run code if Python opened it.
         DataError: the file is damaged, cut short, too large, or holds something else.
     """
-    if len(data) > MAX_BYTES:
+    if len(data) > (most_bytes or MAX_BYTES):
         raise DataError(
             f"{name} has {len(data):,} bytes; a batch of CIFAR-10 has about 31 million and at most "
-            f"{MAX_BYTES:,} are read."
+            f"{most_bytes or MAX_BYTES:,} are read."
         )
-    unpickler = _SafeUnpickler(io.BytesIO(data), name)
+    unpickler = _SafeUnpickler(io.BytesIO(data), name, most_operations or MAX_OPERATIONS)
     try:
         return unpickler.load()
     except _DAMAGED as error:
@@ -91,17 +94,17 @@ class _SafeUnpickler(pickle._Unpickler):
 
         def pop_mark(self) -> list[Any]: ...
 
-    def __init__(self, file: io.BytesIO, name: str) -> None:
+    def __init__(self, file: io.BytesIO, name: str, most_operations: int) -> None:
         super().__init__(file, encoding="bytes")
         self.file = file
-        self.name = name
+        self.name, self.most_operations = name, most_operations
         self.encoded: dict[str, bytes] = {}
 
     def load(self) -> Any:
         self.metastack: list[list[Any]] = []
         self.stack = []
         self.append = self.stack.append
-        for _ in range(MAX_OPERATIONS):
+        for _ in range(self.most_operations):
             code = self.read(1)
             if code == pickle.STOP:
                 return self.stack.pop()
@@ -109,7 +112,7 @@ class _SafeUnpickler(pickle._Unpickler):
             if operation is None:
                 self.refuse(f"uses the operation {code!r}")
             operation(self)
-        return self.refuse(f"takes more than {MAX_OPERATIONS:,} operations")
+        return self.refuse(f"takes more than {self.most_operations:,} operations")
 
     def refuse(self, what: str, *, unsafe: bool = False) -> NoReturn:
         if unsafe:

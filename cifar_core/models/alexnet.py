@@ -13,6 +13,8 @@ from cifar_core.models.base import ModelConfig, l2_setting
 
 # Filters of the five 3x3 convolutions, and whether 2x2 max pooling follows.
 CONVOLUTIONS = ((96, True), (256, True), (384, False), (384, False), (256, True))
+LAST_SIDE = 4
+"""Side of the last map of CIFAR-10; larger images are averaged down to about it."""
 
 
 _units = partial(setting, 4096, ge=16, le=8192, step=1024, unit="units", search=(1024, 4096))
@@ -52,6 +54,8 @@ class AlexNet(ModelConfig):
         x = blocks.unit_range()(images)
         for filters, pool in CONVOLUTIONS:
             x = self._convolution(x, filters, pool)
+        if (times := x.shape[1] // LAST_SIDE) > 1:  # the dense layers would have ten times the weights
+            x = layers.AveragePooling2D(times)(x)
         x = layers.Flatten()(x)
         x = blocks.dropped(self._dense(x, self.units_dense1), self.dropout_rate1)
         x = blocks.dropped(self._dense(x, self.units_dense2), self.dropout_rate2)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cifar_core.base.lazy import pd
+from cifar_core.data.catalogue import DEFAULT
 from cifar_core.models import MODELS
 from cifar_core.plots.curves import (
     MEASURES,
@@ -184,7 +185,7 @@ def _study(runs: Sequence[Watched], measure: str, row: int) -> list[dict[str, An
         return []
     planned: dict[tuple[str, str], int] = {}
     for run in runs:
-        if run.about["dataset"] == "cifar10":
+        if run.about["dataset"] == DEFAULT:
             key = (run.about["model"], "tuned" if run.about["variant"] == "tuned" else "baseline")
             planned[key] = max(planned.get(key, 0), run.row.get("epochs") or 0)
     few = len(runs) <= MAX_RUNS_IN_DETAIL

@@ -20,6 +20,7 @@ from cifar_core.analysis.diagnosis import remarks
 from cifar_core.analysis.metrics import Report
 from cifar_core.base.csv_text import records
 from cifar_core.base.fields import number
+from cifar_core.data.catalogue import DEFAULT
 from cifar_core.errors import ConfigError, DataError, RunNotFoundError, StoreError
 from cifar_core.models import MODELS
 from cifar_core.plots import (
@@ -182,7 +183,7 @@ def _curves(store: RunStore, record: RunRecord) -> dict[str, Any]:
     history = store.history(record.id)
     curves = [Curve("this run", history, record.model, record.variant)]
     study = reference_curve(record.model, "tuned" if record.variant == "tuned" else "baseline")
-    if study is not None and record.dataset_name == "cifar10":
+    if study is not None and record.dataset_name == DEFAULT:
         curves.append(study)
     columns = ("epoch", *METRICS)
     return {

@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cifar_core.base.fields import shown
+from cifar_core.data.catalogue import SYNTHETIC
 from cifar_core.errors import ConfigError
 from cifar_core.settings.train_config import TrainConfig, Variant
 
@@ -239,6 +240,6 @@ def begin_with(name: str, dataset: str) -> TrainConfig:
         ConfigError: no such preset or dataset.
     """
     whole = preset(name, dataset=dataset)
-    if dataset != "synthetic" or whole.variant != "custom" or whole.epochs <= SCENES_EPOCHS:
+    if dataset != SYNTHETIC or whole.variant != "custom" or whole.epochs <= SCENES_EPOCHS:
         return whole
     return preset(name, dataset=dataset, epochs=SCENES_EPOCHS)

@@ -11,19 +11,16 @@ from typing import Any, Literal, Self
 from pydantic import Field, SerializeAsAny, model_validator
 
 from cifar_core.base.fields import Setting, Settings, describe, number, setting, shown
+from cifar_core.data import catalogue
 from cifar_core.errors import ConfigError
 from cifar_core.models import model_config
 from cifar_core.models.base import ModelConfig
 
-DatasetName = Literal["cifar10", "synthetic"]
 Protocol = Literal["held-out", "test-selected"]
 Variant = Literal["baseline", "tuned", "custom"]
 Place = Literal["any", "here", "cluster"]
 TestViews = Literal["one", "flip", "flip-shift"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
-
-IMAGES: dict[str, tuple[int, int]] = {"cifar10": (50_000, 10_000), "synthetic": (10_000, 2_000)}
-"""Training and test images of each dataset."""
 
 GROUPS = (
     "Run",
@@ -73,17 +70,18 @@ class TrainConfig(Settings):
         help="Keep what the model predicts for 24 validation images after each epoch, the validation "
         "confusion matrix and the first filters, to watch it learn: under 1 % of the time, at most 1 MB.")
 
-    dataset: DatasetName = _data("cifar10",
-        help="CIFAR-10, or drawn scenes of the same ten classes for a machine without it.")
+    dataset: str = _data(catalogue.DEFAULT, max_length=40,
+        help="CIFAR-10; synthetic, drawn scenes of the same ten classes for a machine without it; or the "
+        "name of a dataset that was imported here.")
     protocol: Protocol = _data("held-out",
         help="held-out: select on validation images cut from the training set and use the test set once. "
         "test-selected: validate on the test set, as the study's tuned runs did; too optimistic.")
     validation_fraction: float = _data(0.1, ge=0.01, le=0.5, step=0.01,
         help="Share of the training images kept for validation, stratified by class. Not used by the "
         "test-selected protocol.")
-    train_limit: int | None = _data(None, ge=20, le=50_000, step=1000, unit="images",
+    train_limit: int | None = _data(None, ge=20, le=10_000_000, step=1000, unit="images",
         help="Use only this many training images (before the validation split), for a quick look.")
-    test_limit: int | None = _data(None, ge=10, le=10_000, step=1000, unit="images",
+    test_limit: int | None = _data(None, ge=10, le=10_000_000, step=1000, unit="images",
         help="Test on only this many images.")
 
     epochs: int = _budget(10, ge=1, le=1000, step=1, unit="epochs", help="Passes over the training images.")
@@ -160,8 +158,8 @@ class TrainConfig(Settings):
         help="What fills the space from which an image was moved: its edge repeated (the study), mirrored, "
         "or black.")
     crop_padding: int = _augmentation(0, ge=0, le=16, step=1, unit="px", search=(0, 2, 4),
-        help="Pad by this many pixels (mirrored) and cut a 32x32 window at random; 4 is usual.")
-    cutout: int = _augmentation(0, ge=0, le=32, step=1, unit="px", search=(0, 8, 16),
+        help="Pad by this many pixels (mirrored) and cut a window of the image's size at random; 4 is usual.")
+    cutout: int = _augmentation(0, ge=0, le=128, step=1, unit="px", search=(0, 8, 16),
         help="Grey out one square of this side at a random place; 8 to 16 is usual.")
     randaugment_ops: int = _augmentation(0, ge=0, le=4, step=1,
         help="RandAugment: number of random operations per image; 0 is off.")
@@ -262,9 +260,14 @@ def train_settings(model: str) -> dict[str, Setting]:
 
 
 def split_sizes(config: TrainConfig) -> tuple[int, int, int]:
-    """Numbers of (training, validation, test) images under these settings."""
-    train, test = IMAGES[config.dataset]
-    train, test = min(train, config.train_limit or train), min(test, config.test_limit or test)
+    """Numbers of (training, validation, test) images under these settings.
+
+    Raises:
+        DataNotFoundError: this machine does not know the dataset.
+    """
+    known = catalogue.get(config.dataset)
+    train, test = min(known.train, config.train_limit or known.train), known.test
+    test = min(test, config.test_limit or test)
     if config.protocol == "test-selected":
         return train, test, test
     validation = round(config.validation_fraction * train)
@@ -331,6 +334,27 @@ def _contradictions(config: TrainConfig) -> list[str]:
             f"devices ({config.devices}) must share a batch equally; got batch_size={config.batch_size}. "
             f"Set batch_size to a multiple of {config.devices}."
         )
-    if problem := too_few_images(config, *split_sizes(config)[:2]):
+    return found + _beyond_the_dataset(config)
+
+
+def _beyond_the_dataset(config: TrainConfig) -> list[str]:
+    """What a dataset of the lab cannot give. An imported one may be another tomorrow, and the settings of its
+    runs stay valid: it is checked when its images are taken."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", config.dataset):
+        return [f"dataset must be a name of small letters, digits and _; got {shown(config.dataset)}."]
+    known = catalogue.BUILT_IN.get(config.dataset)
+    if known is None:
+        return []
+    limits = (
+        ("train_limit", config.train_limit, known.train),
+        ("test_limit", config.test_limit, known.test),
+        ("cutout", config.cutout, known.problem.side),
+    )
+    found = [
+        f"{name} must be at most {most:,} with {known.title}; got {given:,}."
+        for name, given, most in limits
+        if given is not None and given > most
+    ]
+    if not found and (problem := too_few_images(config, *split_sizes(config)[:2])):
         found.append(problem)
     return found

@@ -19,6 +19,7 @@ import psutil
 
 from cifar_core.base.devices import cpu_has_bfloat16, device_summary
 from cifar_core.base.processes import hostname
+from cifar_core.data import catalogue
 from cifar_core.errors import ConfigError
 from cifar_core.models.cost import Architecture, known_architecture, sizes_only
 from cifar_core.settings.compute import choice
@@ -162,7 +163,14 @@ Speed = tuple[float, Evidence, str, float]
 
 def _from_runs(config: TrainConfig, network: Architecture | None, runs: list[RunRecord]) -> Speed | None:
     """Speed from runs on this device: of the same settings, the same model, or other models."""
-    mine = [run for run in runs if run.model == config.model and _design(run.config) == _design(config)]
+    problem = catalogue.get(config.dataset).problem
+    mine = [
+        run
+        for run in runs
+        if run.model == config.model
+        and (run.problem.count, run.problem.side) == (problem.count, problem.side)
+        and _design(run.config) == _design(config)
+    ]
     same = [run for run in mine if _pace(run.config, run.environment) == _pace(config)][:MAX_RUNS_USED]
     if same:
         what = _runs(len(same), "of these settings", "with the same settings as far as speed goes")
@@ -187,7 +195,7 @@ def _from_others(config: TrainConfig, network: Architecture | None, runs: list[R
     """Arithmetic, corrected by how far it was off for other models on this device."""
     if network is None:
         return None
-    known = [(run, known_architecture(run.model, **_design(run.config))) for run in runs]
+    known = [(run, known_architecture(run.model, run.problem, **_design(run.config))) for run in runs]
     off = [_speed(run) / _arithmetic(run.config, other) for run, other in known if other is not None]
     if not off:
         return None
@@ -233,7 +241,7 @@ def _runs_here(store: RunStore) -> list[RunRecord]:
 def is_readable(record: RunRecord) -> bool:
     """Whether this release accepts the run's settings."""
     try:
-        return record.config.model == record.model
+        return record.config.model == record.model and catalogue.find(record.config.dataset) is not None
     except ConfigError:
         return False
 

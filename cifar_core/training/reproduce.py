@@ -17,9 +17,10 @@ from cifar_core.analysis.statistics import Spread, spread
 from cifar_core.analysis.study.paper import paper_results
 from cifar_core.base.lazy import pd
 from cifar_core.data import Dataset
+from cifar_core.data.catalogue import BUILT_IN, DEFAULT
 from cifar_core.errors import CifarLabError, ConfigError
 from cifar_core.settings.presets import SAME_RUN, find_preset, preset
-from cifar_core.settings.train_config import IMAGES, DatasetName, TrainConfig
+from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunRecord, RunStore
 from cifar_core.training.estimate import is_readable
 from cifar_core.training.recorder import Progress, StopCallback
@@ -68,7 +69,7 @@ def paper_runs(
     only: str | Iterable[str] | None = None,
     scale: float = 1.0,
     *,
-    dataset: DatasetName = "cifar10",
+    dataset: str = DEFAULT,
     seeds: Sequence[int] = (0,),
 ) -> list[TrainConfig]:
     """Settings of the study's seven runs, in its order.
@@ -77,7 +78,7 @@ def paper_runs(
         only: presets ("alexnet/paper-tuned"), models ("alexnet") or variants ("tuned"); None takes all.
         scale: share of images and of epochs, above 0 and at most 1: 0.1 costs a hundredth. At least one
             epoch, 200 training and 100 test images; images are drawn stratified by class.
-        dataset: "synthetic" if there is no CIFAR-10; its accuracies are not comparable with the study's.
+        dataset: SYNTHETIC if there is no CIFAR-10; its accuracies are not comparable with the study's.
         seeds: each run is made once per seed.
 
     Raises:
@@ -87,8 +88,8 @@ def paper_runs(
         raise ConfigError(
             f"scale must be a number above 0 and at most 1 (1: the whole study); got {scale!r}."
         )
-    if dataset not in IMAGES:
-        raise ConfigError(f"Unknown dataset {dataset!r}; known are: {', '.join(IMAGES)}.")
+    if dataset not in BUILT_IN:
+        raise ConfigError(f"Unknown dataset {dataset!r}; known are: {', '.join(BUILT_IN)}.")
     return [
         preset(name, dataset=dataset, seed=seed, **_scaled(preset(name).epochs, scale, dataset))
         for name in _chosen(only)
@@ -195,10 +196,10 @@ def _chosen(only: str | Iterable[str] | None) -> list[str]:
     return [name for name, names in handles.items() if not set(wanted).isdisjoint(names)]
 
 
-def _scaled(epochs: int, scale: float, dataset: DatasetName) -> dict[str, Any]:
+def _scaled(epochs: int, scale: float, dataset: str) -> dict[str, Any]:
     if scale == 1:
         return {}
-    train, test = (10 * round(total * scale / 10) for total in IMAGES[dataset])  # as many of each class
+    train, test = (10 * round(total * scale / 10) for total in _images(dataset))  # as many of each class
     return {
         "train_limit": max(SMALLEST_TRAIN, train),
         "test_limit": max(SMALLEST_TEST, test),
@@ -247,21 +248,26 @@ def _nearest(outcomes: list[Outcome]) -> list[Outcome]:
     groups: dict[tuple[Any, ...], dict[int, Outcome]] = {}
     for item in outcomes:
         train, test = _sizes(item.config)
-        size = item.config.dataset == "cifar10", train * item.config.epochs, train, test
+        size = item.config.dataset == DEFAULT, train * item.config.epochs, train, test
         groups.setdefault(size, {})[item.config.seed] = item
     return list(groups[max(groups)].values()) if groups else []
 
 
+def _images(dataset: str) -> tuple[int, int]:
+    """Training and test images of a dataset of the lab."""
+    return BUILT_IN[dataset].train, BUILT_IN[dataset].test
+
+
 def _sizes(config: TrainConfig) -> tuple[int, int]:
     """Training images (validation included) and test images."""
-    train, test = IMAGES[config.dataset]
+    train, test = _images(config.dataset)
     return config.train_limit or train, config.test_limit or test
 
 
 def _verdict(published: dict[str, Any], config: TrainConfig, ours: Spread) -> str:
     if scaled := _scale_words(config):
         return f"not comparable: {', '.join(scaled)}"
-    theirs, images = published["test_accuracy"], IMAGES["cifar10"][1]
+    theirs, images = published["test_accuracy"], _images(DEFAULT)[1]
     difference = ours.mean - theirs
     # 1.96 standard errors of the difference: binomial for the test images, as if the two runs had different
     # ones (which of them the study predicted correctly is unknown), and the spread over seeds, which the
@@ -275,9 +281,9 @@ def _verdict(published: dict[str, Any], config: TrainConfig, ours: Spread) -> st
 
 def _scale_words(config: TrainConfig) -> list[str]:
     """How a run is scaled down from the study's; [] if it is complete."""
-    if config.dataset != "cifar10":
+    if config.dataset != DEFAULT:
         return ["drawn images, not CIFAR-10"]
-    train, test = (given / whole for given, whole in zip(_sizes(config), IMAGES["cifar10"], strict=True))
+    train, test = (given / whole for given, whole in zip(_sizes(config), _images(DEFAULT), strict=True))
     shares = {"data": train} if train == test else {"training images": train, "test images": test}
     words = [f"{100 * share:.3g} % of the {what}" for what, share in shares.items() if share < 1]
     epochs = preset(str(config.preset)).epochs

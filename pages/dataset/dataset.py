@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.dataset import augmentation, colour, samples, similarity, source
+from pages.dataset import augmentation, colour, own, samples, similarity, source
 from pages.shared.waiting import images_or_wait
 
 TABS = {
@@ -24,6 +24,7 @@ def page() -> None:
         return
     dataset = images_or_wait(name)
     source.facts(dataset)
+    own.about(name)
     tabs = st.tabs(list(TABS), key="tab", bind="query-params")
     for tab, show in zip(tabs, TABS.values(), strict=True):
         if tab.open:

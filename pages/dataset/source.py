@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from cifar_core.data.catalogue import DEFAULT, SYNTHETIC
 from cifar_core.data.locate import overruling
+from pages.dataset import own
 from pages.shared import access, resources
 from pages.shared.tasks import Task, bytes_done, tasks
 from pages.shared.waiting import ENDED_EARLY, tell_end, wait_for
@@ -34,21 +36,27 @@ NO_PATHS = (
 
 def choose() -> str:
     """The chosen dataset's name, kept in the session and in the address."""
+    if new := own.finished():
+        _use(new)
     if CHOICE not in st.session_state:
         asked = st.query_params.get("dataset", "")
-        _use(asked if asked in resources.DATASETS else resources.chosen_dataset())
+        known = resources.datasets()
+        chosen = asked if asked in known else resources.chosen_dataset()
+        _use(chosen if chosen in known else DEFAULT)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.segmented_control(
             "Dataset",
-            list(resources.DATASETS),
-            format_func=resources.DATASETS.__getitem__,
+            list(resources.datasets()),
+            format_func=resources.title_of,
             required=True,
             key=CHOICE,
             label_visibility="collapsed",
             on_change=lambda: _use(st.session_state[CHOICE]),
         )
+        with st.popover("Add a dataset", type="tertiary", icon=":material/add:", key="own_popover"):
+            own.form()
         name = resources.chosen_dataset()
-        if name == "cifar10" and resources.dataset_state().found and not _unreadable():
+        if name == DEFAULT and resources.dataset_state().found and not _unreadable():
             with st.popover("Where the images come from", type="tertiary"):
                 _searched(resources.dataset_state())
                 if words := overruling():
@@ -66,8 +74,9 @@ def _use(name: str) -> None:
 
 def available(name: str) -> bool:
     """Whether the images are available; where they are not, ways to get them are shown."""
-    if name == "synthetic":
+    if name == SYNTHETIC:
         st.caption(SYNTHETIC_NOTE)
+    if name != DEFAULT:
         return True
     if _fetching(DOWNLOAD, "Downloading CIFAR-10") or _fetching(IMPORT, "Copying CIFAR-10"):
         return False
@@ -92,7 +101,7 @@ def _unreadable() -> Task | None:
 def facts(dataset: Opened) -> None:
     """Sizes, source and fingerprint of the dataset in one line."""
     train, test, side = len(dataset.y_train), len(dataset.y_test), dataset.problem.side
-    where = "" if dataset.name == "synthetic" else f" · `{dataset.origin}`"
+    where = "" if dataset.name == SYNTHETIC else f" · `{dataset.origin}`"
     st.caption(
         f"{count(train)} training and {count(test)} test images of {side} × {side} pixels "
         f"· {dataset.source}{where} · fingerprint `{dataset.fingerprint[:12]}`",
@@ -134,7 +143,7 @@ def _ways(state: DatasetStatus) -> None:
     with without:
         st.markdown("**Do without it**")
         st.markdown("Synthetic scenes of the same ten classes, drawn in seconds; every page works with them.")
-        st.button("Use synthetic scenes", key="use_synthetic", on_click=_use, args=("synthetic",))
+        st.button("Use synthetic scenes", key="use_synthetic", on_click=_use, args=(SYNTHETIC,))
     empty = all(what == "nothing there" for _, what in state.searched)
     with st.expander("Places searched", expanded=not empty):
         _searched(state)

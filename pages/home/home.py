@@ -47,7 +47,7 @@ def page() -> None:
 def _welcome() -> None:
     """For a first visitor: one thing to do, as the page's one filled button."""
     st.markdown(WHAT)
-    here = resources.chosen_dataset() == "synthetic" or resources.dataset_state().found
+    here = resources.is_here(resources.chosen_dataset())
     steps = [
         ("Get the images", "dataset", {}),
         ("Train the base CNN", "train", {"preset": "base_cnn/recommended"}),

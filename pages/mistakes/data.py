@@ -13,6 +13,7 @@ from cifar_core.analysis.agreement import answers
 from cifar_core.analysis.boards import same_test_images
 from cifar_core.analysis.mistakes import fixed_and_broken, matches, mistakes, probabilities_of
 from cifar_core.data import human
+from cifar_core.data.catalogue import DEFAULT
 from cifar_core.errors import ConfigError, DataError, RunNotFoundError, StoreError
 from cifar_core.store.artifacts import PREDICTIONS
 from pages.shared import navigation, resources
@@ -232,7 +233,7 @@ class People:
 
 def people(run: Answered) -> People | None:
     """None where the votes are not here, or are about other images."""
-    file = human.found() if run.run["dataset"] == "cifar10" else None
+    file = human.found() if run.run["dataset"] == DEFAULT else None
     if file is None:
         return None
     try:

@@ -91,7 +91,7 @@ def _test_sets(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     while not left.empty:
         run = left.iloc[0].to_dict()
         same = alike(left, run)
-        name = resources.DATASETS.get(run["dataset"], run["dataset"])
+        name = resources.title_of(run["dataset"])
         part = ", a part" if run["subset"] else ""
         content = str(run["fingerprint"])[:8]
         if not same.empty:

@@ -12,6 +12,7 @@ import streamlit as st
 from cifar_core.base.csv_text import csv_of
 from cifar_core.base.lazy import pd
 from cifar_core.data import human
+from cifar_core.data.catalogue import DEFAULT
 from cifar_core.errors import DataError
 from pages.mistakes import browse as browse
 from pages.mistakes import tags as tags
@@ -40,7 +41,7 @@ ABOUT = (
 
 def show(about: Answered, finished: pd.DataFrame) -> None:
     """The mistakes beside people's votes, or a way to get these."""
-    if about.run["dataset"] != "cifar10":
+    if about.run["dataset"] != DEFAULT:
         st.info("People voted on the test images of CIFAR-10; this run was tested on others.")
         return
     if human.found() is None:
@@ -134,7 +135,7 @@ def _import(name: str, content: bytes | None) -> None:
 def _labels() -> np.ndarray | None:
     """Of the test set, to refuse votes in another order; None where it is not here."""
     try:
-        dataset = resources.pictures("cifar10")
+        dataset = resources.pictures(DEFAULT)
     except DataError:
         return None
     return None if dataset is None else dataset.y_test

@@ -73,7 +73,7 @@ COLUMNS: dict[str, Shown] = {
     "dataset": Shown(
         "Images and protocol",
         lambda run: (
-            f"{resources.DATASETS.get(run['dataset'], run['dataset'])}{', a part' * bool(run['subset'])}",
+            f"{resources.title_of(run['dataset'])}{', a part' * bool(run['subset'])}",
             run["protocol"],
         ),
         text=True,

@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from cifar_core.analysis.diagnosis import remarks
+from cifar_core.data.catalogue import DEFAULT
 from cifar_core.data.locate import lacks_images
 from cifar_core.plots.live import View, description, live_figure
 from cifar_core.plots.palette import run_colour
@@ -175,7 +176,7 @@ def show(
         if not run.state.is_finished():
             st.progress(words.share_done(run))
         if run.state is RunState.FAILED and lacks_images(run.row.get("reason")):
-            navigation.link("dataset", "Get the images", dataset="cifar10")
+            navigation.link("dataset", "Get the images", dataset=DEFAULT)
         st.html(facts_html(words.facts(run)))
         known = len(resources.store().class_names(run.id))
         for remark in remarks((run.epochs[epoch] for epoch in sorted(run.epochs)), known):

@@ -98,7 +98,7 @@ def _subtitle(record: RunRecord) -> None:
         record.preset or "no preset",
         f"seed {record.seed}",
         record.protocol,
-        "CIFAR-10" if record.dataset_name == "cifar10" else record.dataset_name,
+        resources.title_of(record.dataset_name),
         *(["on a part of the images"] if record.subset else []),
     ]
     st.markdown(" · ".join(plain(piece) for piece in pieces))

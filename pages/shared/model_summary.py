@@ -11,6 +11,7 @@ from typing import Any
 import streamlit as st
 
 from cifar_core.base.lazy import pd
+from cifar_core.data.problem import Problem
 from cifar_core.models import MODELS
 from cifar_core.models.cost import Architecture, Layer, architecture, known_architecture, sizes_only
 from cifar_core.plots.palette import NEUTRAL, faded, model_colour
@@ -35,8 +36,8 @@ TALLEST_PX, LOWEST_PX = 96, 8
 MANY = 60
 """Layers from which the bars stand closer, so that a phone shows them all."""
 ABOUT = (
-    "Each bar is one layer, from the image at the left to the ten probabilities at the right. Its height is "
-    "the side of the map that it gives (32 pixels fill the strip), its width grows with the number of "
+    "Each bar is one layer, from the image at the left to the probabilities at the right. Its height is "
+    "the side of the map that it gives (the image's fills the strip), its width grows with the number of "
     "channels. Point at a bar to read what it is. Normalisation and activation are left out; a multiply-add "
     "is one multiplication and one addition, for one image going forward."
 )
@@ -51,18 +52,18 @@ _one_at_a_time = threading.Lock()
 """A process that counts costs ten seconds of a core: two at once would take twenty each."""
 
 
-def known(model: str, hyperparameters: dict[str, Any]) -> Architecture | None:
+def known(model: str, hyperparameters: dict[str, Any], problem: Problem) -> Architecture | None:
     """The network in numbers, if it has been counted before; milliseconds."""
-    return known_architecture(model, **sizes_only(model, **hyperparameters))
+    return known_architecture(model, problem, **sizes_only(model, **hyperparameters))
 
 
-def show(model: str, hyperparameters: dict[str, Any]) -> Architecture | None:
+def show(model: str, hyperparameters: dict[str, Any], problem: Problem) -> Architecture | None:
     """What the model is, and its network; progress in its place while that is being counted."""
     config = MODELS[model]
     st.markdown(f"{config.summary}  \n:small[{linked(config.source)}]")
-    network = known(model, hyperparameters)
+    network = known(model, hyperparameters, problem)
     if network is None:
-        count_in_background(model, hyperparameters)
+        count_in_background(model, hyperparameters, problem)
         return None
     st.html(STYLE + strip(network) + legend(network))
     with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
@@ -75,20 +76,22 @@ def show(model: str, hyperparameters: dict[str, Any]) -> Architecture | None:
     return network
 
 
-def count_in_background(model: str, hyperparameters: dict[str, Any]) -> None:
+def count_in_background(model: str, hyperparameters: dict[str, Any], problem: Problem) -> None:
     """Have the network counted, with the progress in this place; then the page runs again."""
     sizes = sizes_only(model, **hyperparameters)
-    key = f"count {model} {sorted(sizes.items())}"
-    wait_for(key, lambda: tasks().start(key, _counting(model, sizes)), "Counting the network's layers")
+    key = f"count {model} {problem.count} {problem.side} {sorted(sizes.items())}"
+    wait_for(
+        key, lambda: tasks().start(key, _counting(model, problem, sizes)), "Counting the network's layers"
+    )
 
 
-def _counting(model: str, sizes: dict[str, Any]) -> Any:
+def _counting(model: str, problem: Problem, sizes: dict[str, Any]) -> Any:
     def work(task: Task) -> None:
         task.report(0.1, "waiting for another count to end")
         with _one_at_a_time:
             if not task.stop.is_set():
                 task.report(0.3, "building it in a process of its own")
-                architecture(model, **sizes)
+                architecture(model, problem, **sizes)
 
     return work
 
@@ -121,19 +124,21 @@ def _link(address: str) -> str:
 def strip(network: Architecture) -> str:
     """The network as a row of bars, HTML. Heights are the maps' sides, widths their channels."""
     drawn = [layer for layer in network.layers if layer.type in DRAWN]
-    bars = "".join(_bar(layer, network.model) for layer in drawn)
+    side = _side_and_channels(network.layers[0].output_shape)[0]
+    bars = "".join(_bar(layer, network.model, side) for layer in drawn)
     gap = 2 if len(drawn) < MANY else 1
     words = html.escape(
-        f"Drawing of {MODELS[network.model].title}: {len(network.layers)} layers from a 32 by 32 image to "
-        f"ten probabilities, {count(network.parameters)} parameters.",
+        f"Drawing of {MODELS[network.model].title}: {len(network.layers)} layers from an image of {side:.0f} "
+        f"pixels a side to {network.layers[-1].output_shape[-1]} probabilities, "
+        f"{count(network.parameters)} parameters.",
         quote=True,
     )
     return f'<div class="lab-strip" style="gap: {gap}px" role="img" aria-label="{words}">{bars}</div>'
 
 
-def _bar(layer: Layer, model: str) -> str:
+def _bar(layer: Layer, model: str, whole: float) -> str:
     side, channels = _side_and_channels(layer.output_shape)
-    height = max(LOWEST_PX, round(TALLEST_PX * side / 32))
+    height = max(LOWEST_PX, round(TALLEST_PX * side / whole))
     style = f"height: {height}px; background: {_colour(DRAWN[layer.type], model)}; "
     if layer.type == "Add":
         style += f"flex: 0 0 2px; height: {min(TALLEST_PX, height + 14)}px"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from cifar_core.base import paths
+from cifar_core.data import catalogue
 
 if TYPE_CHECKING:
     from cifar_core.base.devices import DeviceSummary
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from cifar_core.data.problem import Problem
     from cifar_core.store import RunStore
     from cifar_core.workers.supervisor import Supervisor
-
-DATASETS = {"cifar10": "CIFAR-10", "synthetic": "Synthetic scenes"}
-"""Datasets by the name that settings use, with the name for people."""
 
 LOOK_AGAIN_S = 10.0
 
@@ -119,20 +117,32 @@ def pictures(name: str) -> Opened | None:
 
 
 def chosen_dataset() -> str:
-    """The dataset that this session works with: "cifar10" or "synthetic"."""
-    return str(st.session_state.get("chosen_dataset", "cifar10"))
+    """Name of the dataset that this session works with."""
+    return str(st.session_state.get("chosen_dataset", catalogue.DEFAULT))
+
+
+def datasets() -> dict[str, str]:
+    """Datasets that this machine knows, by the name that settings use, with the name for people."""
+    return {name: entry.title for name, entry in catalogue.entries().items()}
+
+
+def title_of(name: str) -> str:
+    """Name of a dataset for people; its own where this machine does not know it."""
+    known = catalogue.find(name)
+    return name if known is None else known.title
+
+
+def is_here(name: str) -> bool:
+    """Whether a dataset's images can be read on this machine, as far as is known without reading them."""
+    return dataset_state().found if name == catalogue.DEFAULT else catalogue.find(name) is not None
 
 
 def problem_of(name: str) -> Problem | None:
     """Classes and image side of a dataset; None where this machine does not know it."""
-    from cifar_core.data import catalogue
-
     found = catalogue.find(name)
     return None if found is None else found.problem
 
 
 def choose_dataset(name: str) -> None:
     """Work with this dataset from now on in this session, on every page."""
-    if name not in DATASETS:
-        raise ValueError(f"unknown dataset {name!r}; known are: {', '.join(DATASETS)}")
     st.session_state["chosen_dataset"] = name

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from cifar_core.cluster.status import ClusterStatus, cluster_status, node_of
+from cifar_core.data import catalogue
 from cifar_core.errors import StoreError
 from pages.shared import access, navigation, notify, rebuild, resources, sign_in
 from pages.shared.pace import paced
@@ -98,12 +99,17 @@ def _number(value: Any) -> float:
 
 def _dataset() -> None:
     name = resources.chosen_dataset()
-    if name == "synthetic":
-        _fact("Dataset", resources.DATASETS[name], "drawn by a program, not photographs")
+    if name == catalogue.SYNTHETIC:
+        _fact("Dataset", resources.title_of(name), "drawn by a program, not photographs")
+        return
+    if name != catalogue.DEFAULT:
+        known = catalogue.find(name)
+        size = "" if known is None else f"{known.problem.count} classes, {known.problem.side} pixels"
+        _fact("Dataset", plain(resources.title_of(name)), size or "not on this machine")
         return
     state = resources.dataset_state()
     if state.found:
-        _fact("Dataset", resources.DATASETS[name], str(state.source))
+        _fact("Dataset", resources.title_of(name), str(state.source))
         return
     _fact("Dataset", "CIFAR-10 is not here yet")
     navigation.link("dataset", "Get the images")

@@ -12,7 +12,7 @@ from cifar_core.analysis.boards import STUDY_DATASET, Board, boards, on_board
 from cifar_core.analysis.comparison import Answers, Read, read_answers
 from cifar_core.analysis.study.paper import paper_results
 from cifar_core.base.lazy import pd
-from cifar_core.settings.train_config import IMAGES
+from cifar_core.data import catalogue
 from cifar_core.store.records import UNFINISHED
 from pages.shared import resources
 
@@ -125,7 +125,7 @@ def board_names(boards: list[Board]) -> dict[str, Board]:
 
 def board_name(board: Board) -> str:
     """ "CIFAR-10, held-out, all images", or "CIFAR-10, held-out, 2,000 training and 500 test images" """
-    dataset = resources.DATASETS.get(board.dataset, board.dataset)
+    dataset = resources.title_of(board.dataset)
     train = f"{board.train_images:,}" if board.train_images else "all"
     test = f"{test_count(board):,}" if board.test_images else "all"
     images = f"{train} training and {test} test images" if board.subset else "all images"
@@ -135,7 +135,9 @@ def board_name(board: Board) -> str:
 def test_count(board: Board) -> int:
     """How many test images it is about."""
     count = board.test_images.replace("-", " ").split(" ")[0]
-    return int(count) if count.isdecimal() else IMAGES.get(board.dataset, IMAGES[STUDY_DATASET])[1]
+    if count.isdecimal():
+        return int(count)
+    return (catalogue.find(board.dataset) or catalogue.BUILT_IN[STUDY_DATASET]).test
 
 
 def published(board: Board) -> dict[tuple[str, str], tuple[float, str]]:

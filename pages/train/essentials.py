@@ -6,7 +6,8 @@ from typing import Any
 
 import streamlit as st
 
-from cifar_core.settings.train_config import IMAGES, train_settings
+from cifar_core.data import catalogue
+from cifar_core.settings.train_config import train_settings
 from pages.shared.draft import Settings
 from pages.shared.widgets import setting_widget
 from pages.shared.words import count
@@ -41,7 +42,8 @@ def show(settings: Settings) -> None:
 
 def _images(settings: Settings) -> None:
     """All images or some; any number may be typed."""
-    whole, now = IMAGES[settings["dataset"]][0], settings["train_limit"]
+    known, now = catalogue.find(settings["dataset"]), settings["train_limit"]
+    whole = catalogue.BUILT_IN[catalogue.DEFAULT].train if known is None else known.train
     limits = sorted(
         {limit for limit in (*LIMITS, now) if limit and limit < whole} | ({now} if now else set())
     )

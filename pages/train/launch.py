@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from cifar_core.base.fields import value_text
-from cifar_core.errors import ConfigError
+from cifar_core.errors import ConfigError, DataNotFoundError
 from cifar_core.models.cost import Architecture
 from cifar_core.settings.compute import suggestion
 from cifar_core.settings.presets import SCENES_EPOCHS
@@ -41,8 +41,8 @@ def show(settings: Settings, network: Architecture | None) -> None:
     try:
         config = draft.config(settings)
         _images(config)
-    except ConfigError as error:
-        problem = str(error)
+    except (ConfigError, DataNotFoundError) as error:
+        config, problem = None, str(error)
     button = st.container(key="train_go")
     seeds = _seeds(settings["seed"])
     with button:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from cifar_core.base.fields import Setting
+from cifar_core.data.problem import CIFAR10
 from cifar_core.errors import ConfigError, StoreError
 from cifar_core.models import MODELS
 from cifar_core.models.cost import Architecture
 from cifar_core.settings.presets import find_preset
 from cifar_core.settings.train_config import train_settings
-from pages.shared import model_summary
+from pages.shared import model_summary, resources
 from pages.shared.draft import Settings, presets_of
 from pages.shared.widgets import choose_group, setting_widget
 from pages.shared.words import message, plain
@@ -61,7 +62,8 @@ def page() -> None:
 def _network(settings: Settings) -> Architecture | None:
     """The model's layers; None while they are counted, or where its settings contradict each other."""
     try:
-        return model_summary.show(settings["model"], draft.hyperparameters(settings))
+        problem = resources.problem_of(settings["dataset"]) or CIFAR10
+        return model_summary.show(settings["model"], draft.hyperparameters(settings), problem)
     except ConfigError as error:
         st.caption(f"No model has these settings: {message(error)}")
         return None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import streamlit as st
 
+from cifar_core.data.catalogue import DEFAULT, SYNTHETIC
 from cifar_core.data.images import EXTENSIONS, crop, read_picture
 from cifar_core.data.problem import Problem
 from cifar_core.errors import ImageError
@@ -104,7 +105,7 @@ def _draw_others(draw: int) -> None:
 
 def _test_images(name: str) -> Opened | None:
     """The dataset; None, with two ways to go on, where CIFAR-10 is not on this machine."""
-    if name != "cifar10" or resources.dataset_state().found:
+    if name != DEFAULT or resources.is_here(name):
         return images_or_wait(name)
     st.info("CIFAR-10 is not on this machine yet. Use a picture of your own, or get the images.")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -112,9 +113,9 @@ def _test_images(name: str) -> Opened | None:
             "Use synthetic scenes",
             key="try_synthetic",
             on_click=resources.choose_dataset,
-            args=("synthetic",),
+            args=(SYNTHETIC,),
         )
-        navigation.link("dataset", "Get the images", dataset="cifar10")
+        navigation.link("dataset", "Get the images", dataset=DEFAULT)
     return None
 
 

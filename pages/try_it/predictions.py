@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from cifar_core.data.catalogue import SYNTHETIC
 from cifar_core.errors import CifarLabError
 from cifar_core.plots.palette import model_colour
 from cifar_core.serving.inference import PREDICTED, Answer
@@ -122,7 +123,7 @@ def _prediction(
 ) -> None:
     probabilities = answer.probabilities[0]
     best = int(probabilities.argmax())
-    trained_on = " · trained on drawn scenes" if run["dataset"] == "synthetic" else ""
+    trained_on = " · trained on drawn scenes" if run["dataset"] == SYNTHETIC else ""
     verdict = ""
     if label is not None:
         verdict = (

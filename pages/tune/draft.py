@@ -20,6 +20,7 @@ from typing import Any
 import streamlit as st
 
 from cifar_core.base.fields import Setting, describe
+from cifar_core.data import catalogue
 from cifar_core.errors import ConfigError
 from cifar_core.models import MODELS
 from cifar_core.settings.presets import find_preset, preset
@@ -137,7 +138,7 @@ def _proposals(settings: Settings, names: Iterable[str]) -> dict[str, Entry]:
 def take(config: SearchConfig) -> None:
     """Set up a copy of a search, with its dataset."""
     settings = of_search(config)
-    resources.choose_dataset(settings["shared"].get("dataset", "cifar10"))
+    resources.choose_dataset(settings["shared"].get("dataset", catalogue.DEFAULT))
     DRAFT.replace(settings)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from cifar_core.errors import ConfigError
+from cifar_core.data import catalogue
+from cifar_core.errors import ConfigError, DataNotFoundError
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.settings.train_config import split_sizes
 from cifar_core.tuning import Plan, check_search, launch, middle, search_cost
@@ -35,7 +36,7 @@ def show(settings: Settings) -> None:
         config = draft.config(settings)
         plan = check_search(config)
         check_limits(trial_config(config))
-    except ConfigError as error:
+    except (ConfigError, DataNotFoundError) as error:
         config, problem = None, str(error)
     else:
         _plan(config, plan)
@@ -83,13 +84,14 @@ def _rounds(plan: Plan) -> str:
 
 def _cost(config: SearchConfig, plan: Plan) -> None:
     hyperparameters = trial_config(config, middle(config)).hyperparameters.model_dump()
-    network = model_summary.known(config.model, hyperparameters)
+    problem = catalogue.get(trial_config(config, middle(config)).dataset).problem
+    network = model_summary.known(config.model, hyperparameters, problem)
     cost = search_cost(config, plan, network, resources.store())
     if cost is None:
         st.caption(
             "The time needed is shown once the layers of a model from the middle of the space are counted."
         )
-        model_summary.count_in_background(config.model, hyperparameters)
+        model_summary.count_in_background(config.model, hyperparameters, problem)
         return
     least, most = roughly(cost.total / cost.factor), roughly(cost.total * cost.factor)
     facts = [("All trials", f"≈ {roughly(cost.trials)}", "" if config.train_best else f"{least} to {most}")]

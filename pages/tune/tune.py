@@ -8,6 +8,7 @@ from __future__ import annotations
 import streamlit as st
 
 from cifar_core.base.lazy import pd
+from cifar_core.data import catalogue
 from cifar_core.errors import CifarLabError, ConfigError, RunNotFoundError, StoreError
 from cifar_core.plots.palette import model_colour
 from cifar_core.store import SearchRecord
@@ -84,7 +85,7 @@ def _live(record: SearchRecord) -> None:
 
 def _images(record: SearchRecord) -> str:
     base = record.settings.get("base", {})
-    name = resources.DATASETS.get(str(base.get("dataset", "cifar10")), "")
+    name = resources.title_of(str(base.get("dataset", catalogue.DEFAULT)))
     limit = base.get("train_limit")
     return f"{name}, {limit:,} training images" if limit else name
 

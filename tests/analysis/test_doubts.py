@@ -100,7 +100,7 @@ def test_few_images_and_lacking_classes_are_no_trouble(images):
     [
         ([], "no predictions"),
         (predictions().iloc[:0], "no predictions"),
-        (predictions().drop(columns="p_cat"), "p_cat are missing"),
+        (predictions().drop(columns="p_cat"), "probabilities of 9 classes, and the label 9"),
         ([predictions(), predictions(images=20)], "different images"),
         ([predictions(), predictions().assign(label=0)], "different images"),
     ],

@@ -104,8 +104,8 @@ def test_other_mistakes_are_named(model):
         predict_probabilities(model, flat_images(1), batch_size=0)
     with pytest.raises(ConfigError, match="2 images and 3 labels"):
         evaluate(model, flat_images(1, 2), [0, 1, 2])
-    model.predict_on_batch = lambda images: np.zeros((len(images), 100))
-    with pytest.raises(ConfigError, match=r"gave \(1, 100\)"):
+    model.predict_on_batch = lambda images: np.zeros((len(images), 1))
+    with pytest.raises(ConfigError, match=r"gave \(1, 1\)"):
         predict_probabilities(model, flat_images(1))
 
 

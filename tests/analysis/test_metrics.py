@@ -148,7 +148,7 @@ def test_labels_in_every_usual_shape(shape):
     ("probabilities", "message"),
     [
         (np.zeros((0, 10)), "at least one row"),
-        (np.full((2, 9), 1 / 9), r"shape \(N, 10\)"),
+        (np.full((2, 1), 1.0), r"shape \(N, classes\)"),
         (np.full(10, 0.1), r"got \(10,\)"),
         (np.where(np.eye(10) > 0, np.nan, 0.1), "10 of 10 rows are not"),
         (np.eye(10)[:2] * 7 - 3, "logits"),

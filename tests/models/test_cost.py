@@ -150,7 +150,8 @@ def asked(monkeypatch):
     def answer(question, **_):
         questions.append(question)
         layer = Layer("images", "InputLayer", (32, 32, 3), 0, 0, 0, 0, ())
-        return Architecture(*question.args, question.keywords, len(questions), 0, 0, 0, 0, 0, (layer,))
+        name, _ = question.args
+        return Architecture(name, question.keywords, len(questions), 0, 0, 0, 0, 0, (layer,))
 
     monkeypatch.setattr(module, "ask", answer)
     return questions

@@ -309,7 +309,7 @@ def test_hyperparameters_that_make_no_network_are_said(train):
 def test_a_limit_above_what_there_is_is_refused(train):
     test = train()
     put(test, train_limit=20_000)
-    assert "has 10,000 training images" in test.error[0].value.replace("\\", "")
+    assert "must be at most 10,000 with Synthetic scenes" in test.error[0].value.replace("\\", "")
 
 
 @pytest.mark.slow

@@ -144,9 +144,9 @@ def test_python_is_called_once_an_epoch(data, monkeypatch):
 
     calls = []
 
-    def counted(config, n, epoch):
+    def counted(config, n, epoch, side):
         calls.append(epoch)
-        return original(config, n, epoch)
+        return original(config, n, epoch, side)
 
     original = tfdata.padded_plan
     monkeypatch.setattr(tfdata, "padded_plan", counted)

@@ -17,11 +17,12 @@ from sqlalchemy import insert, select
 from cifar_core.cli.bench.parts import Request
 from cifar_core.cli.bench.result import Row, row, with_ratios
 from cifar_core.cli.bench.turns import in_turns, timed
+from cifar_core.data import catalogue
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore, schema
 
 EPOCHS = 50
-DATASET = {"name": "cifar10", "fingerprint": "f00d"}
+DATASET = {"name": catalogue.DEFAULT, "fingerprint": "f00d"}
 AT_ONCE = 500
 """Runs per INSERT statement."""
 REPEATS = 5

@@ -19,6 +19,7 @@ import numpy as np
 
 from cifar_core.base.devices import onednn_in_use
 from cifar_core.cli.bench.subjects import STUDY_AUGMENTATION
+from cifar_core.data.catalogue import SYNTHETIC
 from cifar_core.settings.compute import prepare
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
@@ -207,6 +208,6 @@ def _ours(
 
 def _begun(store: RunStore, config: TrainConfig, network: keras.Model) -> str:
     run_id = store.create_run(config, claim_for=os.getpid())
-    dataset = {"name": "synthetic", "source": "synthetic", "fingerprint": "noise"}
+    dataset = {"name": SYNTHETIC, "source": SYNTHETIC, "fingerprint": "noise"}
     store.begin(run_id, environment={}, dataset=dataset, parameters=network.count_params())
     return run_id

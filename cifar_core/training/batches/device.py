@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from cifar_core.data.problem import CIFAR10
 from cifar_core.errors import TrainingError
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation.arrays import Array
@@ -36,8 +37,8 @@ class TrainingBatches(keras.utils.PyDataset):
         first_epoch: int,
         epochs: int,
         used: int,
-        answers: np.ndarray | None,
-        classes: int,
+        answers: np.ndarray | None = None,
+        classes: int = CIFAR10.count,
     ) -> None:
         super().__init__()
         self._config, self._first, self._epochs, self._n = config, first_epoch, epochs, used
@@ -89,7 +90,9 @@ class _Plans:
 class ValidationBatches(keras.utils.PyDataset):
     """See `cifar_core.training.batches.validation_batches`."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, classes: int) -> None:
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray, batch_size: int, classes: int = CIFAR10.count
+    ) -> None:
         super().__init__()
         self._images, self._size = images, batch_size
         self._targets = np.eye(classes, dtype="float32")[labels]

@@ -1,0 +1,55 @@
+"""Readers of images in the forms in which people have them, one a file; `find` chooses the one for a path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from cifar_core.data.readers import arrays, cifar100, fashion, folder, kaggle, parquet, svhn
+from cifar_core.data.readers.source import Source
+from cifar_core.errors import DataError, DataNotFoundError
+
+
+class Reader(Protocol):
+    """A module that knows one form."""
+
+    TITLE: str
+    """What it reads, for messages."""
+
+    def recognises(self, path: Path) -> bool:
+        """Whether the path looks like its form; by names, sizes and first bytes."""
+
+    def read(self, path: Path) -> Source:
+        """What is there, checked as far as the images need not be decoded for it.
+
+        Raises:
+            DataError: damaged, incomplete or too large; says what is wrong and what to do.
+        """
+
+
+READERS: dict[str, Reader] = {
+    "cifar100": cifar100,
+    "fashion": fashion,
+    "svhn": svhn,
+    "kaggle": kaggle,
+    "parquet": parquet,
+    "npz": arrays,
+    "folder": folder,
+}
+"""In the order in which they are asked: a folder of pictures is what remains."""
+
+
+def find(path: Path) -> tuple[str, Reader]:
+    """The form of what lies at a path, and its reader.
+
+    Raises:
+        DataNotFoundError: nothing is there.
+        DataError: it is in none of the forms.
+    """
+    if not path.exists():
+        raise DataNotFoundError(f"There is nothing at {path}. Give the path of a folder or file with images.")
+    for kind, reader in READERS.items():
+        if reader.recognises(path):
+            return kind, reader
+    known = "; ".join(reader.TITLE for reader in READERS.values())
+    raise DataError(f"{path} holds images in no form that is known here. Known are: {known}.")
