@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from cifar_core.base import paths
-from cifar_core.data.problem import CIFAR10
 from cifar_core.base.npz import map_npy, read_npy
 from cifar_core.data.corruptions import STRENGTHS
+from cifar_core.data.problem import CIFAR10
 from cifar_core.errors import DataError, DataNotFoundError
 
 DATASET = "cifar10"
