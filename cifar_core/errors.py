@@ -18,11 +18,17 @@ class ConfigError(CifarLabError, ValueError):
 
 
 class DataError(CifarLabError):
-    """CIFAR-10 is missing, damaged, or another dataset."""
+    """Images are missing, damaged, or of another dataset."""
 
 
 class DataNotFoundError(DataError, FileNotFoundError):
     """No dataset at the places searched."""
+
+
+class UnknownDatasetError(DataNotFoundError):
+    """This machine knows no dataset of that name."""
+
+    exit_status = 2
 
 
 class UnsafePickleError(DataError):

@@ -15,7 +15,7 @@ from typing import Any
 
 from cifar_core.base import paths
 from cifar_core.data.problem import CIFAR10, Problem
-from cifar_core.errors import ConfigError, DataNotFoundError
+from cifar_core.errors import ConfigError, UnknownDatasetError
 
 DEFAULT, SYNTHETIC = "cifar10", "synthetic"
 ABOUT = "about.json"
@@ -98,11 +98,11 @@ def get(name: str) -> Entry:
     """The dataset of this name.
 
     Raises:
-        DataNotFoundError: there is none; lists those that there are.
+        UnknownDatasetError: there is none; lists those that there are.
     """
     found = find(name)
     if found is None:
-        raise DataNotFoundError(
+        raise UnknownDatasetError(
             f"There is no dataset {name!r} on this machine; there are: {', '.join(entries())}. Import it "
             "with `cifar-lab data add`, or on the Dataset page."
         )

@@ -164,7 +164,14 @@ CHANGEABLE = [
     for name, declared in train_settings(model).items()
     if name not in ("model", "preset") and (name in describe(MODELS[model]) or model == "base_cnn")
 ]
-SPECIAL = {"depth": 16, "dim": 96, "heads": 4, "teacher": "best", "start_from": "vit-0a1b2c"}
+SPECIAL = {
+    "depth": 16,
+    "dim": 96,
+    "heads": 4,
+    "teacher": "best",
+    "start_from": "vit-0a1b2c",
+    "dataset": "own",
+}
 """Settings that take only some values of their kind."""
 COMPANIONS = {
     "alternating_flip": {"flip": "true"},
