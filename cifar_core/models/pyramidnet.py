@@ -8,8 +8,8 @@ from pydantic import model_validator
 
 import cifar_core.models.blocks as blocks
 from cifar_core.base.fields import setting
-from cifar_core.base.labels import IMAGE_SHAPE
 from cifar_core.base.lazy import keras, layers, np
+from cifar_core.data.problem import CIFAR10, Problem
 from cifar_core.models.base import ModelConfig, l2_setting, require
 
 FIRST_FILTERS = 16
@@ -83,8 +83,8 @@ class PyramidNet(ModelConfig):
     def _layers_a_block(self) -> int:
         return 3 if self.bottleneck else 2
 
-    def build(self) -> keras.Model:
-        images = keras.Input(IMAGE_SHAPE, name="images")
+    def build(self, problem: Problem = CIFAR10) -> keras.Model:
+        images = keras.Input(problem.shape, name="images")
         x = _normalised(blocks.convolution(blocks.standardised()(images), FIRST_FILTERS, l2=self.l2))
         count = (self.depth - 2) // self._layers_a_block
         for number in range(1, count + 1):
@@ -94,7 +94,7 @@ class PyramidNet(ModelConfig):
             shaken = _shaken(branch, self.shakedrop * number / count)
             x = layers.Add()([shaken, _shortcut(x, branch)])
         x = layers.GlobalAveragePooling2D()(layers.ReLU()(_normalised(x)))
-        return keras.Model(images, blocks.probabilities(self.l2)(x), name="pyramidnet")
+        return keras.Model(images, blocks.probabilities(problem.count, self.l2)(x), name="pyramidnet")
 
     def _branch(self, x: keras.KerasTensor, filters: int, stride: int) -> keras.KerasTensor:
         """Normalise before each convolution and after the last, activate between them."""

@@ -35,7 +35,7 @@ from cifar_core.settings.train_config import TrainConfig, train_settings
         (["train", "--preset", "base_cnn/recomended"], "Did you mean base_cnn/recommended"),
         (["train", "--preset", "base_cnn/recommended", "--model", "vit"], "vit"),
         (["train", "--model", "resnet18", "--units-dense1", "64"], "--units-dense1 is a setting of alexnet"),
-        (["train", "--dataset", "mnist"], "one of cifar10, synthetic; got 'mnist'"),
+        (["train", "--dataset", "mnist"], "no dataset 'mnist' on this machine; there are: cifar10"),
         (["train", "--optimizer", "adamw"], "adamw needs a weight_decay"),
         (["train", "--epoks", "3"], "No such option '--epoks'"),
         (["train", "--epochs"], "requires an argument"),

@@ -18,6 +18,7 @@ SMALL = {
     "airbench": {"width": 0.2},
     "wrn28_10": {"depth": 10, "width": 1},
     "efficientnet_b0": {"width": 0.2},
+    "pyramidnet": {"depth": 8, "widening": 6},
     "vit": {"dim": 16, "heads": 2, "depth": 1},
 }
 """Hyperparameters with which a model is small enough to be trained here many times."""
