@@ -193,8 +193,10 @@ MUTATIONS: tuple[Mutation, ...] = (
         "cifar_core/cluster/driver.py",
         "tests/cluster/test_driver.py",
         ("[*again, *queued]", "[*queued, *again]"),
-        (">= MAX_LOSSES", "> MAX_LOSSES"),
         ("is RunState.STOPPING\n            job.state", "is RunState.FAILED\n            job.state"),
+    ),
+    *_mutations(
+        "cifar_core/cluster/losses.py", "tests/cluster/test_driver.py", (">= MAX_LOSSES", "> MAX_LOSSES")
     ),
     *_mutations(
         "cifar_core/cluster/pool.py",

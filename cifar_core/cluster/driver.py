@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cifar_core.base import processes
+from cifar_core.cluster.losses import DRIVER_LOST, LOST, is_hopeless, queue_again, state_of
 from cifar_core.cluster.mirror import pack_run
 from cifar_core.cluster.pool import ActorLease, ActorPool, Chief, Nodes, StartChief, fits, in_words
 from cifar_core.cluster.ray_nodes import Node, WorkerGoneError
@@ -31,17 +32,15 @@ from cifar_core.training.alerts import announce
 
 log = logging.getLogger(__name__)
 
-MAX_LOSSES = 2
-"""A run whose worker is lost more often than this without a further epoch has failed."""
 SILENT_S = 60.0
 """Seconds without an answer after which a worker counts as lost; Ray itself notices most losses sooner."""
 START_S = 300.0
 """Seconds that a worker may take to start, with the wait for resources that others use."""
 STOP_S = 15.0
 """Seconds after a stop request until a worker that has not stopped is ended."""
+AVOID_S = 30.0
+"""Seconds without new runs for a node that may be gone."""
 ROUND_S, STATUS_S = 0.3, 2.0
-LOST = "worker lost"
-"""Kind of the event that counts losses."""
 
 
 @dataclass(eq=False)
@@ -83,6 +82,8 @@ class Driver:
         self._chiefs: dict[str, tuple[Chief, list[Node]]] = {}
         self._pool = ActorPool(nodes)
         self._images: dict[str, Any] = {}
+        self._avoided: dict[str, float] = {}
+        """Ids of nodes that may be gone, and until when; Ray takes a quarter of a minute to notice."""
         self._again: list[str] = []
         """Runs whose worker was lost, which are next."""
         self._waiting: dict[str, str] = {}
@@ -109,7 +110,7 @@ class Driver:
     def run_one(self, run_id: str, nodes: list[Node], should_stop: Callable[[], bool]) -> None:
         """Carry out one queued run on one of these nodes, or another where they are gone."""
         self._again, self._only = [run_id], {node.id for node in nodes}
-        while (state := self._state(run_id)) is not None and not state.is_finished():
+        while (state := state_of(self.store, run_id)) is not None and not state.is_finished():
             self._safely(self.tick)
             if should_stop():
                 self._stop(run_id)
@@ -134,7 +135,7 @@ class Driver:
         for frame in (runs, searches[searches["state"] == RunState.CRASHED]):
             devices = frame["device"].fillna("").astype(str)
             for job_id in frame.loc[devices.str.startswith(DEVICE_PREFIX), "id"]:
-                self._queue_again(str(job_id), "the driver of the cluster was lost")
+                self._queue_again(str(job_id), "the driver of the cluster was killed", DRIVER_LOST)
 
     def tick(self) -> None:
         """One round: take what the workers report, end what hangs, and start what is queued."""
@@ -177,7 +178,7 @@ class Driver:
     def _start_waiting(self) -> None:
         if not any(self._free(node, self.needs) for node in self._nodes):
             return
-        again = [job for job in self._again if self._state(job) is RunState.QUEUED]
+        again = [job for job in self._again if state_of(self.store, job) is RunState.QUEUED]
         self._again, self._waiting = again, {}
         queued = [] if self._only is not None else self.store.waiting("any", cluster=True)
         for job_id in dict.fromkeys([*again, *queued]):
@@ -247,7 +248,9 @@ class Driver:
         return [node for _, node in sorted(slots, key=lambda slot: (slot[0], slot[1].name))][:wanted]
 
     def _free(self, node: Node, needs: Mapping[str, float]) -> int:
-        """Number of further jobs that fit on a node."""
+        """Number of further jobs that fit on a node; none where a worker was lost just now."""
+        if time.monotonic() < self._avoided.get(node.id, 0.0):
+            return 0
         left = dict(node.resources)
         for used in self._used(node):
             for name, amount in used.items():
@@ -277,7 +280,7 @@ class Driver:
         try:
             job.messages.extend(self.cluster.result(job.reference))
         except WorkerGoneError as error:
-            self._lost(job, str(error))
+            self._lost(job, str(error), error.node_lost)
             return
         job.since, job.started = time.monotonic(), True
         job.messages.append(("beat",))
@@ -310,7 +313,7 @@ class Driver:
             job.reference = self.cluster.call(job.worker.handle, "exchange", stop)
         elif kind == "end":
             job.messages.clear()
-            if self._state(job.id) in (RunState.RUNNING, RunState.STOPPING):
+            if state_of(self.store, job.id) in (RunState.RUNNING, RunState.STOPPING):
                 self.store.fail(job.id, content[0] or "Its worker ended without a result.")
             del self._jobs[job.id]
             self._pool.give_back(job.worker)
@@ -325,17 +328,19 @@ class Driver:
             self._drop(job)
             self.store.stopped(job.id, "stopped on request; its worker was ended, since it did not answer")
         elif now - job.since > (SILENT_S if job.started else START_S) and not job.messages:
-            self._lost(job, f"it did not answer for {now - job.since:.0f} s")
+            self._lost(job, f"it did not answer for {now - job.since:.0f} s", True)
 
-    def _lost(self, job: _Job, reason: str) -> None:
+    def _lost(self, job: _Job, reason: str, node_lost: bool) -> None:
         """A worker is gone: its run goes on elsewhere, unless that happened too often."""
         self._drop(job)
+        if node_lost:
+            self._avoided[job.worker.node.id] = time.monotonic() + AVOID_S
         try:
-            if self._state(job.id) is RunState.STOPPING:
+            if state_of(self.store, job.id) is RunState.STOPPING:
                 self.store.stopped(job.id)
                 return
             reason = f"the worker on {job.worker.node.name} was lost: {reason}"
-            if self._is_hopeless(job.id):
+            if is_hopeless(self.store, job.id):
                 self.store.fail(job.id, f"{reason[0].upper()}{reason[1:]} That was once too often here.")
                 announce(self.store, job.id, wait=False)
                 return
@@ -344,35 +349,15 @@ class Driver:
         except (RunStateError, RunNotFoundError) as error:
             log.info("%s: %s", job.id, error)
 
-    def _queue_again(self, job_id: str, reason: str) -> None:
+    def _queue_again(self, job_id: str, reason: str, kind: str = LOST) -> None:
         """Queue a crashed job before all others; not one that was lost too often in one place."""
-        if not self._is_hopeless(job_id):
-            self.store.event(job_id, LOST, f"{reason}; {self._place(job_id)}")
-            self.store.requeue(job_id)
+        if queue_again(self.store, job_id, reason, kind):
             self._again.append(job_id)
-
-    def _is_hopeless(self, job_id: str) -> bool:
-        """Whether it was lost `MAX_LOSSES` times since its last completed epoch (of a search: trial)."""
-        events = self.store.events(job_id)
-        lost = events.loc[events["kind"] == LOST, "message"].astype(str)
-        return sum(lost.str.endswith(self._place(job_id))) >= MAX_LOSSES
-
-    def _place(self, job_id: str) -> str:
-        if job_id.startswith(SEARCH_PREFIX):
-            return f"after {self.store.get_search(job_id).trials_done} trials"
-        return f"after {self.store.get(job_id).epochs_done} epochs"
-
-    def _state(self, job_id: str) -> RunState | None:
-        try:
-            is_search = job_id.startswith(SEARCH_PREFIX)
-            return (self.store.get_search if is_search else self.store.get)(job_id).state
-        except RunNotFoundError:
-            return None
 
     def _chief_ended(self, search_id: str) -> None:
         """If a search's process was killed, let another one continue it."""
         self.store.reap()
-        if self._state(search_id) is RunState.CRASHED:
+        if state_of(self.store, search_id) is RunState.CRASHED:
             self._queue_again(search_id, "the process of the search was lost")
 
     # --- Ending --------------------------------------------------------------------------------------

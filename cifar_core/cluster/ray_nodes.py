@@ -34,7 +34,12 @@ class Node:
 
 
 class WorkerGoneError(Exception):
-    """The actor is lost: its process or node ended, or cannot be reached."""
+    """The actor is lost: its process or node ended, or cannot be reached; `node_lost` unless it is known that
+    only the process ended."""
+
+    def __init__(self, reason: str, node_lost: bool = True) -> None:
+        super().__init__(reason)
+        self.node_lost = node_lost
 
 
 class RayNodes:
@@ -118,7 +123,7 @@ class RayNodes:
         try:
             return self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            raise WorkerGoneError(" ".join(str(error).split())[:300]) from error
+            raise _gone(error) from error
 
     def kill(self, worker: Any) -> None:
         """End an actor and its process."""
@@ -152,6 +157,18 @@ def _import_ray(address: str) -> Any:
 def _has_token() -> bool:
     named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+def _gone(error: Exception) -> WorkerGoneError:
+    """A loss in short words; Ray's own fill a page."""
+    text = " ".join(str(error).split())
+    if "out of memory" in text.lower() or "OutOfMemory" in type(error).__name__:
+        return WorkerGoneError("the node ran out of memory", False)
+    if "its worker process has died" in text:
+        return WorkerGoneError("its process was killed, or ran out of memory", False)
+    if "node has died" in text or "unavailable" in text:
+        return WorkerGoneError("the node ended, or cannot be reached")
+    return WorkerGoneError(text[-300:])
 
 
 def _explained(address: str, error: Exception) -> str:

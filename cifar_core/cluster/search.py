@@ -18,7 +18,8 @@ from typing import Any
 
 from cifar_core.base.child import Child
 from cifar_core.base.files import write_whole
-from cifar_core.cluster.driver import MAX_LOSSES, ROUND_S, SILENT_S, START_S, STOP_S, Driver
+from cifar_core.cluster.driver import ROUND_S, SILENT_S, START_S, STOP_S, Driver
+from cifar_core.cluster.losses import MAX_LOSSES
 from cifar_core.cluster.pool import RUNS_PER_WORKER
 from cifar_core.cluster.ray_nodes import Node, RayNodes, WorkerGoneError
 from cifar_core.cluster.status import DEVICE_PREFIX

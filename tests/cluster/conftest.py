@@ -101,5 +101,5 @@ def change(method, *args, **kwargs):
     return ("change", method, args, kwargs)
 
 
-GONE = WorkerGoneError("killed")
+GONE = WorkerGoneError("killed", node_lost=False)
 END = [("end", None)]

@@ -5,8 +5,10 @@ import os
 import pytest
 
 from cifar_core.cluster import driver as module
-from cifar_core.cluster.driver import LOST, MAX_LOSSES, Driver
+from cifar_core.cluster.driver import Driver
+from cifar_core.cluster.losses import LOST, MAX_LOSSES
 from cifar_core.cluster.pool import RUNS_PER_WORKER
+from cifar_core.cluster.ray_nodes import WorkerGoneError
 from cifar_core.cluster.status import cluster_status, node_of
 from cifar_core.errors import StoreError
 from cifar_core.store import RunState, RunStore
@@ -132,6 +134,17 @@ def test_a_lost_worker_is_replaced_and_its_run_goes_on(store):
     record = store.get(run)
     assert (record.state, record.epochs_done, record.attempt) == (RunState.RUNNING, 1, 2)
     assert store.get(other).state is RunState.QUEUED
+
+
+def test_a_node_that_may_be_gone_is_avoided(store):
+    run = store.create_run(config())
+    works = driver(store, {"CPU": 1}, {"CPU": 1})
+    works.cluster.script[run] = [WorkerGoneError("no answer")]
+    rounds(works)
+    another = store.create_run(config())
+    rounds(works)
+    assert works.cluster.sent == [(run, "node-0"), (run, "node-1")]
+    assert store.get(another).state is RunState.QUEUED
 
 
 def test_after_too_many_losses_in_one_place_it_failed(store):
