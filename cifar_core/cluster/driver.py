@@ -12,6 +12,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +39,8 @@ START_S = 300.0
 """Seconds that a worker may take to start, with the wait for resources that others use."""
 STOP_S = 15.0
 """Seconds after a stop request until a worker that has not stopped is ended."""
+RECORDING_THREADS = 8
+"""Jobs that are recorded at once: most of it is waiting until files are on the disk."""
 AVOID_S = 30.0
 """Seconds without new runs for a node that may be gone."""
 ROUND_S, STATUS_S = 0.3, 2.0
@@ -81,6 +84,7 @@ class Driver:
         self._jobs: dict[str, _Job] = {}
         self._chiefs: dict[str, tuple[Chief, list[Node]]] = {}
         self._pool = ActorPool(nodes)
+        self._recording = ThreadPoolExecutor(RECORDING_THREADS, "cifar-lab-recording")
         self._images: dict[str, Any] = {}
         self._avoided: dict[str, float] = {}
         """Ids of nodes that may be gone, and until when; Ray takes a quarter of a minute to notice."""
@@ -149,8 +153,8 @@ class Driver:
             time.sleep(ROUND_S)
         for reference in ready:
             self._take(references[reference])
+        list(self._recording.map(self._record, [job for job in self._jobs.values() if job.messages]))
         for job in list(self._jobs.values()):
-            self._record(job)
             self._check(job)
         for job_id, (chief, _) in list(self._chiefs.items()):
             if chief.ended():
