@@ -19,6 +19,7 @@ from cifar_core.models.mobilenet import MobileNet
 from cifar_core.models.pyramidnet import PyramidNet
 from cifar_core.models.resnet9 import ResNet9
 from cifar_core.models.resnet18 import ResNet18
+from cifar_core.models.transfer import Transfer
 from cifar_core.models.vit import VisionTransformer
 from cifar_core.models.wrn28_10 import WideResNet
 
@@ -33,6 +34,7 @@ MODELS: dict[str, type[ModelConfig]] = {
     "pyramidnet": PyramidNet,
     "efficientnet_b0": EfficientNetB0,
     "vit": VisionTransformer,
+    "transfer": Transfer,
 }
 
 

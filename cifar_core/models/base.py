@@ -47,6 +47,11 @@ class ModelConfig(Settings):
             images: the run's training images, uint8 (N, side, side, 3).
         """
 
+    def fixed_until(self) -> str | None:
+        """Name of the layer up to which the network never changes in training and has one output, so that
+        it can be computed once for each image; None where there is none."""
+        return None
+
 
 def l2_setting() -> Any:
     """The field `l2`, the same in every model; 0 by default."""

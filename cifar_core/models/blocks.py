@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from cifar_core.base.lazy import keras, layers, np
@@ -106,6 +108,17 @@ def probabilities(classes: int, l2: float = 0.0, **options: Any) -> keras.Layer:
     return layers.Dense(
         classes, activation="softmax", dtype="float32", kernel_regularizer=penalty(l2), **options
     )
+
+
+@contextmanager
+def in_float32() -> Iterator[None]:
+    """Layers made inside the block compute in float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def dropped(x: keras.KerasTensor, rate: float) -> keras.KerasTensor:

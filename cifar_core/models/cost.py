@@ -47,6 +47,7 @@ CHILD_SECONDS = 180
 ELEMENTWISE = {
     **dict.fromkeys(("InputLayer", "Flatten", "Reshape", "Dropout", "ZeroPadding2D"), 0),
     "Rescaling": 2,
+    "Resizing": 8,
     "BatchNormalization": 2,
     "LayerNormalization": 5,
     "ReLU": 1,

@@ -30,6 +30,7 @@ MODEL_COLOURS: dict[str, str] = {
     "pyramidnet": "#486c90",
     "efficientnet_b0": "#c878b8",
     "vit": "#d01098",
+    "transfer": "#f046fa",
 }
 RUN_COLOURS: tuple[tuple[str, str], ...] = (
     ("#486ee5", "#f37500"),

@@ -39,7 +39,10 @@ def robustness_lines(
     data = []
     for place, kind in enumerate(kinds):
         axis = "" if place == 0 else str(place + 1)
-        x, y = _domain(place % COLUMNS, COLUMNS), _domain(height - 1 - place // COLUMNS, height)
+        x, y = (
+            _domain(place % COLUMNS, COLUMNS, _GAP),
+            _domain(height - 1 - place // COLUMNS, height, 2 * _GAP / height),
+        )
         layout[f"xaxis{axis}"] = {"domain": x, "anchor": f"y{axis}", "dtick": 1}
         layout[f"yaxis{axis}"] = {
             "domain": [y[0], y[1] - 0.1 / height],
@@ -56,9 +59,9 @@ def robustness_lines(
     return {"data": data, "layout": layout}
 
 
-def _domain(place: int, count: int) -> list[float]:
-    width = (1 - _GAP * (count - 1)) / count
-    start = place * (width + _GAP)
+def _domain(place: int, count: int, gap: float) -> list[float]:
+    width = (1 - gap * (count - 1)) / count
+    start = place * (width + gap)
     return [start, min(start + width, 1.0)]
 
 

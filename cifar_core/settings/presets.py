@@ -6,6 +6,7 @@ A preset's name is `<model>/<kind>`:
   express (the test-selected protocol, the last weights, MobileNet's stem);
 * `quick`: a good result within minutes on two processor cores;
 * `distilled`: a small network that learns from a better one's predictions too;
+* `fine-tuning`: a network that learned on ImageNet, trained further at a low rate;
 * `recommended`: what a practitioner who knows the literature would use.
 
 The variant says what a run stands for on a leaderboard: `baseline` and `tuned` for the study's, `custom` for
@@ -63,7 +64,7 @@ class Preset:
 
     @property
     def kind(self) -> str:
-        """paper-baseline, paper-tuned, quick, distilled or recommended."""
+        """paper-baseline, paper-tuned, quick, distilled, fine-tuning or recommended."""
         return self.name.partition("/")[2]
 
 
@@ -165,6 +166,15 @@ _ALL = (
     _preset("airbench/recommended", "custom",
         "The speed records' network and recipe in 8 epochs: about 15 minutes on two cores with bfloat16.",
         **_AIRBENCH, epochs=8),
+    _preset("transfer/recommended", "custom",
+        "A frozen EfficientNet-Lite0: features once, then a classifier in seconds. For few images.",
+        optimizer="adamw", learning_rate=2e-3, weight_decay=0.02, batch_size=64, epochs=30, schedule="cosine",
+        label_smoothing=0.1, flip=True, test_views="flip"),
+    _preset("transfer/fine-tuning", "custom",
+        "The later half of EfficientNet-Lite0 learns too, at a low rate; best from a frozen run.",
+        frozen=False, unfreeze_at=0.5, optimizer="adamw", learning_rate=3e-4, head_rate=5, weight_decay=0.02,
+        batch_size=64, epochs=5, schedule="cosine", warmup_epochs=0.5, label_smoothing=0.1, flip=True,
+        crop_padding=2, test_views="flip"),
     _preset("base_cnn/distilled", "custom",
         "The base CNN with little dropout, which learns from the best finished run (teacher) instead.",
         design="paper", batch_norm=True, dropout=0.1, optimizer="adamw", learning_rate=3e-3,

@@ -181,6 +181,9 @@ class TrainConfig(Settings):
     start_from: str = _smaller("", max_length=80,
         help="Id of a finished run of the same model whose weights the training begins with, to fine-tune "
         "it. Empty: new weights.")
+    new_head: bool = _smaller(False,
+        help="With start_from: begin with a new classifier, the last layer. The run may then be on another "
+        "dataset, with other classes.")
     channel_pruning: float = _smaller(0.0, ge=0, le=0.95, step=0.05,
         help="With start_from: share of the filters and units that are removed first, the least important of "
         "each layer. The network becomes smaller and quicker; residual sums keep their width.")
@@ -321,6 +324,8 @@ def _contradictions(config: TrainConfig) -> list[str]:
         found.append(f"teacher and start_from name runs by their ids; got {shown(wrong[0])}.")
     if config.channel_pruning and not config.start_from:
         found.append("channel_pruning needs a trained network: give start_from=RUN, a finished run's id.")
+    if config.new_head and not config.start_from:
+        found.append("new_head replaces the classifier of a trained network: give start_from=RUN, its id.")
     if config.sparsity and config.prune_begin >= config.prune_end:
         ends = f"prune_begin ({number(config.prune_begin)}) must be below prune_end"
         found.append(f"{ends} ({number(config.prune_end)}).")

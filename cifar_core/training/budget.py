@@ -15,7 +15,8 @@ from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.batches import steps_per_epoch, training_batches, validation_batches
 from cifar_core.training.batches.batch import whole_parts
 from cifar_core.training.distillation import cached_answers
-from cifar_core.training.images import RunImages
+from cifar_core.training.features import as_trained, whole
+from cifar_core.training.images import Labelled, RunImages
 from cifar_core.training.network import build_model
 from cifar_core.training.parallel import fitting
 from cifar_core.training.resolve import ResolvedCompute
@@ -100,6 +101,8 @@ def _measured(config: TrainConfig, images: RunImages, compute: ResolvedCompute, 
     began, batch = time.monotonic(), config.batch_size
     model = build_model(config, compute, images.train[0], root, images.dataset.problem)
     classes = images.dataset.problem.count
+    train, held = as_trained(model, config, images.train, images.validation, None)
+    began = time.monotonic() if whole(model) is not model else began  # features are computed once
     ends: list[float] = []
 
     def ended(step: int, logs: Any = None) -> None:  # noqa: ARG001 - Keras names it
@@ -109,23 +112,21 @@ def _measured(config: TrainConfig, images: RunImages, compute: ResolvedCompute, 
 
     with fitting(config.devices):
         model.fit(
-            training_batches(config, *images.train, epochs=1, classes=classes),
+            training_batches(config, *train, epochs=1, classes=classes),
             steps_per_epoch=compute.steps_per_epoch,
             shuffle=False,
             callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=ended)],
             verbose=0,
         )
         step = (ends[-1] - ends[0]) / max(1, len(ends) - 1) or ends[0] - began
-        first, second = (_validated(model, images, config) for _ in range(2))
+        first, second = (_validated(model, held, config) for _ in range(2))
     validated = min(PROBE_IMAGES, len(images.validation[0]))
     return Pace(ends[0] - began + first - second, step / batch, second / validated)
 
 
-def _validated(model: keras.Model, images: RunImages, config: TrainConfig) -> float:
+def _validated(model: keras.Model, held: Labelled, config: TrainConfig) -> float:
     """Seconds for a batch of validation images."""
     began = time.monotonic()
-    few = images.validation[0][:PROBE_IMAGES], images.validation[1][:PROBE_IMAGES]
-    model.evaluate(
-        validation_batches(*few, PROBE_IMAGES, config.devices, images.dataset.problem.count), verbose=0
-    )
+    few = held[0][:PROBE_IMAGES], held[1][:PROBE_IMAGES]
+    model.evaluate(validation_batches(*few, PROBE_IMAGES, config.devices, model.output_shape[-1]), verbose=0)
     return time.monotonic() - began

@@ -112,8 +112,7 @@ def _answers(run_id: str, images: np.ndarray, root: Path) -> np.ndarray:
     """A run's probabilities, float32 (n, classes). It is asked only about images that no student before had,
     since seeds differ in which images they hold out."""
     file = root / run_id / ANSWERS_FILE
-    digests = (hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images)
-    keys = np.frombuffer(b"".join(digests), np.uint64)
+    keys = image_keys(images)
     known, answers = _read(file)
     new = np.flatnonzero(~np.isin(keys, known))
     if len(new):
@@ -123,6 +122,12 @@ def _answers(run_id: str, images: np.ndarray, root: Path) -> np.ndarray:
         save_npz(file, {"images": known, "answers": answers})
     order = np.argsort(known, kind="stable")
     return answers[order[np.searchsorted(known, keys, sorter=order)]]
+
+
+def image_keys(images: np.ndarray) -> np.ndarray:
+    """A hash of each image: uint64 (n,)."""
+    digests = (hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images)
+    return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ from cifar_core.training.answer_log import AnswerLog
 from cifar_core.training.batches import training_batches, validation_batches
 from cifar_core.training.checkpoints import Weights
 from cifar_core.training.distillation import cached_answers
+from cifar_core.training.features import WholeNetwork, as_trained, whole
 from cifar_core.training.images import Labelled
 from cifar_core.training.network import on_one_device
 from cifar_core.training.origins import origins_root
@@ -81,8 +82,10 @@ def _fit_remaining(
         setup.recorder.stage("asking the teacher")
     answers = cached_answers(config, images.train[0], origins_root(config, setup.recorder.store))
     setup.recorder.stage("compiling the first step")
+    keep = setup.recorder.store is not None
+    train, held = as_trained(model, config, images.train, images.validation, setup.recorder, keep=keep)
     epochs, callbacks = range(first, config.epochs), [*by_keras.values(), own]
-    fit_epochs(model, config, compute, images.train, images.validation, epochs, callbacks, answers)
+    fit_epochs(model, config, compute, train, held, epochs, callbacks, answers)
     return own.best_weights
 
 
@@ -98,7 +101,7 @@ def fit_epochs(
 ) -> None:
     """Train these epochs, counted from 0, of a run or a trial, and validate after each.
 
-    `answers` are as from `distillation.cached_answers`.
+    Images are as `features.as_trained` gives them, `answers` are as from `distillation.cached_answers`.
     """
     first, end, used = epochs.start, epochs.stop, compute.images_per_epoch
     options: dict[str, Any] = {"first_epoch": first, "epochs": end, "used": used, "answers": answers}
@@ -131,6 +134,7 @@ def _run_callback(
         answers = AnswerLog(setup.recorder, *images.test, images.test_indices, progressed.epochs_done)
     if answers or snapshots:
         network = on_one_device(config, model, setup.compute.precision)
+        network = network if whole(network) is network else WholeNetwork(network)
     return RunCallback(
         config,
         setup.recorder,

@@ -12,6 +12,7 @@ from cifar_core.base.lazy import keras
 from cifar_core.data.problem import CIFAR10, Problem, class_names
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.distillation import loss_of, teach
+from cifar_core.training.features import trained_part, whole
 from cifar_core.training.optimizers import make_optimizer
 from cifar_core.training.origins import load_origin
 from cifar_core.training.parallel import alone, building
@@ -26,6 +27,8 @@ def build_model(
     problem: Problem = CIFAR10,
 ) -> keras.Model:
     """The model of a setting: weights seeded, compiled, with its optimizer's variables created.
+
+    Where only its last part learns, from features computed once, it is that part (`features.trained_part`).
 
     Args:
         compute: its number format, compilation, rules, and steps for the learning rate schedule.
@@ -44,7 +47,7 @@ def build_model(
 
         tf.config.experimental.enable_op_determinism()
     with dtype_policy(compute.precision), building(config.devices):
-        model = _network(config, root, problem)
+        model = trained_part(_network(config, root, problem), config)
         model.compile(
             optimizer=make_optimizer(config, compute.steps_per_epoch, compute.rules),
             loss=loss_of(config) if config.teacher else keras.losses.CategoricalCrossentropy(),
@@ -58,7 +61,7 @@ def build_model(
         teach(model, config, root)
         model.optimizer.build(model.trainable_variables)
         if images is not None and not config.start_from:
-            config.hyperparameters.prepare(model, images)
+            config.hyperparameters.prepare(whole(model), images)
     return model
 
 
@@ -77,13 +80,17 @@ def solved_by(model: keras.Model) -> Problem:
 
 def _network(config: TrainConfig, root: Path | None, problem: Problem) -> keras.Model:
     """The network with new weights, or with those of the run that it starts from."""
-    from cifar_core.training.channels import with_weights, without_channels
+    from cifar_core.training.channels import weights_of, with_weights, without_channels
 
     model = config.hyperparameters.build(problem)
     if not config.start_from:
         return model
     assert root is not None
-    return with_weights(model, without_channels(load_origin(config.start_from, root), config.channel_pruning))
+    weights = without_channels(load_origin(config.start_from, root), config.channel_pruning)
+    if config.new_head:
+        kernel, *rest = weights_of(model)[-1]
+        weights[-1] = [kernel[: len(weights[-1][0])], *rest]  # fewer rows where channels were removed
+    return with_weights(model, weights)
 
 
 def on_one_device(config: TrainConfig, model: keras.Model, precision: str) -> keras.Model:

@@ -43,7 +43,8 @@ def resolved(config: TrainConfig, store: RunStore | None) -> TrainConfig:
                 f"start_from must be a run of the same model: {record.id} is a {record.model}, and these are "
                 f"settings of {config.model}."
             )
-        _same_data("start_from", config, record)
+        if not config.new_head or record.dataset_name == config.dataset:
+            _same_data("start_from", config, record)
         changes["start_from"] = record.id
     return config.replace(**changes)
 
@@ -98,7 +99,9 @@ def _same_data(setting: str, config: TrainConfig, record: RunRecord) -> None:
     """What the other run learned from the test images would otherwise reach this one."""
     theirs, ours = (record.dataset_name, record.protocol), (config.dataset, config.protocol)
     if theirs != ours:
+        other = setting == "start_from" and theirs[0] != ours[0]
+        hint = " To start from a network of another dataset, set new_head." if other else ""
         raise ConfigError(
             f"{setting} must be a run on the same data by the same protocol: {record.id} is on "
-            f"{' '.join(theirs)}, and these settings say {' '.join(ours)}."
+            f"{' '.join(theirs)}, and these settings say {' '.join(ours)}.{hint}"
         )

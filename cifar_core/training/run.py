@@ -25,6 +25,7 @@ from cifar_core.store.checkpoint import Progressed
 from cifar_core.training.budget import fitted
 from cifar_core.training.checkpoints import restore
 from cifar_core.training.failures import recorded_end
+from cifar_core.training.features import whole
 from cifar_core.training.fitting import fit, snapshot_log, test
 from cifar_core.training.images import run_images
 from cifar_core.training.network import build_model, without_optimizer
@@ -194,9 +195,9 @@ def _record_start(setup: Setup, model: keras.Model, progressed: Progressed) -> N
         config=setup.config,
         environment=setup.environment,
         dataset=setup.images.describe(),
-        parameters=model.count_params(),
+        parameters=whole(model).count_params(),
         total_steps=setup.compute.steps_per_epoch * setup.config.epochs,
-        flops=count(setup.config.model, setup.config.hyperparameters, model).flops,
+        flops=count(setup.config.model, setup.config.hyperparameters, whole(model)).flops,
         epochs_kept=progressed.epochs_done,
     )
     for epoch in progressed.history:
@@ -210,7 +211,7 @@ def _result(
         config=setup.config,
         state=state,
         epochs=list(progressed.history),
-        model=model,
+        model=whole(model),
         environment=setup.environment,
         best_epoch=progressed.best_epoch,
         id=setup.recorder.run_id,

@@ -25,6 +25,7 @@ from cifar_core.errors import ConfigError, ResumeError
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.settings.train_config import TrainConfig, too_few_images
 from cifar_core.store.checkpoint import CHECKPOINT_FILE, Progressed, restore_checkpoint
+from cifar_core.training.features import as_trained, whole
 from cifar_core.training.network import build_model
 from cifar_core.training.recorder import Progress, ProgressCallback, Recorder, StopCallback
 from cifar_core.training.resolve import ResolvedCompute, resolve
@@ -175,7 +176,7 @@ class Trainer:
             self._fit(model, settings, order.epochs, compute, progressed, recorder)
         best, last = progressed.best_accuracy, progressed.history[-1]["val_accuracy"]
         return Outcome(
-            best if settings.keep == "best" and progressed.best_epoch else last, model.count_params()
+            best if settings.keep == "best" and progressed.best_epoch else last, whole(model).count_params()
         )
 
     def _fit(
@@ -203,9 +204,8 @@ class Trainer:
         )
         epochs, callbacks = range(done, until), [*steered.values(), session]
         answers = cached_answers(settings, self.images.train[0], self.folder.parent)
-        fit_epochs(
-            model, settings, compute, self.images.train, self.images.validation, epochs, callbacks, answers
-        )
+        images = as_trained(model, settings, self.images.train, self.images.validation, recorder)
+        fit_epochs(model, settings, compute, *images, epochs, callbacks, answers)
 
 
 class _TrialRecorder(Recorder):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cifar_core.analysis.boards import Board
     from pages.shared.snapshot import Snapshot
 
-MOST_SHOWN, MOST_OFFERED = 8, 200
+MOST_SHOWN, MOST_OFFERED, MOST_KINDS = 8, 200, 6
 TITLES = {OWN: "Corrupted test images"}
 ABOUT = (
     "Each panel is one way to spoil the test images, at strengths 1 to 5; at 0 stands the run's own test "
@@ -118,7 +118,11 @@ def _table(means: pd.DataFrame, about: dict[str, dict[str, Any]], places: dict[s
         Column("run", "Run", text=True),
         Column("clean", "Clean", help="The run's own test result."),
         Column("mean", "Mean", help="Over all kinds; each kind is the mean over its strengths."),
-        *(Column(kind, str(kind).replace("_", " ").capitalize()) for kind in kinds if len(kinds) > 1),
+        *(
+            Column(kind, str(kind).replace("_", " ").capitalize())
+            for kind in kinds
+            if 1 < len(kinds) <= MOST_KINDS
+        ),
     ]
     rows = [
         Row(

@@ -11,4 +11,5 @@ SMALL = {
     "pyramidnet": {"depth": 8, "widening": 3},
     "efficientnet_b0": {"width": 0.1},
     "vit": {"dim": 16, "depth": 2, "heads": 2},
+    "transfer": {"image_side": 64},
 }

@@ -179,6 +179,7 @@ COMPANIONS = {
     "warmup_epochs": {"epochs": "20"},
     "min_learning_rate": {"learning_rate": "5"},
     "channel_pruning": {"start_from": "vit-0a1b2c"},
+    "new_head": {"start_from": "vit-0a1b2c"},
     "devices": {"batch_size": "120"},
 }
 

@@ -38,6 +38,7 @@ def test_the_wanted_models_are_there_in_the_order_people_meet_them():
         "pyramidnet",
         "efficientnet_b0",
         "vit",
+        "transfer",
     ]
 
 
@@ -59,7 +60,7 @@ def test_every_choice_of_every_model_is_among_them_too(name, field, all_small):
 
 @pytest.mark.parametrize("name", ["lenet", "", "BASE_CNN", None, 3])
 def test_an_unknown_model_is_refused_with_the_list_of_known_ones(name):
-    with pytest.raises(ConfigError, match=r"Unknown model .*; known are: base_cnn, alexnet, .*vit\."):
+    with pytest.raises(ConfigError, match=r"Unknown model .*; known are: base_cnn, alexnet, .*transfer\."):
         model_config(name)
 
 
@@ -101,7 +102,7 @@ def test_hyperparameters_survive_json(small):
 @pytest.mark.parametrize(("name", "field"), SETTINGS, ids=SETTING_IDS)
 def test_each_single_value_that_is_declared_is_allowed(name, field):
     ends = [end for end, open_ in ((field.low, field.low_open), (field.high, field.high_open)) if not open_]
-    values = {"bool": [True, False], "choice": field.choices}.get(field.kind, ends)
+    values = {"bool": [True, False], "choice": field.choices, "text": []}.get(field.kind, ends)
     if field.name in ("depth", "dim", "heads"):  # what they may be hangs on more than their range
         values = []
     for value in [field.default, *values, *(field.search or ())]:

@@ -28,14 +28,14 @@ def test_every_model_is_recommended_something_and_four_are_in_the_study():
     assert [name for name in presets() if name.endswith("tuned")] == [
         f"{model}/paper-tuned" for model in PAPER_MODELS[1:]
     ]
-    assert len(presets()) == len(models()) + 7 + 2  # and airbench/quick, base_cnn/distilled
+    assert len(presets()) == len(models()) + 7 + 3  # and a quick, a distilled and a fine-tuned one
 
 
 @pytest.mark.parametrize("item", PRESETS.values(), ids=lambda item: item.name)
 def test_each_says_why_in_one_line(item):
     assert 40 < len(item.why) <= 110
     assert "\n" not in item.why
-    assert item.kind in ("paper-baseline", "paper-tuned", "quick", "distilled", "recommended")
+    assert item.kind in ("paper-baseline", "paper-tuned", "quick", "distilled", "fine-tuning", "recommended")
 
 
 def test_base_cnn_as_published():

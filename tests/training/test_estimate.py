@@ -202,3 +202,19 @@ def test_recorded_answers_cost_one_pass_over_the_test_images_an_epoch():
     assert recording.seconds_per_epoch == plain.seconds_per_epoch
     images = (recording.total_seconds - plain.total_seconds) * plain.images_per_second
     assert images == pytest.approx(10 * 10_000 / module.EVALUATION_SPEEDUP)
+
+
+def test_a_frozen_network_sees_each_image_once_and_its_head_learns_fast(frozen_network):
+    few, many = (
+        estimate(TrainConfig(model="transfer", epochs=epochs), frozen_network, None) for epochs in (1, 41)
+    )
+    assert many.total_seconds - few.total_seconds == pytest.approx(40 * 45_000 / 20_000)
+    mirrored = estimate(TrainConfig(model="transfer", flip=True, epochs=1), frozen_network, None)
+    assert mirrored.total_seconds > 1.5 * few.total_seconds
+    trained = estimate(TrainConfig(model="transfer", crop_padding=2, epochs=41), frozen_network, None)
+    assert trained.total_seconds > 20 * many.total_seconds
+
+
+@pytest.fixture
+def frozen_network():
+    return Architecture("transfer", {}, 3_400_000, 12_810, 10**8, 2 * 10**8, 10**7, 5 * 10**6, ())

@@ -56,7 +56,7 @@ def training_batches(
         Batches of images (B, side, side, 3) in 0..255, float32 if augmented, else uint8; and targets float32
         (B, classes), smoothed and mixed as configured; twice as many columns with answers, which follow.
     """
-    used = images_per_epoch(config, len(images)) if used is None else used
+    used = images_per_epoch(config, len(labels)) if used is None else used
     return _backend().training(config, images, labels, first_epoch, epochs, used, answers, classes)
 
 

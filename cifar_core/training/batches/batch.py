@@ -53,7 +53,8 @@ def prepare(
     """One batch: gathered, labels smoothed, augmented. Uses `keras.ops` only.
 
     Args:
-        images: all training images, uint8 (n, side, side, 3).
+        images: all training images, uint8 (n, side, side, 3); or features (n, d), (2n, d) with those of the
+            mirrored images last, which are chosen and not augmented.
         labels: their labels, int32 (n,).
         order: indices of the batch's images, int32 (B,).
         parameters: the batch's draws, with leading dimension B; empty without augmentation.
@@ -65,13 +66,15 @@ def prepare(
     """
     from keras import ops
 
-    batch = ops.take(images, order, axis=0)
+    rows, features = order, len(images.shape) == 2
+    if config.flip and (features or answers is not None):  # then nothing but mirrors an image
+        rows = order + len(labels) * ops.cast(parameters["flip"], order.dtype)
+    batch = ops.take(images, rows if features else order, axis=0)
     targets = ops.one_hot(ops.take(labels, order, axis=0), classes, dtype="float32")
     if config.label_smoothing:
         targets = targets * (1 - config.label_smoothing) + config.label_smoothing / classes
-    if parameters:
+    if parameters and not features:
         batch, targets = augment(batch, targets, parameters, config, compiled=compiled)
     if answers is not None:
-        rows = order + len(images) * ops.cast(parameters["flip"], order.dtype) if config.flip else order
         targets = ops.concatenate([targets, ops.take(answers, rows, axis=0)], axis=1)
     return batch, targets

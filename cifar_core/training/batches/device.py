@@ -47,7 +47,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self._labels = ops.convert_to_tensor(labels.astype("int32"))
         self._answers = None if answers is None else ops.convert_to_tensor(answers)
         self._batch = _compiled(functools.partial(_part, config=config, classes=classes))
-        self._plans = _Plans(lambda epoch: padded_plan(config, len(images), epoch, images.shape[1]), epochs)
+        self._plans = _Plans(lambda epoch: padded_plan(config, len(labels), epoch, images.shape[1]), epochs)
         self._epoch = self._last = -1
         self._plan: tuple[Array, dict[str, Array]] | None = None
 

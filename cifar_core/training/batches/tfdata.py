@@ -35,11 +35,11 @@ def training(
 ) -> tf.data.Dataset:
     """See `cifar_core.training.batches.training_batches`. Its length is deliberately unknown to tf.data:
     Keras would restart the iterator of a dataset of known length after the last epoch."""
-    n, size = len(images), config.batch_size
+    n, size = len(labels), config.batch_size
     pixels, numbers = _on_host(images, labels)
     with tf.device("CPU:0"):
         taught = None if answers is None else tf.constant(answers)
-    compiled = augments(config) and n * epochs >= WORTH_COMPILING
+    compiled = augments(config) and images.ndim == 4 and n * epochs >= WORTH_COMPILING
 
     def prepared(order: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         return prepare(
