@@ -290,7 +290,7 @@ class _Work:
         images = np.lib.format.open_memmap(file, "w+", np.uint8, (len(part), *self.problem.shape))
         for place, image in enumerate(part.decoded(self.problem.side)):
             if isinstance(image, ImageError):
-                self.broken.append(str(image))
+                self.broken.append(str(image).rstrip("."))
             else:
                 images[len(digests)] = image
                 kept[place] = True

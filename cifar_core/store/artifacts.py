@@ -150,6 +150,10 @@ class Artifacts(Lifecycle):
         import numpy as np
 
         kept = _checked_predictions(probabilities, labels, indices)
+        if kept.probabilities.shape[1] != (classes := len(self.class_names(run_id))):
+            raise StoreError(
+                f"Predictions of this run need probabilities (N, {classes}); got {kept.probabilities.shape}."
+            )
         arrays: dict[str, Any] = kept._asdict()
         path = self.write_artifact(run_id, PREDICTIONS, lambda file: np.savez_compressed(file, **arrays))
         key, runs = images_key(kept.indices), schema.runs

@@ -42,7 +42,7 @@ def need(form: str) -> None:
 
 @pytest.fixture(scope="module")
 def images():
-    return formats._drawn()
+    return formats._drawn(32)
 
 
 def trained(name: str, policy: str = "float32", **hyperparameters):

@@ -11,7 +11,7 @@ import numpy as np
 
 from cifar_core.data.locate import archive_suffix
 from cifar_core.data.reader import read_members
-from cifar_core.data.readers.source import Part, Source, labelled, stamp_of
+from cifar_core.data.readers.source import Part, Source, bytes_of, labelled, stamp_of
 from cifar_core.data.unpickle import safe_loads
 from cifar_core.errors import DataError
 
@@ -64,12 +64,7 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
     folder = _batches(path)
     assert folder is not None  # as `recognises` has found
     for name in sorted(FILES):
-        try:
-            with (folder / name).open("rb") as file:
-                data = file.read(MOST_BYTES + 1)
-        except OSError as error:
-            raise DataError(f"{folder / name} cannot be read: {error.strerror or error}.") from error
-        yield name, data
+        yield name, bytes_of(folder / name, MOST_BYTES)
 
 
 def _content(data: bytes, name: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ STEMS = {
 SIDE = 32
 """The images have 28 pixels a side, which is less than the networks here are made for."""
 MOST_BYTES = 512 * 2**20
-_UBYTE = 8
+_UBYTE, _PIECE = 8, 4 << 20
 _KNOWN_AS_FASHION = "fashion"
 
 
@@ -61,9 +61,11 @@ def _file(path: Path, stem: str) -> Path | None:
 
 def _array(file: Path, axes: int) -> np.ndarray:
     """The uint8 array of an idx file."""
+    content = bytearray()
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
-            content = stream.read(MOST_BYTES + 1)
+            while len(content) <= MOST_BYTES and (more := stream.read(_PIECE)):
+                content += more
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file} is damaged or cut short ({error}). Download or copy it again.") from error
     if len(content) > MOST_BYTES:

@@ -44,7 +44,7 @@ def read(path: Path) -> Source:
         raise DataError(f"{path} has {len(files):,} Parquet files; at most {MOST_FILES:,} are read.")
     splits: dict[str, list[Path]] = {"train": [], "test": [], "validation": []}
     for file in files:
-        splits[_split_of(file)].append(file)
+        splits[_split_of(file, path)].append(file)
     if not splits["train"]:
         raise DataError(f"{path} has no Parquet file of training images (train-... .parquet).")
     notes = []
@@ -69,8 +69,12 @@ def _found(path: Path) -> list[Path]:
     return sorted(file for file in below if file.is_file() and not file.is_symlink())
 
 
-def _split_of(file: Path) -> str:
-    words = f"{file.parent.name} {file.stem}".casefold().replace("_", "-").replace(".", "-").split("-")
+def _split_of(file: Path, path: Path) -> str:
+    """By the names of the file and its folder below the path; a file that was given is for training."""
+    if file == path:
+        return "train"
+    below = file.relative_to(path).with_suffix("").as_posix().replace("/", " ")
+    words = below.casefold().replace("_", "-").replace(".", "-").split("-")
     words = [word for part in words for word in part.split()]
     if any(word in _TEST for word in words):
         return "test"
@@ -101,7 +105,9 @@ def _table(file: Path, left: list[int]) -> pa.Table:
             tables.append(batch)
         table = pa.Table.from_batches(tables).rename_columns(["picture", "label"])
         return table.replace_schema_metadata(opened.schema_arrow.metadata)
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # pyarrow raises nearly anything on damaged files
         raise DataError(
             f"{file} is damaged, or no Parquet file that is known here ({str(error)[:200]})."
         ) from error

@@ -99,6 +99,20 @@ class Source:
     notes: list[str] = field(default_factory=list)
 
 
+def bytes_of(file: Path, most: int) -> bytes:
+    """Content of a file.
+
+    Raises:
+        DataError: it cannot be read, or has more than `most` bytes.
+    """
+    try:
+        if (size := file.stat().st_size) > most:
+            raise DataError(f"{file} has {size:,} bytes; at most {most:,} are read.")
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}.") from error
+
+
 def stamp_of(files: Iterable[Path]) -> str:
     """Hash of the files' names, sizes and times of change."""
     digest = hashlib.sha256()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_core.data.readers.source import Part, Source, check_count, labelled, stamp_of
+from cifar_core.data.readers.source import Part, Source, bytes_of, check_count, labelled, stamp_of
 from cifar_core.errors import DataError
 
 TITLE = "SVHN's cropped digits (train_32x32.mat and test_32x32.mat in a folder)"
@@ -54,13 +54,7 @@ def _part(file: Path) -> Part:
 
 def _arrays(file: Path) -> dict[str, np.ndarray]:
     """Arrays of numbers by name, read by SciPy after the file's size has been bounded."""
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}.") from error
-    if len(content) > MOST_BYTES:
-        raise DataError(f"{file} has more than {MOST_BYTES:,} bytes, which are not read.")
+    content = bytes_of(file, MOST_BYTES)
     from scipy.io import loadmat
 
     try:
