@@ -172,11 +172,8 @@ class Artifacts(Lifecycle):
         """
         path, classes = self.artifact(run_id, PREDICTIONS), len(self.class_names(run_id))
         found = read_predictions(path)
-        if found.probabilities.shape[1] != classes:
-            raise StoreError(
-                f"{path} is damaged: it has {found.probabilities.shape[1]} classes, and the run {classes}. "
-                "Evaluate the run again to replace it."
-            )
+        if (given := found.probabilities.shape[1]) != classes:
+            raise StoreError(f"{path} is damaged: it is about {given} classes, and the run about {classes}.")
         return found
 
     def class_names(self, run_id: str) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ def quiet(monkeypatch):
 
     called = []
     monkeypatch.setattr(resources, "supervisor", lambda: called.append(True))
-    monkeypatch.setattr(model_summary, "known", lambda model, _: network(model))
+    monkeypatch.setattr(model_summary, "known", lambda model, *_: network(model))
     return called
 
 
