@@ -41,6 +41,8 @@ STOP_S = 15.0
 """Seconds after a stop request until a worker that has not stopped is ended."""
 RECORDING_THREADS = 8
 """Jobs that are recorded at once: most of it is waiting until files are on the disk."""
+STARTS = 8
+"""Jobs started in one round at most, so that those under way do not wait to be recorded."""
 AVOID_S = 30.0
 """Seconds without new runs for a node that may be gone."""
 ROUND_S, STATUS_S = 0.3, 2.0
@@ -185,8 +187,10 @@ class Driver:
         again = [job for job in self._again if state_of(self.store, job) is RunState.QUEUED]
         self._again, self._waiting = again, {}
         queued = [] if self._only is not None else self.store.waiting("any", cluster=True)
+        started = 0
         for job_id in dict.fromkeys([*again, *queued]):
-            if not self._start(job_id) and not any(self._free(node, self.needs) for node in self._nodes):
+            started += self._start(job_id)
+            if started == STARTS or not any(self._free(node, self.needs) for node in self._nodes):
                 return
 
     def _start(self, job_id: str) -> bool:

@@ -99,21 +99,22 @@ class SimulatedNodes:
         yield end, ("end", None)
 
 
-def simulate(store, slots, runs, seconds):
-    """Carry out so many runs; what it cost, by name."""
+def simulate(store, slots, runs, seconds, limit=float("inf")):
+    """Carry out so many runs, for `limit` seconds at most; what it cost, by name."""
     module.load_dataset = lambda _: None
     ids = [store.create_run(TrainConfig(seed=seed, epochs=EPOCHS)) for seed in range(runs)]
     nodes, process = SimulatedNodes(slots, seconds), psutil.Process()
     driver, memory = Driver(store, nodes, {"CPU": 1}), [process.memory_info().rss]
     begun, cpu, revision, delays = time.monotonic(), sum(process.cpu_times()[:2]), store.cursor(), []
-    while store.count(RunState.FINISHED) < runs:
+    while store.count(RunState.FINISHED) < runs and time.monotonic() - begun < limit:
         before = time.monotonic()
         driver.tick()
         delays.append(time.monotonic() - before)
         memory.append(process.memory_info().rss)
     took = time.monotonic() - begun
     frame = store.runs().set_index("id").loc[ids]
-    order = frame["started_at"].sort_values().index
+    used = sum(process.cpu_times()[:2]) - cpu
+    order = frame["started_at"].dropna().sort_values().index
     moved = max(abs(place - ids.index(run)) for place, run in enumerate(order))
     return {
         "slots": slots,
@@ -122,7 +123,9 @@ def simulate(store, slots, runs, seconds):
         "ideal_seconds": round(runs * seconds / slots, 1),
         "events_per_second": round(nodes.events / took),
         "writes_per_second": round((store.cursor() - revision) / took),
-        "driver_cpu": round((sum(process.cpu_times()[:2]) - cpu) / took, 2),
+        "driver_cpu": round(used / took, 2),
+        "cpu_ms_per_event": round(1000 * used / nodes.events, 2),
+        "finished": int((frame["state"] == RunState.FINISHED).sum()),
         "longest_round_s": round(max(delays), 2),
         "memory_mb": [round(value / 1e6) for value in (memory[0], max(memory))],
         "places_out_of_order": moved,
@@ -135,6 +138,7 @@ if __name__ == "__main__":
     parser.add_argument("--slots", type=int, default=100)
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--limit", type=float, default=float("inf"))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, RunStore(folder) as store:
-        print(json.dumps(simulate(store, given.slots, given.runs, given.seconds)))
+        print(json.dumps(simulate(store, given.slots, given.runs, given.seconds, given.limit)))

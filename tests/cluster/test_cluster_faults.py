@@ -133,7 +133,7 @@ def test_kills_lose_and_double_nothing(cluster, tiny):
 
 
 def test_a_process_that_hangs_is_given_up(cluster, tiny):
-    lab = Lab(cluster, silent_s=5.0)
+    lab = Lab(cluster, silent_s=20.0)
     run = lab.store.create_run(config(epochs=40))
     try:
         wait(lambda: progress(lab.store, [run])[run] > 1, "two epochs")
@@ -144,6 +144,7 @@ def test_a_process_that_hangs_is_given_up(cluster, tiny):
             lambda: not actor.is_running() or actor.status() == psutil.STATUS_ZOMBIE, "the end of its process"
         )
         wait(lambda: lab.store.get(run).state.is_finished(), "the end of the run")
+        assert lab.store.get(run).state is RunState.FINISHED, lab.store.get(run).reason
     finally:
         lab.close()
     as_undisturbed(lab.store, run, tiny)
