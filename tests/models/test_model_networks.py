@@ -98,10 +98,6 @@ PROMISED_MOMENTA = {
     "vit-patch-8": set(),
     "vit-patch-2": set(),
     "transfer": {0.99},
-    "transfer-mobilenet": {0.999},
-    "transfer-efficientnet": {0.9},
-    "transfer-resnet": {0.99},
-    "transfer-convnext": set(),
     "transfer-fine-tuned": {0.99},
 }
 
