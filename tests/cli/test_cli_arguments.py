@@ -166,6 +166,7 @@ CHANGEABLE = [
 ]
 SPECIAL = {
     "depth": 16,
+    "pyramidnet.depth": 26,
     "dim": 96,
     "heads": 4,
     "teacher": "best",
@@ -187,8 +188,8 @@ COMPANIONS = {
 @pytest.mark.parametrize(("model", "name"), CHANGEABLE)
 def test_every_flag_sets_its_setting(model, name):
     text, value = other_value(train_settings(model)[name])
-    if name in SPECIAL:
-        text, value = str(SPECIAL[name]), SPECIAL[name]
+    value = SPECIAL.get(f"{model}.{name}", SPECIAL.get(name, value))
+    text = str(value) if name in SPECIAL else text
     config = requested(None, None, {"model": model, **COMPANIONS.get(name, {}), name: text})
     assert config.flat()[name] == value
 

@@ -17,7 +17,13 @@ from cifar_core.data import reader as reader_module
 from cifar_core.data.batches import OFFICIAL_MD5
 from cifar_core.data.locate import find
 from cifar_core.data.reader import is_official
-from cifar_core.errors import ConfigError, DataError, DataNotFoundError, UnsafePickleError
+from cifar_core.errors import (
+    ConfigError,
+    DataError,
+    DataNotFoundError,
+    UnknownDatasetError,
+    UnsafePickleError,
+)
 from tests.data.cifar_files import (
     BATCHES,
     ROWS,
@@ -324,7 +330,9 @@ def test_gzips_own_checksum_is_looked_at(tmp_path):
 
 
 def test_only_known_datasets():
-    with pytest.raises(ConfigError, match=r"Unknown dataset 'cifar100'; known are: cifar10, synthetic"):
+    with pytest.raises(
+        UnknownDatasetError, match=r"no dataset 'cifar100' .*; there are: cifar10, synthetic\."
+    ):
         load_dataset("cifar100")
     with pytest.raises(ConfigError, match="drawn, not read"):
         load_dataset("synthetic", path="/somewhere")
