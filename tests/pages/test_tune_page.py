@@ -274,7 +274,7 @@ def test_a_limit_of_images_holds_for_all_trials(tune):
     assert the_config(test).base["train_limit"] == 500
     assert "400 images to train on, 100 for validation" in words(test)
     widget(test, "train_limit").set_value(40_000).run()
-    assert "has 10,000 training images" in test.error[0].value.replace("\\", "")
+    assert "train_limit must be at most 10,000" in test.error[0].value.replace("\\", "")
 
 
 @pytest.mark.slow
