@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from cifar_core.base.child import Child, ChildError
-from cifar_core.data.problem import FEWEST_CLASSES
+from cifar_core.data.problem import FEWEST_CLASSES, MOST_CLASSES
 from cifar_core.errors import CifarLabError
 from cifar_core.models.model_file import load_model
 from cifar_core.settings.train_config import TestViews
@@ -216,8 +216,9 @@ class _Loaded:
     def __init__(self, path: str) -> None:
         self.model = load_model(path)
         shape = tuple(self.model.output_shape)
-        if len(shape) != 2 or (shape[1] or 0) < FEWEST_CLASSES:
-            raise InferenceError(f"The model {path} gives {shape}, not (N, classes) probabilities.")
+        if len(shape) != 2 or not FEWEST_CLASSES <= (shape[1] or 0) <= MOST_CLASSES:
+            wanted = f"(N, {FEWEST_CLASSES} to {MOST_CLASSES:,} classes)"
+            raise InferenceError(f"The model {path} gives {shape}, not probabilities {wanted}.")
 
     @cached_property
     def features(self) -> keras.Model:
