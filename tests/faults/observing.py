@@ -39,7 +39,7 @@ SETTINGS = TrainConfig(
     plateau_patience=1,
     learning_rate=3e-3,
     sparsity=0.5,
-    prune_end=0.4,
+    prune_end=0.25,
 )
 """Small, and yet with all that a resumed run must find again: dropout's random states, augmentation, moments,
 plateau's memory, masks of pruned weights, best weights of an earlier epoch."""

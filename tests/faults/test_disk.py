@@ -95,7 +95,7 @@ def test_a_database_without_room_is_waited_for_to_say_how_the_run_ended(disk, ti
 def test_a_worker_that_cannot_say_how_a_run_ended_ends_so_that_nobody_takes_it_for_running(tiny, monkeypatch):
     monkeypatch.setattr(failures, "RECORD_TIMEOUT_S", 0.2)
     monkeypatch.setattr(run, "load_dataset", lambda _: tiny)
-    monkeypatch.setattr("cifar_core.workers.worker._log_progress", at_epoch(1, lambda: disk.fill()))
+    monkeypatch.setattr("cifar_core.workers.worker.log_progress", at_epoch(1, lambda: disk.fill()))
     with RunStore() as store, monkeypatch.context() as patch:
         disk = InjectedDisk(patch)
         run_id = store.create_run(SMALL)
