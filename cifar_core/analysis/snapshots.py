@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SNAPSHOTS_FILE = "snapshots.npz"
 _MOST_BYTES = 8 * 2**20
 """Largest file that is read; a run on CIFAR-10 writes at most 1 MB."""
-MOST_CLASSES = 40
+MATRIX_CLASSES = 40
 """Number of classes up to which snapshots have a confusion matrix."""
 
 
@@ -107,7 +107,7 @@ def label_type(classes: int) -> type[np.unsignedinteger]:
 def _check(found: Snapshots) -> None:
     frames, count = len(np.atleast_1d(found.epochs)), len(np.atleast_1d(found.labels))
     classes, side = found.probabilities.shape[-1], found.images.shape[1] if found.images.ndim > 1 else 0
-    counted = classes if classes <= MOST_CLASSES else 0
+    counted = classes if classes <= MATRIX_CLASSES else 0
     expected = {
         "epochs": ("i", (frames,)),
         "probabilities": ("u", (frames, count, classes)),

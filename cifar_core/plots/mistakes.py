@@ -11,7 +11,8 @@ from cifar_core.data.problem import CIFAR10
 from cifar_core.plots.layout import TOP_DOWN, figure, heatmap
 from cifar_core.plots.palette import BAD, BLUES, GOOD
 
-MOST_CLASSES = 30
+SHOWN_CLASSES = 30
+"""The others would leave no room for their names."""
 
 
 def confused_pairs_bars(
@@ -44,7 +45,7 @@ def worst_classes_bars(classes: pd.DataFrame, names: Sequence[str] = CIFAR10.cla
         classes: from `cifar_core.analysis.mistakes.worst_classes`; the first 30 are shown.
         names: of the classes.
     """
-    classes = classes.head(MOST_CLASSES)
+    classes = classes.head(SHOWN_CLASSES)
     bar = go.Bar(
         x=(100 * classes["share"]).tolist(),
         y=[names[true] for true in classes["true"]],

@@ -15,7 +15,7 @@ from keras import ops
 from cifar_core.analysis.evaluation import predict_probabilities
 from cifar_core.analysis.inside import first_filters
 from cifar_core.analysis.snapshots import (
-    MOST_CLASSES,
+    MATRIX_CLASSES,
     SNAPSHOTS_FILE,
     Snapshots,
     label_type,
@@ -103,7 +103,7 @@ class SnapshotLog:
         frame = {
             "epochs": np.int32(epoch),
             "probabilities": np.rint(np.nan_to_num(probabilities) * 255).astype(np.uint8),
-            "confusion": counts if self._classes <= MOST_CLASSES else np.empty((0, 0), np.uint16),
+            "confusion": counts if self._classes <= MATRIX_CLASSES else np.empty((0, 0), np.uint16),
             "filters": _bounded(first_filters(network)),
         }
         earlier = {name: getattr(before, name) for name in frame}
@@ -115,7 +115,7 @@ class SnapshotLog:
 
     def _earlier(self, epochs_done: int, *about: np.ndarray) -> Snapshots:
         """Snapshots up to that epoch; none where the file is lost, damaged or of other images."""
-        shown = self._classes if self._classes <= MOST_CLASSES else 0
+        shown = self._classes if self._classes <= MATRIX_CLASSES else 0
         empty: list[np.ndarray] = [
             np.empty(0, np.int32),
             np.empty((0, len(about[1]), self._classes), np.uint8),

@@ -24,7 +24,8 @@ TILES = 8
 COLUMNS = 4
 SAMPLES_EACH = 2
 """Of each class, for a first visitor."""
-MOST_CLASSES = 12
+SHOWN_CLASSES = 12
+"""Of a dataset with more."""
 KEPT_STRIPS = 32
 """Of about 20 kB each."""
 
@@ -104,7 +105,8 @@ def samples() -> None:
     dataset = _prepared(resources.chosen_dataset())
     pictures, labels = (dataset.x_test, dataset.y_test) if dataset else _scenes()
     names = dataset.class_names if dataset else CIFAR10.classes
-    kinds = [np.flatnonzero(labels == label)[:SAMPLES_EACH] for label in range(min(len(names), MOST_CLASSES))]
+    shown = range(min(len(names), SHOWN_CLASSES))
+    kinds = [np.flatnonzero(labels == label)[:SAMPLES_EACH] for label in shown]
     whole = [kind for kind in kinds if len(kind) == SAMPLES_EACH]
     chosen = np.stack(whole).T.ravel() if whole else np.empty(0, int)
     images.grid(pictures[chosen], [names[label] for label in labels[chosen]], side=82)
