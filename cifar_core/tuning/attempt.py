@@ -149,6 +149,7 @@ class SearchAttempt:
                     self._trial_ended(schedule, pool.wait(self._report_training))
         finally:
             remove_images(self.folder)
+            self.store.sweep(self.id)  # a worker process killed while it wrote a checkpoint left a part of it
             for trial_id in list(self._running):
                 # The search was stopped or cannot continue: these trials are interrupted, not failed.
                 self._end(trial_id, RunState.STOPPED, reason="interrupted")
