@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,8 @@ COLUMNS = ("test_set", "kind", "strength", "images", "correct", "test_images")
 _KEY = COLUMNS[:3]
 _PART = 1000
 """Images that are corrupted and classified at once."""
+_Question = tuple[tuple[str, str, int], np.ndarray, np.ndarray]
+"""Test set, kind and strength; images; labels."""
 
 
 def measure(
@@ -219,18 +222,31 @@ class _Job:
     def counts(self) -> Iterator[None]:
         """Do it, a part of the images at a time; yields `size` times."""
         right = {(subject, key): 0 for subject in self.subjects for key in self.keys}
+        for key, images, labels in _one_ahead(self._questions()):
+            for subject in self.subjects:
+                if subject.lacks(*key):
+                    right[subject, key] += subject.right(images, labels)
+            yield
+        for (subject, key), correct in right.items():
+            if subject.lacks(*key):
+                subject.add(key, len(self.places), correct, of_test=self.of_test)
+
+    def _questions(self) -> Iterator[_Question]:
         for at in range(0, len(self.places), _PART):
             places = self.places[at : at + _PART]
             part, labels = np.asarray(self.images[places]), self.labels[places]
             for key in self.keys:
-                shown = corrupted(part, key[1], key[2], places=places) if self.own else part
-                for subject in self.subjects:
-                    if subject.lacks(*key):
-                        right[subject, key] += subject.right(shown, labels)
-                yield
-        for (subject, key), correct in right.items():
-            if subject.lacks(*key):
-                subject.add(key, len(self.places), correct, of_test=self.of_test)
+                yield key, corrupted(part, key[1], key[2], places=places) if self.own else part, labels
+
+
+def _one_ahead(questions: Iterator[_Question]) -> Iterator[_Question]:
+    """The questions, each made in another thread while the one before it is answered."""
+    nothing: Any = object()
+    with ThreadPoolExecutor(1) as thread:
+        upcoming = thread.submit(next, questions, nothing)
+        while (question := upcoming.result()) is not nothing:
+            upcoming = thread.submit(next, questions, nothing)
+            yield question
 
 
 def _jobs(subjects: Sequence[_Subject], parts: Sequence[TestPart], corruptions: bool) -> Iterator[_Job]:
