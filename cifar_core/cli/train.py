@@ -217,13 +217,13 @@ def resume(run: str, as_json: bool) -> int:
 
     store = current_store()
     job_id = store.resolve(run)
-    is_search = job_id.startswith(SEARCH_PREFIX)
-    record = store.get_search(job_id) if is_search else store.get(job_id)
+    record = store.job(job_id)
     if not record.state.is_resumable() and record.state != "queued":
         raise RunStateError(
             f"{job_id} is {record.state}; only stopped, failed or crashed ones can be resumed."
         )
-    return (_resume_search if is_search else _resume_run)(store, job_id, as_json)
+    resume_job = _resume_search if job_id.startswith(SEARCH_PREFIX) else _resume_run
+    return resume_job(store, job_id, as_json)
 
 
 def _resume_run(store: RunStore, run_id: str, as_json: bool) -> int:

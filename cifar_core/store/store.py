@@ -15,8 +15,10 @@ from cifar_core.errors import StoreDamagedError, StoreError
 from cifar_core.store.advice import open_error
 from cifar_core.store.contents import run_folders
 from cifar_core.store.database import Database
+from cifar_core.store.jobs import SEARCH_PREFIX
 from cifar_core.store.leaderboard import Leaderboard
 from cifar_core.store.notes import Notes
+from cifar_core.store.records import RunRecord, SearchRecord
 from cifar_core.store.runs import Runs
 from cifar_core.store.searches import Searches
 from cifar_core.store.transfer import Transfer
@@ -86,6 +88,10 @@ class RunStore(Runs, Searches, Transfer, Leaderboard, Notes):
         for job_id in marked:
             self.sweep(job_id)
         return marked
+
+    def job(self, job_id: str) -> RunRecord | SearchRecord:
+        """One run or search, by its id or the beginning of it. Errors as of `get`."""
+        return self.get_search(job_id) if job_id.startswith(SEARCH_PREFIX) else self.get(job_id)
 
     def crash(self, job_id: str, reason: str) -> None:
         """End a job as crashed (see `Lifecycle.crash`) and remove its temporary files."""

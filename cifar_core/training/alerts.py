@@ -18,7 +18,6 @@ from http.client import HTTPException
 
 from cifar_core.errors import CifarLabError
 from cifar_core.store import RunRecord, RunState, RunStore
-from cifar_core.store.lifecycle import SEARCH_PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +59,7 @@ def announce(store: RunStore, job_id: str, *, wait: bool = True) -> None:
 def message(store: RunStore, job_id: str) -> dict[str, str] | None:
     """The end of a run or search in words: {"title", "text", "id", "state"}; None for other states than
     `ANNOUNCED`."""
-    is_search = job_id.startswith(SEARCH_PREFIX)
-    record = store.get_search(job_id) if is_search else store.get(job_id)
+    record = store.job(job_id)
     if record.state not in ANNOUNCED:
         return None
     title = f"{job_id} {record.state}"

@@ -37,6 +37,7 @@ def test_runs_and_searches_do_not_answer_for_each_other(store, search_id):
         store.get(search_id)
     with pytest.raises(RunNotFoundError, match="is a run, not a search"):
         store.get_search(run_id)
+    assert (store.job(search_id[:-1]).id, store.job(run_id).id) == (search_id, run_id)
     with pytest.raises(RunNotFoundError, match=f"the newest are: {search_id}|close ones are: {search_id}"):
         store.trials("search-000000x")
 

@@ -20,7 +20,6 @@ from cifar_core.store.archive.bundle import MAX_JOBS, Bundle, new_bundle
 from cifar_core.store.artifacts import PREDICTIONS, read_predictions
 from cifar_core.store.columns import from_json, to_json
 from cifar_core.store.contents import JOB_ID, tables_of
-from cifar_core.store.jobs import SEARCH_PREFIX
 from cifar_core.store.records import UNFINISHED
 from cifar_core.store.rows import JSON_COLUMNS, Row, checked_row
 from cifar_core.store.settings_columns import settings_columns, settings_key
@@ -338,5 +337,4 @@ def _compared(rows: Iterable[Row]) -> list[Row]:
 
 def _unpacked(store: RunStore, original: str, new: str | None) -> Unpacked:
     here = new or original
-    record = store.get_search(here) if here.startswith(SEARCH_PREFIX) else store.get(here)
-    return Unpacked(original, here, "there already" if new is None else "taken in", record.state)
+    return Unpacked(original, here, "there already" if new is None else "taken in", store.job(here).state)
