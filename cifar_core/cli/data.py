@@ -108,9 +108,9 @@ def _print(folder: Path, unused: bool, as_json: bool) -> None:
 def add(name: str, path: str, side: int | None, title: str, skip_broken: bool, as_json: bool) -> int:
     """Import images as the dataset NAME, from a folder by class or another form that is known.
 
-    PATH is a folder such as pictures/cat/1.jpg, with or without train and test above the classes; or holds
-    CIFAR-100, SVHN, Fashion-MNIST, Kaggle's files or Parquet files; or is a .npz of arrays. Afterwards
-    '--dataset NAME' trains on it.
+    PATH is a folder such as pictures/cat/1.jpg, with or without train and test above the classes, or a .zip
+    or .tar of it; or holds CIFAR-100, SVHN, Fashion-MNIST, Kaggle's files or Parquet files; or is a .npz of
+    arrays. Afterwards '--dataset NAME' trains on it.
     """
     from cifar_core.data.imported import import_images
 

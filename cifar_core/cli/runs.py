@@ -121,5 +121,7 @@ def _check_known(model: str | None, **filters: str | None) -> None:
         known = tuple(map(str, RunState)) if name == "state" else describe(TrainConfig)[name].choices
         if name == "dataset":
             known = tuple(catalogue.entries())
+            if given is not None and given not in known:  # one that was removed may still have runs
+                known = tuple(dict.fromkeys([*known, *sorted(set(current_store().runs()["dataset"]))]))
         if given is not None and given not in known:
             raise ConfigError(f"--{name} must be one of {', '.join(known)}; got {given!r}.")

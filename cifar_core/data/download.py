@@ -21,11 +21,15 @@ from cifar_core.data.batches import LAYOUTS, PYTHON, Layout
 from cifar_core.data.fetch import Patience, Progress, ShouldStop, Wanted, fetch, writing
 from cifar_core.data.locate import Location, find, inspect
 from cifar_core.data.reader import Files, is_official
-from cifar_core.errors import ConfigError, DataError, DownloadError
+from cifar_core.errors import ConfigError, DataError, DownloadError, UnsafePickleError
 
 MIRRORS_VARIABLE = "CIFAR_LAB_MIRRORS"
 OFFICIAL_URL = f"https://www.cs.toronto.edu/~kriz/{PYTHON.archive}"
 UNPACKED_BYTES = 190 * 10**6
+_ADD = (
+    "It may be {form}: `cifar-lab data add NAME PATH`, or “Add a dataset” on the Dataset page, imports it as "
+    "a dataset of its own."
+)
 
 _INCOMING = ".incoming-"
 _OUTGOING = ".outgoing-"
@@ -83,12 +87,22 @@ def import_cifar10(path: str | os.PathLike[str]) -> Path:
         DataNotFoundError, DataError, UnsafePickleError: as `load_dataset`; nothing was changed.
         DownloadError: disk full or not writable.
     """
-    location = find(paths.as_pasted(path))
-    folder = created(paths.data_dir())
-    if location.path.resolve().parent == folder.resolve() and not location.is_archive:
-        return location.path
-    with exclusive(folder, None):
-        return _install(location, folder)
+    given = paths.as_pasted(path)
+    try:
+        location = find(given)
+        folder = created(paths.data_dir())
+        if location.path.resolve().parent == folder.resolve() and not location.is_archive:
+            return location.path
+        with exclusive(folder, None):
+            return _install(location, folder)
+    except (DownloadError, UnsafePickleError):
+        raise
+    except DataError as error:
+        from cifar_core.data.readers import form_of
+
+        if form := form_of(given):
+            raise type(error)(f"{error} {_ADD.format(form=form)}") from error
+        raise
 
 
 def mirrors() -> list[str]:

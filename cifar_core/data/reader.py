@@ -8,6 +8,7 @@ decompressed than CIFAR-10 has.
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import hashlib
 import io
@@ -218,8 +219,8 @@ def read_members(
         DataError: not a whole archive, a link, a path that leads out, a file too large.
     """
     seen: set[str] = set()
-    try:
-        for member, size, read in _members(path):
+    with whole(path):
+        for member, size, read in members(path):
             name = PurePosixPath(member).name
             if name not in wanted:
                 others.append(member)
@@ -233,6 +234,17 @@ def read_members(
                 raise DataError(f"{path} holds {member[:100]!a} of {size:,} bytes; {limit}.")
             seen.add(name)
             yield name, read()
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[None]:
+    """What the readers of archives raise for a damaged one, in words.
+
+    Raises:
+        DataError: the archive is damaged or cannot be read.
+    """
+    try:
+        yield
     except DataError:
         raise
     except _NOT_WHOLE as error:
@@ -247,7 +259,13 @@ _Member = tuple[str, int, Callable[[], bytes]]
 """Name, size and content of a file in an archive."""
 
 
-def _members(path: Path) -> Iterator[_Member]:
+def members(path: Path, most_bytes: int = MAX_TOTAL_BYTES) -> Iterator[_Member]:
+    """(name, size, function that reads it) of the files of an archive, inside `whole`. A content can be read
+    until the next one is asked for.
+
+    Raises:
+        DataError: a link or a path that leads out; a tar that unpacks to more than `most_bytes`.
+    """
     with _InPieces(path) as raw:
         suffix = archive_suffix(raw.read(tarfile.BLOCKSIZE))
         raw.seek(0)
@@ -255,7 +273,7 @@ def _members(path: Path) -> Iterator[_Member]:
             yield from _zip_members(path, raw)
         else:
             unpack: Any = {".tar.gz": gzip.open, ".tar.bz2": bz2.open}.get(suffix)
-            yield from _tar_members(path, _Bounded(unpack(raw) if unpack else raw, path))
+            yield from _tar_members(path, _Bounded(unpack(raw) if unpack else raw, path, most_bytes))
 
 
 def _tar_members(path: Path, stream: _Bounded) -> Iterator[_Member]:
@@ -298,22 +316,23 @@ class _InPieces(io.FileIO):
 
 
 class _Bounded:
-    """The decompressed stream, limited to what CIFAR-10 can need at once and in total."""
+    """The decompressed stream, limited to what a dataset can need at once and in total."""
 
-    def __init__(self, stream: IO[bytes], path: Path) -> None:
+    def __init__(self, stream: IO[bytes], path: Path, most_bytes: int) -> None:
         self._stream = stream
         self._path = path
+        self._most_bytes = most_bytes
 
     def read(self, size: int = -1) -> bytes:
         self._check(size, 2 * _CHUNK)  # contents are read in pieces; only a forged header wants more
         data = self._stream.read(size)
-        self._check(self._stream.tell(), MAX_TOTAL_BYTES)
+        self._check(self._stream.tell(), self._most_bytes)
         return data
 
     def seek(self, position: int, whence: int = 0) -> int:
         if whence != 0 or position < self._stream.tell():
             raise tarfile.ReadError("its members are not in order")
-        self._check(position, MAX_TOTAL_BYTES)
+        self._check(position, self._most_bytes)
         return self._stream.seek(position)
 
     def tell(self) -> int:
@@ -322,5 +341,5 @@ class _Bounded:
     def _check(self, size: int, limit: int) -> None:
         if size < 0 or size > limit:
             raise DataError(
-                f"{self._path} unpacks to more than CIFAR-10 has (at most {limit:,} bytes); not read."
+                f"{self._path} unpacks to more than the dataset can have (at most {limit:,} bytes); not read."
             )

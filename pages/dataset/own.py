@@ -19,11 +19,14 @@ from pages.shared.words import plain
 ADD = "add dataset"
 GIVEN = "own_given"
 """Session key of the name whose import this session waits for."""
+MENU = "own_popover"
+"""Session key of the menu with the form: whether it is open."""
 PATH, NAME, SIDE, SKIP, PROBLEM = "own_path", "own_name", "own_side", "own_skip", "own_problem"
 OFFERED = (32, 48, 64, 96, 128)
 KINDS = (
-    "Give a folder with one folder of pictures for each class, such as `pets/cat/1.jpg`. Folders `train` and "
-    "`test` above the classes are used as they are; without them, a fifth of each class is for the test. "
+    "Give a folder with one folder of pictures for each class, such as `pets/cat/1.jpg`, or a `.zip` or "
+    "`.tar` of it. Folders `train` and `test` above the classes are used as they are; without them, a fifth "
+    "of each class is for the test. "
     "CIFAR-100, SVHN, Fashion-MNIST, Kaggle's CIFAR-10, Parquet files of Hugging Face and `.npz` files of "
     "arrays are read too."
 )
@@ -87,13 +90,14 @@ def about(name: str) -> None:
     from cifar_core.data.imported import result_of
 
     found = result_of(name)
-    st.caption(" ".join(plain(line) for line in found.lines()))
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.caption(" ".join(plain(line) for line in found.lines()[1:]), width="stretch")
+        with st.popover("Remove this dataset", type="tertiary"):
+            st.markdown(REMOVED)
+            access.button("Remove", key="own_remove", on_click=_remove, args=(name,))
     if found.broken:
         with st.expander(f"{found.broken_files:,} files left out"):
             st.markdown("\n".join(f"- {plain(line)}" for line in found.broken))
-    with st.popover("Remove this dataset", type="tertiary"):
-        st.markdown(REMOVED)
-        access.button("Remove", key="own_remove", on_click=_remove, args=(name,))
 
 
 def _name_for(path: str) -> str:

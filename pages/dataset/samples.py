@@ -12,7 +12,7 @@ from cifar_core import plots
 from cifar_core.data import eda
 from pages.shared import figure
 from pages.shared.images import enlarged, grid, png
-from pages.shared.words import count
+from pages.shared.words import count, percent
 
 if TYPE_CHECKING:
     from cifar_core.data.eda import Opened
@@ -27,8 +27,8 @@ ABOUT_MEANS = (
     "and ships, green and brown around deer and frogs) is what a model can use without recognising any shape."
 )
 ABOUT_COUNTS = (
-    "How many images of each class there are in the training and the test split. CIFAR-10 is balanced: 5,000 "
-    "and 1,000 of each, so guessing scores 10 % and accuracy needs no weighting."
+    "How many images of each class there are in the training and the test split. Always predicting the class "
+    "with the most test images would score {share} here: that is what an accuracy is to be compared with."
 )
 
 
@@ -95,7 +95,7 @@ def classes(dataset: Opened) -> None:
     train, test = dataset.numbers["counts_train"], dataset.numbers["counts_test"]
     figure.show(
         "Images per class",
-        ABOUT_COUNTS,
+        ABOUT_COUNTS.format(share=percent(test.max() / test.sum(), 1)),
         plots.class_distribution({"training": train, "test": test}, dataset.class_names),
         key="class_counts",
         alt="Bars: number of training and test images of each class.",

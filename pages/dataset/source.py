@@ -38,6 +38,7 @@ def choose() -> str:
     """The chosen dataset's name, kept in the session and in the address."""
     if new := own.finished():
         _use(new)
+        st.session_state[own.MENU] = False
     if CHOICE not in st.session_state:
         asked = st.query_params.get("dataset", "")
         known = resources.datasets()
@@ -50,10 +51,13 @@ def choose() -> str:
             format_func=resources.title_of,
             required=True,
             key=CHOICE,
+            wrap=True,
             label_visibility="collapsed",
             on_change=lambda: _use(st.session_state[CHOICE]),
         )
-        with st.popover("Add a dataset", type="tertiary", icon=":material/add:", key="own_popover"):
+        with st.popover(
+            "Add a dataset", type="tertiary", icon=":material/add:", key=own.MENU, on_change="rerun"
+        ):
             own.form()
         name = resources.chosen_dataset()
         if name == DEFAULT and resources.dataset_state().found and not _unreadable():

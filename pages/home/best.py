@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from cifar_core.analysis.boards import Board
 from cifar_core.data import eda
 from cifar_core.data.problem import CIFAR10
 from cifar_core.data.synthetic import draw
@@ -30,9 +31,9 @@ KEPT_STRIPS = 32
 """Of about 20 kB each."""
 
 
-def networks(found: Snapshot) -> list[dict[str, Any]]:
-    """The best row of each model of the first board, as cards; the most accurate first."""
-    rows = found.rows(found.boards[0], "variant").drop_duplicates("model").head(MOST_CARDS)
+def networks(found: Snapshot, board: Board) -> list[dict[str, Any]]:
+    """The best row of each model of a board, as cards; the most accurate first."""
+    rows = found.rows(board, "variant").drop_duplicates("model").head(MOST_CARDS)
     runs = found.runs.set_index("id", drop=False)
     return [_card(row, runs.loc[row["best_run"]].to_dict()) for row in rows.to_dict("records")]
 

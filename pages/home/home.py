@@ -13,16 +13,17 @@ from cifar_core.store.records import UNFINISHED
 from pages.home import best, latest
 from pages.home.cards import cards
 from pages.shared import navigation, pace, resources, trained
-from pages.shared.snapshot import board_name, current_runs, own_results, snapshot
+from pages.shared.snapshot import board_names, current_runs, own_results, snapshot
 from pages.shared.table import STYLE, table_html
-from pages.shared.words import message, model_title, percent
+from pages.shared.words import message, model_title, percent, plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
 WHAT = (
-    "Train and tune convolutional networks on the 60,000 small photographs of CIFAR-10, and see what they "
-    "get wrong. Everything runs on this machine: nothing that you do here leaves it."
+    "Train and tune convolutional networks on the 60,000 small photographs of CIFAR-10, or on pictures of "
+    "your own, and see what they get wrong. Everything runs on this machine: nothing that you do here leaves "
+    "it."
 )
 THE_STUDY = "The study"
 """The part of Leaderboard that has it whole."""
@@ -66,17 +67,35 @@ def _welcome() -> None:
 
 def _best() -> None:
     found = snapshot(live=False)
-    shown = best.networks(found) if found.boards else []
-    if not shown:
+    if not found.boards:
         st.markdown(WHAT)
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.subheader("Best networks", anchor=False, width="content")
-        st.caption(board_name(found.boards[0]), width="stretch")
-        navigation.link("leaderboard", "Leaderboard")
+        board = found.first_board(_dataset_of([board.dataset for board in found.boards]))
+        name = next(name for name, known in board_names(found.boards).items() if known == board)
+        st.caption(plain(name), width="stretch")
+        navigation.link("leaderboard", "Leaderboard", board=name)
         if st.button("Train a network", type="primary", key="go_train"):
             navigation.go("train")
+    shown = best.networks(found, board)
     cards("best", shown, label="The most accurate networks, each with images that it gets wrong.")
+
+
+def _dataset_of(datasets: list[str]) -> str:
+    """The dataset whose networks are shown, by a menu where there are several: at first the session's."""
+    known, chosen = list(dict.fromkeys(datasets)), resources.chosen_dataset()
+    if len(known) == 1:
+        return known[0]
+    return st.selectbox(
+        "Dataset",
+        known,
+        index=known.index(chosen) if chosen in known else 0,
+        format_func=resources.title_of,
+        key="home_dataset",
+        label_visibility="collapsed",
+        width=190,
+    )
 
 
 def _continue(polling: bool) -> None:

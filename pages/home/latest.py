@@ -11,7 +11,7 @@ from cifar_core.store import RunState
 from cifar_core.store.records import UNFINISHED
 from pages.shared import navigation, resources
 from pages.shared.table import STATE_ICONS
-from pages.shared.words import model_title, percent, shortened
+from pages.shared.words import joined, model_title, percent, shortened
 
 MOST_ROWS = 4
 MOST_POINTS = 40
@@ -32,7 +32,7 @@ def _row(run: dict[str, Any], curve: list[float]) -> dict[str, Any]:
     tested = run["accuracy"] == run["accuracy"]
     return {
         "title": run["id"],
-        "about": f"{model_title(run['model'])} · {run['variant']}",
+        "about": joined(model_title(run["model"]), run["variant"], resources.other_images(run["dataset"])),
         "colour": model_colour(run["model"]),
         "value": percent(run["accuracy"] if tested else run["best_val_accuracy"]) if tested or curve else "",
         "detail": "test accuracy" if tested else "best validation" if curve else "",

@@ -14,6 +14,7 @@ from cifar_core.models import MODELS
 from cifar_core.plots.palette import model_colour
 from pages.leaderboard import cost, files, ranking, robustness, study, tuned
 from pages.shared import more_runs, navigation, trained, words
+from pages.shared.resources import chosen_dataset
 from pages.shared.run_table import Column, Row, table
 from pages.shared.snapshot import By, Snapshot, board_name, board_names, snapshot
 from pages.shared.words import date_and_time, message, model_title, plain, shortened
@@ -94,7 +95,8 @@ def _choose(found: Snapshot, names: dict[str, Board]) -> tuple[Board, By, list[s
     """(board, grouping, models, variants); what is shown is what stands in the address."""
     asked = st.query_params.get("board")
     # Written even where nobody chose it, so that the page stays when another board overtakes this one.
-    st.query_params["board"] = st.session_state["board"] = asked if asked in names else next(iter(names))
+    first = next(name for name, board in names.items() if board == found.first_board(chosen_dataset()))
+    st.query_params["board"] = st.session_state["board"] = asked if asked in names else first
     with st.container(horizontal=True, gap="small"):
         name = st.selectbox(
             "Board",

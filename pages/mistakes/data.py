@@ -20,7 +20,7 @@ from pages.shared import navigation, resources
 from pages.shared.snapshot import snapshot
 from pages.shared.tasks import measuring, tasks
 from pages.shared.waiting import wait_for
-from pages.shared.words import message, model_title, percent, plain, shortened
+from pages.shared.words import joined, message, model_title, percent, plain, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,7 +123,8 @@ def say_unknown(options: Mapping[str, Sequence[str]]) -> None:
 def _name(run: dict[str, Any]) -> str:
     note = f", {shortened(' '.join(str(run['name']).split()), 24)}" if str(run["name"] or "").strip() else ""
     title = f"{model_title(run['model'])}, {run['variant']}"
-    return f"{title} · {percent(run['accuracy'])} · {run['id']}{note}"
+    images = resources.other_images(run["dataset"])
+    return joined(title, images, percent(run["accuracy"]), f"{run['id']}{note}")
 
 
 def answered(runs: pd.DataFrame, run_id: str) -> Answered | None:

@@ -10,6 +10,7 @@ import streamlit as st
 from cifar_core.analysis import doubts
 from cifar_core.base.csv_text import csv_of
 from cifar_core.base.lazy import pd
+from cifar_core.data.catalogue import DEFAULT
 from pages.mistakes import browse as browse
 from pages.mistakes import people
 from pages.mistakes import tags as tags
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from cifar_core.data.eda import Opened
 
 QUALITY, COPIES, PEOPLE = KINDS = ("Label quality", "Near-duplicates", "People")
-OPTIONS = {"doubt": KINDS, "size": tuple(browse.TIMES)}
 ABOUT_QUALITY = (
     "Cleanlab's score of each label, from probabilities that the run gave to images it never learned from "
     "(C. Northcutt et al., Confident Learning, 2021): how far the label's probability lies behind the "
@@ -42,9 +42,10 @@ ABOUT_COPIES = (
 
 def show(about: Answered, finished: pd.DataFrame) -> None:
     """One kind of doubt about the test images of a run."""
-    say_unknown({**OPTIONS, "class": (EVERY, *about.classes)})
+    kinds = [kind for kind in KINDS if kind != PEOPLE or about.run["dataset"] == DEFAULT]
+    say_unknown({"doubt": kinds, "size": tuple(browse.TIMES), "class": (EVERY, *about.classes)})
     kind = st.segmented_control(
-        "Doubt", list(KINDS), default=QUALITY, required=True, key="doubt", bind="query-params"
+        "Doubt", kinds, default=QUALITY, required=True, key="doubt", bind="query-params"
     )
     if kind == QUALITY:
         _quality(about, finished)

@@ -10,6 +10,7 @@ import numpy as np
 import streamlit as st
 
 from cifar_core.analysis.agreement import one_image
+from cifar_core.data.catalogue import DEFAULT
 from cifar_core.data.human import votes_of
 from cifar_core.errors import CifarLabError, ConfigError, DataError, RunNotFoundError, StoreError
 from cifar_core.plots.palette import BAD, GOOD, model_colour
@@ -83,10 +84,12 @@ def show(
         EPOCHS: lambda: _for_each(asked, lambda run: _epochs(run, index)),
         PEOPLE: lambda: _people(index, about),
     }
+    if about.run["dataset"] != DEFAULT:
+        del parts[PEOPLE]
     chosen = st.pills(
-        "About this image", PARTS, selection_mode="multi", key=PARAMETER, bind="query-params", wrap=True
+        "About this image", list(parts), selection_mode="multi", key=PARAMETER, bind="query-params", wrap=True
     )
-    for part in (part for part in PARTS if part in chosen):
+    for part in (part for part in parts if part in chosen):
         with st.container(border=True):
             st.markdown(f"**{part}**")
             if part in ABOUT:
@@ -316,8 +319,8 @@ def _people(index: int, about: Answered) -> None:
     known = people(about)
     if known is None:
         st.info(
-            "How people see this image is known for CIFAR-10, once the votes of CIFAR-10H are here: the view "
-            "“Doubts” gets them."
+            "How people see this image is shown once the votes of CIFAR-10H are here: the view “Doubts” gets "
+            "them."
         )
         return
     place = about.place(index)

@@ -11,6 +11,7 @@ import streamlit as st
 
 from cifar_core.analysis.mistakes import Kind, Order, counts, narrowed, ordered
 from cifar_core.base.lazy import pd
+from cifar_core.data.catalogue import DEFAULT
 from cifar_core.plots.runs import mistakes_matrix
 from pages.mistakes import browse as browse
 from pages.mistakes import mistakes_map
@@ -42,8 +43,10 @@ OPTIONS = {
 }
 SORT_HELP = (
     "Surest first: most confident first. Margin: the probability of the true class less that of "
-    "the strongest other one, so the most clearly wrong come first. Loss: greatest first. "
-    "Human agreement, once people's votes are here (view “Doubts”): the images first whose label the fewest "
+    "the strongest other one, so the most clearly wrong come first. Loss: greatest first."
+)
+ABOUT_PEOPLE = (
+    " Human agreement, once people's votes are here (view “Doubts”): the images first whose label the fewest "
     "people give."
 )
 ABOUT_MATRIX = (
@@ -113,7 +116,8 @@ def _filtered(answers: Answered, known: People | None, tagged: tags.Tagged) -> p
     classes = (EVERY, *answers.classes)
     true = st.selectbox("True class", classes, key="true", bind="query-params", width=130)
     said = st.selectbox("Predicted class", classes, key="said", bind="query-params", width=130)
-    sort = st.selectbox("Sort by", sorts, key="sort", bind="query-params", width=150, help=SORT_HELP)
+    about_sorts = SORT_HELP + ABOUT_PEOPLE * (answers.run["dataset"] == DEFAULT)
+    sort = st.selectbox("Sort by", sorts, key="sort", bind="query-params", width=150, help=about_sorts)
     tag = tags.choice(tagged)
     low, high = _confidence()
     kept = narrowed(

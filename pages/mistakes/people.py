@@ -40,10 +40,7 @@ ABOUT = (
 
 
 def show(about: Answered, finished: pd.DataFrame) -> None:
-    """The mistakes beside people's votes, or a way to get these."""
-    if about.run["dataset"] != DEFAULT:
-        st.info("People voted on the test images of CIFAR-10; this run was tested on others.")
-        return
+    """The mistakes of a run on CIFAR-10 beside people's votes, or a way to get these."""
     if human.found() is None:
         _get()
         return

@@ -19,7 +19,7 @@ from pages.runs.words import BEST
 from pages.shared import navigation, resources, words
 from pages.shared.run_table import Cell, Column, Row, choose_columns, table
 from pages.shared.table import STATE_ICONS
-from pages.shared.words import model_title, shortened
+from pages.shared.words import joined, model_title, shortened
 
 Run = dict[str, Any]
 BASELINE, SORT, ALL = "baseline", "sort", "all"
@@ -181,7 +181,8 @@ def _in_order(runs: list[Run], chosen: list[str]) -> tuple[list[Run], int]:
 def _row(
     run: Run, columns: list[str], chosen: list[str], colours: dict[str, int], base: Run | None, alike: bool
 ) -> Row:
-    about = (model_title(run["model"]), run["variant"], str(run["name"] or "").strip(), run["note"])
+    images = resources.other_images(run["dataset"])
+    about = joined(model_title(run["model"]), run["variant"], images, run["name"], run["note"])
     links = []
     if run["state"] == RunState.FINISHED:
         links = [
@@ -191,7 +192,7 @@ def _row(
     return Row(
         id=run["id"],
         name=run["id"],
-        about=shortened(" · ".join(piece for piece in about if piece), 90),
+        about=shortened(about, 90),
         colour=run_colour(colours[run["id"]]) if run["id"] in colours else "",
         cells=[_cell(COLUMNS[name], run, base, alike) for name in columns],
         ticked=run["id"] in chosen,

@@ -15,6 +15,7 @@ import streamlit as st
 
 from cifar_core.base import paths
 from cifar_core.data import catalogue
+from pages.shared.words import shortened
 
 if TYPE_CHECKING:
     from cifar_core.base.devices import DeviceSummary
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from cifar_core.workers.supervisor import Supervisor
 
 LOOK_AGAIN_S = 10.0
+LONGEST_TITLE = 24
+"""Characters of a dataset's title beside a run."""
 
 _lock = threading.RLock()
 _stores: dict[str, RunStore] = {}
@@ -130,6 +133,11 @@ def title_of(name: str) -> str:
     """Name of a dataset for people; its own where this machine does not know it."""
     known = catalogue.find(name)
     return name if known is None else known.title
+
+
+def other_images(name: str) -> str:
+    """Title of a dataset, beside a run; "" for CIFAR-10, which needs no mention."""
+    return "" if name == catalogue.DEFAULT else shortened(title_of(name), LONGEST_TITLE)
 
 
 def is_here(name: str) -> bool:

@@ -105,7 +105,7 @@ def _dataset() -> None:
     if name != catalogue.DEFAULT:
         known = catalogue.find(name)
         size = "" if known is None else f"{known.problem.count} classes, {known.problem.side} pixels"
-        _fact("Dataset", plain(resources.title_of(name)), size or "not on this machine")
+        _fact("Dataset", resources.title_of(name), size or "not on this machine")
         return
     state = resources.dataset_state()
     if state.found:

@@ -41,6 +41,10 @@ class Snapshot:
     boards: list[Board]
     version: tuple[Any, ...]
 
+    def first_board(self, dataset: str) -> Board:
+        """The most wanted board of a dataset; of all where it has none. There must be one."""
+        return next((board for board in self.boards if board.dataset == dataset), self.boards[0])
+
     def leaderboard(self, by: By) -> pd.DataFrame:
         """`RunStore.leaderboard`, all boards."""
         return _leaderboard(self.version, by, resources.store())

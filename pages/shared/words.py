@@ -111,6 +111,11 @@ def shortened(text: str, most: int = MOST_WORDS) -> str:
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
+def joined(*pieces: object) -> str:
+    """Short pieces of a line, with dots between them; empty ones are left out."""
+    return " · ".join(text for piece in pieces if (text := str(piece or "").strip()))
+
+
 def model_title(model: str) -> str:
     return MODELS[model].title if model in MODELS else model
 

@@ -12,7 +12,7 @@ from cifar_core.data.problem import CIFAR10, Problem
 from cifar_core.errors import CifarLabError, StoreError
 from cifar_core.store.artifacts import MODEL_FILE
 from pages.shared import inside, navigation, resources, trained
-from pages.shared.words import message, model_title, percent, plain
+from pages.shared.words import joined, message, model_title, percent, plain
 from pages.try_it import picture, predictions, sources
 
 if TYPE_CHECKING:
@@ -145,7 +145,8 @@ def _choose(runs: pd.DataFrame) -> list[str]:
 
 def _name(run: dict[str, Any]) -> str:
     note = f", {run['name']}" if run["name"] else ""
-    return f"{model_title(run['model'])} · {percent(run['accuracy'], 1)} · {run['id']}{note}"
+    images = resources.other_images(run["dataset"])
+    return joined(model_title(run["model"]), images, percent(run["accuracy"], 1), f"{run['id']}{note}")
 
 
 page()

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -64,6 +66,25 @@ def test_leaderboard_best_first(lab):
     assert "base_cnn" in lines[1]
     assert "0.7000" in lines[1]
     assert "alexnet" in lines[2]
+
+
+def test_a_dataset_that_was_removed_keeps_its_leaderboard(lab, home):
+    about = {
+        "classes": ["ant", "bee"],
+        "side": 32,
+        "title": "Pets",
+        "train": 8,
+        "test": 2,
+        "fingerprint": "f",
+    }
+    (home / "datasets" / "pets").mkdir(parents=True)
+    (home / "datasets" / "pets" / "about.json").write_text(json.dumps(about))
+    with RunStore() as store:
+        finished(store, preset("base_cnn/recommended", dataset="pets"), 50)
+    shutil.rmtree(home / "datasets")
+    (row,) = lab("leaderboard", "--dataset", "pets", "--json").document
+    assert row["dataset"] == "pets"
+    assert "must be one of cifar10, synthetic, pets; got 'pet'" in lab("leaderboard", "--dataset", "pet").err
 
 
 def test_leaderboard_for_scripts(lab, two):

@@ -4,12 +4,14 @@ import gzip
 import json
 import os
 import pickle
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_core.data import catalogue, load_dataset
+from cifar_core.data import catalogue, import_cifar10, load_dataset
 from cifar_core.data.imported import import_images, is_current, read, remove, result_of
 from cifar_core.errors import ConfigError, DataError, DataNotFoundError
 
@@ -313,6 +315,73 @@ def test_parquet(tmp_path):
     found = import_images("own", tmp_path / "data")
     assert (found.kind, found.train, found.test) == ("parquet", 12, 6)
     assert read("own").class_names == CLASSES
+
+
+def packed(folder, file, top=""):
+    """The folder as a zip or tar, with what programs leave beside the pictures."""
+    (folder / "notes.txt").write_text("not a picture")
+    files = {f"{top}{one.relative_to(folder).as_posix()}": one for one in folder.rglob("*") if one.is_file()}
+    if file.suffix == ".zip":
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("__MACOSX/._0.png", "no picture")
+            for name, one in files.items():
+                archive.write(one, name)
+    else:
+        with tarfile.open(file, "w:gz") as archive:
+            for name, one in files.items():
+                archive.add(one, name)
+    return file
+
+
+@pytest.mark.parametrize(("name", "top"), [("own.zip", ""), ("own.tar.gz", "pictures/own/")])
+def test_a_packed_folder_gives_what_the_folder_gives(folder, tmp_path, name, top):
+    import_images("own", folder)
+    unpacked = read("own").fingerprint
+    found = import_images("own", packed(folder, tmp_path / name, top))
+    assert (found.kind, found.drawn_test) == ("archive", True)
+    assert found.notes == (f"1 other files in {name} are left out",)
+    assert read("own").fingerprint == unpacked
+    assert is_current("own", tmp_path / name, None)
+
+
+def test_a_packed_folder_with_splits_and_a_broken_picture(tmp_path):
+    for split in ("Train", "val"):
+        for label, name in enumerate(CLASSES):
+            picture(tmp_path / "own" / split / name / "1.png", colour(label, len(split)))
+    (tmp_path / "own" / "Train" / "ant" / "2.png").write_bytes(b"")
+    file = packed(tmp_path / "own", tmp_path / "own.zip", "own/")
+    with pytest.raises(DataError, match=r"own.zip: own/Train/ant/2.png is empty"):
+        import_images("own", file)
+    found = import_images("own", file, skip_broken=True)
+    assert (found.train, found.test, found.drawn_test, found.broken_files) == (3, 3, False, 1)
+    assert "the folder val is the test split" in found.notes
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a/1.txt", "b/2.txt"], "holds no pictures by class, but"),
+        (["a/1.png"], "the training part has 1 folders, and each is a class"),
+        (["train/a/1.png", "train/b/1.png", "test/c/1.png"], "classes without training images: c"),
+        (["a/1.png", "../b/1.png"], "outside its own folder"),
+        (["a/1.png", "/b/1.png"], "outside its own folder"),
+    ],
+)
+def test_archives_that_are_no_dataset_say_why(tmp_path, names, message):
+    with zipfile.ZipFile(tmp_path / "own.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, "anything")
+    with pytest.raises(DataError, match=message):
+        import_images("own", tmp_path / "own.zip")
+
+
+def test_what_is_another_dataset_is_led_to_its_own_import(folder, tmp_path):
+    for path in (folder, packed(folder, tmp_path / "own.zip")):
+        with pytest.raises(DataNotFoundError, match=r"cifar-lab data add NAME PATH"):
+            import_cifar10(path)
+    with pytest.raises(DataNotFoundError) as refused:
+        import_cifar10(tmp_path / "nothing")
+    assert "data add" not in str(refused.value)
 
 
 def test_what_is_in_no_known_form_says_which_are(tmp_path):

@@ -223,6 +223,11 @@ def test_the_map_shows_an_image_for_every_dot(scenes, prepared):
     assert figure["sprite"]["columns"] * figure["sprite"]["rows"] >= len(dots)
 
 
+def test_the_worth_of_an_accuracy_is_told_from_the_classes_sizes(scenes, prepared):
+    test = scenes("Classes")
+    assert f"would score {max(np.bincount(prepared.y_test)) / 50:.1%}".replace("%", " %") in shown_text(test)
+
+
 def test_the_longer_questions_wait_for_a_click(scenes):
     assert scenes("Map", map="t-SNE").button("start_tsne")
     assert scenes("Duplicates").button("start_duplicates")

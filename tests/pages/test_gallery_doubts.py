@@ -266,4 +266,5 @@ def test_people_did_not_vote_on_drawn_scenes(open_page, store, prepared):
     on_scenes(store, prepared, 1)
     test = open_page(PAGE, view="Doubts", doubt="People")
     assert not test.exception
-    assert "People voted on the test images of CIFAR-10" in text(test)
+    assert test.segmented_control("doubt").options == ["Label quality", "Near-duplicates"]
+    assert "no choice for" in text(test)

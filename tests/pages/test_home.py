@@ -12,7 +12,7 @@ from cifar_core.analysis.study.paper import PAPER_FAULTS
 from cifar_core.analysis.study.reference_runs import reference_runs
 from cifar_core.settings.presets import preset
 from cifar_core.settings.train_config import TrainConfig
-from pages.shared import resources
+from pages.shared import resources, words
 from tests.pages import live_runs
 
 LEADERBOARD = "pages/leaderboard/leaderboard.py"
@@ -73,6 +73,22 @@ def test_the_best_networks_and_the_latest_runs_stand_first(open_page, prepared):
     assert latest[0]["state"] == "◷ waiting in the queue"
     assert latest[1]["state"].startswith("✕ failed: Out of memory")
     assert len(latest[1]["curve"]) == 2
+
+
+def test_networks_of_several_datasets_stand_apart(open_page, prepared):
+    store = resources.store()
+    answered(store, prepared, 0.9, dataset="synthetic")
+    answered(store, prepared, 0.5, dataset="cifar10", model="alexnet")
+    test = open_page()
+    assert [card["title"] for card in cards(test)[0]] == ["AlexNet"]
+    assert [card["about"] for card in cards(test)[1]] == [
+        "AlexNet · custom",
+        "Base CNN · custom · Synthetic scenes",
+    ]
+    test.selectbox("home_dataset").set_value("synthetic").run()
+    assert not test.exception
+    assert [card["title"] for card in cards(test)[0]] == ["Base CNN"]
+    assert words.plain("Synthetic scenes, held-out") in " ".join(one.value for one in test.caption)
 
 
 def test_other_images_than_those_of_the_run_are_never_shown(open_page, prepared):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from cifar_core.data.readers import arrays, cifar100, fashion, folder, kaggle, parquet, svhn
+from cifar_core.data.images import EXTENSIONS
+from cifar_core.data.readers import archive, arrays, cifar100, fashion, folder, kaggle, parquet, svhn
 from cifar_core.data.readers.source import Source
 from cifar_core.errors import DataError, DataNotFoundError
 
@@ -34,9 +36,29 @@ READERS: dict[str, Reader] = {
     "kaggle": kaggle,
     "parquet": parquet,
     "npz": arrays,
+    "archive": archive,
     "folder": folder,
 }
 """In the order in which they are asked: a folder of pictures is what remains."""
+MOST_LOOKED_AT = 200
+"""Files of a folder that are looked at for a picture."""
+
+
+def form_of(path: Path) -> str:
+    """The form of what lies at a path, in words; "" for none, and for a folder or archive of no pictures."""
+    try:
+        kind, reader = find(path)
+        if kind == "archive" and not archive.holds_pictures(path):
+            return ""
+    except (DataError, OSError):
+        return ""
+    if kind == "folder" and not any(
+        file.suffix.lower()[1:] in EXTENSIONS
+        for pattern in ("*/*", "*/*/*")
+        for file in islice(path.glob(pattern), MOST_LOOKED_AT)
+    ):
+        return ""
+    return reader.TITLE
 
 
 def find(path: Path) -> tuple[str, Reader]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,17 +10,25 @@ from typing import NamedTuple
 import numpy as np
 
 from cifar_core.data.images import EXTENSIONS
-from cifar_core.data.problem import FEWEST_CLASSES, MOST_CLASSES
-from cifar_core.data.readers.source import MOST_ENTRIES, Part, Source, check_count, stamp_of
+from cifar_core.data.problem import FEWEST_CLASSES
+from cifar_core.data.readers.source import (
+    MOST_ENTRIES,
+    MOST_WRAPPERS,
+    TRAIN,
+    Part,
+    Source,
+    as_class,
+    check_count,
+    in_order,
+    refuse_unknown,
+    splits,
+    stamp_of,
+)
 from cifar_core.errors import DataError
 
 TITLE = "a folder of pictures by class (cat/1.jpg, or train/cat/1.jpg and test/cat/2.jpg)"
-TRAIN, TEST, VALIDATION = ("train", "training"), ("test", "testing"), ("val", "valid", "validation")
 _LEVELS = 4
 """Folders below that of a class that are searched."""
-_WRAPPERS = 3
-"""Folders around all others that an archive may have left."""
-_UNFIT = re.compile(r"[<>\x00-\x1f\x7f]")
 
 
 class _Files(NamedTuple):
@@ -40,37 +47,24 @@ def recognises(path: Path) -> bool:
 def read(path: Path) -> Source:
     """See `Reader.read`."""
     root = _unwrapped(path)
-    folders = {folder.name.casefold(): folder for folder in _folders(root)}
-    train, test, validation = (_first(folders, names) for names in (TRAIN, TEST, VALIDATION))
-    notes: list[str] = []
-    if train is None:
-        train, test, validation = root, None, None
-    if test is None and validation is not None:
-        test, validation = validation, None
-        notes.append(f"the folder {test.name} is the test split")
-    if validation is not None:
-        notes.append(f"the folder {validation.name} is left out: validation is cut from the training images")
+    train, test, notes = splits({folder.name: folder for folder in _folders(root)}, root)
     classes = _class_folders(train)
-    known = {name: label for label, name in enumerate(classes)}
     left = [MOST_ENTRIES]
     parts = {"train": _part(train, classes, left, notes)}
     if test is not None:
         found = _class_folders(test, least=1)
-        if unknown := [name for name in found if name not in known]:
-            raise DataError(
-                f"{test} has classes that {train} lacks: {', '.join(unknown[:5])}. Both need the same names."
-            )
+        refuse_unknown(found, classes, f"{test} has classes that {train} lacks")
         parts["test"] = _part(test, {name: found.get(name) for name in classes}, left, notes)
     for name, part in parts.items():
         check_count(len(part), f"The {name} split of {path}")
     files = (picture for part in parts.values() for picture in part.pictures)
-    names = tuple(_fit(name) for name in classes)
+    names = tuple(map(as_class, classes))
     return Source("", names, parts["train"], parts.get("test"), stamp_of(files), notes=notes)
 
 
 def _unwrapped(path: Path) -> Path:
     """The folder itself, or the one that it and nothing else leads to."""
-    for _ in range(_WRAPPERS):
+    for _ in range(MOST_WRAPPERS):
         folders = _folders(path)
         if len(folders) != 1 or folders[0].name.casefold() in TRAIN or not _folders(folders[0]):
             break
@@ -80,13 +74,8 @@ def _unwrapped(path: Path) -> Path:
 
 def _class_folders(folder: Path, least: int = FEWEST_CLASSES) -> dict[str, Path | None]:
     """Folders of the classes by name, in order of name."""
-    found = sorted(_folders(folder), key=lambda one: (one.name.casefold(), one.name))
-    if not least <= len(found) <= MOST_CLASSES:
-        raise DataError(
-            f"{folder} has {len(found):,} folders, and each is a class: {least} to {MOST_CLASSES:,} are "
-            "possible. Put the pictures of each class into a folder with its name."
-        )
-    return {one.name: one for one in found}
+    found = {one.name: one for one in _folders(folder)}
+    return {name: found[name] for name in in_order(found, folder, least)}
 
 
 def _part(folder: Path, classes: dict[str, Path | None], left: list[int], notes: list[str]) -> Part:
@@ -146,12 +135,3 @@ def _folders(path: Path) -> list[Path]:
             ]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-
-
-def _first(folders: dict[str, Path], names: tuple[str, ...]) -> Path | None:
-    return next((folders[name] for name in names if name in folders), None)
-
-
-def _fit(name: str) -> str:
-    """A folder's name as the name of a class."""
-    return _UNFIT.sub("_", name.encode(errors="replace").decode())[:100]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from cifar_core.data.images import from_array, read_quickly
-from cifar_core.data.problem import MOST_CLASSES
+from cifar_core.data.problem import FEWEST_CLASSES, MOST_CLASSES
 from cifar_core.errors import DataError, ImageError
 
 MOST_IMAGES = 2_000_000
@@ -22,7 +23,13 @@ MOST_ENTRIES = 3 * MOST_IMAGES
 """Files of a folder that are looked at."""
 WORKERS = max(2, min(4, os.cpu_count() or 2))
 """Threads that decode; Pillow lets go of Python's lock while it does."""
+TRAIN, TEST, VALIDATION = ("train", "training"), ("test", "testing"), ("val", "valid", "validation")
+"""Names of the folders of splits, in small letters."""
+MOST_WRAPPERS = 3
+"""Folders around all others that an archive may have left."""
 _CHUNK = 64
+_UNFIT = re.compile(r"[<>\x00-\x1f\x7f]")
+Folder = TypeVar("Folder")
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,52 @@ def stamp_of(files: Iterable[Path]) -> str:
         state = file.stat()
         digest.update(f"{file}\0{state.st_size}\0{state.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def splits(folders: Mapping[str, Folder], root: Folder) -> tuple[Folder, Folder | None, list[str]]:
+    """(training, test, notes) of folders by name: those named train and test, or else `root` alone."""
+    known = {name.casefold(): name for name in folders}
+    train, test, validation = (
+        next((known[name] for name in names if name in known), None) for names in (TRAIN, TEST, VALIDATION)
+    )
+    notes: list[str] = []
+    if train is None:
+        return root, None, notes
+    if test is None and validation is not None:
+        test, validation = validation, None
+        notes.append(f"the folder {test} is the test split")
+    if validation is not None:
+        notes.append(f"the folder {validation} is left out: validation is cut from the training images")
+    return folders[train], None if test is None else folders[test], notes
+
+
+def in_order(names: Iterable[str], where: object, least: int = FEWEST_CLASSES) -> list[str]:
+    """Names of the classes' folders in the order of their labels.
+
+    Raises:
+        DataError: too few or too many.
+    """
+    found = sorted(names, key=lambda name: (name.casefold(), name))
+    if not least <= len(found) <= MOST_CLASSES:
+        raise DataError(
+            f"{where} has {len(found):,} folders, and each is a class: {least} to {MOST_CLASSES:,} are "
+            "possible. Put the pictures of each class into a folder with its name."
+        )
+    return found
+
+
+def refuse_unknown(found: Iterable[str], classes: Collection[str], what: str) -> None:
+    """
+    Raises:
+        DataError: `what`, which "has" these classes, has others than the training images.
+    """
+    if unknown := [name for name in found if name not in classes]:
+        raise DataError(f"{what}: {', '.join(unknown[:5])}. Both need the same names.")
+
+
+def as_class(name: str) -> str:
+    """A folder's name as the name of a class."""
+    return _UNFIT.sub("_", name.encode(errors="replace").decode())[:100]
 
 
 def labelled(labels: np.ndarray, classes: Sequence[str], what: str) -> np.ndarray:
