@@ -304,7 +304,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "cifar_core/data/images.py",
         "tests/serving/test_images.py",
         ("ImageOps.exif_transpose(image, in_place=True)", "pass"),
-        ("        image.draft(None, (width // 8, height // 8))", "        pass"),
+        ("        image.draft(None, (least, least) if least else (width // 8, height // 8))", "        pass"),
         ('brand in brands for brand in (b"hei"', 'brand in brands for brand in (b"heix"'),
     ),
     *_mutations(

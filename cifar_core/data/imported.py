@@ -19,7 +19,8 @@ from cifar_core.data import catalogue
 from cifar_core.data.catalogue import ABOUT, check_name, folder_of
 from cifar_core.data.dataset import Dataset, stratified
 from cifar_core.data.download import exclusive
-from cifar_core.data.problem import SIDES, Problem
+from cifar_core.data.image_statistics import channel_statistics
+from cifar_core.data.problem import LEAST_SD, SIDES, Problem
 from cifar_core.data.readers import Source, find
 from cifar_core.data.readers.source import Part
 from cifar_core.errors import ConfigError, DataError, ImageError
@@ -157,12 +158,28 @@ def _kept(work: _Work, source: Source, target: Path, about: dict[str, str]) -> I
             broken=tuple(work.broken[:MOST_NAMED]),
             notes=tuple(source.notes),
         )
-        values = {**asdict(found), **numbers, **work.problem.to_dict(), "stamp": source.stamp}
+        values = {
+            **asdict(found),
+            **numbers,
+            **_measured(work.problem, part).to_dict(),
+            "stamp": source.stamp,
+        }
         (part / ABOUT).write_text(json.dumps(values), encoding="utf-8")
         _put_in_place(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return found
+
+
+def _measured(problem: Problem, folder: Path) -> Problem:
+    """With the mean and standard deviation of the training images' channels, to six digits."""
+    mean, sd = channel_statistics(np.load(folder / "x_train.npy", mmap_mode="r"))
+    return replace(problem, channel_mean=_rounded(mean), channel_sd=_rounded(np.maximum(sd, LEAST_SD)))
+
+
+def _rounded(values: np.ndarray) -> tuple[float, float, float]:
+    red, green, blue = (float(f"{value:.6g}") for value in values)
+    return red, green, blue
 
 
 def import_in_process(name: str, path: str, side: int, skip_broken: bool, progress: Progress) -> None:

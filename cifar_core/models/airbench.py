@@ -60,7 +60,7 @@ class AirBench(ModelConfig):
 
     def build(self, problem: Problem = CIFAR10) -> keras.Model:
         images = keras.Input(problem.shape, name="images")
-        x = layers.Activation("gelu")(self._first()(blocks.standardised()(images)))
+        x = layers.Activation("gelu")(self._first()(blocks.standardised(problem)(images)))
         for filters in WIDTHS:
             x = self._block(x, blocks.divisible(filters * self.width))
         x = layers.Flatten()(layers.MaxPooling2D(3)(x))

@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from cifar_core.base.lazy import keras, layers, np
+from cifar_core.data.problem import Problem
 
-# Mean and standard deviation of CIFAR-10's training images per colour channel, in 0..1, for all datasets:
-# the values that the field's recipes use (e.g. https://github.com/kuangliu/pytorch-cifar).
-CHANNEL_MEAN = (0.4914, 0.4822, 0.4465)
-CHANNEL_SD = (0.2470, 0.2435, 0.2616)
-
+RESCALING = "rescaling"
+"""Name of the first layer, which brings images in 0..255 to the network's own range."""
 BN_MOMENTUM = 0.9
 """Share that a running mean keeps at each step. Keras's default, 0.99, needs several hundred steps to forget
 the initial value; in a short training, validation accuracy would then be far too low."""
@@ -20,14 +18,22 @@ the initial value; in a short training, validation accuracy would then be far to
 
 def unit_range() -> keras.Layer:
     """Layer that maps 0..255 to 0..1, as the study did; in float32 also under mixed precision."""
-    return layers.Rescaling(1 / 255, dtype="float32", name="rescaling")
+    return layers.Rescaling(1 / 255, dtype="float32", name=RESCALING)
 
 
-def standardised() -> keras.Layer:
-    """Layer that maps 0..255 to mean 0 and standard deviation 1 per channel; in float32."""
-    scale = [1 / (255 * sd) for sd in CHANNEL_SD]
-    offset = [-mean / sd for mean, sd in zip(CHANNEL_MEAN, CHANNEL_SD, strict=True)]
-    return layers.Rescaling(scale, offset, dtype="float32", name="rescaling")
+def standardised(problem: Problem) -> keras.Layer:
+    """Layer that maps 0..255 to mean 0 and standard deviation 1 per channel of the training images; in
+    float32."""
+    scale = [1 / (255 * sd) for sd in problem.channel_sd]
+    offset = [-mean / sd for mean, sd in zip(problem.channel_mean, problem.channel_sd, strict=True)]
+    return layers.Rescaling(scale, offset, dtype="float32", name=RESCALING)
+
+
+def take_scaling(model: keras.Model, other: keras.Model) -> None:
+    """Let the model rescale images as the other does, whose weights it gets."""
+    own, others = ([one for one in each.layers if one.name == RESCALING] for each in (model, other))
+    if own and others:
+        own[0].scale, own[0].offset = others[0].scale, others[0].offset
 
 
 def convolution(

@@ -73,7 +73,7 @@ class EfficientNetB0(ModelConfig):
 
     def build(self, problem: Problem = CIFAR10) -> keras.Model:
         images = keras.Input(problem.shape, name="images")
-        x = blocks.standardised()(images)
+        x = blocks.standardised(problem)(images)
         x = self._convolution(x, self._filters(FIRST_FILTERS), "stem", kernel=3)
         x = self._blocks(x)
         x = self._convolution(x, self._filters(LAST_FILTERS), "top")

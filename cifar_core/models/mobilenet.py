@@ -64,7 +64,7 @@ class MobileNet(ModelConfig):
 
     def build(self, problem: Problem = CIFAR10) -> keras.Model:
         images = keras.Input(problem.shape, name="images")
-        x = blocks.unit_range()(images) if self.stem == "imagenet" else blocks.standardised()(images)
+        x = blocks.unit_range()(images) if self.stem == "imagenet" else blocks.standardised(problem)(images)
         first, *strides = STRIDES[self.stem]
         x = self._convolution(x, blocks.divisible(32 * self.width), "Conv1", kernel=3, strides=first)
         x = self._blocks(x, strides)

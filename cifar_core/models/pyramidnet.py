@@ -85,7 +85,7 @@ class PyramidNet(ModelConfig):
 
     def build(self, problem: Problem = CIFAR10) -> keras.Model:
         images = keras.Input(problem.shape, name="images")
-        x = _normalised(blocks.convolution(blocks.standardised()(images), FIRST_FILTERS, l2=self.l2))
+        x = _normalised(blocks.convolution(blocks.standardised(problem)(images), FIRST_FILTERS, l2=self.l2))
         count = (self.depth - 2) // self._layers_a_block
         for number in range(1, count + 1):
             first_of_stage = (number - 1) % (count // STAGES) == 0

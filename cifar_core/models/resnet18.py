@@ -41,7 +41,7 @@ class ResNet18(ModelConfig):
         if self.design == "paper":
             x = self._paper(images)
         else:
-            x = layers.ReLU()(self._convolution(blocks.standardised()(images), self.width))
+            x = layers.ReLU()(self._convolution(blocks.standardised(problem)(images), self.width))
             for stage in range(4):
                 for block in range(BLOCKS_PER_STAGE):
                     x = self._block(x, self.width * 2**stage, 2 if stage and not block else 1)

@@ -40,7 +40,7 @@ class ResNet9(ModelConfig):
 
     def build(self, problem: Problem = CIFAR10) -> keras.Model:
         images = keras.Input(problem.shape, name="images")
-        x = self._convolution(blocks.standardised()(images), self.width)
+        x = self._convolution(blocks.standardised(problem)(images), self.width)
         x = self._residual(self._stage(x, 2 * self.width))
         x = self._stage(x, 4 * self.width)
         x = self._residual(self._stage(x, 8 * self.width))

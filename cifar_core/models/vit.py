@@ -79,7 +79,7 @@ class VisionTransformer(ModelConfig):
 
     def build(self, problem: Problem = CIFAR10) -> keras.Model:
         images = keras.Input(problem.shape, name="images")
-        x = self._tokens(blocks.standardised()(images), problem.side // self.patch)
+        x = self._tokens(blocks.standardised(problem)(images), problem.side // self.patch)
         for number in range(self.depth):
             rate = self.stochastic_depth * (number / max(1, self.depth - 1))
             x = self._residual(x, self._attention, rate, f"block_{number}_attention")

@@ -54,7 +54,7 @@ class WideResNet(ModelConfig):
 
     def build(self, problem: Problem = CIFAR10) -> keras.Model:
         images = keras.Input(problem.shape, name="images")
-        x = blocks.convolution(blocks.standardised()(images), STAGE_FILTERS[0], l2=self.l2)
+        x = blocks.convolution(blocks.standardised(problem)(images), STAGE_FILTERS[0], l2=self.l2)
         for stage, filters in enumerate(STAGE_FILTERS):
             for block in range((self.depth - 4) // 6):
                 x = self._block(x, filters * self.width, 2 if stage and not block else 1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from cifar_core.data import Dataset
 from cifar_core.data.dataset import TEST_SEED, stratified
+from cifar_core.data.problem import Problem
 from cifar_core.errors import ConfigError
 from cifar_core.settings.train_config import TrainConfig, too_few_images
 from cifar_core.store.artifacts import images_key
@@ -49,13 +50,17 @@ class RunImages:
         }
 
 
-def run_images(config: TrainConfig, dataset: Dataset, test_seed: int = TEST_SEED) -> RunImages:
+def run_images(
+    config: TrainConfig, dataset: Dataset, test_seed: int = TEST_SEED, begun: Problem | None = None
+) -> RunImages:
     """The images on which a run with these settings is trained, validated and tested; `test_seed` as for
-    `Dataset.limited`.
+    `Dataset.limited`, `begun` the problem with which a resumed run began.
 
     Raises:
         ConfigError: a limit above the number of images, or no image to train or validate on.
     """
+    if begun == dataset.problem and begun.to_dict() != dataset.problem.to_dict():
+        dataset = replace(dataset, problem=begun)  # imported again, by a release that measures the channels
     data = dataset.limited(config.train_limit, config.test_limit, config.seed, test_seed)
     train, test = (data.x_train, data.y_train), (data.x_test, data.y_test)
     validation = test

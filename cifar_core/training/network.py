@@ -10,6 +10,7 @@ import numpy as np
 
 from cifar_core.base.lazy import keras
 from cifar_core.data.problem import CIFAR10, Problem, class_names
+from cifar_core.models.blocks import take_scaling
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.distillation import loss_of, teach
 from cifar_core.training.features import trained_part, whole
@@ -70,7 +71,9 @@ def without_optimizer(config: TrainConfig, model: keras.Model, precision: str) -
     from cifar_core.training.channels import weights_of, with_weights
 
     with dtype_policy(precision):
-        return with_weights(config.hyperparameters.build(solved_by(model)), weights_of(model))
+        copy = config.hyperparameters.build(solved_by(model))
+        take_scaling(copy, model)
+        return with_weights(copy, weights_of(model))
 
 
 def solved_by(model: keras.Model) -> Problem:
@@ -86,7 +89,9 @@ def _network(config: TrainConfig, root: Path | None, problem: Problem) -> keras.
     if not config.start_from:
         return model
     assert root is not None
-    weights = without_channels(load_origin(config.start_from, root), config.channel_pruning)
+    origin = load_origin(config.start_from, root)
+    take_scaling(model, origin)
+    weights = without_channels(origin, config.channel_pruning)
     if config.new_head:
         kernel, *rest = weights_of(model)[-1]
         weights[-1] = [kernel[: len(weights[-1][0])], *rest]  # fewer rows where channels were removed

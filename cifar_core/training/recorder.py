@@ -14,6 +14,7 @@ from cifar_core.errors import RunNotFoundError, RunStateError, StoreError
 from cifar_core.store import RunState
 
 if TYPE_CHECKING:
+    from cifar_core.data.problem import Problem
     from cifar_core.store import RunStore
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,11 @@ class Recorder:
     def test_seed(self) -> int:
         """`RunRecord.test_seed` of the recorded run."""
         return TEST_SEED if self.stored is None else self.stored[0].get(self.stored[1]).test_seed
+
+    @property
+    def begun(self) -> Problem | None:
+        """The problem with which the stored run began; None before, or without a store."""
+        return self.stored[0].get(self.stored[1]).problem if self.stored and self.environment else None
 
     @property
     def environment(self) -> dict[str, Any]:

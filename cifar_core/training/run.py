@@ -151,7 +151,9 @@ def _train(config: TrainConfig, dataset: Dataset | None, recorder: Recorder) -> 
     began = time.monotonic()
     with recorder:
         recorder.stage("loading data")
-        images = run_images(config, dataset or load_dataset(config.dataset), recorder.test_seed)
+        images = run_images(
+            config, dataset or load_dataset(config.dataset), recorder.test_seed, recorder.begun
+        )
 
         recorder.stage("starting the framework")
         compute = resolve(config, len(images.train[0]), recorder.environment)

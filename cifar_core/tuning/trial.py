@@ -10,6 +10,7 @@ Trials see training images only, never the test set.
 from __future__ import annotations
 
 import gc
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -62,27 +63,23 @@ class TrialImages:
 
     train: tuple[np.ndarray, np.ndarray]
     validation: tuple[np.ndarray, np.ndarray]
-    classes: tuple[str, ...] = CIFAR10.classes
-
-    @property
-    def problem(self) -> Problem:
-        """Classes and side of the images."""
-        return Problem(self.classes, self.train[0].shape[1])
+    problem: Problem = CIFAR10
 
     def save(self, folder: Path) -> None:
         """Write the arrays to files from which all worker processes of a search read."""
-        for path, array in zip(
-            _image_files(folder), (*self.train, *self.validation, np.array(self.classes)), strict=True
-        ):
+        problem = np.array([json.dumps(self.problem.to_dict())])
+        arrays = (*self.train, *self.validation, problem)
+        for path, array in zip(_image_files(folder), arrays, strict=True):
             np.save(path, array)
 
     @classmethod
     def load(cls, folder: Path) -> TrialImages:
         """The saved arrays, memory-mapped so that all workers share them."""
-        x, y, x_validation, y_validation, classes = (
+        x, y, x_validation, y_validation, problem = (
             np.load(path, mmap_mode="r") for path in _image_files(folder)
         )
-        return cls((x, y), (x_validation, y_validation), tuple(classes.tolist()))
+        known = Problem.from_dict(json.loads(problem[0])) or CIFAR10
+        return cls((x, y), (x_validation, y_validation), known)
 
 
 def remove_images(folder: Path) -> None:
@@ -92,7 +89,7 @@ def remove_images(folder: Path) -> None:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    names = ("train-x", "train-y", "validation-x", "validation-y", "classes")
+    names = ("train-x", "train-y", "validation-x", "validation-y", "problem")
     return [folder / f"images-{name}.npy" for name in names]
 
 
@@ -112,7 +109,7 @@ def trial_images(config: TrainConfig, dataset: Dataset) -> TrialImages:
     if problem := too_few_images(config, len(kept), len(held)):
         raise ConfigError(problem)
     train, validation = ((data.x_train[part], data.y_train[part]) for part in (kept, held))
-    return TrialImages(train, validation, dataset.class_names)
+    return TrialImages(train, validation, dataset.problem)
 
 
 def checkpoint_file(folder: Path, trial_id: str) -> Path:

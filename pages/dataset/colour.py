@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 CHANNELS = ("red", "green", "blue")
 ABOUT_CHANNELS = (
     "Mean and standard deviation of each colour channel over all pixels, from 0 (black) to 1 (brightest). "
-    "Many recipes subtract the mean and divide by the standard deviation before training; the models here "
-    "only divide by 255."
+    "Most models subtract the mean and divide by the standard deviation of the training images, of CIFAR-10 "
+    "as published; the study's own designs only divide by 255."
 )
 ABOUT_LIGHT = (
     "Brightness is an image's mean grey value, contrast the standard deviation of its grey values (both 0 to "

@@ -10,7 +10,7 @@ import numpy as np
 import streamlit as st
 
 from cifar_core.data.catalogue import DEFAULT, SYNTHETIC
-from cifar_core.data.images import EXTENSIONS, crop, read_picture
+from cifar_core.data.images import EXTENSIONS, crop, read_image, read_picture
 from cifar_core.data.problem import Problem
 from cifar_core.errors import ImageError
 from pages.shared import navigation, resources
@@ -31,8 +31,18 @@ class Picture(NamedTuple):
     label: int | None = None
 
 
+class Own(NamedTuple):
+    """A picture of the user's: uint8 (H, W, 3), reduced, what it is, its file, and what models see of its
+    middle by side, read from the file as an import reads it."""
+
+    picture: np.ndarray
+    what: str
+    content: bytes
+    middles: dict[int, np.ndarray]
+
+
 PICTURE, REFUSED, FILE, PHOTO = "_try_picture", "_try_wrong", "_try_file", "_try_photo"
-"""Session keys: the user's own picture (uint8 (H, W, 3), what it is), why the last one was refused, the file
+"""Session keys: the user's own picture (as `Own`), why the last one was refused, the file
 that was read last, the picture kept from the camera."""
 PICKED, DRAW = "_try_picked", "_try_draw"
 """Session keys: the test image just clicked, the number of the draw of test images."""
@@ -136,20 +146,25 @@ def _own(problem: Problem, _name: str) -> Picture | None:
         _keep(file.getvalue(), file.name)
     if refused := st.session_state.get(REFUSED):
         st.error(plain(refused))
-    kept = st.session_state.get(PICTURE)
-    return None if kept is None else Picture(_cropped(kept[0], kept[1], problem.side), kept[1])
+    kept: Own | None = st.session_state.get(PICTURE)
+    return None if kept is None else Picture(_cropped(kept, problem.side), kept.what)
 
 
-def _cropped(picture: np.ndarray, what: str, side: int) -> np.ndarray:
+def _cropped(own: Own, side: int) -> np.ndarray:
     """The part that people choose, with the whole picture shown."""
+    picture = own.picture
     if picture.shape[:2] == (side, side):
         return picture
     crops = [MIDDLE, WHOLE, DRAGGED]
     how = st.segmented_control("Crop", crops, default=MIDDLE, required=True, key="crop", bind="query-params")
     if how == DRAGGED:
-        return sources.dragged(picture, what, side)
+        return sources.dragged(picture, own.what, side)
     st.image(picture, width=min(220, round(220 * picture.shape[1] / picture.shape[0])))
-    return crop(picture, "middle" if how == MIDDLE else "whole", side)
+    if how == WHOLE:
+        return crop(picture, "whole", side)
+    if side not in own.middles:
+        own.middles[side] = read_image(own.content, side)
+    return own.middles[side]
 
 
 def _keep(content: bytes, what: str) -> None:
@@ -157,7 +172,7 @@ def _keep(content: bytes, what: str) -> None:
     st.session_state.pop(PICTURE, None)
     st.session_state.pop(REFUSED, None)
     try:
-        st.session_state[PICTURE] = (read_picture(content), what)
+        st.session_state[PICTURE] = Own(read_picture(content), what, content, {})
     except ImageError as error:
         st.session_state[REFUSED] = str(error)
 

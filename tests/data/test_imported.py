@@ -13,6 +13,7 @@ from PIL import Image
 
 from cifar_core.data import catalogue, import_cifar10, load_dataset
 from cifar_core.data.imported import import_images, is_current, read, remove, result_of
+from cifar_core.data.problem import CIFAR10
 from cifar_core.errors import ConfigError, DataError, DataNotFoundError
 
 CLASSES = ("ant", "bee", "Cow")
@@ -59,6 +60,20 @@ def test_a_folder_by_class_becomes_a_dataset(folder):
     entry = catalogue.get("own")
     assert (entry.problem.count, entry.problem.side, entry.train, entry.test) == (3, 32, 24, 6)
     assert "20 % of each class were drawn" in " ".join(found.lines())
+
+
+def test_an_import_measures_the_channels_and_earlier_ones_are_as_they_were(folder, home):
+    import_images("own", folder)
+    dataset = read("own")
+    pixels = dataset.x_train.reshape(-1, 3) / 255
+    np.testing.assert_allclose(dataset.problem.channel_mean, pixels.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(dataset.problem.channel_sd, np.maximum(pixels.std(axis=0), 0.01), rtol=1e-5)
+    file = home / "datasets" / "own" / "about.json"
+    about = json.loads(file.read_text())
+    del about["channel_mean"], about["channel_sd"]
+    file.write_text(json.dumps(about))
+    assert read("own").problem == dataset.problem
+    assert read("own").problem.channel_sd == CIFAR10.channel_sd
 
 
 def test_the_drawn_test_split_is_the_same_each_time(folder):

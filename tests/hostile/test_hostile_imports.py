@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import tarfile
 import zipfile
 import zlib
 
@@ -42,6 +43,24 @@ def arrays(count, classes=3):
 
 def folder():
     return {f"own/{name}/{n}.jpg": jpeg(label, n) for label, name in enumerate(CLASSES) for n in range(3)}
+
+
+def zipped():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in folder().items():
+            archive.writestr(name, content)
+    return {"own.zip": buffer.getvalue()}
+
+
+def tarred():
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in folder().items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return {"own.tar.gz": gzip.compress(buffer.getvalue())}
 
 
 def npz():
@@ -104,7 +123,7 @@ def table():
 
 FORMS = {
     "folder": folder, "npz": npz, "fashion": idx, "svhn": mat, "kaggle": kaggle, "cifar100": hundred,
-    "parquet": table,
+    "parquet": table, "archive": zipped, "archive tar": tarred,
 }  # fmt: skip
 
 
@@ -134,8 +153,8 @@ def decoded(path):
 @pytest.mark.parametrize("form", FORMS)
 def test_the_whole_files_are_read(form, tmp_path):
     path = written(FORMS[form](), tmp_path / "files")
-    assert readers.find(path)[0] == form
-    assert import_images("own", path).kind == form
+    assert readers.find(path)[0] == form.split()[0]
+    assert import_images("own", path).kind == form.split()[0]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -184,6 +203,24 @@ def test_bombs_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
     files = idx() | {"fashion/train-images-idx3-ubyte.gz": gzip.compress(bytes(200 << 20))}
     with bounded(memory=200 << 20), pytest.raises(DataError, match="unpacks to more than 52,428,800 bytes"):
         import_images("own", written(files, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["bomb.zip", "bomb.tar.gz"])
+def test_a_packed_bomb_is_refused_before_it_fills_the_memory(name, tmp_path):
+    zeros, made = bytes(60 << 20), io.BytesIO()
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+            for number in range(20):
+                archive.writestr(f"ant/{number}.png", zeros)
+    else:
+        with tarfile.open(fileobj=made, mode="w:gz") as archive:
+            for number in range(20):
+                member = tarfile.TarInfo(f"ant/{number}.png")
+                member.size = len(zeros)
+                archive.addfile(member, io.BytesIO(zeros))
+    (tmp_path / name).write_bytes(made.getvalue())
+    with bounded(memory=200 << 20), pytest.raises(DataError, match="unpacks to more than"):
+        import_images("own", tmp_path / name)
 
 
 def test_a_parquet_bomb_is_refused_while_it_is_read(tmp_path, monkeypatch):

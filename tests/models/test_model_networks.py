@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from cifar_core.base.lazy import keras
+from cifar_core.data.problem import CIFAR10, Problem
 from cifar_core.models import MODELS, create_model, models
-from cifar_core.models.blocks import skipped_at_random
+from cifar_core.models.blocks import skipped_at_random, take_scaling
 from cifar_core.models.pyramidnet import _shaken
 from cifar_core.models.vit import sine_cosine_positions
 
@@ -42,6 +43,20 @@ def test_rescaling_is_inside_and_bytes_are_as_good_as_floats(small, network, ima
     np.testing.assert_array_equal(model(images), model(images.astype("float32")))
     values = keras.ops.convert_to_numpy(model.get_layer("rescaling")(images))
     assert -3 < values.min() < values.max() < 3
+
+
+@pytest.mark.parametrize("name", ["resnet9", "mobilenet"])
+def test_images_are_standardised_by_the_problems_own_channels(name, smallest, images):
+    mean, sd = (0.2, 0.4, 0.6), (0.5, 0.25, 0.125)
+    values = smallest[name] | ({"stem": "cifar"} if name == "mobilenet" else {})
+    own, usual = (
+        create_model(name, problem=problem, **values)
+        for problem in (Problem(CIFAR10.classes, 32, mean, sd), CIFAR10)
+    )
+    scaled = keras.ops.convert_to_numpy(own.get_layer("rescaling")(images))
+    np.testing.assert_allclose(scaled, (images / 255 - mean) / np.array(sd), atol=1e-5)
+    take_scaling(own, usual)
+    np.testing.assert_array_equal(own.get_layer("rescaling")(images), usual.get_layer("rescaling")(images))
 
 
 @pytest.mark.slow

@@ -109,6 +109,13 @@ def test_a_problem_survives_its_record():
     assert Problem.from_dict({"name": "cifar10"}) is None, "as runs of earlier releases have it"
     with pytest.raises(ConfigError, match="list of classes"):
         Problem.from_dict({"classes": "abc", "side": 32})
+    for wrong in (
+        {"channel_sd": [0.0, 0.5, 0.5]},
+        {"channel_mean": ["a", 0.5, 0.5]},
+        {"channel_mean": [0.5]},
+    ):
+        with pytest.raises(ConfigError, match="channel"):
+            Problem.from_dict({**ours.to_dict(), **wrong})
 
 
 def test_classes_without_names_are_numbered():

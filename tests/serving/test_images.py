@@ -388,3 +388,12 @@ def test_the_middle_the_whole_and_a_square():
     np.testing.assert_array_equal(images.crop(picture, (9.0, -3.0, 1.0)), right)
     assert (images.crop(picture, (1.6, 0.2, 0.3)) == 255).all()
     assert images.crop(picture, (0.0, 0.0, -5.0)).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("size", [(90, 70), (400, 300), (8000, 5200)])
+def test_a_jpeg_is_decoded_at_a_smaller_size_and_looks_the_same(size):
+    ramp = np.linspace(0, 255, 64)
+    pixels = np.stack([np.tile(ramp, (48, 1)), np.tile(ramp[:48, None], (1, 64)), np.full((48, 64), 90.0)], 2)
+    picture = Image.fromarray(pixels.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    plain = read_image(encode(picture.resize((size[0] // 10, size[1] // 10)) if size[0] > 999 else picture))
+    assert np.abs(read_image(encode(picture, "JPEG", quality=95)).astype(int) - plain).mean() < 3

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cifar_core.data.images import from_array, read_quickly
+from cifar_core.data.images import from_array, read_image
 from cifar_core.data.problem import FEWEST_CLASSES, MOST_CLASSES
 from cifar_core.errors import DataError, ImageError
 
@@ -74,7 +74,7 @@ class Part:
         try:
             if isinstance(picture, np.ndarray):
                 return from_array(picture, side)
-            return read_quickly(picture, side)
+            return read_image(picture, side)
         except ImageError as error:
             reason = str(error)
             return (
