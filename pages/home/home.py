@@ -7,6 +7,13 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from cifar_core.analysis.study.paper import paper_results
+from cifar_core.analysis.study.reference_runs import (
+    KINDS,
+    ReferenceRun,
+    accuracy_of,
+    reference_runs,
+    reference_table,
+)
 from cifar_core.errors import StoreError
 from cifar_core.plots.palette import model_colour
 from cifar_core.store.records import UNFINISHED
@@ -27,6 +34,7 @@ WHAT = (
 )
 THE_STUDY = "The study"
 """The part of Leaderboard that has it whole."""
+HEADER = ("Training", "Published", "Reference", "Ours")
 
 
 def page() -> None:
@@ -110,13 +118,14 @@ def _continue(polling: bool) -> None:
 
 
 def _study(runs: pd.DataFrame) -> None:
-    """Published and own accuracy of the study's seven trainings."""
+    """Accuracy of the study's seven trainings: published, of the reference runs, and of this store's."""
     results = paper_results()
-    ours = own_results(runs)
+    ours, references = own_results(runs), reference_table().set_index("preset")[KINDS[0]]
     rows = [
         (
             f"{model_title(row['model'])}, {row['variant']}",
             percent(row["test_accuracy"]) + (" *" if row["protocol"] == "test-selected" else ""),
+            _reference(references[row["preset"]]),
             percent(ours.get(row["preset"], {}).get("mean")),
         )
         for row in results.to_dict("records")
@@ -125,8 +134,16 @@ def _study(runs: pd.DataFrame) -> None:
         st.subheader("The study behind it", anchor=False, width="stretch")
         navigation.link("leaderboard", "All of the study", part=THE_STUDY)
     dots = [model_colour(model) for model in results["model"]]
-    st.html(STYLE + table_html(("Training", "Published", "Ours"), rows, right=(1, 2), dots=dots))
-    st.caption("\\* chosen on the test set, so the figure is optimistic.")
+    st.html(STYLE + table_html(HEADER, rows, right=(1, 2, 3), dots=dots))
+    data = ", ".join(sorted({run.data for run in reference_runs()}))
+    st.caption(
+        "\\* chosen on the test set, so the figure is optimistic. Reference: the same settings, trained for "
+        f"this release on {data}."
+    )
+
+
+def _reference(runs: list[ReferenceRun]) -> str:
+    return percent(accuracy_of(runs).mean if runs else None)
 
 
 page()

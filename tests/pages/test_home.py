@@ -9,7 +9,7 @@ import pytest
 
 from cifar_core.analysis.study import reference_runs as release
 from cifar_core.analysis.study.paper import PAPER_FAULTS
-from cifar_core.analysis.study.reference_runs import reference_runs
+from cifar_core.analysis.study.reference_runs import accuracy_of, reference_runs, reference_table
 from cifar_core.settings.presets import preset
 from cifar_core.settings.train_config import TrainConfig
 from pages.shared import resources, words
@@ -48,6 +48,8 @@ def test_a_first_visitor_is_led_to_one_thing(open_page):
     assert test.button("go_dataset").proto.type == "primary"
     assert test.button("go_train").proto.type == "secondary"
     assert "66.48 %" in table(test)
+    reference = accuracy_of(reference_table()["as_published"].iloc[0]).mean
+    assert f"{100 * reference:.2f} %" in table(test)
     assert cards(test) == []
     grid = next(element.proto.body for element in test.get("html") if "lab-grid" in element.proto.body)
     assert grid.count("<img") == 20
