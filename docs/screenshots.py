@@ -25,6 +25,7 @@ from cifar_core.store.artifacts import PREDICTIONS
 IMAGES = Path(__file__).with_name("images")
 PICTURES = {
     "home": "",
+    "minutes": "#Accuracy against training time",
     "dataset": "dataset",
     "dataset-map": "dataset?tab=Map",
     "train": "train",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cifar_core.base.fields import describe
+from cifar_core.base.files import write_whole
 from cifar_core.cli.app import PROGRAM, command, format_options, load_framework, stopping, switch
 from cifar_core.cli.options import read_numbers
 from cifar_core.cli.output import print_as, records
@@ -106,9 +108,18 @@ def _watcher(progress: Reporter) -> Watcher:
 @click.option("--keep", metavar="RUN", help="Save this run of your store as a reference run of the package.")
 @click.option("--data", metavar="TEXT", help="With --keep: description of its images.")
 @switch("--network", help="With --keep: also as the trained network that comes with the package.")
+@click.option("--figure", metavar="FILE", help="Write accuracy against minutes, as an HTML page.")
 @switch("--add", help="Add the trained network that comes with this release to your store.")
 @format_options
-def reference(markdown: bool, keep: str | None, data: str | None, network: bool, add: bool, form: str) -> int:
+def reference(
+    markdown: bool,
+    keep: str | None,
+    data: str | None,
+    network: bool,
+    figure: str | None,
+    add: bool,
+    form: str,
+) -> int:
     """Runs that come with this release, with their results, data and hardware.
 
     Each can be trained again from its preset and the listed changes: cifar-lab train --preset NAME.
@@ -126,6 +137,11 @@ def reference(markdown: bool, keep: str | None, data: str | None, network: bool,
         click.echo(reference_runs.keep(store, run_id, data or ""))
         if network:
             click.echo(trained.ship(store, run_id, data or ""))
+    elif figure is not None:
+        from cifar_core.plots import accuracy_against_cost, themed
+
+        chart = accuracy_against_cost(reference_runs.costs(), "minutes")
+        write_whole(Path(figure), themed(chart).to_html())
     elif markdown:
         click.echo(f"{reference_runs.headline()}\n\n{reference_runs.markdown()}")
     else:

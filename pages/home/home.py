@@ -11,6 +11,8 @@ from cifar_core.analysis.study.reference_runs import (
     KINDS,
     ReferenceRun,
     accuracy_of,
+    costs,
+    measured_on,
     reference_runs,
     reference_table,
 )
@@ -19,7 +21,7 @@ from cifar_core.plots.palette import model_colour
 from cifar_core.store.records import UNFINISHED
 from pages.home import best, latest
 from pages.home.cards import cards
-from pages.shared import navigation, pace, resources, trained
+from pages.shared import figure, navigation, pace, resources, trained
 from pages.shared.snapshot import board_names, current_runs, own_results, snapshot
 from pages.shared.table import STYLE, table_html
 from pages.shared.words import message, model_title, percent, plain
@@ -35,6 +37,13 @@ WHAT = (
 THE_STUDY = "The study"
 """The part of Leaderboard that has it whole."""
 HEADER = ("Training", "Published", "Reference", "Ours")
+ABOUT_MINUTES = (
+    "Each point is a setting that was trained for this release, the mean where there are several seeds: a "
+    "ring is a baseline, a disc is tuned, a diamond anything else. The grey line joins those that nothing "
+    "beats in as little time. The axis is logarithmic. `cifar-lab reference` lists the runs, each with its "
+    "data, machine and settings."
+)
+HEIGHT = 440
 
 
 def page() -> None:
@@ -51,6 +60,7 @@ def page() -> None:
         polling = bool(runs["state"].isin(UNFINISHED).any())
         st.fragment(_continue, run_every=pace.poll(polling))(polling)
     _study(runs)
+    _minutes()
 
 
 def _welcome() -> None:
@@ -140,6 +150,24 @@ def _study(runs: pd.DataFrame) -> None:
         "\\* chosen on the test set, so the figure is optimistic. Reference: the same settings, trained for "
         f"this release on {data}."
     )
+
+
+def _minutes() -> None:
+    """What each preset reached in how many minutes, of the reference runs."""
+    from cifar_core.plots import accuracy_against_cost
+
+    found = costs()
+    figure.show(
+        "Accuracy against training time",
+        ABOUT_MINUTES,
+        accuracy_against_cost(found, "minutes"),
+        key="minutes",
+        alt=f"Test accuracy of {len(found)} settings against minutes of training, of the reference runs.",
+        header=tuple(found),
+        rows=lambda: found.to_numpy().tolist(),
+        height=HEIGHT,
+    )
+    st.caption(measured_on(reference_runs()))
 
 
 def _reference(runs: list[ReferenceRun]) -> str:

@@ -10,7 +10,15 @@ import pytest
 
 from cifar_core.analysis.study import reference_runs as module
 from cifar_core.analysis.study.paper import PAPER_FAULTS
-from cifar_core.analysis.study.reference_runs import headline, keep, markdown, reference_runs, reference_table
+from cifar_core.analysis.study.reference_runs import (
+    costs,
+    headline,
+    keep,
+    markdown,
+    reference_runs,
+    reference_table,
+)
+from cifar_core.cli import main
 from cifar_core.cli.options import read_value
 from cifar_core.data.problem import CIFAR10
 from cifar_core.errors import ConfigError
@@ -333,3 +341,24 @@ def test_a_file_of_another_format_is_refused(tmp_path, any_run):
     path.write_text(json.dumps(content))
     with pytest.raises(ConfigError, match="another format"):
         module._read(path)
+
+
+def test_the_costs_have_a_row_for_each_setting_whatever_its_seeds(any_run):
+    runs = [
+        as_trained(any_run, "base_cnn/recommended", epochs, accuracy, seed=seed)
+        for epochs, accuracy, seed in ((10, 0.7, 0), (50, 0.8, 0), (50, 0.9, 1))
+    ]
+    found = costs(runs)
+    assert found["label"].tolist() == [
+        "base_cnn/recommended, 50 epochs",
+        "base_cnn/recommended, 10 of 50 epochs",
+    ]
+    assert found["accuracy"].tolist() == pytest.approx([0.85, 0.7])
+    assert found[["seeds", "minutes"]].to_numpy().tolist() == [[2, 60], [1, 60]]
+
+
+def test_the_command_draws_them(tmp_path):
+    assert main(["reference", "--figure", str(tmp_path / "minutes.html")]) == 0
+    page = (tmp_path / "minutes.html").read_text(encoding="utf-8")
+    assert "airbench\\u002fquick, 3 epochs" in page
+    assert "Training time (min)" in page

@@ -50,6 +50,7 @@ def test_a_first_visitor_is_led_to_one_thing(open_page):
     assert "66.48 %" in table(test)
     reference = accuracy_of(reference_table()["as_published"].iloc[0]).mean
     assert f"{100 * reference:.2f} %" in table(test)
+    assert any(trace["name"] == "Airbench" for trace in charts(test)[-1]), "accuracy against training time"
     assert cards(test) == []
     grid = next(element.proto.body for element in test.get("html") if "lab-grid" in element.proto.body)
     assert grid.count("<img") == 20

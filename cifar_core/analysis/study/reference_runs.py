@@ -208,13 +208,7 @@ def accuracy_of(runs: Iterable[ReferenceRun]) -> Spread:
 
 def headline(runs: Iterable[ReferenceRun] | None = None) -> str:
     """README's table: the most accurate models, each with its best setting by the mean over seeds."""
-    groups: dict[tuple[Any, ...], list[ReferenceRun]] = {}
-    for run in reference_runs() if runs is None else runs:
-        key = (run.config.preset, run.epochs, *sorted(run.changes(str(run.config.preset)).items()))
-        groups.setdefault(key, []).append(run)
-    best: dict[str, list[ReferenceRun]] = {}
-    for group in sorted(groups.values(), key=lambda group: accuracy_of(group).mean):
-        best[group[0].config.model] = group
+    best = {group[0].config.model: group for group in _alike(runs)[::-1]}
     rows = sorted(best.values(), key=lambda group: -accuracy_of(group).mean)[:HEADLINE_ROWS]
     lines = ["| network | test accuracy | minutes | seeds | trained again by |", "|:--|--:|--:|--:|:--|"]
     for group in rows:
@@ -227,6 +221,35 @@ def headline(runs: Iterable[ReferenceRun] | None = None) -> str:
         )
         lines.append(f"| {' | '.join(cells)} | `{first.command}` |")
     return "\n".join([*lines, "", measured_on(run for row in rows for run in row)])
+
+
+def costs(runs: Iterable[ReferenceRun] | None = None) -> pd.DataFrame:
+    """What each setting reached and took, means over seeds, for `plots.accuracy_against_cost`.
+
+    Columns: label, model, variant, accuracy (share), minutes, seeds. Best first.
+    """
+    rows = [
+        {
+            "label": f"{first.config.preset}, {epochs_of(first)}",
+            "model": first.config.model,
+            "variant": first.config.variant,
+            "accuracy": accuracy_of(group).mean,
+            "minutes": _minutes(group),
+            "seeds": len(group),
+        }
+        for group in _alike(runs)
+        for first in group[:1]
+    ]
+    return pd.DataFrame(rows)
+
+
+def _alike(runs: Iterable[ReferenceRun] | None) -> list[list[ReferenceRun]]:
+    """Runs that differ in their seeds alone, together; best first by the mean."""
+    groups: dict[tuple[Any, ...], list[ReferenceRun]] = {}
+    for run in reference_runs() if runs is None else runs:
+        key = (run.config.preset, run.epochs, *sorted(run.changes(str(run.config.preset)).items()))
+        groups.setdefault(key, []).append(run)
+    return sorted(groups.values(), key=lambda group: -accuracy_of(group).mean)
 
 
 def markdown(runs: Iterable[ReferenceRun] | None = None) -> str:
