@@ -192,8 +192,16 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_mutations(
         "cifar_core/cluster/driver.py",
         "tests/cluster/test_driver.py",
-        ("[*again, *queued]", "[*queued, *again]"),
-        ("is RunState.STOPPING\n            job.state", "is RunState.FAILED\n            job.state"),
+        (
+            '[*self._first, *self.store.waiting("any", cluster=True)]',
+            '[*self.store.waiting("any", cluster=True), *self._first]',
+        ),
+        ("self._first.remove(task)", "pass"),
+    ),
+    *_mutations(
+        "cifar_core/cluster/tasks.py",
+        "tests/cluster/test_driver.py",
+        ("return state is RunState.STOPPING", "return state is RunState.FAILED"),
     ),
     *_mutations(
         "cifar_core/cluster/losses.py", "tests/cluster/test_driver.py", (">= MAX_LOSSES", "> MAX_LOSSES")

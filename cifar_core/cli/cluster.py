@@ -40,13 +40,10 @@ def cluster(address: str, cpus: float, gpus: float, resources: Sequence[str], id
     from cifar_core.cluster.driver import Driver
     from cifar_core.cluster.pool import in_words
     from cifar_core.cluster.ray_nodes import RayNodes
-    from cifar_core.cluster.search import ChildChief
 
     needs = {"CPU": cpus, "GPU": gpus} | dict(_resource(text) for text in resources)
     store, nodes = current_store(), RayNodes(address)
-    driver = Driver(
-        store, nodes, needs, lambda search, places: ChildChief(store, search, nodes.address, places, needs)
-    )
+    driver = Driver(store, nodes, needs)
     there = ", ".join(node.name for node in nodes.nodes())
     click.echo(
         f"{PROGRAM}: cluster at {nodes.address} with {there}; {in_words(needs)} for each run", err=True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,16 +27,6 @@ class Nodes(Protocol):
     def ready(self, references: Any, timeout: float) -> list[Any]: ...
     def result(self, reference: Any) -> Any: ...
     def kill(self, worker: Any) -> None: ...
-
-
-class Chief(Protocol):
-    """A search under way in a process of its own (`cluster.search`), with the slots that it may use."""
-
-    def ended(self) -> bool: ...
-    def close(self) -> None: ...
-
-
-StartChief = Callable[[str, list[Node]], Chief]
 
 
 @dataclass(eq=False)
@@ -67,11 +57,11 @@ class ActorPool:
         self.make_room([node])
         return ActorLease(node, needs, environment, self._cluster.start(node, needs, environment))
 
-    def give_back(self, lease: ActorLease) -> None:
-        """Keep an actor whose run has ended in order, until it has done its share."""
+    def give_back(self, lease: ActorLease, in_order: bool) -> None:
+        """Keep an actor whose task has ended in order, until it has done its share."""
         lease.runs += 1
         lease.idle_since = time.monotonic()
-        if lease.runs < RUNS_PER_WORKER:
+        if in_order and lease.runs < RUNS_PER_WORKER:
             self._idle.append(lease)
         else:
             self._cluster.kill(lease.handle)

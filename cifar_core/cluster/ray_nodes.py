@@ -20,7 +20,11 @@ from cifar_core.cluster.worker import Message, Worker
 from cifar_core.errors import ConfigError
 from cifar_core.workers.supervisor import NICENESS
 
+log = logging.getLogger(__name__)
+
 LOCAL = "local"
+CONNECT_S = 60.0
+"""Seconds to wait, when connecting, for what nodes say of their release."""
 _WITHOUT_RAY = "This needs Ray, which is not installed: pip install 'cifar-lab[cluster]' on all machines."
 
 
@@ -51,8 +55,8 @@ class RayNodes:
         cpus: with "local": number of CPUs that it offers; None: all.
 
     Raises:
-        ConfigError: Ray is not installed, nothing answers at the address, or the token, Ray's or Python's
-            version is another one.
+        ConfigError: Ray is not installed, nothing answers at the address, or the token, or Ray's, Python's or
+            CIFAR Lab's version is another one.
     """
 
     def __init__(self, address: str = LOCAL, cpus: int | None = None) -> None:
@@ -69,9 +73,56 @@ class RayNodes:
         finally:  # Ray sets a handler of its own, which would end the process at once
             _restore(before)
         self.address = str(self._ray.get_runtime_context().gcs_address)
+        self._releases: dict[str, Any] = {}
+        """By node: a reference to the release of CIFAR Lab there, then whether it is this one."""
+        wrong = self.wrong_releases(timeout=CONNECT_S)
+        if wrong:
+            self.close()
+            raise ConfigError(" ".join(wrong))
 
     def nodes(self) -> list[Node]:
-        """The nodes that are alive, in order of their names."""
+        """The nodes that are alive and have this release of CIFAR Lab, in order of their names."""
+        for problem in self.wrong_releases():
+            log.warning("a node is not used: %s", problem)
+        return [node for node in self._alive() if self._releases.get(node.id) is True]
+
+    def wrong_releases(self, timeout: float = 0.0) -> list[str]:
+        """Ask nodes that can train and were not asked before for their release of CIFAR Lab: what is wrong
+        with those that answer within `timeout` seconds."""
+        alive = {node.id: node for node in self._alive() if {"CPU", "GPU"} & set(node.resources)}
+        for node in alive.values():
+            if node.id not in self._releases:
+                self._releases[node.id] = self._ask_release(node)
+        self._releases = {node: found for node, found in self._releases.items() if node in alive}
+        asked = {found: node for node, found in self._releases.items() if not isinstance(found, bool)}
+        answered = self._ray.wait([*asked], num_returns=len(asked), timeout=timeout)[0] if asked else []
+        wrong = []
+        for reference in answered:
+            node = alive[asked[reference]]
+            try:
+                found = self.result(reference)
+            except WorkerGoneError:
+                del self._releases[node.id]
+                continue
+            self._releases[node.id] = found == __version__
+            if found != __version__:
+                has = f"has CIFAR Lab {found}" if found else "has no CIFAR Lab"
+                wrong.append(
+                    f"{node.name} {has}, and this machine {__version__}: install the same release on all."
+                )
+        return wrong
+
+    def _ask_release(self, node: Node) -> Any:
+        def release() -> str | None:  # travels as it is, so that a node without CIFAR Lab can answer
+            try:
+                from cifar_core.base.version import __version__
+            except ImportError:
+                return None
+            return __version__
+
+        return self._ray.remote(release).options(num_cpus=0, **self._on(node)).remote()
+
+    def _alive(self) -> list[Node]:
         found = [
             Node(str(one["NodeID"]), str(one["NodeManagerHostname"]), dict(one["Resources"]))
             for one in self._ray.nodes()
@@ -88,16 +139,19 @@ class RayNodes:
 
     def start(self, node: Node, needs: Mapping[str, float], environment: Mapping[str, str]) -> Any:
         """An actor on a node, which waits until its resources are free there."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         others = {name: amount for name, amount in needs.items() if name not in ("CPU", "GPU")}
         options = {
             "num_cpus": needs.get("CPU", 0),
             "num_gpus": needs.get("GPU", 0),
             "resources": others,
-            "scheduling_strategy": NodeAffinitySchedulingStrategy(node.id, soft=False),
+            **self._on(node),
         }
-        return self._ray.remote(Worker).options(**options).remote(dict(environment), __version__)
+        return self._ray.remote(Worker).options(**options).remote(dict(environment))
+
+    def _on(self, node: Node) -> dict[str, Any]:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node.id, soft=False)}
 
     def put(self, value: Any) -> Any:
         """Place a value where the actors of each node read it in place; sent to a node once."""

@@ -1,32 +1,30 @@
 """A search whose trials are trained on a cluster.
 
-The searching process, the chief, is a child of the driver with its own connection to the cluster. It keeps
-KerasTuner's schedule, the store and the checkpoints, as the process of a local search does. Each of its
-trainers drives one actor: a trial travels there with its checkpoint, and back with every epoch.
+It is a thread of the driver that keeps KerasTuner's schedule, the store and the checkpoints, as the process
+of a local search does. Its trials are tasks of the driver beside the queued runs: a trial travels to a worker
+with its checkpoint, and back with every epoch.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from cifar_core.base.child import Child
 from cifar_core.base.files import write_whole
-from cifar_core.cluster.driver import ROUND_S, SILENT_S, START_S, STOP_S, Driver
-from cifar_core.cluster.losses import MAX_LOSSES
-from cifar_core.cluster.pool import RUNS_PER_WORKER
-from cifar_core.cluster.ray_nodes import Node, RayNodes, WorkerGoneError
-from cifar_core.cluster.status import DEVICE_PREFIX
-from cifar_core.errors import CifarLabError, StoreError, TrainingError
+from cifar_core.cluster.losses import MAX_LOSSES, state_of
+from cifar_core.cluster.ray_nodes import Node
+from cifar_core.cluster.tasks import Task
+from cifar_core.cluster.worker import Message
+from cifar_core.errors import CifarLabError, RunStateError, TrainingError
 from cifar_core.settings.compute import framework_environment
 from cifar_core.settings.search_config import SearchConfig
-from cifar_core.store import RunStore
+from cifar_core.store import RunState, RunStore
+from cifar_core.store.records import UNFINISHED
 from cifar_core.training.recorder import ProgressCallback, StopCallback, StopRequested
 from cifar_core.tuning.local_workers import TrialTrainer
 from cifar_core.tuning.space import trial_config
@@ -34,178 +32,137 @@ from cifar_core.tuning.trial import Order, Outcome, TrialImages, own_checkpoint
 
 log = logging.getLogger(__name__)
 
-
-class ChildChief:
-    """A search in a process of its own, which ends with this one."""
-
-    def __init__(
-        self, store: RunStore, search_id: str, address: str, nodes: list[Node], needs: dict[str, float]
-    ) -> None:
-        self._store, self._search_id = store, search_id
-        self._child = Child("cifar-lab search")
-        arguments = (store.url, search_id, address, nodes, needs)
-        self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
-        self._thread.start()
-
-    def ended(self) -> bool:
-        return not self._thread.is_alive()
-
-    def close(self) -> None:
-        """Stop the search within a step, and wait for its process."""
-        with suppress(StoreError):  # it has ended
-            self._store.request_stop(self._search_id)
-        self._thread.join(2 * STOP_S)
-        self._child.close()
-
-    def _run(self, *arguments: Any) -> None:
-        try:
-            with self._child:
-                self._child.call(carry_out_on_cluster, *arguments)
-        except CifarLabError as error:  # recorded by the process, or seen by the driver where it was killed
-            log.warning("%s: %s", self._search_id, error)
+POLL_S = 0.2
 
 
-def carry_out_on_cluster(
-    url: str, search_id: str, address: str, nodes: list[Node], needs: dict[str, float]
-) -> None:
-    """Claim a search of the store and carry it out on these nodes, one trial at once for each entry."""
+class Slots(Protocol):
+    """What a search needs of the driver; called from the search's threads."""
+
+    needs: dict[str, float]
+
+    def put(self, value: Any) -> Any:
+        """A reference to a value that is placed on each node once."""
+        ...
+
+    def submit(self, task: Task | str) -> None:
+        """Carry out a task, or a queued run given by its id, before what is queued."""
+        ...
+
+
+def start_search(store: RunStore, search_id: str, slots: Slots) -> threading.Thread:
+    """Carry out a search that this process has claimed, in a thread that ends with it."""
+    thread = threading.Thread(target=_carry_out, args=(store, search_id, slots), name=search_id, daemon=True)
+    thread.start()
+    return thread
+
+
+def _carry_out(store: RunStore, search_id: str, slots: Slots) -> None:
     from cifar_core.tuning import SearchOptions, carry_out_search
 
-    store, cluster = RunStore(url), RayNodes(address)
-    names = ",".join(dict.fromkeys(node.name for node in nodes))
-    if store.claim(search_id, pid=os.getpid(), device=f"{DEVICE_PREFIX}{names}"[:120]):
-        carry_out_search(store, search_id, SearchOptions(elsewhere=Slots(cluster, nodes, needs)))
+    try:
+        carry_out_search(store, search_id, SearchOptions(elsewhere=OnCluster(slots)))
+    except CifarLabError as error:  # it is recorded with the search
+        log.warning("%s: %s", search_id, error)
 
 
-class Slots:
-    """The slots of a search, as `tuning.results.Elsewhere`."""
+class OnCluster:
+    """The driver's slots as `tuning.results.Elsewhere`."""
 
-    def __init__(self, cluster: RayNodes, nodes: list[Node], needs: dict[str, float]) -> None:
-        self._cluster, self._nodes, self._needs = cluster, nodes, needs
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
 
     def trainers(self, config: SearchConfig, images: TrialImages, folder: Path) -> list[TrialTrainer]:
-        placed = self._cluster.put(images)
-        return [
-            ClusterTrainer(self._cluster, self._needs, node, self._nodes, config, placed, folder)
-            for node in self._nodes
-        ]
+        placed = self._slots.put(images)
+        return [ClusterTrainer(self._slots, config, placed, folder) for _ in range(config.workers)]
 
     def train(self, store: RunStore, run_id: str, should_stop: StopCallback) -> None:
-        """Carry out the winner's run in one of the slots."""
-        driver = Driver(store, self._cluster, self._needs)
-        driver.run_one(run_id, self._nodes, should_stop)
+        """Wait until the driver has carried out the winner's run.
+
+        Raises:
+            TrainingError: it has failed.
+        """
+        self._slots.submit(run_id)
+        while state_of(store, run_id) in (RunState.CRASHED, *UNFINISHED):  # one that crashed is queued again
+            if should_stop():
+                with suppress(RunStateError):  # it has ended meanwhile
+                    store.request_stop(run_id)
+            time.sleep(POLL_S)
+        if state_of(store, run_id) is RunState.FAILED:
+            raise TrainingError(store.get(run_id).reason or "The winner's run failed.")
 
 
 class ClusterTrainer:
-    """Trains trials in an actor on `node`, or where that is gone on another of `nodes`."""
+    """Trains trials on whichever worker the driver finds; `images` is a reference to them on the cluster."""
 
-    def __init__(
-        self,
-        cluster: RayNodes,
-        needs: Mapping[str, float],
-        node: Node,
-        nodes: list[Node],
-        config: SearchConfig,
-        images: Any,
-        folder: Path,
-    ) -> None:
-        self._cluster, self._needs, self._node, self._nodes = cluster, needs, node, nodes
-        self._config, self._images, self._folder = config, images, folder
-        self._worker: Any = None
-        self._trained = 0
+    def __init__(self, slots: Slots, config: SearchConfig, images: Any, folder: Path) -> None:
+        self.slots, self.config, self.images, self.folder = slots, config, images, folder
 
     def train(self, order: Order, *, report: ProgressCallback, should_stop: StopCallback) -> Outcome:
-        """As `Trainer.train`; a trial whose actor is lost goes on in another from its last epoch.
+        """As `Trainer.train`; a trial whose worker is lost goes on in another from its last epoch.
 
         Raises:
             TrainingError: that happened too often without a further epoch.
         """
-        checkpoint, losses = own_checkpoint(self._folder, order), 0
-
-        def progress(message: tuple[Any, ...]) -> None:
-            nonlocal losses
-            _, training, content = message
-            if content is not None:
-                write_whole(checkpoint, content)
-                losses = 0
-            report(training)
-
-        while True:
-            try:
-                return self._attempt(order, checkpoint, progress, should_stop)
-            except WorkerGoneError as error:
-                self.close()
-                losses += 1
-                if losses > MAX_LOSSES:
-                    raise TrainingError(
-                        f"The worker of the trial on {self._node.name} was lost {losses} times: {error}"
-                    ) from None
-                self._move()
+        task = TrialTask(self, order, report, should_stop)
+        self.slots.submit(task)
+        return task.outcome.result()
 
     def close(self) -> None:
-        """End the actor."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            self._cluster.kill(worker)
+        """Does nothing: workers are the driver's."""
 
-    def _move(self) -> None:
-        """Take another node where this one is gone; wait until one of them is there."""
-        deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline:
-            alive = {node.id: node for node in self._cluster.nodes()}
-            mine = [node for node in self._nodes if node.id in alive]
-            if mine or alive:
-                self._node = self._node if self._node in mine else (mine or list(alive.values()))[0]
-                return
-            time.sleep(1.0)
-        raise TrainingError("All nodes of the cluster are gone.")
 
-    def _attempt(
-        self,
-        order: Order,
-        checkpoint: Path,
-        progress: Callable[[tuple[Any, ...]], None],
-        should_stop: StopCallback,
-    ) -> Outcome:
-        if self._worker is None:
-            environment = framework_environment(trial_config(self._config), order.compute)
-            self._worker = self._cluster.start(self._node, self._needs, environment)
-        content = checkpoint.read_bytes() if checkpoint.exists() else None
-        config = self._config.model_dump(mode="json")
-        self._cluster.call(self._worker, "train_trial", config, self._images, order, content)
-        return self._follow(progress, should_stop)
+class TrialTask:
+    """A trial on a worker, as `tasks.Task`; `outcome` is set when it is over."""
 
-    def _follow(self, progress: Callable[[tuple[Any, ...]], None], should_stop: StopCallback) -> Outcome:
-        outcome: Outcome | None = None
-        patience, since, stop_since = START_S, time.monotonic(), 0.0
-        reference = self._cluster.call(self._worker, "exchange", False)
-        while True:
-            now, stop = time.monotonic(), should_stop()
-            stop_since = stop_since or (now if stop else 0.0)
-            if stop and now - stop_since > STOP_S:
-                self.close()
-                raise StopRequested
-            if not self._cluster.ready([reference], ROUND_S):
-                if now - since > patience:
-                    raise WorkerGoneError(f"it did not answer for {now - since:.0f} s")
-                continue
-            messages = self._cluster.result(reference)
-            patience, since = SILENT_S, time.monotonic()
-            for message in messages:
-                if message[0] == "report":
-                    progress(message)
-                elif message[0] == "outcome":
-                    outcome = message[1]
-                elif message[0] == "end":
-                    return self._ended(outcome, message[1], should_stop)
-            reference = self._cluster.call(self._worker, "exchange", stop)
+    def __init__(
+        self, trainer: ClusterTrainer, order: Order, report: ProgressCallback, should_stop: StopCallback
+    ) -> None:
+        self.id, self.needs = f"trial-{order.trial_id}-{id(self):x}", trainer.slots.needs
+        self._trainer, self._order, self._report, self.stopping = trainer, order, report, should_stop
+        self._checkpoint = own_checkpoint(trainer.folder, order)
+        self._result: Outcome | None = None
+        self._losses = 0
+        self.outcome: Future[Outcome] = Future()
 
-    def _ended(self, outcome: Outcome | None, error: str | None, should_stop: StopCallback) -> Outcome:
-        self._trained += 1
-        if outcome is None or self._trained % RUNS_PER_WORKER == 0:
-            self.close()
-        if outcome is None and should_stop():
-            raise StopRequested
-        if outcome is None:
-            raise TrainingError(error or "The worker of the trial ended without a result.")
-        return outcome
+    def claim(self, _: Node) -> bool:
+        return not self.outcome.done()
+
+    def environment(self) -> dict[str, str]:
+        return framework_environment(trial_config(self._trainer.config), self._order.compute)
+
+    def order(self) -> tuple[Any, ...]:
+        content = self._checkpoint.read_bytes() if self._checkpoint.exists() else None
+        config = self._trainer.config.model_dump(mode="json")
+        return "train_trial", config, self._trainer.images, self._order, content
+
+    def record(self, message: Message) -> None:
+        kind, content, *files = message
+        if kind == "outcome":
+            self._result = content
+            return
+        if files[0] is not None:
+            write_whole(self._checkpoint, files[0])
+            self._losses = 0
+        self._report(content)
+
+    def end(self, error: str | None) -> None:
+        if self._result is not None:
+            self.outcome.set_result(self._result)
+        elif self.stopping():
+            self.stopped()
+        else:
+            self._fail(error or "The worker of the trial ended without a result.")
+
+    def stopped(self, _: str = "") -> None:
+        self.outcome.set_exception(StopRequested())
+
+    def lost(self, reason: str) -> bool:
+        self._losses += 1
+        if self.stopping():
+            self.stopped()
+        elif self._losses > MAX_LOSSES:
+            self._fail(f"{reason[0].upper()}{reason[1:]} That was once too often in one epoch.")
+        return not self.outcome.done()
+
+    def _fail(self, reason: str) -> None:
+        self.outcome.set_exception(TrainingError(reason))

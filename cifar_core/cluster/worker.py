@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cifar_core.base.version import __version__
+from cifar_core.base.files import is_abandoned, temporary_name
 from cifar_core.cluster.mirror import MirrorStore, Parcel
 from cifar_core.data import Dataset
-from cifar_core.errors import CifarLabError, ConfigError, TrainingError
+from cifar_core.errors import CifarLabError, TrainingError
 
 Message = tuple[Any, ...]
-Task = Callable[[Callable[[Message], None], Callable[[], bool]], None]
-"""Called with a function that sends a message and one that says whether to stop."""
 
 LONGEST_SILENCE_S = 1.0
 """Seconds after which `exchange` answers although there is nothing to report."""
 QUEUED_MESSAGES = 64
 """Messages that wait for the driver at most; then the training waits."""
+SCRATCH = "cifar-lab-node"
 _REMOVED = ("OMP_NUM_THREADS", "CIFAR_LAB_WEBHOOK")
 """Variables of Ray's workers that a training must not see: it computes with all cores, as a local worker
 does, and it is the driver that calls the webhook."""
@@ -35,11 +36,7 @@ class Worker:
     imported before a task, so that `environment` is in time for the framework.
     """
 
-    def __init__(self, environment: Mapping[str, str], release: str) -> None:
-        if release != __version__:
-            raise ConfigError(
-                f"This node has CIFAR Lab {__version__}, and the driver {release}: install the same release."
-            )
+    def __init__(self, environment: Mapping[str, str]) -> None:
         for name in _REMOVED:
             os.environ.pop(name, None)
         for name, value in environment.items():
@@ -49,11 +46,11 @@ class Worker:
 
     def train_run(self, parcel: Parcel, dataset: Dataset) -> None:
         """Begin to train a run; its changes are sent as ("change", method, args, kwargs)."""
-        self._begin(lambda send, stop: _train_run(parcel, dataset, send, stop))
+        self._begin(_train_run, parcel, dataset)
 
     def train_trial(self, config: dict[str, Any], images: Any, order: Any, checkpoint: bytes | None) -> None:
         """Begin to train a trial; sends ("report", progress, checkpoint) and ("outcome", outcome)."""
-        self._begin(lambda send, stop: _train_trial(config, images, order, checkpoint, send, stop))
+        self._begin(_train_trial, config, images, order, checkpoint)
 
     def exchange(self, stop: bool) -> list[Message]:
         """Messages since the last call, waiting for the first for `LONGEST_SILENCE_S`; ("end", error text or
@@ -68,21 +65,35 @@ class Worker:
             found.append(self._messages.get())
         return found
 
-    def _begin(self, task: Task) -> None:
+    def _begin(self, *task: Any) -> None:
         self._stop.clear()
-        threading.Thread(target=self._carry_out, args=(task,), daemon=True).start()
+        threading.Thread(target=self._carry_out, args=task, daemon=True).start()
 
-    def _carry_out(self, task: Task) -> None:
+    def _carry_out(self, task: Callable[..., None], *args: Any) -> None:
         from cifar_core.training.failures import explained
 
         error = None
         try:
-            task(self._messages.put, self._stop.is_set)
+            task(*args, self._messages.put, self._stop.is_set)
         except CifarLabError as problem:
             error = str(problem)
         except Exception as problem:
             error = str(explained(problem))
         self._messages.put(("end", error))
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """An empty folder for one task on this node; those that killed workers left are removed."""
+    place = Path(tempfile.gettempdir())
+    for left in filter(is_abandoned, place.glob(f".tmp-*-{SCRATCH}")):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = place / temporary_name(SCRATCH)
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _train_run(parcel: Parcel, dataset: Dataset, send: Any, stop: Callable[[], bool]) -> None:
@@ -91,8 +102,8 @@ def _train_run(parcel: Parcel, dataset: Dataset, send: Any, stop: Callable[[], b
 
     run_id = parcel.run_id
     with (
-        tempfile.TemporaryDirectory(prefix="cifar-lab-node-") as folder,
-        MirrorStore(Path(folder), parcel, lambda change: send(("change", *change))) as store,
+        scratch() as folder,
+        MirrorStore(folder, parcel, lambda change: send(("change", *change))) as store,
     ):
         config = store.get(run_id).config
         try:
@@ -122,8 +133,8 @@ def _train_trial(
     from cifar_core.training.recorder import Progress, StopRequested
     from cifar_core.tuning.trial import Trainer, checkpoint_file
 
-    with tempfile.TemporaryDirectory(prefix="cifar-lab-node-") as folder:
-        own = checkpoint_file(Path(folder), order.trial_id)
+    with scratch() as folder:
+        own = checkpoint_file(folder, order.trial_id)
         if checkpoint is not None:
             own.write_bytes(checkpoint)
 
@@ -131,7 +142,7 @@ def _train_trial(
             send(("report", progress, own.read_bytes() if progress.kind == "epoch" else None))
 
         try:
-            outcome = Trainer(SearchConfig(**config), images, Path(folder)).train(
+            outcome = Trainer(SearchConfig(**config), images, folder).train(
                 order, report=report, should_stop=stop
             )
             send(("outcome", outcome))

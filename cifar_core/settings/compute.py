@@ -60,6 +60,9 @@ BATCHES = (32, 64, 128, 256)
 """Batch sizes to measure, in addition to the configured one."""
 
 
+_KERNELS = {"on": True, "off": False, "default": None}
+
+
 @dataclass(frozen=True)
 class Computation:
     """Number format, compilation and kernels.
@@ -78,6 +81,11 @@ class Computation:
     def environment(self) -> dict[str, str]:
         """Environment variables that the process needs before it loads TensorFlow."""
         return {} if self.onednn is None else {ONEDNN_VARIABLE: str(int(self.onednn))}
+
+    @property
+    def kernels(self) -> str:
+        """`onednn` as `devices.onednn_in_use` names it, and a record."""
+        return next(name for name, onednn in _KERNELS.items() if onednn is self.onednn)
 
 
 @dataclass(frozen=True)
@@ -198,8 +206,7 @@ def _as_started(config: TrainConfig, now: Choice, recorded: Mapping[str, Any]) -
         return now
     if config.jit == "auto" and isinstance(jit, bool):
         now = replace(now, jit=jit, source="the run")
-    kernels = {"on": True, "off": False, "default": None}
-    return replace(now, onednn=kernels.get(str(recorded.get("onednn")), now.onednn))
+    return replace(now, onednn=_KERNELS.get(str(recorded.get("onednn")), now.onednn))
 
 
 def _by_rule(config: TrainConfig) -> Choice:

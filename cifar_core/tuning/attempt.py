@@ -120,7 +120,8 @@ class SearchAttempt:
     def _begin(self, dataset: Dataset) -> None:
         self._stage("starting the framework")
         chosen = choice(trial_config(self.config), self.record.environment)
-        set_variables(chosen)
+        elsewhere = self.options.elsewhere is not None  # then the framework is only asked what to try
+        set_variables(replace(chosen, onednn=None) if elsewhere else chosen)
         before = self.record.dataset.get("fingerprint")
         if before and before != dataset.fingerprint:
             raise ResumeError(
@@ -128,6 +129,8 @@ class SearchAttempt:
                 f"({dataset.fingerprint}). Point to the same dataset, or start a new search."
             )
         self.compute = environment(precision=chosen.precision, jit=chosen.jit)
+        if elsewhere and self.compute["onednn"] == "default":
+            self.compute["onednn"] = chosen.kernels
         recorded = self.record.environment
         self.compute["rules"] = recorded.get("rules", 1) if recorded else RULES
         self.store.begin_search(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from cifar_core.cluster.status import ClusterStatus, cluster_status, node_of
+from cifar_core.cluster.status import ClusterStatus, cluster_statuses, node_of
 from cifar_core.data import catalogue
 from cifar_core.errors import StoreError
 from pages.shared import access, navigation, notify, rebuild, resources, sign_in
@@ -48,7 +48,8 @@ def show() -> None:
         _dataset()
         _device(resources.device())
         try:
-            _cluster(cluster_status(resources.store()))
+            for cluster in cluster_statuses(resources.store()):
+                _cluster(cluster)
             jobs = active_jobs()
         except StoreError as error:
             # The page says why; the menu and the rest of the sidebar go on.
@@ -62,8 +63,7 @@ def show() -> None:
 def active_jobs() -> list[Job]:
     """Runs and searches that are running or stopping, then those in the queue, each oldest first."""
     told = {"run": _run_job, "search": _search_job}
-    cluster = cluster_status(resources.store())
-    lacking = cluster.waiting if cluster is not None else {}
+    lacking = _lacking(cluster_statuses(resources.store()))
     jobs = [told[row["kind"]](row) for row in resources.store().unfinished()]
     jobs = [replace(job, doing=f"waiting: {lacking[job.id]}") if job.id in lacking else job for job in jobs]
     return sorted(jobs, key=lambda job: job.state == "queued")
@@ -124,11 +124,16 @@ def _device(device: DeviceSummary) -> None:
         _fact("Device", f"CPU, {cores}", f"{device.name} · {device.precision}")
 
 
-def _cluster(status: ClusterStatus | None) -> None:
-    if status is not None:
-        slots, used = (sum(getattr(node, name) for node in status.nodes) for name in ("slots", "used"))
-        nodes = " · ".join(f"{node.name} {node.used}/{node.slots}" for node in status.nodes[:SHOWN_NODES])
-        _fact("Cluster", f"{used} of {slots} slots in use", nodes)
+def _lacking(clusters: list[ClusterStatus]) -> dict[str, str]:
+    """By job: what it waits for, where it waits on every cluster."""
+    everywhere = set.intersection(*(set(one.waiting) for one in clusters)) if clusters else set()
+    return {job: clusters[0].waiting[job] for job in everywhere}
+
+
+def _cluster(status: ClusterStatus) -> None:
+    slots, used = (sum(getattr(node, name) for node in status.nodes) for name in ("slots", "used"))
+    nodes = " · ".join(f"{node.name} {node.used}/{node.slots}" for node in status.nodes[:SHOWN_NODES])
+    _fact("Cluster", f"{used} of {slots} slots in use", nodes)
 
 
 def _fact(label: str, value: str, detail: str = "") -> None:

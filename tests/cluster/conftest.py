@@ -21,14 +21,25 @@ def config(**values):
     return TrainConfig(**{**given, **values})
 
 
-@pytest.fixture(scope="module")
+NODES = 2
+NOTICES_SOON = {
+    "health_check_initial_delay_ms": 1000,
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 2000,
+    "health_check_failure_threshold": 5,
+}
+"""A node that hangs is noticed within 15 s; with Ray's own settings within 64 s."""
+
+
+@pytest.fixture(scope="session")
 def ray_cluster():
     """Two nodes of one CPU each; the head node has none."""
     pytest.importorskip("ray", reason="the extra 'cluster' is not installed")
     from ray.cluster_utils import Cluster
 
-    started = Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    for _ in range(2):
+    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": NOTICES_SOON}
+    started = Cluster(True, head_node_args=head)
+    for _ in range(NODES):
         started.add_node(num_cpus=1)
     yield started
     started.shutdown()
@@ -59,7 +70,7 @@ class ScriptedNodes:
 
     def __init__(self, *resources):
         self.there = [Node(f"id-{i}", f"node-{i}", given) for i, given in enumerate(resources)]
-        self.script, self.stops, self.killed, self.sent = {}, [], [], []
+        self.script, self.stops, self.killed, self.sent, self.arguments = {}, [], [], [], []
         self._now = {}
 
     def nodes(self):
@@ -72,9 +83,10 @@ class ScriptedNodes:
         return value
 
     def call(self, worker, method, *args):
-        if method == "train_run":
-            worker["run"] = args[0].run_id
+        if method.startswith("train"):
+            worker["run"] = args[0].run_id if method == "train_run" else args[2].trial_id
             self.sent.append((worker["run"], worker["node"]))
+            self.arguments.append(args)
         elif method == "exchange" and args[0]:
             self.stops.append(worker["run"])
         reference = object()

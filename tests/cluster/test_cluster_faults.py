@@ -6,21 +6,27 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
 
+from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.training.run import train
-from tests.cluster.conftest import config
+from cifar_core.tuning import launch, tune
+from tests.cluster.conftest import NODES, config
 
 pytestmark = pytest.mark.faults
-KILLS = int(os.environ.get("CIFAR_LAB_KILLS", "4"))
+KILLS = int(os.environ.get("CIFAR_LAB_KILLS", "3"))
 """20 for the measurement in docs/cluster.md."""
 KINDS = ("actor", "raylet", "driver")
 PATIENCE_S = 240.0
+TRUE_S, TRUE_OF_HUNG_S = 30.0, 90.0
+"""Seconds within which a state is true again, after a kill and for what hangs."""
+EPOCHS = 60
 MEASURED = ["accuracy", "loss", "val_accuracy", "val_loss", "learning_rate"]
 DRIVER = """
 import sys
@@ -28,62 +34,68 @@ from cifar_core.cluster import driver
 from cifar_core.cluster.ray_nodes import RayNodes
 from cifar_core.data.synthetic import synthetic_dataset
 from cifar_core.store import RunStore
-driver.load_dataset = lambda _: synthetic_dataset(0, 200, 50)
-driver.SILENT_S = float(sys.argv[2])
-nodes = RayNodes(sys.argv[1])
-driver.Driver(RunStore(), nodes, {"CPU": 1}).run(lambda: False)
+from cifar_core.tuning import attempt
+attempt.load_dataset = driver.load_dataset = lambda _: synthetic_dataset(0, 200, 50)
+driver.SILENT_S, driver.AVOID_S = float(sys.argv[2]), 5.0
+driver.Driver(RunStore(), RayNodes(sys.argv[1]), {"CPU": 1}).run(lambda: False)
 """
 
 
 class Lab:
     """A driver in a process of its own, on a cluster of two nodes, and what may be killed of it."""
 
-    def __init__(self, cluster, silent_s=60.0):
-        self.cluster, self.silent_s, self.store = cluster, silent_s, RunStore()
-        self.driver = self.start()
+    def __init__(self, cluster):
+        self.cluster, self.store, self.silent_s = cluster, RunStore(), 60.0
 
     def start(self):
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         command = [sys.executable, "-c", DRIVER, self.cluster.address, str(self.silent_s)]
-        return subprocess.Popen(command, env=environment)
+        self.driver = subprocess.Popen(command, env=environment)
 
     def raylets(self):
         """By node; the head node is not among them."""
         return {node: node.all_processes["raylet"][0].process.pid for node in self.cluster.worker_nodes}
 
     def actors(self):
-        parents = [psutil.Process(pid) for pid in self.raylets().values()]
-        return [child for each in parents for child in each.children() if "ray::Worker" in child.name()]
+        found = []
+        for pid in self.raylets().values():
+            with suppress(psutil.NoSuchProcess):
+                found += [one for one in psutil.Process(pid).children() if "ray::Worker" in one.name()]
+        return found
 
     def kill(self, what):
         if what == "driver":
             self.driver.kill()
             self.driver.wait()
-            self.driver = self.start()
+            self.start()
         elif what == "actor":
             for actor in self.actors()[:1]:
                 actor.kill()
         else:
             node, pid = random.choice(list(self.raylets().items()))
             os.kill(pid, signal.SIGKILL)
-            self.cluster.worker_nodes.discard(node)
-            self.cluster.add_node(num_cpus=1)
+            self.replace(node)
+
+    def replace(self, node):
+        self.cluster.worker_nodes.discard(node)
+        self.cluster.add_node(num_cpus=1)
 
     def close(self):
-        self.driver.send_signal(signal.SIGKILL)
+        """Kill the driver: no process is left, and there are two nodes again."""
+        self.driver.kill()
         self.driver.wait()
+        _, left = psutil.wait_procs(self.actors(), timeout=TRUE_S)
+        while len(self.cluster.worker_nodes) < NODES:
+            self.cluster.add_node(num_cpus=1)
+        assert left == []
 
 
-def progress(store, runs):
-    """Completed epochs by run that has not ended."""
-    records = {run: store.get(run) for run in runs}
-    return {run: record.epochs_done for run, record in records.items() if not record.state.is_finished()}
-
-
-def further(store, before):
-    """Whether each of these runs has completed another epoch since, or ended."""
-    now = progress(store, before)
-    return all(run not in now or now[run] > done for run, done in before.items())
+@pytest.fixture
+def lab(ray_cluster):
+    """A lab whose driver is to be started."""
+    made = Lab(ray_cluster)
+    yield made
+    made.close()
 
 
 def wait(condition, what, seconds=PATIENCE_S):
@@ -93,71 +105,115 @@ def wait(condition, what, seconds=PATIENCE_S):
         time.sleep(0.1)
 
 
-@pytest.fixture
-def cluster():
-    pytest.importorskip("ray", reason="the extra 'cluster' is not installed")
-    from ray.cluster_utils import Cluster
-
-    started = Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    for _ in range(2):
-        started.add_node(num_cpus=1)
-    yield started
-    left = [process for process in psutil.process_iter(["name"]) if "ray::Worker" in process.info["name"]]
-    started.shutdown()
-    _, alive = psutil.wait_procs(left, timeout=30)
-    assert alive == []
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny):
+    """The history of a run that nobody disturbs."""
+    store = RunStore(tmp_path_factory.mktemp("alone"))
+    return store.history(train(config(epochs=EPOCHS), dataset=tiny, store=store).id)[MEASURED]
 
 
-def as_undisturbed(store, run, tiny):
-    """Whether the run's history is that of one that nobody disturbed, to the last bit."""
-    alone = RunStore(store.artifacts_root.parent / "alone")
-    whole = train(store.get(run).config, dataset=tiny, store=alone).id
-    pd.testing.assert_frame_equal(alone.history(whole)[MEASURED], store.history(run)[MEASURED])
-
-
-def test_kills_lose_and_double_nothing(cluster, tiny):
-    lab, chance = Lab(cluster), random.Random(os.environ.get("CIFAR_LAB_KILLS_SEED", "1"))
-    runs = [lab.store.create_run(config(seed=seed, epochs=60 + 20 * KILLS)) for seed in range(2)]
-    try:
-        for number in range(KILLS):
-            before = progress(lab.store, runs)
-            wait(lambda before=before: further(lab.store, before), f"an epoch of each before kill {number}")
-            lab.kill(KINDS[number] if number < len(KINDS) else chance.choice(KINDS))
-        wait(lambda: all(lab.store.get(run).state.is_finished() for run in runs), "the end of all runs")
-    finally:
-        lab.close()
+def as_undisturbed(store, runs, whole):
+    """Whether runs have finished with the history of one that nobody disturbed, to the last bit."""
     for run in runs:
-        record = lab.store.get(run)
-        assert record.state is RunState.FINISHED, record.reason
-        as_undisturbed(lab.store, run, tiny)
+        assert store.get(run).state is RunState.FINISHED, store.get(run).reason
+        pd.testing.assert_frame_equal(whole, store.history(run)[MEASURED])
 
 
-def test_a_process_that_hangs_is_given_up(cluster, tiny):
-    lab = Lab(cluster, silent_s=20.0)
-    run = lab.store.create_run(config(epochs=40))
-    try:
-        wait(lambda: progress(lab.store, [run])[run] > 1, "two epochs")
-        (actor,) = lab.actors()
-        actor.suspend()
-        wait(lambda: lab.store.get(run).attempt == 2, "another attempt")
-        wait(
-            lambda: not actor.is_running() or actor.status() == psutil.STATUS_ZOMBIE, "the end of its process"
+def over(state):
+    """Whether it has ended for good; what crashed is about to be queued again."""
+    return state.is_finished() and state is not RunState.CRASHED
+
+
+def done(store, run):
+    return store.get(run).epochs_done
+
+
+def keep_busy(store, runs):
+    """See to it that a run more than there are slots is queued."""
+    ended = sum(over(store.get(run).state) for run in runs)
+    while len(runs) - ended <= NODES:
+        runs.append(store.create_run(config(epochs=EPOCHS)))
+
+
+def go_on(store, runs):
+    """Wait until each node has completed an epoch, or a run, from now on."""
+    before = {run: done(store, run) for run in runs}
+
+    def gone_on():
+        keep_busy(store, runs)
+        return sum(done(store, run) > before.get(run, 0) for run in runs) >= NODES
+
+    wait(gone_on, "an epoch on every node")
+
+
+def test_kills_lose_and_double_nothing(lab, whole):
+    chance, runs = random.Random(os.environ.get("CIFAR_LAB_KILLS_SEED", "1")), []
+    lab.start()
+    for number in range(KILLS):
+        go_on(lab.store, runs)
+        lab.kill(KINDS[number] if number < len(KINDS) else chance.choice(KINDS))
+    wait(lambda: all(over(lab.store.get(run).state) for run in runs), "the end of all runs")
+    as_undisturbed(lab.store, runs, whole)
+    assert sum(lab.store.get(run).attempt for run in runs) > len(runs), "no kill hit a run"
+
+
+def test_a_killed_driver_is_seen_and_its_search_goes_on(lab, tiny):
+    settings = SearchConfig(
+        tuner="random",
+        max_trials=3,
+        max_epochs=20,
+        workers=2,
+        train_best=False,
+        space={"learning_rate": (1e-3, 1e-2)},
+        base={"dataset": "synthetic", "batch_size": 32},
+    )
+    search = launch(lab.store, settings)
+    lab.start()
+    wait(lambda: len(lab.store.trial_history(search)) >= 2, "epochs of trials")
+    lab.driver.kill()
+    lab.driver.wait()
+    _, left = psutil.wait_procs(lab.actors(), timeout=TRUE_S)
+    assert left == []
+    lab.store.reap()  # as the app does every two seconds
+    assert lab.store.get_search(search).state is RunState.CRASHED
+    lab.start()
+    wait(lambda: over(lab.store.get_search(search).state), "the end of the search")
+    record = lab.store.get_search(search)
+    assert record.state is RunState.FINISHED, record.reason
+    alone = RunStore(lab.store.artifacts_root.parent / "alone")
+    whole = tune(settings.model_copy(update={"workers": 1}), store=alone, dataset=tiny).id
+    for table in ("trials", "trial_history"):
+        columns = ["trial_id", *(["settings", "epochs_done", "score"] if table == "trials" else MEASURED)]
+        one, other = (
+            getattr(store, table)(name)[columns] for store, name in ((alone, whole), (lab.store, search))
         )
-        wait(lambda: lab.store.get(run).state.is_finished(), "the end of the run")
-        assert lab.store.get(run).state is RunState.FINISHED, lab.store.get(run).reason
-    finally:
-        lab.close()
-    as_undisturbed(lab.store, run, tiny)
+        pd.testing.assert_frame_equal(one, other)
 
 
-def test_a_node_that_joins_late_is_used(cluster):
-    lab = Lab(cluster)
-    try:
-        for node in list(cluster.worker_nodes):
-            cluster.remove_node(node)
-        run = lab.store.create_run(config())
-        wait(lambda: lab.driver.poll() is None, "the driver")
-        cluster.add_node(num_cpus=1)
-        wait(lambda: lab.store.get(run).state is RunState.FINISHED, "the run on the new node")
-    finally:
-        lab.close()
+def test_a_worker_and_a_machine_that_hang_are_given_up(lab, whole):
+    lab.silent_s = 8.0
+    runs = [lab.store.create_run(config(epochs=EPOCHS)) for _ in range(NODES)]
+    lab.start()
+    wait(lambda: all(done(lab.store, run) for run in runs), "an epoch of each")
+    actor, other = lab.actors()
+    raylet = other.parent()
+    actor.suspend()
+    raylet.suspend()
+    wait(lambda: all(lab.store.get(run).attempt == 2 for run in runs), "another attempt", TRUE_OF_HUNG_S)
+    assert psutil.wait_procs([actor], timeout=TRUE_S)[1] == []
+    raylet.resume()  # it finds out that the others have given it up, and ends
+    assert psutil.wait_procs([other, raylet], timeout=TRUE_S)[1] == []
+    (node,) = (node for node, pid in lab.raylets().items() if pid == raylet.pid)
+    lab.replace(node)
+    wait(lambda: all(over(lab.store.get(run).state) for run in runs), "the end of the runs")
+    as_undisturbed(lab.store, runs, whole)
+
+
+def test_a_node_that_joins_late_is_used(lab):
+    lab.start()
+    for node in list(lab.cluster.worker_nodes):
+        lab.cluster.remove_node(node)
+    run = lab.store.create_run(config())
+    wait(lambda: lab.driver.poll() is None, "the driver")
+    lab.cluster.add_node(num_cpus=1)
+    wait(lambda: lab.store.get(run).state is RunState.FINISHED, "the run on the new node")

@@ -1,18 +1,28 @@
 """The driver with scripted nodes: slots, places, stops, losses, and a store that cannot be written."""
 
 import os
+import subprocess
+import sys
+import threading
+from unittest.mock import Mock
 
 import pytest
 
 from cifar_core.cluster import driver as module
+from cifar_core.cluster import search
 from cifar_core.cluster.driver import Driver
 from cifar_core.cluster.losses import LOST, MAX_LOSSES
 from cifar_core.cluster.pool import RUNS_PER_WORKER
-from cifar_core.cluster.ray_nodes import WorkerGoneError
-from cifar_core.cluster.status import cluster_status, node_of
-from cifar_core.errors import StoreError
+from cifar_core.cluster.ray_nodes import Node, WorkerGoneError
+from cifar_core.cluster.search import ClusterTrainer, TrialTask
+from cifar_core.cluster.status import cluster_statuses, node_of
+from cifar_core.cluster.worker import scratch
+from cifar_core.errors import DataNotFoundError, StoreError, TrainingError
+from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.store.checkpoint import CHECKPOINT_FILE
+from cifar_core.training.recorder import StopRequested
+from cifar_core.tuning.trial import Order, Outcome
 from tests.cluster.conftest import END, GONE, ScriptedNodes, change, config
 from tests.cluster.simulate import EPOCHS, simulate
 
@@ -60,10 +70,10 @@ def test_so_many_as_fit_the_emptiest_node_first(store):
     works = driver(store, {"CPU": 4}, {"CPU": 2}, needs={"CPU": 2})
     rounds(works, 1)
     assert works.cluster.sent == list(zip(runs[:3], ["node-0", "node-1", "node-0"], strict=True))
-    status = cluster_status(store)
+    (status,) = cluster_statuses(store)
     assert [(node.slots, node.used) for node in status.nodes] == [(2, 0), (1, 0)]
     rounds(works, 1)
-    assert [node.used for node in cluster_status(store).nodes] == [2, 1]
+    assert [node.used for node in cluster_statuses(store)[0].nodes] == [2, 1]
     assert store.count(RunState.QUEUED) == 2
 
 
@@ -83,7 +93,13 @@ def test_one_that_fits_nowhere_says_so_and_holds_up_nobody(store):
     works = driver(store, {"CPU": 4, "GPU": 1}, needs={"CPU": 1, "GPU": 1})
     rounds(works, 2)
     assert [run for run, _ in works.cluster.sent] == [small]
-    assert cluster_status(store).waiting == {large: "no node has 1 CPU and 2 GPU"}
+    assert cluster_statuses(store)[0].waiting == {large: "no node has 1 CPU and 2 GPU"}
+
+
+def test_a_cluster_on_which_nothing_fits_says_so(store):
+    run = store.create_run(config())
+    rounds(driver(store, {"CPU": 4}, needs={"CPU": 1, "GPU": 1}), 1)
+    assert cluster_statuses(store)[0].waiting == {run: "no node has 1 CPU and 1 GPU"}
 
 
 def test_a_worker_is_used_again_and_replaced(store):
@@ -216,7 +232,130 @@ def test_ctrl_c_stops_all(store):
     works.run(lambda: next(asked))
     assert works.cluster.stops == [run]
     assert store.get(run).state is RunState.STOPPED
-    assert cluster_status(store) is None
+    assert cluster_statuses(store) == []
+
+
+def test_rounds_go_on_while_images_are_loaded(store, monkeypatch):
+    loading, loaded = threading.Event(), module.load_dataset
+    monkeypatch.setattr(module, "load_dataset", lambda name: loading.wait() and loaded(name))
+    run, works = store.create_run(config()), driver(store, {"CPU": 1})
+    rounds(works)
+    assert (store.get(run).state, works.cluster.sent) == (RunState.QUEUED, [])
+    assert cluster_statuses(store)[0].waiting == {run: "its images are being loaded"}
+    loading.set()
+    works._images["synthetic"].result()
+    works.cluster.script[run] = [finished()]
+    rounds(works)
+    assert store.get(run).state is RunState.FINISHED
+
+
+def test_images_that_cannot_be_loaded_fail_their_run_alone(store, monkeypatch):
+    loaded = module.load_dataset
+
+    def load(name):
+        if name != "synthetic":
+            raise DataNotFoundError(f"No {name} here.")
+        return loaded(name)
+
+    monkeypatch.setattr(module, "load_dataset", load)
+    lacking, run = store.create_run(config(dataset="cifar10")), store.create_run(config())
+    works = driver(store, {"CPU": 1})
+    works.cluster.script[run] = [finished()]
+    rounds(works)
+    assert (store.get(lacking).state, store.get(lacking).reason) == (RunState.FAILED, "No cifar10 here.")
+    assert store.get(run).state is RunState.FINISHED
+
+
+class Trials:
+    """Trials of a search, as its threads submit them to a driver."""
+
+    def __init__(self, works, folder):
+        self.works, self.stop, self.reports = works, threading.Event(), []
+        self.trainer = ClusterTrainer(works, SearchConfig(model="base_cnn"), "images", folder)
+
+    def submit(self, name):
+        task = TrialTask(self.trainer, Order(name, {}, 0, 2), self.reports.append, self.stop.is_set)
+        self.works.submit(task)
+        return task.outcome
+
+
+@pytest.fixture
+def trials(store, tmp_path):
+    return Trials(driver(store, {"CPU": 1}), tmp_path)
+
+
+OUTCOME = [("outcome", Outcome(0.5, 10)), *END]
+
+
+def test_trials_come_before_the_queue_and_leave_their_slots_to_it(store, trials):
+    run, works = store.create_run(config()), trials.works
+    works.cluster.there = [Node("large", "large", {"CPU": 2})]
+    outcome = trials.submit("0001")
+    works.cluster.script["0001"] = [[], OUTCOME]
+    works.cluster.script[run] = [[BEGIN], [], finished()[1:]]
+    rounds(works)
+    assert outcome.result(0) == Outcome(0.5, 10)
+    later = trials.submit("0002")
+    works.cluster.script["0002"] = [OUTCOME]
+    rounds(works, 5)
+    assert [name for name, _ in works.cluster.sent] == ["0001", run, "0002"]
+    assert later.done()
+
+
+def test_a_trial_goes_on_from_its_last_checkpoint_on_a_node_that_joined_late(trials):
+    outcome, works = trials.submit("0001"), trials.works
+    works.cluster.script["0001"] = [[("report", "epoch 1", b"one")], WorkerGoneError("no answer"), OUTCOME]
+    rounds(works)
+    assert not outcome.done()
+    works.cluster.there.append(Node("late", "late", {"CPU": 1}))
+    rounds(works)
+    assert works.cluster.sent == [("0001", "node-0"), ("0001", "late")]
+    assert [arguments[-1] for arguments in works.cluster.arguments] == [None, b"one"]
+    assert outcome.result(0) == Outcome(0.5, 10)
+    assert trials.reports == ["epoch 1"]
+
+
+def test_a_trial_whose_workers_are_lost_too_often_fails(trials):
+    outcome = trials.submit("0001")
+    trials.works.cluster.script["0001"] = [GONE] * (MAX_LOSSES + 1)
+    rounds(trials.works, 2 * MAX_LOSSES + 2)
+    with pytest.raises(TrainingError, match=r"node-0 was lost: killed"):
+        outcome.result(0)
+
+
+def test_trials_stop_with_their_search_on_a_worker_or_waiting(trials):
+    running, waiting = trials.submit("0001"), trials.submit("0002")
+    trials.works.cluster.script["0001"] = [[], [("end", "stopped on request")]]
+    rounds(trials.works, 1)
+    trials.stop.set()
+    rounds(trials.works)
+    for outcome in (running, waiting):
+        with pytest.raises(StopRequested):
+            outcome.result(0)
+    assert [name for name, _ in trials.works.cluster.sent] == ["0001"]
+
+
+def test_a_checkpoint_that_cannot_be_written_is_kept(trials, monkeypatch):
+    outcome, works = trials.submit("0001"), trials.works
+    works.cluster.script["0001"] = [[("report", "epoch 1", b"one"), *OUTCOME]]
+    monkeypatch.setattr(search, "write_whole", Mock(side_effect=OSError("the disk is full")))
+    rounds(works)
+    assert not outcome.done()
+    monkeypatch.undo()
+    rounds(works)
+    assert outcome.done()
+
+
+def test_what_a_killed_worker_left_on_its_node_is_removed(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    code = "import os; from cifar_core.cluster.worker import scratch\nwith scratch(): os._exit(9)"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    (left,) = tmp_path.iterdir()
+    with scratch() as mine, scratch() as other:
+        assert not left.exists()
+        assert sorted(tmp_path.iterdir()) == sorted([mine, other])
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -1,18 +1,19 @@
 """Runs and a search on two real nodes of Ray: the records are those of local training."""
 
 import json
-import os
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from cifar_core.base.devices import ONEDNN_VARIABLE, onednn_in_use
+from cifar_core.cluster import ray_nodes
 from cifar_core.cluster.driver import Driver
-from cifar_core.cluster.search import Slots
+from cifar_core.cluster.losses import state_of
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.training.run import train
-from cifar_core.tuning import SearchOptions, carry_out_search, launch, tune
+from cifar_core.tuning import launch, tune
 from tests.cluster.conftest import config
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("images")]
@@ -23,7 +24,7 @@ MEASURED = ["accuracy", "loss", "val_accuracy", "val_loss", "learning_rate"]
 def carry_out(store, nodes, *runs):
     """Drive until these runs have ended."""
     driver = Driver(store, nodes, NEEDS)
-    driver.run(lambda: all(store.get(run).state.is_finished() for run in runs))
+    driver.run(lambda: all(state_of(store, run).is_finished() for run in runs))
 
 
 def files(store, run):
@@ -66,7 +67,7 @@ def test_a_run_that_stopped_is_resumed_there(nodes, tiny):
     pd.testing.assert_frame_equal(store.history(whole)[MEASURED], store.history(cut)[MEASURED])
 
 
-def test_a_search_has_the_trials_of_a_local_one(nodes, tiny):
+def test_a_search_has_the_trials_of_a_local_one(nodes, tiny, monkeypatch):
     settings = SearchConfig(
         model="base_cnn",
         tuner="hyperband",
@@ -75,12 +76,28 @@ def test_a_search_has_the_trials_of_a_local_one(nodes, tiny):
         space={"learning_rate": (1e-3, 1e-2), "dropout": (0.0, 0.5)},
         base={"dataset": "synthetic", "batch_size": 32},
     )
+    kernels = onednn_in_use()
     local = tune(settings.model_copy(update={"workers": 1}), store=RunStore(), dataset=tiny)
     store = RunStore()
-    search = launch(store, settings, claim_for=os.getpid())
-    elsewhere = Slots(nodes, [node for node in nodes.nodes() if node.resources.get("CPU")], NEEDS)
-    result = carry_out_search(store, search, SearchOptions(dataset=tiny, elsewhere=elsewhere))
+    monkeypatch.setattr("cifar_core.tuning.attempt.load_dataset", lambda _: tiny)
+    monkeypatch.delenv(
+        ONEDNN_VARIABLE
+    )  # the driver's process does not compute, and may have loaded another choice
+    search = launch(store, settings)
+    carry_out(store, nodes, search)
+    record = store.get_search(search)
+    assert record.state is RunState.FINISHED, record.reason
+    assert record.environment["onednn"] == kernels
     columns = ["number", "settings", "parent", "epochs", "score"]
-    one, other = (json.loads(each.trials[columns].to_json()) for each in (local, result))
+    one, other = (json.loads(each[columns].to_json()) for each in (local.trials, store.trials(search)))
     assert one == other
-    assert result.run.metrics["accuracy"] == local.run.metrics["accuracy"]
+    assert store.get(record.best_run).metrics["accuracy"] == local.run.metrics["accuracy"]
+
+
+def test_a_node_with_another_release_is_told_before_anything_starts(nodes, monkeypatch):
+    monkeypatch.setattr(ray_nodes, "__version__", "0.0")
+    monkeypatch.setattr(nodes, "_releases", {})
+    told = nodes.wrong_releases(timeout=60)
+    assert len(told) == 2
+    assert all("this machine 0.0: install the same release" in text for text in told)
+    assert nodes.nodes() == []

@@ -147,8 +147,14 @@ def test_the_sidebar_shows_a_cluster_where_a_run_is_and_what_one_waits_for(open_
     assert "1 of 5 slots in use" in sidebar_text(test)
     assert "on gpubox" in progress_text(test)
     assert "no node has 2 GPU" in progress_text(test)
-    write_status(store, ClusterStatus("127.0.0.1:1", 1, "linux:another:1:1", identity[2], nodes))
-    assert "slots" not in sidebar_text(test.run())  # its driver was killed
+    parent = os.getppid()
+    another = ClusterStatus("127.0.0.2:1", parent, processes.fingerprint(parent), identity[2], nodes)
+    write_status(store, another)
+    assert sidebar_text(test.run()).count("1 of 5 slots in use") == 2
+    assert "no node has" not in progress_text(test)  # only one of them lacks it
+    for pid in (me, parent):
+        write_status(store, ClusterStatus("127.0.0.1:1", pid, "linux:another:1:1", identity[2], nodes))
+    assert "slots" not in sidebar_text(test.run())  # their drivers were killed
 
 
 def test_only_some_of_a_long_queue_are_shown(open_page):
