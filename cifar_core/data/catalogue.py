@@ -32,6 +32,8 @@ class Entry:
         train, test: numbers of images.
         imported: whether it was imported on this machine; the others come with the lab.
         version: of an imported one, another for other images.
+        superclasses: of each class the larger one that it belongs to, such as CIFAR-100's coarse classes;
+            () for none.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Entry:
     test: int
     imported: bool = False
     version: str = ""
+    superclasses: tuple[str, ...] = ()
 
 
 BUILT_IN = {
@@ -124,6 +127,14 @@ def _read(file: Path, _changed: int, _size: int) -> Entry | None:
             int(about["test"]),
             imported=True,
             version=str(about["fingerprint"]),
+            superclasses=_superclasses(about.get("superclasses"), problem.count),
         )
     except (OSError, ValueError, KeyError, TypeError, ConfigError):
         return None
+
+
+def _superclasses(given: object, classes: int) -> tuple[str, ...]:
+    """As stored; () by earlier releases, and where they fit no problem."""
+    if not isinstance(given, list) or len(given) != classes:
+        return ()
+    return tuple(str(name)[:100] for name in given)

@@ -158,12 +158,9 @@ def _kept(work: _Work, source: Source, target: Path, about: dict[str, str]) -> I
             broken=tuple(work.broken[:MOST_NAMED]),
             notes=tuple(source.notes),
         )
-        values = {
-            **asdict(found),
-            **numbers,
-            **_measured(work.problem, part).to_dict(),
-            "stamp": source.stamp,
-        }
+        problem = _measured(work.problem, part).to_dict()
+        kept = {"stamp": source.stamp, "superclasses": source.superclasses}
+        values = {**asdict(found), **numbers, **problem, **kept}
         (part / ABOUT).write_text(json.dumps(values), encoding="utf-8")
         _put_in_place(part, target)
     finally:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from cifar_core.errors import ExportError
 from cifar_core.serving.runtimes import in_words
 
 MAX_CALIBRATION = 500
+CLASSES, LABELS = "classes", "labels.txt"
+"""Property of an ONNX file, and file in others, that holds the names of the classes."""
 
 
 def convert(
@@ -39,6 +43,27 @@ def convert(
     }
     with in_words(format, f"The conversion to {format} failed"):
         writers[format]()
+
+
+def name_classes(format: str, path: Path, classes: Sequence[str]) -> None:  # noqa: A002
+    """Put the names of the classes, in the order of the probabilities, into a file that was written.
+
+    ONNX: the property `classes`, a JSON list. LiteRT: `labels.txt`, a name a line, in a zip at the end of the
+    file, where readers of its metadata look. SavedModel: `assets.extra/labels.txt`. A Keras file has none.
+    """
+    lines = "".join(f"{name}\n" for name in classes)
+    if format == "onnx":
+        import onnx
+
+        network = onnx.load(path)
+        onnx.helper.set_model_props(network, {CLASSES: json.dumps(list(classes))})
+        onnx.save(network, path)
+    elif format == "tflite":
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(zipfile.ZipInfo(LABELS), lines)  # without the time: equal networks, equal files
+    elif format == "saved_model":
+        (path / "assets.extra").mkdir()
+        (path / "assets.extra" / LABELS).write_text(lines, encoding="utf-8")
 
 
 def check_backend(format: str) -> None:  # noqa: A002

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from cifar_core.analysis.evaluation import check_images, image_shape, predict_pr
 from cifar_core.analysis.metrics import class_labels
 from cifar_core.base.lazy import keras
 from cifar_core.errors import ConfigError, ExportError
-from cifar_core.serving.converters import check_backend, convert, in_float32
+from cifar_core.serving.converters import check_backend, convert, in_float32, name_classes
 from cifar_core.serving.runtimes import (
     BATCH,
     damage_in_words,
@@ -100,6 +100,7 @@ def export_model(
     images: np.ndarray | None = None,
     labels: np.ndarray | None = None,
     images_name: str = "pictures given by the caller",
+    classes: Sequence[str] = (),
     overwrite: bool = False,
     tell: Callable[[float, str], object] = lambda _share, _text: None,
 ) -> ExportResult:
@@ -118,6 +119,7 @@ def export_model(
         images: images to compare on, uint8 (N, side, side, 3); 64 drawn ones if None.
         labels: (N,), true class of each of `images`; with them both accuracies are measured.
         images_name: description of `images` for the result.
+        classes: names of the classes, which the file then holds, see `converters.name_classes`.
         overwrite: replace what is at `destination`.
         tell: called with the share that is done (0..1) and the next step.
 
@@ -139,24 +141,30 @@ def export_model(
         check_backend(format)
         with _work_folder(target) as work:
             written = work / target.name
-            return _export(model, format, quantize, calibration, pictures, written, target, tell)
+
+            def write(network: keras.Model) -> None:
+                convert(network, format, written, quantize, calibration)
+                if classes:
+                    name_classes(format, written, classes)
+
+            return _export(model, format, quantize, write, pictures, written, target, tell)
 
 
 def _export(
     model: keras.Model,
     format: str,  # noqa: A002
     quantize: str | None,
-    calibration: np.ndarray | None,
+    write: Callable[[keras.Model], None],
     pictures: _Pictures,
     written: Path,
     target: Path,
     tell: Callable[[float, str], object],
 ) -> ExportResult:
-    """Convert to `written`, compare, and move to `target`."""
+    """Write to `written`, compare, and move to `target`."""
     tell(0.2, "asking the model")  # first: Keras exports only what was called once
     expected = predict_probabilities(model, pictures.images, batch_size=BATCH)
     tell(0.4, "writing the file")
-    convert(model, format, written, quantize, calibration)
+    write(model)
     tell(0.7, f"running the file on {len(expected):,} images")
     with damage_in_words(format):
         run = open_exported(written, format)

@@ -89,6 +89,7 @@ def export_run(
         format,  # type: ignore[arg-type]
         destination,
         quantize=quantize,  # type: ignore[arg-type]
+        classes=record.problem.classes,
         overwrite=overwrite,
         tell=tell,
         **evidence,

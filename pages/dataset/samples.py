@@ -9,9 +9,10 @@ import numpy as np
 import streamlit as st
 
 from cifar_core import plots
-from cifar_core.data import eda
+from cifar_core.data import catalogue, eda
 from pages.shared import figure
 from pages.shared.images import enlarged, grid, png
+from pages.shared.table import STYLE, table_html
 from pages.shared.words import count, percent
 
 if TYPE_CHECKING:
@@ -104,6 +105,22 @@ def classes(dataset: Opened) -> None:
         height=380,
     )
     st.caption(f"{_balance('training', train)}, {_balance('test', test)}.")
+    _superclasses(dataset)
+
+
+def _superclasses(dataset: Opened) -> None:
+    """The larger classes that classes belong to, where the dataset says so."""
+    entry = catalogue.find(dataset.name)
+    if entry is None or not entry.superclasses:
+        return
+    members: dict[str, list[str]] = {}
+    for name, larger in zip(dataset.class_names, entry.superclasses, strict=True):
+        members.setdefault(larger, []).append(name)
+    st.subheader("Superclasses", anchor=False)
+    st.caption("For information: networks learn the classes. The part Summary of Mistakes counts by them.")
+    st.html(
+        STYLE + table_html(("Superclass", "Classes"), [(a, ", ".join(members[a])) for a in sorted(members)])
+    )
 
 
 def _balance(split: str, counts: np.ndarray) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import streamlit as st
 
 from cifar_core.analysis.metrics import expected_calibration_error, reliability_bins
 from cifar_core.analysis.mistakes import confidence_histogram, confused_pairs, worst_classes
 from cifar_core.base.lazy import pd
+from cifar_core.data import catalogue
 from pages.mistakes.data import Answered
 from pages.shared import figure
-from pages.shared.words import percent
+from pages.shared.words import count, percent
 
 ABOUT_PAIRS = "Which class was most often taken for which, in images. Pairs are counted in each direction."
 ABOUT_CLASSES = "Of each class, the share of its test images that the run got wrong."
@@ -29,6 +31,7 @@ def show(answers: Answered) -> None:
     if table["correct"].all():
         st.info("This run has no image wrong.")
     else:
+        _within_superclasses(answers)
         left, right = st.columns(2, gap="large")
         with left:
             _pairs(answers)
@@ -39,6 +42,21 @@ def show(answers: Answered) -> None:
         _confidence(table)
     with right:
         _calibration(answers)
+
+
+def _within_superclasses(answers: Answered) -> None:
+    """How many mistakes stay within a superclass, where the dataset has such."""
+    entry = catalogue.find(answers.run["dataset"])
+    if entry is None or not entry.superclasses or entry.problem.classes != answers.classes:
+        return
+    wrong = answers.table[~answers.table["correct"]]
+    larger = np.array(entry.superclasses)
+    same = larger[wrong["label"]] == larger[wrong["predicted"]]
+    right = 1 - (len(wrong) - same.sum()) / len(answers.table)
+    st.markdown(
+        f"**{percent(same.mean(), 1)} of the mistakes** stay within a superclass ({count(same.sum())} of "
+        f"{count(len(wrong))}); of the superclasses alone the run gets {percent(right, 1)} right."
+    )
 
 
 def _pairs(answers: Answered) -> None:

@@ -253,16 +253,19 @@ def test_cifar100(tmp_path, monkeypatch):
     root = tmp_path / "cifar-100-python"
     root.mkdir()
     names = [f"thing {place}" for place in range(100)]
-    (root / "meta").write_bytes(pickle.dumps({b"fine_label_names": names}, 2))
+    coarse = [b"even things", b"odd things"]
+    meta = {b"fine_label_names": names, b"coarse_label_names": coarse}
+    (root / "meta").write_bytes(pickle.dumps(meta, 2))
     for name, rows in cifar100.ROWS.items():
         x, y = arrays(rows, 100)
         content = {b"data": x.transpose(0, 3, 1, 2).reshape(rows, -1), b"fine_labels": y.tolist(),
-                   b"coarse_labels": [0] * rows, b"filenames": [b"x"] * rows}  # fmt: skip
+                   b"coarse_labels": (y % 2).tolist(), b"filenames": [b"x"] * rows}  # fmt: skip
         (root / name).write_bytes(pickle.dumps(content, 2))
     found = import_images("cifar100", tmp_path)
     dataset = read("cifar100")
     assert (found.kind, found.title, dataset.class_names) == ("cifar100", "CIFAR-100", tuple(names))
     np.testing.assert_array_equal(dataset.x_train, arrays(200, 100)[0])
+    assert catalogue.get("cifar100").superclasses == ("even things", "odd things") * 50
 
 
 def test_fashion_mnist(tmp_path):

@@ -122,6 +122,12 @@ def test_quantized_files_are_smaller(exported):
 
 
 @pytest.mark.slow
+def test_a_savedmodel_names_its_classes(tmp_path, model):
+    result = export_model(model, "saved_model", tmp_path / "net", classes=[f"kind {n}" for n in range(10)])
+    assert (result.path / "assets.extra" / "labels.txt").read_text().splitlines()[9] == "kind 9"
+
+
+@pytest.mark.slow
 def test_from_a_file(tmp_path, exported):
     again = export_model(exported("keras").path, "keras", tmp_path / "again.keras")
     assert again.max_difference == 0

@@ -1,12 +1,14 @@
 """A run of the store as a file: verified on the run's own images, and written down. One network for all."""
 
 import hashlib
+import json
 import os
 import zipfile
 
 import numpy as np
 import pytest
 
+from cifar_core.data.problem import CIFAR10
 from cifar_core.errors import ConfigError, DataNotFoundError, ExportError, RunNotFoundError
 from cifar_core.models.model_file import load_model
 from cifar_core.serving import run_export, runtimes
@@ -57,6 +59,18 @@ def _has_the_images(monkeypatch, tiny):
     monkeypatch.setattr(run_export, "load_dataset", lambda _: tiny)
 
 
+def named_classes(path, form):
+    """The names in a file, as its users read them; None where it has none."""
+    if form == "onnx":
+        import onnxruntime
+
+        about = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+        return tuple(json.loads(about["classes"]))
+    if form == "tflite":
+        return tuple(zipfile.ZipFile(path).read("labels.txt").decode().splitlines())
+    return None
+
+
 @pytest.mark.parametrize(("form", "quantize"), SOME)
 def test_each_format_is_measured_on_the_test_images_and_written_down(
     tmp_path, tiny, store, run_id, form, quantize
@@ -80,6 +94,8 @@ def test_each_format_is_measured_on_the_test_images_and_written_down(
     assert result.reference_latency_ms > 0
     assert result.sha256 == digest(target)
     assert [share for share, _ in told] == sorted(share for share, _ in told)
+
+    assert named_classes(target, form) == (None if form == "keras" else CIFAR10.classes)
 
     rows = store.exports(run_id)
     (row,) = rows[(rows["format"] == form) & (rows["quantize"] == (quantize or ""))].to_dict("records")

@@ -46,7 +46,10 @@ def read(path: Path) -> Source:
     parts = {name: _part(found[name], classes, f"{path}: {name}", rows) for name, rows in ROWS.items()}
     folder = _batches(path) if path.is_dir() else None
     files = [path] if folder is None else [folder / name for name in sorted(FILES)]
-    return Source(NAME, classes, parts["train"], parts["test"], stamp_of(files), side=SIDE)
+    return Source(
+        NAME, classes, parts["train"], parts["test"], stamp_of(files), side=SIDE,
+        superclasses=_superclasses(found, len(classes)),
+    )  # fmt: skip
 
 
 def _batches(path: Path) -> Path | None:
@@ -78,7 +81,25 @@ def _names(meta: dict[str, Any], path: Path) -> tuple[str, ...]:
     names = meta.get("fine_label_names")
     if type(names) is not list or any(type(name) not in (str, bytes) for name in names) or len(names) != 100:
         raise DataError(f"{path}: meta names no hundred classes. Download or copy it again.")
-    return tuple(name.decode("latin-1") if type(name) is bytes else name for name in names)
+    return tuple(map(_text, names))
+
+
+def _superclasses(found: dict[str, dict[str, Any]], classes: int) -> tuple[str, ...]:
+    """Of each class its coarse one, by the training images; () where the files do not say."""
+    names, train = found["meta"].get("coarse_label_names"), found["train"]
+    fine, coarse = train["fine_labels"], train.get("coarse_labels")
+    if type(names) is not list or type(coarse) is not list or len(coarse) != len(fine):
+        return ()
+    of = dict(zip(fine, coarse, strict=True))
+    known = {place: _text(name) for place, name in enumerate(names) if type(name) in (str, bytes)}
+    try:
+        return tuple(known[of[label]] for label in range(classes))
+    except (KeyError, TypeError):
+        return ()
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode("latin-1") if isinstance(name, bytes) else name
 
 
 def _part(content: dict[str, Any], classes: tuple[str, ...], what: str, rows: int) -> Part:

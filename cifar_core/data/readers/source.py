@@ -95,6 +95,7 @@ class Source:
         side: of all images, where they are arrays of one size; None where it is to be chosen.
         stamp: hash of what tells one state of the source from another.
         notes: what was left out or decided, for people.
+        superclasses: of each class the name of a larger one that it belongs to; () where there are none.
     """
 
     title: str
@@ -104,6 +105,7 @@ class Source:
     stamp: str
     side: int | None = None
     notes: list[str] = field(default_factory=list)
+    superclasses: tuple[str, ...] = ()
 
 
 def bytes_of(file: Path, most: int) -> bytes:
