@@ -25,6 +25,10 @@ ABOUT_CALIBRATION = (
 )
 
 
+MANY = 20
+"""Classes, above which their bars need more room."""
+
+
 def show(answers: Answered) -> None:
     """Four figures of one run."""
     table = answers.table
@@ -93,7 +97,7 @@ def _classes(answers: Answered) -> None:
         alt=f"Wrong images by class; worst is {names[0]} with {percent(classes['share'].iloc[0], 1)}.",
         header=("class", "images", "wrong", "share"),
         rows=lambda: [(name, *row[1:]) for name, row in zip(names, classes.to_numpy().tolist(), strict=True)],
-        height=400,
+        height=400 if len(names) <= MANY else 600,
     )
 
 

@@ -32,7 +32,7 @@ function build(state) {
   const beside = node("div", "beside"), left = node("div"), right = node("div");
   if (data.counted) left.append(node("h4", "", data.title_matrix), matrix(state), node("p", "", data.about_matrix));
   right.append(node("h4", "", "Filters of the first layer"), filters(state), node("p", "", data.about_filters));
-  beside.append(left, right);
+  beside.append(...(data.counted ? [left] : []), right);
   root.append(bar, strip, node("p", "", data.about_images), beside);
 }
 

@@ -1,8 +1,11 @@
 """The gallery of mistakes without a browser: what it shows agrees with the stored predictions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from cifar_core.data import catalogue
 from cifar_core.data.problem import CLASS_NAMES
 from cifar_core.settings.presets import preset
 from cifar_core.settings.train_config import TrainConfig
@@ -175,6 +178,19 @@ def test_two_runs_on_different_images_are_not_compared(open_page, store, prepare
     assert "tested on different images" in text(test)
     same = open_page(PAGE, view="Two runs", a=one, b=one)
     assert "the same run" in text(same)
+
+
+def test_mistakes_within_a_superclass_are_counted(open_page, store, prepared, monkeypatch):
+    _, said = on_scenes(store, prepared, 1)
+    larger = ("vehicles", "vehicles", *["animals"] * 6, "vehicles", "vehicles")
+    known = replace(catalogue.BUILT_IN["synthetic"], superclasses=larger)
+    monkeypatch.setitem(catalogue.BUILT_IN, "synthetic", known)
+    truths, answers = (np.array(larger)[labels] for labels in (prepared.y_test, said.argmax(axis=1)))
+    wrong = prepared.y_test != said.argmax(axis=1)
+    test = open_page(PAGE, view="Summary")
+    assert not test.exception
+    assert f"({(truths == answers)[wrong].sum()} of {wrong.sum()})" in text(test)
+    assert f"gets {100 * (truths == answers).mean():.1f} % right" in text(test)
 
 
 def test_the_summary_counts_every_mistake(open_page, store, prepared):

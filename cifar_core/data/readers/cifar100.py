@@ -46,10 +46,10 @@ def read(path: Path) -> Source:
     parts = {name: _part(found[name], classes, f"{path}: {name}", rows) for name, rows in ROWS.items()}
     folder = _batches(path) if path.is_dir() else None
     files = [path] if folder is None else [folder / name for name in sorted(FILES)]
+    larger = _superclasses(found, len(classes))
     return Source(
-        NAME, classes, parts["train"], parts["test"], stamp_of(files), side=SIDE,
-        superclasses=_superclasses(found, len(classes)),
-    )  # fmt: skip
+        NAME, classes, parts["train"], parts["test"], stamp_of(files), side=SIDE, superclasses=larger
+    )
 
 
 def _batches(path: Path) -> Path | None:
