@@ -23,11 +23,18 @@ from cifar_core.cluster.losses import DRIVER_LOST, LOST, queue_again, state_of
 from cifar_core.cluster.pool import ActorLease, ActorPool, Nodes, fits, in_words
 from cifar_core.cluster.ray_nodes import Node, WorkerGoneError
 from cifar_core.cluster.search import start_search
-from cifar_core.cluster.status import DEVICE_PREFIX, ClusterStatus, NodeStatus, remove_status, write_status
+from cifar_core.cluster.status import (
+    DEVICE_PREFIX,
+    ClusterStatus,
+    NodeStatus,
+    cluster_statuses,
+    remove_status,
+    write_status,
+)
 from cifar_core.cluster.tasks import RunTask, Task
 from cifar_core.cluster.worker import Message
 from cifar_core.data import load_dataset
-from cifar_core.errors import CifarLabError, RunNotFoundError, RunStateError, StoreError
+from cifar_core.errors import CifarLabError, ConfigError, RunNotFoundError, RunStateError, StoreError
 from cifar_core.store import RunState, RunStore
 from cifar_core.store.lifecycle import SEARCH_PREFIX
 from cifar_core.training.alerts import announce
@@ -90,7 +97,17 @@ class Driver:
     # --- The loop ------------------------------------------------------------------------------------
 
     def run(self, should_stop: Callable[[], bool], *, idle_exit: float | None = None) -> None:
-        """Work until `should_stop`, then stop all runs; with `idle_exit` also after so many idle seconds."""
+        """Work until `should_stop`, then stop all runs; with `idle_exit` also after so many idle seconds.
+
+        Raises:
+            ConfigError: another driver uses the slots of this cluster for the same store.
+        """
+        for other in cluster_statuses(self.store):
+            if other.address == self.cluster.address and other.pid != os.getpid():
+                raise ConfigError(
+                    f"Process {other.pid} on {other.host} already carries out this store's runs on the "
+                    f"cluster at {other.address}: end it first, or use another cluster."
+                )
         self.recover()
         idle_since = time.monotonic()
         try:

@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
 
+from cifar_core.base import processes
 from cifar_core.cluster import driver as module
 from cifar_core.cluster import search
 from cifar_core.cluster.driver import Driver
@@ -15,9 +17,9 @@ from cifar_core.cluster.losses import LOST, MAX_LOSSES
 from cifar_core.cluster.pool import RUNS_PER_WORKER
 from cifar_core.cluster.ray_nodes import Node, WorkerGoneError
 from cifar_core.cluster.search import ClusterTrainer, TrialTask
-from cifar_core.cluster.status import cluster_statuses, node_of
+from cifar_core.cluster.status import ClusterStatus, cluster_statuses, node_of, write_status
 from cifar_core.cluster.worker import scratch
-from cifar_core.errors import DataNotFoundError, StoreError, TrainingError
+from cifar_core.errors import ConfigError, DataNotFoundError, StoreError, TrainingError
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.store.checkpoint import CHECKPOINT_FILE
@@ -233,6 +235,17 @@ def test_ctrl_c_stops_all(store):
     assert works.cluster.stops == [run]
     assert store.get(run).state is RunState.STOPPED
     assert cluster_statuses(store) == []
+
+
+def test_a_second_driver_of_the_same_cluster_is_refused(store):
+    parent = os.getppid()
+    other = ClusterStatus("scripted", parent, processes.fingerprint(parent), processes.hostname())
+    write_status(store, other)
+    with pytest.raises(ConfigError, match=f"Process {parent} on .* end it first"):
+        driver(store, {"CPU": 1}).run(lambda: True)
+    write_status(store, replace(other, address="another"))
+    driver(store, {"CPU": 1}).run(lambda: True)
+    assert [status.address for status in cluster_statuses(store)] == ["another"]
 
 
 def test_rounds_go_on_while_images_are_loaded(store, monkeypatch):
