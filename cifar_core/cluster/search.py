@@ -121,7 +121,7 @@ class TrialTask:
         self._trainer, self._order, self._report, self.stopping = trainer, order, report, should_stop
         self._checkpoint = own_checkpoint(trainer.folder, order)
         self._result: Outcome | None = None
-        self._losses = 0
+        self._epochs = self._losses = 0
         self.outcome: Future[Outcome] = Future()
 
     def claim(self, _: Node) -> bool:
@@ -140,9 +140,9 @@ class TrialTask:
         if kind == "outcome":
             self._result = content
             return
-        if files[0] is not None:
+        if files[0] is not None and content.epoch > self._epochs:  # those before a loss are reported again
             write_whole(self._checkpoint, files[0])
-            self._losses = 0
+            self._epochs, self._losses = content.epoch, 0
         self._report(content)
 
     def end(self, error: str | None) -> None:

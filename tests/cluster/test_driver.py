@@ -23,7 +23,7 @@ from cifar_core.errors import ConfigError, DataNotFoundError, StoreError, Traini
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.store.checkpoint import CHECKPOINT_FILE
-from cifar_core.training.recorder import StopRequested
+from cifar_core.training.recorder import Progress, StopRequested
 from cifar_core.tuning.trial import Order, Outcome
 from tests.cluster.conftest import END, GONE, ScriptedNodes, change, config
 from tests.cluster.simulate import EPOCHS, simulate
@@ -297,6 +297,7 @@ def trials(store, tmp_path):
     return Trials(driver(store, {"CPU": 1}), tmp_path)
 
 
+EPOCH = Progress("epoch", "epoch 1 of 2", 1, 2)
 OUTCOME = [("outcome", Outcome(0.5, 10)), *END]
 
 
@@ -317,7 +318,7 @@ def test_trials_come_before_the_queue_and_leave_their_slots_to_it(store, trials)
 
 def test_a_trial_goes_on_from_its_last_checkpoint_on_a_node_that_joined_late(trials):
     outcome, works = trials.submit("0001"), trials.works
-    works.cluster.script["0001"] = [[("report", "epoch 1", b"one")], WorkerGoneError("no answer"), OUTCOME]
+    works.cluster.script["0001"] = [[("report", EPOCH, b"one")], WorkerGoneError("no answer"), OUTCOME]
     rounds(works)
     assert not outcome.done()
     works.cluster.there.append(Node("late", "late", {"CPU": 1}))
@@ -325,13 +326,16 @@ def test_a_trial_goes_on_from_its_last_checkpoint_on_a_node_that_joined_late(tri
     assert works.cluster.sent == [("0001", "node-0"), ("0001", "late")]
     assert [arguments[-1] for arguments in works.cluster.arguments] == [None, b"one"]
     assert outcome.result(0) == Outcome(0.5, 10)
-    assert trials.reports == ["epoch 1"]
+    assert trials.reports == [EPOCH]
 
 
 def test_a_trial_whose_workers_are_lost_too_often_fails(trials):
-    outcome = trials.submit("0001")
-    trials.works.cluster.script["0001"] = [GONE] * (MAX_LOSSES + 1)
-    rounds(trials.works, 2 * MAX_LOSSES + 2)
+    outcome, again = (
+        trials.submit("0001"),
+        [("report", EPOCH, b"one")],
+    )  # no further epoch than the first time
+    trials.works.cluster.script["0001"] = [GONE, *[again, GONE] * (MAX_LOSSES + 1)]
+    rounds(trials.works, 3 * MAX_LOSSES + 6)
     with pytest.raises(TrainingError, match=r"node-0 was lost: killed"):
         outcome.result(0)
 
@@ -350,7 +354,7 @@ def test_trials_stop_with_their_search_on_a_worker_or_waiting(trials):
 
 def test_a_checkpoint_that_cannot_be_written_is_kept(trials, monkeypatch):
     outcome, works = trials.submit("0001"), trials.works
-    works.cluster.script["0001"] = [[("report", "epoch 1", b"one"), *OUTCOME]]
+    works.cluster.script["0001"] = [[("report", EPOCH, b"one"), *OUTCOME]]
     monkeypatch.setattr(search, "write_whole", Mock(side_effect=OSError("the disk is full")))
     rounds(works)
     assert not outcome.done()
