@@ -88,19 +88,20 @@ def search_settings(given):
 
 def until(condition):
     """Wall and CPU seconds until the condition holds."""
-    begun, cpu = time.monotonic(), cpu_seconds()
+    begun, seen = time.monotonic(), {}
+    before = cpu_seconds(seen)
     while not condition():
-        time.sleep(0.1)
-    return time.monotonic() - begun, cpu_seconds() - cpu
+        time.sleep(0.3)
+        now = cpu_seconds(seen)
+    return time.monotonic() - begun, now - before
 
 
-def cpu_seconds():
-    """Of all processes that this one started, and of theirs, also of those that have ended."""
-    total = 0.0
+def cpu_seconds(seen):
+    """Of all processes that this one started, and of theirs; those that have ended count as last `seen`."""
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            total += sum(process.cpu_times()[:4])
-    return total
+            seen[process] = sum(process.cpu_times()[:2])
+    return sum(seen.values())
 
 
 def carry_out(workers, given):
