@@ -110,7 +110,8 @@ def add(name: str, path: str, side: int | None, title: str, skip_broken: bool, a
 
     PATH is a folder such as pictures/cat/1.jpg, with or without train and test above the classes, or a .zip
     or .tar of it; or holds CIFAR-100, SVHN, Fashion-MNIST, Kaggle's files or Parquet files; or is a .npz of
-    arrays. Afterwards '--dataset NAME' trains on it.
+    arrays; or hub:OWNER/NAME, a dataset of the Hugging Face Hub (extra "hub"). Afterwards '--dataset NAME'
+    trains on it.
     """
     from cifar_core.data.imported import import_images
 

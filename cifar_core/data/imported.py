@@ -21,7 +21,7 @@ from cifar_core.data.dataset import Dataset, stratified
 from cifar_core.data.download import exclusive
 from cifar_core.data.image_statistics import channel_statistics
 from cifar_core.data.problem import LEAST_SD, SIDES, Problem
-from cifar_core.data.readers import Source, find
+from cifar_core.data.readers import Source, found_at, hub
 from cifar_core.data.readers.source import Part
 from cifar_core.errors import ConfigError, DataError, ImageError
 
@@ -101,7 +101,7 @@ def import_images(
 
     Args:
         name: small letters, digits and _.
-        path: of a folder or file in a form of `readers.READERS`.
+        path: of a folder or file in a form of `readers.READERS`, or hub:OWNER/NAME, see `readers.hub`.
         side: of the images, 32 to 128 pixels; None: that of the arrays where they have one, else 32.
         title: name for people; "" takes the form's own, or `name`.
         skip_broken: leave out files that cannot be read, rather than import nothing.
@@ -118,13 +118,11 @@ def import_images(
     if side is not None and not SIDES[0] <= side <= SIDES[1]:
         raise ConfigError(f"side must be {SIDES[0]} to {SIDES[1]} pixels; got {side!r}.")
     told = progress or (lambda _share, _text: None)
-    place = paths.as_pasted(path)
     told(0.0, "looking at the files")
-    kind, reader = find(place)
-    source = reader.read(place)
+    kind, origin, source = found_at(path)
     problem = Problem(source.classes, side or source.side or DEFAULT_SIDE)
     work = _Work(name, problem, skip_broken, told, should_stop or (lambda: False))
-    about = {"title": title or source.title or name, "kind": kind, "origin": str(place)}
+    about = {"title": title or source.title or name, "kind": kind, "origin": origin}
     target = folder_of(name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -237,11 +235,13 @@ def is_current(name: str, path: str | os.PathLike[str], side: int | None) -> boo
     and times. Errors as `import_images`, where there is nothing usable."""
     if catalogue.find(name) is None:
         return False
-    place = paths.as_pasted(path)
     about = _about(name)
-    if about.get("origin") != str(place) or (side is not None and about.get("side") != side):
+    if side is not None and about.get("side") != side:
         return False
-    return bool(find(place)[1].read(place).stamp == about.get("stamp"))
+    if str(path).startswith(hub.PREFIX):  # not asked again: that would need the network each time
+        return bool(about.get("origin") == str(path))
+    _, origin, source = found_at(path)
+    return bool(origin == about.get("origin") and source.stamp == about.get("stamp"))
 
 
 def remove(name: str) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import streamlit as st
 
-from cifar_core.base.paths import as_pasted
 from cifar_core.data import catalogue
 from cifar_core.data.problem import SIDES
 from cifar_core.errors import ConfigError
@@ -27,8 +26,8 @@ KINDS = (
     "Give a folder with one folder of pictures for each class, such as `pets/cat/1.jpg`, or a `.zip` or "
     "`.tar` of it. Folders `train` and `test` above the classes are used as they are; without them, a fifth "
     "of each class is for the test. "
-    "CIFAR-100, SVHN, Fashion-MNIST, Kaggle's CIFAR-10, Parquet files of Hugging Face and `.npz` files of "
-    "arrays are read too."
+    "CIFAR-100, SVHN, Fashion-MNIST, Kaggle's CIFAR-10, Parquet files, `.npz` files of arrays, and "
+    "`hub:OWNER/NAME` of the Hugging Face Hub are read too."
 )
 NO_PATHS = (
     "While the lab is shared, no path can be given here. On the machine itself, run `cifar-lab data add NAME "
@@ -122,7 +121,7 @@ def _start() -> None:
     st.session_state[GIVEN] = name
     side, skip = int(st.session_state[SIDE]), bool(st.session_state[SKIP])
     tasks().forget(ADD)
-    tasks().start(ADD, in_process(import_in_process, name, str(as_pasted(path)), side, skip))
+    tasks().start(ADD, in_process(import_in_process, name, path, side, skip))
 
 
 @access.only_launchers

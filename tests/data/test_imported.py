@@ -1,11 +1,15 @@
 """Datasets that people bring: a folder by class and other forms, imported into the home."""
 
+import fnmatch
 import gzip
 import json
 import os
 import pickle
+import shutil
+import sys
 import tarfile
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -400,6 +404,78 @@ def test_what_is_another_dataset_is_led_to_its_own_import(folder, tmp_path):
     with pytest.raises(DataNotFoundError) as refused:
         import_cifar10(tmp_path / "nothing")
     assert "data add" not in str(refused.value)
+
+
+@pytest.fixture
+def the_hub(tmp_path, monkeypatch):
+    """Stands for the Hub's client: `the_hub(branch, name, ...)` makes files of a branch, seen as links."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def download(repository, *, repo_type, revision, allow_patterns):
+        folder = tmp_path / "snapshots" / revision
+        if (repository, repo_type) != ("owner/pets", "dataset") or not folder.exists():
+            raise OSError(f"404 Client Error: no {revision} of {repository}")
+        shown = tmp_path / "shown"
+        shutil.rmtree(shown, ignore_errors=True)
+        for file in folder.rglob("*.parquet"):
+            name = file.relative_to(folder).as_posix()
+            if fnmatch.fnmatch(name, allow_patterns):
+                (shown / name).parent.mkdir(parents=True, exist_ok=True)
+                (shown / name).symlink_to(file)
+        shown.mkdir(exist_ok=True)
+        return str(shown)
+
+    def files(branch, *names):
+        for name in names:
+            file = tmp_path / "snapshots" / branch / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pictures = [
+                {"bytes": picture(tmp_path / "1.png", colour(n % 3, n)).read_bytes()} for n in range(9)
+            ]
+            pq.write_table(pa.table({"image": pictures, "label": [n % 3 for n in range(9)]}), file)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=download))
+    return files
+
+
+def test_a_dataset_of_the_hub(the_hub):
+    the_hub("main", "data/train-0.parquet", "data/test-0.parquet")
+    found = import_images("own", "hub:owner/pets")
+    assert (found.kind, found.origin, found.train, found.test) == ("hub", "hub:owner/pets", 9, 9)
+    assert is_current("own", "hub:owner/pets", None)
+    assert not is_current("own", "hub:owner/others", None)
+
+
+def test_what_the_hub_has_made_parquet_of_and_its_parts(the_hub, tmp_path):
+    (tmp_path / "snapshots" / "main").mkdir(parents=True)
+    the_hub("refs/convert/parquet", "large/train/0.parquet", "small/train/0.parquet", "small/test/0.parquet")
+    with pytest.raises(
+        DataError, match=r"several parts: name one, as in hub:owner/pets/large. .* large, small"
+    ):
+        import_images("own", "hub:owner/pets")
+    found = import_images("own", "hub:owner/pets/small")
+    assert (found.train, found.test) == (9, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("hub:pets", ConfigError, "is named hub:OWNER/NAME"),
+        ("hub:owner/../etc/x", ConfigError, "is named hub:OWNER/NAME"),
+        ("hub:owner/birds", DataError, "hub:owner/birds cannot be downloaded .*404 Client Error"),
+    ],
+)
+def test_names_of_the_hub_that_lead_nowhere(the_hub, name, error, message):
+    the_hub("main", "train.parquet")
+    with pytest.raises(error, match=message):
+        import_images("own", name)
+
+
+def test_without_the_extra_the_hub_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(DataError, match=r'pip install "cifar-lab\[hub\]"'):
+        import_images("own", "hub:owner/pets")
 
 
 def test_what_is_in_no_known_form_says_which_are(tmp_path):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
+from cifar_core.base import paths
 from cifar_core.data.images import EXTENSIONS
-from cifar_core.data.readers import archive, arrays, cifar100, fashion, folder, kaggle, parquet, svhn
+from cifar_core.data.readers import archive, arrays, cifar100, fashion, folder, hub, kaggle, parquet, svhn
 from cifar_core.data.readers.source import Source
 from cifar_core.errors import DataError, DataNotFoundError
 
@@ -44,6 +46,21 @@ MOST_LOOKED_AT = 200
 """Files of a folder that are looked at for a picture."""
 
 
+def found_at(path: str | os.PathLike[str]) -> tuple[str, str, Source]:
+    """(form, path as it is understood, source) of a path as people write it, or of hub:OWNER/NAME.
+
+    Raises:
+        DataNotFoundError: nothing is there.
+        DataError: it is in none of the forms, damaged, incomplete or too large.
+        ConfigError: another form of name of a dataset of the Hub.
+    """
+    if str(path).startswith(hub.PREFIX):
+        return "hub", str(path), hub.read(str(path))
+    place = paths.as_pasted(path)
+    kind, reader = find(place)
+    return kind, str(place), reader.read(place)
+
+
 def form_of(path: Path) -> str:
     """The form of what lies at a path, in words; "" for none, and for a folder or archive of no pictures."""
     try:
@@ -73,5 +90,5 @@ def find(path: Path) -> tuple[str, Reader]:
     for kind, reader in READERS.items():
         if reader.recognises(path):
             return kind, reader
-    known = "; ".join(reader.TITLE for reader in READERS.values())
+    known = "; ".join([*(reader.TITLE for reader in READERS.values()), hub.TITLE])
     raise DataError(f"{path} holds images in no form that is known here. Known are: {known}.")

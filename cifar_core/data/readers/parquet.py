@@ -39,7 +39,11 @@ def recognises(path: Path) -> bool:
 def read(path: Path) -> Source:
     """See `Reader.read`. Files named test-... are the test split, and all others but validation-...
     training."""
-    files = _found(path)
+    return read_files(_found(path), path)
+
+
+def read_files(files: list[Path], path: Path) -> Source:
+    """The same of these files below the path."""
     if len(files) > MOST_FILES:
         raise DataError(f"{path} has {len(files):,} Parquet files; at most {MOST_FILES:,} are read.")
     splits: dict[str, list[Path]] = {"train": [], "test": [], "validation": []}
