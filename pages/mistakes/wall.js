@@ -17,7 +17,7 @@ function tile(data, place) {
     backgroundPosition: `-${(place % columns) * side}px -${Math.floor(place / columns) * side}px`,
   });
   const words = document.createElement("span");
-  words.textContent = data.brief ? data.brief[place] : caption;
+  words.textContent = data.brief ? data.brief[place] : caption.replaceAll("_", "_\u200b"); // where to break
   const tick = document.createElement("b");
   tick.textContent = "✓";
   tick.title = "Tick this image, to tag several at once";
