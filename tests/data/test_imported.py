@@ -478,6 +478,17 @@ def test_without_the_extra_the_hub_says_what_to_install(monkeypatch):
         import_images("own", "hub:owner/pets")
 
 
+@pytest.mark.parametrize(
+    "name", ["cifar-10-batches-py/data_batch_1", "data_batch_1.bin", "cifar-10-python.tar.gz"]
+)
+def test_cifar10_itself_is_led_to_its_own_import(tmp_path, name):
+    file = tmp_path / "own" / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"anything")
+    with pytest.raises(DataError, match=r"is CIFAR-10 itself.*cifar-lab data import"):
+        import_images("own", file if name.endswith("gz") else tmp_path / "own")
+
+
 def test_what_is_in_no_known_form_says_which_are(tmp_path):
     (tmp_path / "film.mp4").write_bytes(b"\0" * 100)
     with pytest.raises(DataError, match=r"in no form that is known here. Known are: CIFAR-100"):

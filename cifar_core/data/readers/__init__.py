@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cifar_core.base import paths
+from cifar_core.data.batches import LAYOUTS
 from cifar_core.data.images import EXTENSIONS
 from cifar_core.data.readers import archive, arrays, cifar100, fashion, folder, hub, kaggle, parquet, svhn
 from cifar_core.data.readers.source import Source
@@ -87,8 +88,23 @@ def find(path: Path) -> tuple[str, Reader]:
     """
     if not path.exists():
         raise DataNotFoundError(f"There is nothing at {path}. Give the path of a folder or file with images.")
+    if _is_cifar10(path):
+        raise DataError(
+            f"{path} is CIFAR-10 itself, which the lab knows by name: `cifar-lab data import {path}`, or the "
+            "Dataset page, where CIFAR-10 is chosen, copies it."
+        )
     for kind, reader in READERS.items():
         if reader.recognises(path):
             return kind, reader
     known = "; ".join([*(reader.TITLE for reader in READERS.values()), hub.TITLE])
     raise DataError(f"{path} holds images in no form that is known here. Known are: {known}.")
+
+
+def _is_cifar10(path: Path) -> bool:
+    """By the files' names, and an archive by its own."""
+    folders = [
+        (path if inside else path / layout.folder, layout) for layout in LAYOUTS for inside in (True, False)
+    ]
+    return path.name in [layout.archive for layout in LAYOUTS] or any(
+        (folder / layout.batches[0]).is_file() for folder, layout in folders
+    )
