@@ -18,7 +18,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
@@ -34,7 +34,6 @@ from sqlalchemy import (
     exc,
     func,
     insert,
-    inspect,
     select,
     text,
     update,
@@ -44,7 +43,7 @@ from sqlalchemy.engine import URL
 
 from cifar_core.base import paths
 from cifar_core.errors import StoreDamagedError, StoreError, StoreVersionError
-from cifar_core.store import schema
+from cifar_core.store import schema, versions
 from cifar_core.store.advice import DAMAGED, explained, open_error
 
 T = TypeVar("T")
@@ -57,8 +56,6 @@ _MAX_REVISION = 2**62
 _MALFORMED = "database disk image is malformed"
 _MAX_GAP = 500
 """Damaged or deleted rows of a damaged table after which no more are expected."""
-_ADVISORY_LOCK = 0x0C1FA210
-"""PostgreSQL's lock number while a store is made or migrated."""
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _inherited: list[Any] = []
@@ -186,11 +183,11 @@ class Database:
             )
         if self.is_sqlite:
             self._patiently(self._switch_to_wal)
-        self._patiently(self._create_or_migrate)
+        self._patiently(lambda: versions.bring_up_to_date(self.engine, self.place))
 
     def _version(self) -> str | None:
         """The store's revision; None where nothing is there yet."""
-        return self._patiently(lambda: self._transaction(_stored_version, write=False))
+        return self._patiently(lambda: self._transaction(versions.stored, write=False))
 
     def _switch_to_wal(self) -> None:
         """WAL is a property of the file; it can't be changed inside a transaction.
@@ -204,21 +201,6 @@ class Database:
                 driver.execute(statement)
             except sqlite3.OperationalError as error:
                 raise exc.OperationalError(statement, None, error) from error
-
-    def _create_or_migrate(self) -> None:
-        with (
-            self.engine.connect().execution_options(lab_write=True) as connection,
-            _foreign_keys_off(connection, self.is_sqlite),
-            connection.begin(),
-        ):
-            if connection.dialect.name == "postgresql":
-                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
-            version = _stored_version(connection)  # another process may have been quicker
-            if version is None:
-                _refuse_foreign_tables(connection, self.place)
-                _create(connection)
-            elif version in schema.REVISIONS[:-1]:
-                migrate(connection)
 
     @property
     def place(self) -> str:
@@ -357,58 +339,3 @@ def _readable_rows(driver: Any, table: str) -> list[int]:
                 break
         rowid = max(rowid, found[-1]) + 1
     return found[1:]
-
-
-def _stored_version(connection: Connection) -> str | None:
-    """One query where all is well; a missing table is looked into only after it failed."""
-    table = schema.version_table
-    try:
-        with connection.begin_nested() if connection.dialect.name == "postgresql" else nullcontext():
-            return connection.execute(select(table.c.version_num)).scalar()
-    except (exc.OperationalError, exc.ProgrammingError):
-        if inspect(connection).has_table(table.name):
-            raise
-        return None
-
-
-def _refuse_foreign_tables(connection: Connection, place: str) -> None:
-    there = inspect(connection).get_table_names()
-    if {"runs", "searches"} <= set(there):
-        raise StoreDamagedError(f"The store at {place} is damaged: its revision is missing. {DAMAGED}")
-    if there:
-        raise StoreError(
-            f"The database at {place} belongs to something else: it holds the tables "
-            f"{', '.join(sorted(there)[:5])} and no revision of ours. Name an empty or new database."
-        )
-
-
-def _create(connection: Connection) -> None:
-    schema.metadata.create_all(connection)
-    schema.version_table.create(connection)
-    connection.execute(insert(schema.version_table).values(version_num=schema.REVISIONS[-1]))
-    connection.execute(insert(schema.counter).values(id=1, value=0))
-
-
-def migrate(connection: Connection, folder: Path | None = None) -> None:
-    """Bring an older store to the newest revision inside the caller's transaction."""
-    from alembic import command
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(folder or Path(__file__).parent / "migrations"))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-
-
-@contextmanager
-def _foreign_keys_off(connection: Connection, is_sqlite: bool) -> Iterator[None]:
-    """SQLite changes a table by making it anew; with foreign keys on, that would delete children."""
-    if not is_sqlite:
-        yield
-        return
-    driver: Any = connection.connection.driver_connection
-    driver.execute("PRAGMA foreign_keys = OFF")
-    try:
-        yield
-    finally:
-        driver.execute("PRAGMA foreign_keys = ON")

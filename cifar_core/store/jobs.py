@@ -5,18 +5,19 @@ from __future__ import annotations
 import difflib
 import secrets
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import Connection, Table, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, Table, and_, delete, func, insert, select, union_all, update
 
 from cifar_core.base import processes
 from cifar_core.errors import ConfigError, RunNotFoundError, RunStateError
 from cifar_core.store import schema
-from cifar_core.store.columns import clean_text, now, run_speed, seconds_between
+from cifar_core.store.columns import clean_text, now, run_speed, seconds_between, to_json
 from cifar_core.store.database import all_rows
-from cifar_core.store.records import UNFINISHED, RunState
+from cifar_core.store.records import ACTIVE, UNFINISHED, RunState
 
 SEARCH_PREFIX = "search-"
+Kind = Literal["run", "search", "any"]
 MAX_ID_LENGTH = 80
 STEPS_KEPT = 200
 """Points inside epochs that a run keeps for its training curve."""
@@ -25,6 +26,42 @@ STEPS_KEPT = 200
 def table_of(job_id: str) -> Table:
     """The table of a job: the ids of searches begin with "search-"."""
     return schema.searches if job_id.startswith(SEARCH_PREFIX) else schema.runs
+
+
+def is_busy(connection: Connection, host: str, device: str) -> bool:
+    """Whether a job holds any of these devices; a job on several has their names joined by commas."""
+    wanted = set(device.split(","))
+    for table in (schema.runs, schema.searches):
+        here = (table.c.host == host, table.c.device.is_not(None), table.c.state.in_(ACTIVE))
+        held = connection.execute(select(table.c.device).where(*here)).scalars()
+        if any(wanted & set(names.split(",")) for names in held):
+            return True
+    return False
+
+
+def kind_tables(kind: Kind) -> list[Table]:
+    """
+    Raises:
+        ConfigError: another kind.
+    """
+    tables = {"run": [schema.runs], "search": [schema.searches], "any": [schema.runs, schema.searches]}
+    if kind not in tables:
+        raise ConfigError(f"kind must be one of {', '.join(tables)}; got {kind!r}.")
+    return tables[kind]
+
+
+def oldest_waiting(connection: Connection, tables: list[Table], cluster: bool, limit: int) -> list[str]:
+    """Ids of jobs in the queue, the oldest first: of those that may run on a cluster, or here."""
+    elsewhere = to_json({"place": "here" if cluster else "cluster"}).strip("{}")
+    queued = [
+        select(t.c.id, t.c.queued_at).where(
+            t.c.state == RunState.QUEUED, t.c.config.not_like(f"%{elsewhere}%")
+        )
+        for t in tables
+    ]
+    waiting = union_all(*queued).subquery()
+    oldest = select(waiting.c.id).order_by(waiting.c.queued_at, waiting.c.id).limit(limit)
+    return list(connection.execute(oldest).scalars())
 
 
 def exists(connection: Connection, job_id: str) -> bool:

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Select, Table, func, insert, select, union_all, update
+from sqlalchemy import Connection, Select, Table, func, insert, select, update
 
 from cifar_core.base import processes
 from cifar_core.base.processes import Liveness
-from cifar_core.errors import ConfigError
 from cifar_core.store import schema
-from cifar_core.store.columns import clean_text, now, to_json
+from cifar_core.store.columns import clean_text, now
 from cifar_core.store.database import Database
 from cifar_core.store.jobs import SEARCH_PREFIX as SEARCH_PREFIX
 from cifar_core.store.jobs import (
+    Kind,
     clean_up_ended,
     end_values,
     find_id,
     heartbeat_values,
+    is_busy,
+    kind_tables,
     log_event,
     mark_claimed,
     new_id,
+    oldest_waiting,
     owner_values,
     state_error,
     state_of,
@@ -41,8 +44,6 @@ if TYPE_CHECKING:
 
 HEARTBEAT_TIMEOUT_S = 15.0
 """Seconds without a heartbeat after which a process of another or unknown host counts as dead."""
-
-Kind = Literal["run", "search", "any"]
 
 
 class Lifecycle:
@@ -68,12 +69,12 @@ class Lifecycle:
 
     def count(self, state: RunState | str, kind: Kind = "run") -> int:
         """Number of runs (or searches, or both) in a state."""
-        queries = [select(func.count()).where(table.c.state == state) for table in _tables(kind)]
+        queries = [select(func.count()).where(table.c.state == state) for table in kind_tables(kind)]
         return self._db.read(lambda c: sum(c.execute(query).scalar_one() for query in queries))
 
     def busy(self, device: str) -> bool:
         """Whether a run or search of this host works on the device."""
-        return self._db.read(lambda connection: _is_busy(connection, processes.hostname(), device))
+        return self._db.read(lambda connection: is_busy(connection, processes.hostname(), device))
 
     def running_under(self, pid: int) -> list[str]:
         """Ids of the active jobs of this host's process `pid`."""
@@ -125,11 +126,11 @@ class Lifecycle:
         Returns:
             The job's id, or None where the device is busy or nothing waits.
         """
-        owner, tables = owner_values(pid, host, device), _tables(kind)
+        owner, tables = owner_values(pid, host, device), kind_tables(kind)
 
         def look(connection: Connection) -> str | None:
-            busy = _is_busy(connection, owner["host"], device)
-            return None if busy else next(iter(_waiting(connection, tables, False, 1)), None)
+            busy = is_busy(connection, owner["host"], device)
+            return None if busy else next(iter(oldest_waiting(connection, tables, False, 1)), None)
 
         def take(connection: Connection, revision: int) -> str | None:
             job_id = look(connection)
@@ -150,7 +151,7 @@ class Lifecycle:
     def waiting(self, kind: Kind = "run", *, cluster: bool = False, limit: int = 1000) -> list[str]:
         """Ids of queued jobs, those first that have waited longest: those that may be carried out by workers
         of this store's machines, or those that may on a cluster (`TrainConfig.place`)."""
-        return self._db.read(lambda connection: _waiting(connection, _tables(kind), cluster, limit))
+        return self._db.read(lambda connection: oldest_waiting(connection, kind_tables(kind), cluster, limit))
 
     def heartbeat(self, job_id: str) -> RunState:
         """Record that the job's process is alive; to be called every few seconds.
@@ -382,37 +383,6 @@ class Lifecycle:
             return frame(connection, query.where(mine), whole)
 
         return self._db.read(read)
-
-
-def _is_busy(connection: Connection, host: str, device: str) -> bool:
-    """Whether a job holds any of these devices; a job on several has their names joined by commas."""
-    wanted = set(device.split(","))
-    for table in (schema.runs, schema.searches):
-        here = (table.c.host == host, table.c.device.is_not(None), table.c.state.in_(ACTIVE))
-        held = connection.execute(select(table.c.device).where(*here)).scalars()
-        if any(wanted & set(names.split(",")) for names in held):
-            return True
-    return False
-
-
-def _tables(kind: Kind) -> list[Table]:
-    tables = {"run": [schema.runs], "search": [schema.searches], "any": [schema.runs, schema.searches]}
-    if kind not in tables:
-        raise ConfigError(f"kind must be one of {', '.join(tables)}; got {kind!r}.")
-    return tables[kind]
-
-
-def _waiting(connection: Connection, tables: list[Table], cluster: bool, limit: int) -> list[str]:
-    elsewhere = to_json({"place": "here" if cluster else "cluster"}).strip("{}")
-    queued = [
-        select(t.c.id, t.c.queued_at).where(
-            t.c.state == RunState.QUEUED, t.c.config.not_like(f"%{elsewhere}%")
-        )
-        for t in tables
-    ]
-    waiting = union_all(*queued).subquery()
-    oldest = select(waiting.c.id).order_by(waiting.c.queued_at, waiting.c.id).limit(limit)
-    return list(connection.execute(oldest).scalars())
 
 
 def active_jobs(connection: Connection) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, text
 
 from cifar_core.errors import RunStateError, StoreError
 from cifar_core.settings.train_config import TrainConfig
-from cifar_core.store import RunState, RunStore, database, schema
+from cifar_core.store import RunState, RunStore, schema, versions
 from tests.store.full_store import from_the_first
 
 pytestmark = pytest.mark.postgresql
@@ -146,7 +146,7 @@ def test_the_migrations_make_the_tables_that_new_stores_get(postgresql, tmp_path
     url = postgresql()
     engine = create_engine(url)
     with engine.begin() as connection:
-        database.migrate(connection, from_the_first(tmp_path))
+        versions.migrate(connection, from_the_first(tmp_path))
     with engine.connect() as connection:
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, schema.metadata) == []

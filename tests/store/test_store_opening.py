@@ -14,7 +14,7 @@ from sqlalchemy import create_engine
 from cifar_core.base import paths
 from cifar_core.errors import StoreError, StoreVersionError
 from cifar_core.settings.train_config import TrainConfig
-from cifar_core.store import RunState, RunStore, advice, database, schema
+from cifar_core.store import RunState, RunStore, advice, schema, versions
 from cifar_core.store import store as store_module
 from tests.store.full_store import EXPORT, MIGRATIONS, contents, fill, from_the_first
 
@@ -107,7 +107,7 @@ def test_the_migrations_make_the_tables_that_new_stores_get(tmp_path):
     assert tuple(reversed(revisions)) == schema.REVISIONS
     engine = create_engine(f"sqlite:///{tmp_path}/migrated.db")
     with engine.begin() as connection:
-        database.migrate(connection, from_the_first(tmp_path))
+        versions.migrate(connection, from_the_first(tmp_path))
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_server_default": True})
         assert compare_metadata(context, schema.metadata) == []
@@ -180,11 +180,11 @@ def newer_release(tmp_path, monkeypatch):
         "        batch.add_column(sa.Column('colour', sa.Text(), server_default='blue'))\n"
     )
 
-    original = database.migrate
+    original = versions.migrate
 
     def install():
         monkeypatch.setattr(schema, "REVISIONS", (*schema.REVISIONS, "9999"))
-        monkeypatch.setattr(database, "migrate", lambda connection: original(connection, folder))
+        monkeypatch.setattr(versions, "migrate", lambda connection: original(connection, folder))
 
     return install
 
@@ -207,13 +207,13 @@ def test_a_migration_that_fails_changes_nothing(home, newer_release, monkeypatch
     with RunStore() as store:
         run_id = store.create_run(TrainConfig())
     newer_release()
-    migrate = database.migrate
+    migrate = versions.migrate
 
     def fail(connection):
         migrate(connection)
         raise RuntimeError("the power went off")
 
-    monkeypatch.setattr(database, "migrate", fail)
+    monkeypatch.setattr(versions, "migrate", fail)
     with pytest.raises(RuntimeError, match="power"):
         RunStore()
     monkeypatch.undo()
