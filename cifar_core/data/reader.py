@@ -48,7 +48,7 @@ MAX_MEMBERS = 200
 _START = 10
 """First images of a batch by which a copy is known: it may have been pickled in another way."""
 _CHUNK = 2**20
-_MOST_AT_ONCE = 8 * _CHUNK
+_MOST_AT_ONCE = 24 * _CHUNK
 _NOT_WHOLE = (
     tarfile.TarError,
     zipfile.BadZipFile,

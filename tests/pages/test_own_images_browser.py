@@ -19,14 +19,14 @@ CLASSES = ("ant", "bee", "cat", "dove", "eel", "fox", "gnu", "hen", "ibis", "jay
 
 @pytest.fixture
 def folder(tmp_path):
-    """480 JPEGs of twelve classes, in many sizes."""
+    """2,000 JPEGs of twelve classes, in many sizes."""
     rng = np.random.default_rng(0)
     for label, name in enumerate(CLASSES):
         (tmp_path / "pets" / name).mkdir(parents=True)
-        for number in range(40):
+        for number in range(167 if label < 8 else 166):
             rough = rng.integers(0, 256, (6, 8, 3)).astype(np.uint8)
             rough[:3, :, label % 3] = 20 * label
-            size = (int(rng.integers(120, 260)), int(rng.integers(100, 240)))
+            size = (int(rng.integers(120, 420)), int(rng.integers(100, 360)))
             picture = Image.fromarray(rough).resize(size, Image.Resampling.BICUBIC)
             picture.save(tmp_path / "pets" / name / f"{number}.jpg")
     return tmp_path / "pets"
@@ -40,7 +40,7 @@ def test_from_a_folder_to_mistakes_and_predictions_that_name_its_classes(serve, 
         field.fill(str(folder))
         field.press("Enter")
         page.get_by_role("button", name="Import", exact=True).click()
-        page.get_by_text("384 training and 96 test images of 32 × 32 pixels").first.wait_for(timeout=LONG)
+        page.get_by_text("1,600 training and 400 test images of 32 × 32 pixels").first.wait_for(timeout=LONG)
         field.wait_for(state="hidden")
         page.get_by_role("link", name="Train", exact=True).first.click()
         page.get_by_text("On pets").wait_for()
@@ -52,7 +52,7 @@ def test_from_a_folder_to_mistakes_and_predictions_that_name_its_classes(serve, 
         wait(lambda: store.get(run_id).state == "finished")
         assert store.get(run_id).problem.classes == CLASSES
         page.goto(f"{server.url}/gallery?run={run_id}&show=all&beside=Image&more=Where+it+looked")
-        page.get_by_text(re.compile("of 96 are wrong")).wait_for(timeout=LONG)
+        page.get_by_text(re.compile("of 400 are wrong")).wait_for(timeout=LONG)
         page.get_by_text("koala").first.wait_for()
         page.get_by_text(re.compile(f"Grad-CAM: evidence for {ONE}")).first.wait_for(timeout=LONG)
         assert page.get_by_role("button", name="People", exact=True).count() == 0
