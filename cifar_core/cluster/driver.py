@@ -180,10 +180,6 @@ class Driver:
 
     # --- Starting ------------------------------------------------------------------------------------
 
-    def put(self, value: Any) -> Any:
-        """As `search.Slots`."""
-        return self.cluster.put(value)
-
     def submit(self, task: Task | str) -> None:
         """As `search.Slots`."""
         self._first.append(task)

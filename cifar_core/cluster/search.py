@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from cifar_core.base.files import write_whole
 from cifar_core.cluster.losses import MAX_LOSSES, state_of
+from cifar_core.cluster.pool import Nodes
 from cifar_core.cluster.ray_nodes import Node
 from cifar_core.cluster.tasks import Task
 from cifar_core.cluster.worker import Message
@@ -38,11 +39,8 @@ POLL_S = 0.2
 class Slots(Protocol):
     """What a search needs of the driver; called from the search's threads."""
 
+    cluster: Nodes
     needs: dict[str, float]
-
-    def put(self, value: Any) -> Any:
-        """A reference to a value that is placed on each node once."""
-        ...
 
     def submit(self, task: Task | str) -> None:
         """Carry out a task, or a queued run given by its id, before what is queued."""
@@ -72,7 +70,7 @@ class OnCluster:
         self._slots = slots
 
     def trainers(self, config: SearchConfig, images: TrialImages, folder: Path) -> list[TrialTrainer]:
-        placed = self._slots.put(images)
+        placed = self._slots.cluster.put(images)
         return [ClusterTrainer(self._slots, config, placed, folder) for _ in range(config.workers)]
 
     def train(self, store: RunStore, run_id: str, should_stop: StopCallback) -> None:

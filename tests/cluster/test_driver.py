@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from unittest.mock import Mock
 
@@ -16,7 +17,7 @@ from cifar_core.cluster.driver import Driver
 from cifar_core.cluster.losses import LOST, MAX_LOSSES
 from cifar_core.cluster.pool import RUNS_PER_WORKER
 from cifar_core.cluster.ray_nodes import Node, WorkerGoneError
-from cifar_core.cluster.search import ClusterTrainer, TrialTask
+from cifar_core.cluster.search import ClusterTrainer, OnCluster, TrialTask
 from cifar_core.cluster.status import ClusterStatus, cluster_statuses, node_of, write_status
 from cifar_core.cluster.worker import scratch
 from cifar_core.errors import ConfigError, DataNotFoundError, StoreError, TrainingError
@@ -350,6 +351,19 @@ def test_trials_stop_with_their_search_on_a_worker_or_waiting(trials):
         with pytest.raises(StopRequested):
             outcome.result(0)
     assert [name for name, _ in trials.works.cluster.sent] == ["0001"]
+
+
+@pytest.mark.parametrize("losses", [1, MAX_LOSSES + 1])
+def test_a_search_waits_for_its_winner_through_losses(trials, store, monkeypatch, losses):
+    monkeypatch.setattr(search, "POLL_S", 0.0)
+    works, run = trials.works, store.create_run(config())
+    works.cluster.script[run] = [GONE] * losses + [finished()]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(OnCluster(works).train, store, run, lambda: False)
+        while not waiting.done():
+            works.tick()
+    assert isinstance(waiting.exception(), TrainingError if losses > MAX_LOSSES else type(None))
+    assert store.get(run).state is (RunState.FAILED if losses > MAX_LOSSES else RunState.FINISHED)
 
 
 def test_a_checkpoint_that_cannot_be_written_is_kept(trials, monkeypatch):
