@@ -102,7 +102,7 @@ def wait(condition, what, seconds=PATIENCE_S):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
-        time.sleep(0.1)
+        time.sleep(0.3)
 
 
 @pytest.fixture(scope="module")
