@@ -18,6 +18,8 @@ from cifar_core.settings.compute import framework_environment
 from cifar_core.store import RunState, RunStore
 from cifar_core.training.alerts import announce
 
+ENDS = ("finish", "fail", "stopped")
+
 
 class Task(Protocol):
     """A run or a trial for a worker. Errors of the store, and an OSError, mean that it is to be tried again;
@@ -54,6 +56,8 @@ class RunTask:
         self.id, self.needs, self._store, self._images = run_id, needs, store, images
         self._state: RunState | None = None
         """As the last of the messages that were recorded found it."""
+        self._ended = False
+        """The training has recorded its end; its worker is about to be free."""
 
     def claim(self, node: Node) -> bool:
         claimed = self._store.claim(self.id, pid=os.getpid(), device=f"{DEVICE_PREFIX}{node.name}")
@@ -72,8 +76,11 @@ class RunTask:
         _, method, args, kwargs = message
         found = getattr(self._store, method)(self.id, *args, **kwargs)
         self._state = found if isinstance(found, RunState) else self._state
+        self._ended = self._ended or method in ENDS
 
     def stopping(self) -> bool:
+        if self._ended:
+            return False
         state, self._state = self._state or self._store.heartbeat(self.id), None
         return state is RunState.STOPPING
 
