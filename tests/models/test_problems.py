@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cifar_core.base.lazy import keras
 from cifar_core.data.dataset import Dataset
 from cifar_core.data.problem import CIFAR10, Problem, class_names
 from cifar_core.errors import ConfigError
@@ -61,7 +62,12 @@ def test_a_network_is_trained_for_another_problem(model, count, side):
 @pytest.mark.parametrize(("count", "side"), [(200, 32), (100, 48), (10, 64), (3, 96)])
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_trains_a_step_with_every_number_of_classes_and_every_side(model, count, side):
-    assert trained(model, count, side).probabilities.shape == (2 * count, count)
+    network = create_model(model, problem=problem(count, side), **SMALL.get(model, {}))
+    network.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy", run_eagerly=True)
+    few = drawn(count, side, train=4)
+    images, labels = few.x_train, few.y_train
+    assert network(images).shape == (4, count)
+    assert 0 < network.train_on_batch(images, np.eye(count)[labels]) < 100
 
 
 @pytest.mark.slow
