@@ -253,11 +253,13 @@ def test_when_the_run_last_got_it_right(open_page, store, prepared):
     assert html(test).count('title="Epoch') == 5
 
 
-def test_people_are_asked_for_where_their_votes_are(open_page, store, prepared):
+def test_people_who_voted_on_other_images_are_not_offered(open_page, store, prepared):
     on_scenes(store, prepared, 1)
     test = open_page(PAGE, more="People")
     assert not test.exception
-    assert "once the votes of CIFAR-10H are here" in text(test)
+    assert "CIFAR-10H" not in text(test)
+    (parts,) = (group for group in test.button_group if "Where it looked" in group.options)
+    assert "People" not in parts.options
 
 
 def test_steps_and_tags_have_keys(open_page, store, prepared):
