@@ -31,7 +31,7 @@ def is_hopeless(store: RunStore, job_id: str) -> bool:
 def state_of(store: RunStore, job_id: str) -> RunState | None:
     """The state of a run or search; None for one that was deleted."""
     try:
-        return (store.get_search if job_id.startswith(SEARCH_PREFIX) else store.get)(job_id).state
+        return store.job(job_id).state
     except RunNotFoundError:
         return None
 

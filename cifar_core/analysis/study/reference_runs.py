@@ -228,18 +228,19 @@ def costs(runs: Iterable[ReferenceRun] | None = None) -> pd.DataFrame:
 
     Columns: label, model, variant, accuracy (share), minutes, seeds. Best first.
     """
-    rows = [
-        {
-            "label": f"{first.config.preset}, {epochs_of(first)}",
-            "model": first.config.model,
-            "variant": first.config.variant,
-            "accuracy": accuracy_of(group).mean,
-            "minutes": _minutes(group),
-            "seeds": len(group),
-        }
-        for group in _alike(runs)
-        for first in group[:1]
-    ]
+    rows = []
+    for group in _alike(runs):
+        config = group[0].config
+        rows.append(
+            {
+                "label": f"{config.preset}, {epochs_of(group[0])}",
+                "model": config.model,
+                "variant": config.variant,
+                "accuracy": accuracy_of(group).mean,
+                "minutes": _minutes(group),
+                "seeds": len(group),
+            }
+        )
     return pd.DataFrame(rows)
 
 
