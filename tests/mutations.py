@@ -207,9 +207,10 @@ MUTATIONS: tuple[Mutation, ...] = (
         "cifar_core/cluster/losses.py", "tests/cluster/test_driver.py", (">= MAX_LOSSES", "> MAX_LOSSES")
     ),
     *_mutations(
-        "cifar_core/cluster/pool.py",
+        "cifar_core/base/processes.py",
         "tests/cluster/test_driver.py",
-        ("lease.runs < RUNS_PER_WORKER", "lease.runs <= RUNS_PER_WORKER"),
+        ("now > MAX_GROWTH * self.first", "now > self.first"),
+        ("self.first = self.first or now", "self.first = now"),
     ),
     *_mutations(
         "pages/shared/access.py",

@@ -317,7 +317,7 @@ class Driver:
         elif message[0] == "end":
             job.task.end(message[1])
             del self._jobs[job.task.id]
-            self._pool.give_back(job.worker, message[1] is None)
+            self._pool.give_back(job.worker, message[1] is None, message[2])
         else:
             job.task.record(message)
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from cifar_core.base.processes import Growth
 from cifar_core.cluster.ray_nodes import Node
 
 IDLE_S = 30.0
 """Seconds that a worker with a loaded framework is kept for a next run."""
-RUNS_PER_WORKER = 5
-"""Runs after which a worker is replaced, which frees its memory."""
 
 
 class Nodes(Protocol):
@@ -31,13 +30,13 @@ class Nodes(Protocol):
 
 @dataclass(eq=False)
 class ActorLease:
-    """An actor; `environment` and `needs` must be those of its next run, of which it has done `runs`."""
+    """An actor; `environment` and `needs` must be those of its next run."""
 
     node: Node
     needs: dict[str, float]
     environment: dict[str, str]
     handle: Any
-    runs: int = 0
+    growth: Growth = field(default_factory=Growth)
     idle_since: float = 0.0
 
 
@@ -57,11 +56,10 @@ class ActorPool:
         self.make_room([node])
         return ActorLease(node, needs, environment, self._cluster.start(node, needs, environment))
 
-    def give_back(self, lease: ActorLease, in_order: bool) -> None:
-        """Keep an actor whose task has ended in order, until it has done its share."""
-        lease.runs += 1
+    def give_back(self, lease: ActorLease, in_order: bool, memory: int) -> None:
+        """Keep an actor whose task has ended in order, unless the memory that it occupies has grown."""
         lease.idle_since = time.monotonic()
-        if in_order and lease.runs < RUNS_PER_WORKER:
+        if in_order and not lease.growth.is_too_much(memory):
             self._idle.append(lease)
         else:
             self._cluster.kill(lease.handle)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_core.base.files import is_abandoned, temporary_name
+from cifar_core.base.processes import memory
 from cifar_core.cluster.mirror import MirrorStore, Parcel
 from cifar_core.data import Dataset
 from cifar_core.errors import CifarLabError, TrainingError
@@ -53,8 +54,11 @@ class Worker:
         self._begin(_train_trial, config, images, order, checkpoint)
 
     def exchange(self, stop: bool) -> list[Message]:
-        """Messages since the last call, waiting for the first for `LONGEST_SILENCE_S`; ("end", error text or
-        None) is a task's last one. `stop` asks the task to stop within a step."""
+        """Messages since the last call, waiting for the first for `LONGEST_SILENCE_S`.
+
+        A task's last one is ("end", error text or None, bytes of memory that this process occupies). `stop`
+        asks the task to stop within a step.
+        """
         if stop:
             self._stop.set()
         try:
@@ -79,7 +83,7 @@ class Worker:
             error = str(problem)
         except Exception as problem:
             error = str(explained(problem))
-        self._messages.put(("end", error))
+        self._messages.put(("end", error, memory(os.getpid())))
 
 
 @contextmanager

@@ -5,8 +5,8 @@ its own and collects their reports in one queue, so that one thread records ever
 
 A framework gives back little of a model's memory, and a process killed by lack of memory or a native crash
 must cost one trial and not the search. A `ProcessTrainer` therefore trains in a worker process that is
-replaced every few trials. It is killed to stop a trial, whose checkpoint has all completed epochs, and ends
-when the searching process dies.
+replaced when its memory has grown. It is killed to stop a trial, whose checkpoint has all completed epochs,
+and ends when the searching process dies.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cifar_core.base.child import Child, ChildError
+from cifar_core.base.processes import Growth, memory
 from cifar_core.errors import CifarLabError, TrainingError
 from cifar_core.settings.compute import framework_environment
 from cifar_core.settings.search_config import SearchConfig
@@ -27,9 +28,6 @@ from cifar_core.training.failures import explained
 from cifar_core.training.recorder import Progress, ProgressCallback, StopCallback, StopRequested
 from cifar_core.tuning.space import trial_config
 from cifar_core.tuning.trial import Order, Outcome, Trainer, TrialImages
-
-TRIALS_PER_PROCESS = 5
-"""Number of trials after which a worker process is replaced, which frees its memory."""
 
 
 class TrialTrainer(Protocol):
@@ -105,7 +103,7 @@ class TrainerPool:
 
 
 class ProcessTrainer:
-    """Trains trials in a worker process, which is replaced every few trials and when it dies.
+    """Trains trials in a worker process, which is replaced when it has grown or dies.
 
     `folder` holds the saved images and the checkpoints; `environment` are extra environment variables of the
     processes, such as the GPU to use.
@@ -116,7 +114,7 @@ class ProcessTrainer:
     ) -> None:
         self.config, self.folder, self._environment = config, folder, environment or {}
         self._child: Child | None = None
-        self._trained = 0
+        self._growth = Growth()
 
     def train(self, order: Order, *, report: ProgressCallback, should_stop: StopCallback) -> Outcome:
         """As `Trainer.train`; a worker process that dies raises a TrainingError that says how."""
@@ -132,8 +130,7 @@ class ProcessTrainer:
                 raise StopRequested from None
             hint = "Use a smaller batch_size or a smaller model. " if "out of memory" in str(error) else ""
             raise TrainingError(f"The worker process of the trial failed. {hint}{error}") from None
-        self._trained += 1
-        if self._trained % TRIALS_PER_PROCESS == 0:
+        if self._growth.is_too_much(memory(self._child.pid or 0)):
             self.close()
         return outcome
 
@@ -141,6 +138,7 @@ class ProcessTrainer:
         """End the worker process."""
         if self._child is not None:
             self._child.close()
+            self._growth = Growth()
 
 
 def _train(config: dict[str, Any], folder: Path, order: Order, report: ProgressCallback) -> Outcome:

@@ -43,9 +43,9 @@ def tune(
         progress: called with a `SearchProgress` about once a second and after each epoch and trial.
         should_stop: asked after each training step; True stops the search within that step. With several
             workers it is called from several threads.
-        isolation: "none" trains in this process, which grows by 12 to 130 MB per trial; "process" trains
-            in worker processes that are replaced every few trials, so that memory stays flat and a crash
-            costs one trial. None: "process" for a search with several workers, else "none".
+        isolation: "none" trains in this process, which grows by 5 to 150 MB per trial; "process" trains
+            in worker processes that are replaced when their memory has grown by half; a crash costs
+            one trial. None: "process" for a search with several workers, else "none".
 
     Raises:
         ConfigError: the space or the settings are not possible.

@@ -114,4 +114,4 @@ def change(method, *args, **kwargs):
 
 
 GONE = WorkerGoneError("killed", node_lost=False)
-END = [("end", None)]
+END = [("end", None, 100)]

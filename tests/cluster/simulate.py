@@ -96,7 +96,7 @@ class SimulatedNodes:
             yield begun + each, ("change", "record_epoch", (epoch, {"loss": 1.0, "val_accuracy": 0.5}), {})
         end = now + EPOCHS * each
         yield end, ("change", "finish", (), {"metrics": {"accuracy": 0.5}})
-        yield end, ("end", None)
+        yield end, ("end", None, 1)
 
 
 def simulate(store, slots, runs, seconds, limit=float("inf")):

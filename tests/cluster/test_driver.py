@@ -15,7 +15,6 @@ from cifar_core.cluster import driver as module
 from cifar_core.cluster import search
 from cifar_core.cluster.driver import Driver
 from cifar_core.cluster.losses import LOST, MAX_LOSSES
-from cifar_core.cluster.pool import RUNS_PER_WORKER
 from cifar_core.cluster.ray_nodes import Node, WorkerGoneError
 from cifar_core.cluster.search import ClusterTrainer, OnCluster, TrialTask
 from cifar_core.cluster.status import ClusterStatus, cluster_statuses, node_of, write_status
@@ -105,14 +104,15 @@ def test_a_cluster_on_which_nothing_fits_says_so(store):
     assert cluster_statuses(store)[0].waiting == {run: "no node has 1 CPU and 1 GPU"}
 
 
-def test_a_worker_is_used_again_and_replaced(store):
+def test_a_worker_is_used_again_until_its_memory_has_grown(store):
     works = driver(store, {"CPU": 1})
     handles = []
     start = works.cluster.start
     works.cluster.start = lambda *args: handles.append(start(*args)) or handles[-1]
-    for _ in range(RUNS_PER_WORKER + 1):
+    for memory in (100, 90, 149, 151, 150, 160):  # of the fifth run's worker, which is a new one
         run = store.create_run(config())
-        works.cluster.script[run] = [finished()[:-2], finished()[-2:-1], END]  # as testing takes time
+        end = [("end", None, memory)]
+        works.cluster.script[run] = [finished()[:-2], finished()[-2:-1], end]  # as testing takes time
         rounds(works, 4)
         assert store.get(run).state is RunState.FINISHED
     assert len(handles) == 2
@@ -343,7 +343,7 @@ def test_a_trial_whose_workers_are_lost_too_often_fails(trials):
 
 def test_trials_stop_with_their_search_on_a_worker_or_waiting(trials):
     running, waiting = trials.submit("0001"), trials.submit("0002")
-    trials.works.cluster.script["0001"] = [[], [("end", "stopped on request")]]
+    trials.works.cluster.script["0001"] = [[], [("end", "stopped on request", 100)]]
     rounds(trials.works, 1)
     trials.stop.set()
     rounds(trials.works)

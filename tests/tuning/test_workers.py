@@ -15,7 +15,8 @@ import pytest
 
 from cifar_core.errors import ConfigError, DivergedError, StoreError, TrainingError
 from cifar_core.store import RunState, RunStore, contents
-from cifar_core.tuning import attempt, stop_after_trial, tune
+from cifar_core.tuning import attempt, local_workers, stop_after_trial, tune
+from cifar_core.tuning.trial import Order
 from tests.tuning.conftest import outline, settings, trial_workers
 
 CHECKOUT = Path(__file__).parents[2]
@@ -131,6 +132,23 @@ def test_a_store_that_fails_leaves_nobody_at_work(tiny, scripted, monkeypatch):
     assert store.get_search(search_id).state is RunState.FAILED
     assert set(store.trials(search_id)["state"]) == {"stopped"}
     assert set(tune(search_id=search_id, store=store, dataset=tiny).trials["state"]) == {"finished"}
+
+
+def test_a_process_is_replaced_when_its_memory_has_grown(monkeypatch, tmp_path):
+    ended, memory = [], iter([100, 149, 151, 200])
+
+    class Child:
+        pid = 1
+        __init__ = call = lambda *_, **__: None
+
+        def close(self):
+            ended.append(self)
+
+    monkeypatch.setattr(local_workers, "Child", Child)
+    monkeypatch.setattr(local_workers, "memory", lambda _: next(memory))
+    trainer = local_workers.ProcessTrainer(settings(), tmp_path)
+    train = lambda: trainer.train(Order("0", {}, 0, 1), report=print, should_stop=bool)  # noqa: E731
+    assert [(train(), len(ended))[1] for _ in range(4)] == [0, 0, 1, 1]
 
 
 def test_several_workers_need_processes(tiny):
