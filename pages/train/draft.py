@@ -30,7 +30,7 @@ KEPT = (*NOT_IN_A_RECIPE, "train_limit", "test_limit")
 """Settings that stay when another preset is chosen."""
 ESSENTIAL = frozenset({"epochs", "batch_size", "optimizer", "learning_rate", "train_limit"})
 """Settings whose widgets are always shown."""
-FIRST_PRESET = "base_cnn/recommended"
+FIRST_MODEL = "base_cnn"
 
 
 def current() -> Settings:
@@ -45,7 +45,7 @@ def current() -> Settings:
         if asked != settings["preset"]:
             start_from(asked)
     elif model and model != settings["model"]:
-        start_from(None if asked == DEFAULTS else recommended(model), model)
+        start_from(None if asked == DEFAULTS else first_preset(model), model)
     if DRAFT.settings["dataset"] != resources.chosen_dataset():
         _change_dataset(resources.chosen_dataset())
     _write_address()
@@ -58,10 +58,10 @@ def _take_over() -> None:
     if given is not None and given is st.session_state.get(OWN_SETTINGS):
         return
     try:
-        complete = TrainConfig(**given).flat() if given else preset(FIRST_PRESET).flat()
+        complete = TrainConfig(**given).flat() if given else _first_settings()
     except ConfigError as error:
         DRAFT.report(f"The copied settings are not allowed here, so a preset is shown. {error}")
-        _replace(preset(FIRST_PRESET).flat())
+        _replace(_first_settings())
         return
     if complete["preset"] not in PRESETS:
         complete["preset"] = None
@@ -72,6 +72,10 @@ def _take_over() -> None:
         if complete["dataset"] != resources.chosen_dataset() and "dataset" in given:
             resources.choose_dataset(complete["dataset"])
             st.rerun()  # the sidebar has been drawn with the other one
+
+
+def _first_settings() -> Settings:
+    return starting_point(first_preset(FIRST_MODEL), FIRST_MODEL).flat()
 
 
 def _replace(settings: Settings) -> None:
@@ -116,14 +120,15 @@ def reset() -> None:
 
 
 def choose_model(model: str) -> None:
-    """Another model, with its recommended preset."""
-    start_from(recommended(model), model)
+    """Another model, with the preset to begin with."""
+    start_from(first_preset(model), model)
 
 
-def recommended(model: str) -> str | None:
-    """The preset to begin with; None where the model has none."""
+def first_preset(model: str) -> str | None:
+    """The preset to begin with: on a GPU the recommended one, else the quick one, where there is one."""
     names = presets_of(model)
-    return next((name for name in names if name.endswith("/recommended")), names[0] if names else None)
+    wanted = f"{model}/recommended" if device_summary().gpus else f"{model}/quick"
+    return wanted if wanted in names else next(iter(names), None)
 
 
 def change(name: str, value: Any) -> None:

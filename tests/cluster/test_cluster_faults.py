@@ -26,7 +26,7 @@ KINDS = ("actor", "raylet", "driver")
 PATIENCE_S = 240.0
 TRUE_S, TRUE_OF_HUNG_S = 30.0, 90.0
 """Seconds within which a state is true again, after a kill and for what hangs."""
-EPOCHS = 60
+EPOCHS = 30
 MEASURED = ["accuracy", "loss", "val_accuracy", "val_loss", "learning_rate"]
 DRIVER = """
 import sys

@@ -77,15 +77,13 @@ def test_without_the_images_scenes_are_offered_with_a_shorter_first_training(ope
     assert not test.exception
     assert "not on this machine yet" in test.warning[0].value
     assert launch(test).disabled
-    whole = preset("base_cnn/recommended")
+    whole = preset("base_cnn/quick")
     assert settings(test)["epochs"] == whole.epochs
     test.button("train_synthetic").click().run()
     assert not test.exception
     assert not test.warning
     assert not launch(test).disabled
-    assert draft.config(settings(test)) == preset(
-        "base_cnn/recommended", dataset="synthetic", epochs=SCENES_EPOCHS
-    )
+    assert draft.config(settings(test)) == preset("base_cnn/quick", dataset="synthetic", epochs=SCENES_EPOCHS)
     assert f"{SCENES_EPOCHS} epochs are enough" in captions(test)
     assert test.button("back_epochs")
     test.button("train_other_dataset").click().run()
@@ -101,8 +99,16 @@ def test_each_model_is_chosen_with_a_click_and_shows_its_settings(train):
         assert not test.exception
         assert test.subheader[0].value == MODELS[model].title
         assert settings(test)["model"] == test.query_params["model"] == model
-        assert settings(test)["preset"] == test.query_params["preset"] == f"{model}/recommended"
+        assert settings(test)["preset"] == test.query_params["preset"] == f"{model}/quick"
         assert set(MODELS[model].model_fields) | FIRST == set(widgets(test))
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("gpus", "kind"), [(0, "quick"), (1, "recommended")])
+def test_a_model_begins_with_what_suits_the_machine(model, gpus, kind, monkeypatch):
+    here = dataclasses.replace(device_summary(), gpus=gpus)
+    monkeypatch.setattr(draft, "device_summary", lambda: here)
+    assert draft.first_preset(model) == f"{model}/{kind}"
 
 
 ALONE = [name for name in PRESETS if not preset(name).teacher]
@@ -171,7 +177,7 @@ def test_nonsense_in_the_address_is_said_and_passed_over(train):
 def test_a_launch_queues_exactly_one_run_and_shows_it_and_the_page_opened_anew_may_launch_again(train, quiet):
     test = train()
     assert test.query_params["model"] == "base_cnn"
-    assert test.query_params["preset"] == "base_cnn/recommended"
+    assert test.query_params["preset"] == "base_cnn/quick"
     assert "Per epoch" in html(test)
     assert "Memory" in html(test)
     launch(test).click().run()
@@ -179,7 +185,7 @@ def test_a_launch_queues_exactly_one_run_and_shows_it_and_the_page_opened_anew_m
     runs = all_runs()
     assert runs["state"].tolist() == ["queued"]
     assert quiet
-    assert resources.store().get(runs["id"][0]).config == begin_with("base_cnn/recommended", "synthetic")
+    assert resources.store().get(runs["id"][0]).config == begin_with("base_cnn/quick", "synthetic")
     assert test.title[0].value == "Runs"
     assert test.query_params["runs"] == runs["id"][0]
     test.switch_page(str(navigation.ROOT / PAGE)).run()
@@ -280,7 +286,7 @@ def test_put_all_back_takes_the_limits_too_and_leaves_the_seed(train):
     put(test, train_limit=500, learning_rate=0.5, seed=7)
     test.button("train_reset").click().run()
     assert (settings(test)["train_limit"], settings(test)["seed"]) == (None, 7)
-    assert settings(test)["learning_rate"] == preset("base_cnn/recommended").learning_rate
+    assert settings(test)["learning_rate"] == preset("base_cnn/quick").learning_rate
 
 
 @pytest.mark.slow
@@ -361,7 +367,7 @@ def test_settings_survive_other_pages(train):
     test.switch_page(str(navigation.ROOT / PAGE)).run()
     assert not test.exception
     assert settings(test)["learning_rate"] == 0.05
-    assert test.query_params["preset"] == "resnet18/recommended"
+    assert test.query_params["preset"] == "resnet18/quick"
     assert test.button("back_learning_rate")
 
 
@@ -371,7 +377,7 @@ def test_the_overview_s_button_opens_its_preset(train):
     test.switch_page(str(navigation.ROOT / "pages/home/home.py")).run()
     test.button("go_train").click().run()
     assert not test.exception
-    assert settings(test)["preset"] == "base_cnn/recommended"
+    assert settings(test)["preset"] == "base_cnn/quick"
 
 
 @pytest.mark.slow

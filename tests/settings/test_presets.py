@@ -20,15 +20,15 @@ def test_every_preset_is_a_valid_setting_that_knows_its_name(name):
     assert TrainConfig(**config.model_dump()) == config
 
 
-def test_every_model_is_recommended_something_and_four_are_in_the_study():
-    assert {f"{model}/recommended" for model in models()} <= set(presets())
+def test_every_model_has_a_quick_and_a_recommended_preset_and_four_are_in_the_study():
+    assert {f"{model}/{kind}" for model in models() for kind in ("quick", "recommended")} <= set(presets())
     assert [name for name in presets() if name.endswith("baseline")] == [
         f"{model}/paper-baseline" for model in PAPER_MODELS
     ]
     assert [name for name in presets() if name.endswith("tuned")] == [
         f"{model}/paper-tuned" for model in PAPER_MODELS[1:]
     ]
-    assert len(presets()) == len(models()) + 7 + 3  # and a quick, a distilled and a fine-tuned one
+    assert len(presets()) == 2 * len(models()) + 7 + 2  # and a distilled and a fine-tuned one
 
 
 @pytest.mark.parametrize("item", PRESETS.values(), ids=lambda item: item.name)
@@ -172,9 +172,9 @@ def test_other_mistakes_are_named():
 
 def test_presets_of_one_model():
     assert presets("resnet18") == [
-        f"resnet18/{kind}" for kind in ("paper-baseline", "paper-tuned", "recommended")
+        f"resnet18/{kind}" for kind in ("paper-baseline", "paper-tuned", "quick", "recommended")
     ]
-    assert presets("vit") == ["vit/recommended"]
+    assert presets("vit") == ["vit/quick", "vit/recommended"]
 
 
 def test_a_recommended_preset_begins_short_on_drawn_scenes_and_the_study_s_stay():
