@@ -11,16 +11,15 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from cifar_core.base import processes
+from cifar_core.cluster.jobs import BusyWorker, Job, lacking, start_job, workers_for
 from cifar_core.cluster.losses import DRIVER_LOST, LOST, queue_again, state_of
-from cifar_core.cluster.pool import ActorLease, ActorPool, Nodes, fits, in_words
+from cifar_core.cluster.pool import ActorPool, Nodes, fits, in_words
 from cifar_core.cluster.ray_nodes import Node, WorkerGoneError
 from cifar_core.cluster.search import start_search
 from cifar_core.cluster.status import (
@@ -37,6 +36,7 @@ from cifar_core.data import load_dataset
 from cifar_core.errors import CifarLabError, ConfigError, RunNotFoundError, RunStateError, StoreError
 from cifar_core.store import RunState, RunStore
 from cifar_core.store.lifecycle import SEARCH_PREFIX
+from cifar_core.store.records import ACTIVE
 from cifar_core.training.alerts import announce
 from cifar_core.training.failures import explained
 
@@ -57,19 +57,6 @@ AVOID_S = 30.0
 ROUND_S, STATUS_S = 0.3, 2.0
 
 
-@dataclass(eq=False)
-class _Job:
-    """A task on a worker; times are of `time.monotonic`."""
-
-    task: Task
-    worker: ActorLease
-    reference: Any
-    since: float
-    started: bool = False
-    stop_since: float | None = None
-    messages: deque[Message] = field(default_factory=deque)
-
-
 class Driver:
     """Carries out the queued jobs of a store on the nodes of a cluster.
 
@@ -81,7 +68,7 @@ class Driver:
     def __init__(self, store: RunStore, nodes: Nodes, needs: Mapping[str, float]) -> None:
         self.store, self.cluster, self.needs = store, nodes, dict(needs)
         self._nodes: list[Node] = []
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, Job] = {}
         self._searches: dict[str, threading.Thread] = {}
         self._pool = ActorPool(nodes)
         self._threads = ThreadPoolExecutor(THREADS, "cifar-lab-driver")
@@ -144,12 +131,17 @@ class Driver:
             self._next_look = time.monotonic() + STATUS_S
             self._look()
         self._start_waiting()
-        references = {job.reference: job for job in self._jobs.values() if not job.messages}
-        ready = self.cluster.ready(list(references), ROUND_S)
-        if not references:
+        asked = {
+            worker.reference: (job, worker)
+            for job in self._jobs.values()
+            for worker in job.workers
+            if not job.messages and worker.error is None
+        }
+        ready = self.cluster.ready(list(asked), ROUND_S)
+        if not asked:
             time.sleep(ROUND_S)
         for reference in ready:
-            self._take(references[reference])
+            self._take(*asked[reference])
         list(self._threads.map(self._record, [job for job in self._jobs.values() if job.messages]))
         for job in list(self._jobs.values()):
             self._check(job)
@@ -159,7 +151,8 @@ class Driver:
         """Look for nodes that came or went, and for jobs that nobody works on."""
         self._nodes, now = self.cluster.nodes(), time.monotonic()
         for job in self._jobs.values():
-            if now - job.since > STATUS_S and not job.messages:  # this process is alive, and looks after it
+            silent = now - job.leader.since
+            if silent > STATUS_S and not job.messages:  # this process is alive, and looks after it
                 with suppress(RunStateError, RunNotFoundError):
                     self._note_stop(job)
         self._pool.drop_idle(self._nodes)
@@ -174,7 +167,7 @@ class Driver:
             self.store.crash(job_id, "Its training on the cluster was lost.")
             self._queue_again(job_id, "its training on the cluster was lost")
 
-    def _note_stop(self, job: _Job) -> None:
+    def _note_stop(self, job: Job) -> None:
         if job.task.stopping() and job.stop_since is None:
             job.stop_since = time.monotonic()
 
@@ -217,9 +210,6 @@ class Driver:
         except CifarLabError as error:
             log.info("%s: %s", run_id, error)
             return False
-        needs = dict(self.needs)
-        if config.devices > 1:
-            needs["GPU"] = max(1.0, needs.get("GPU", 0.0)) * config.devices
         images = self._load(config.dataset)
         if not images.done():
             self._waiting[run_id] = "its images are being loaded"
@@ -231,7 +221,8 @@ class Driver:
             self.store.fail(run_id, str(error))
             announce(self.store, run_id, wait=False)
             return False
-        return self._place(RunTask(self.store, run_id, needs, placed))
+        shared = workers_for(config.devices, self.needs, self._nodes)
+        return self._place(RunTask(self.store, run_id, placed, *shared))
 
     def _load(self, dataset: str) -> Future[Any]:
         """A reference to the images, which are sent to each node once; read in a thread, for which rounds do
@@ -251,26 +242,22 @@ class Driver:
         return self._images[dataset]
 
     def _place(self, task: Task) -> bool:
-        """Send a task to the emptiest node on which it fits now."""
-        nodes = [node for node in self._nodes if self._free(node, task.needs)]
-        if not nodes:
-            if not any(fits(node.resources, task.needs) for node in self._nodes):
-                self._waiting[task.id] = f"no node has {in_words(task.needs)}"
+        """Send a task to where all of its workers fit now, on the emptiest nodes."""
+        nodes = sorted(self._nodes, key=lambda node: (len(self._used(node)), node.name))
+        places = [node for node in nodes for _ in range(self._free(node, task.needs))][: task.workers]
+        if len(places) < task.workers:
+            if reason := lacking(task, self._nodes, self.needs):
+                self._waiting[task.id] = reason
             return False
-        node = min(nodes, key=lambda node: (len(self._used(node)), node.name))
-        if not task.claim(node):
+        if not task.claim(", ".join(dict.fromkeys(node.name for node in places))):
             return False
         if task in self._first:
             self._first.remove(task)
         try:
-            method, *args = task.order()
-            worker = self._pool.take(node, task.needs, task.environment())
-            self.cluster.call(worker.handle, method, *args)
-            reference = self.cluster.call(worker.handle, "exchange", False)
+            self._jobs[task.id] = start_job(self.cluster, self._pool, task, places)
         except (CifarLabError, OSError) as error:
             task.end(str(error))
             return False
-        self._jobs[task.id] = _Job(task, worker, reference, time.monotonic())
         return True
 
     def _free(self, node: Node, needs: Mapping[str, float]) -> int:
@@ -284,21 +271,28 @@ class Driver:
         return fits(left, needs)
 
     def _used(self, node: Node) -> list[dict[str, float]]:
-        return [job.task.needs for job in self._jobs.values() if job.worker.node.id == node.id]
+        workers = [worker.lease for job in self._jobs.values() for worker in job.workers]
+        return [lease.needs for lease in workers if lease.node.id == node.id]
 
     # --- Recording -----------------------------------------------------------------------------------
 
-    def _take(self, job: _Job) -> None:
+    def _take(self, job: Job, worker: BusyWorker) -> None:
         """Take a worker's answer, and ask it again."""
+        if self._jobs.get(job.task.id) is not job:
+            return  # another of its workers was lost in this round
         try:
-            job.messages.extend(self.cluster.result(job.reference))
+            answer = self.cluster.result(worker.reference)
         except WorkerGoneError as error:
-            self._lost(job, str(error), error.node_lost)
+            self._lost(job, worker, str(error), error.node_lost)
             return
-        job.since, job.started = time.monotonic(), True
-        job.messages.append(("beat",))
+        worker.since, worker.started = time.monotonic(), True
+        if worker is job.leader:
+            job.messages.extend([*answer, ("beat",)])
+            return
+        worker.error = next((message[1] for message in answer if message[0] == "end"), None)
+        worker.reference = self.cluster.call(worker.lease.handle, "exchange", False)
 
-    def _record(self, job: _Job) -> None:
+    def _record(self, job: Job) -> None:
         """Record what a worker reported; what cannot be written now is kept for a next round."""
         try:
             while job.messages and job.task.id in self._jobs:
@@ -310,18 +304,30 @@ class Driver:
         except (StoreError, OSError) as error:
             log.warning("%s cannot be recorded now; it will be tried again: %s", job.task.id, error)
 
-    def _apply(self, job: _Job, message: Message) -> None:
+    def _apply(self, job: Job, message: Message) -> None:
         if message[0] == "beat":
             self._note_stop(job)
-            job.reference = self.cluster.call(job.worker.handle, "exchange", job.stop_since is not None)
+            handle, stop = job.leader.lease.handle, job.stop_since is not None
+            job.leader.reference = self.cluster.call(handle, "exchange", stop)
         elif message[0] == "end":
-            job.task.end(message[1])
-            del self._jobs[job.task.id]
-            self._pool.give_back(job.worker, message[1] is None, message[2])
+            self._end(job, message[1], message[2])
         else:
             job.task.record(message)
 
-    def _check(self, job: _Job) -> None:
+    def _end(self, job: Job, error: str | None, memory: int) -> None:
+        """A job's worker has ended, as one of several perhaps since another is gone."""
+        together = len(job.workers) > 1
+        if together and error and state_of(self.store, job.task.id) in ACTIVE:
+            self._lost(job, job.leader, error, False)
+            return
+        job.task.end(error)
+        if together:
+            self._drop(job)
+            return
+        del self._jobs[job.task.id]
+        self._pool.give_back(job.leader.lease, error is None, memory)
+
+    def _check(self, job: Job) -> None:
         """End a worker that does not answer, or does not stop."""
         if job.task.id not in self._jobs:
             return
@@ -329,21 +335,28 @@ class Driver:
         if job.stop_since is not None and now - job.stop_since > STOP_S:
             self._drop(job)
             job.task.stopped("stopped on request; its worker was ended, since it did not answer")
-        elif now - job.since > (SILENT_S if job.started else START_S) and not job.messages:
-            self._lost(job, f"it did not answer for {now - job.since:.0f} s", True)
+            return
+        for worker in job.workers if not job.messages else ():
+            silent = now - worker.since
+            if silent > (SILENT_S if worker.started else START_S):
+                reason = worker.error or f"it did not answer for {silent:.0f} s"
+                self._lost(job, worker, reason, worker.error is None)
+                return
 
-    def _drop(self, job: _Job) -> None:
-        """Forget a job and end its worker."""
+    def _drop(self, job: Job) -> None:
+        """Forget a job and end its workers."""
         del self._jobs[job.task.id]
-        self.cluster.kill(job.worker.handle)
+        for worker in job.workers:
+            self.cluster.kill(worker.lease.handle)
 
-    def _lost(self, job: _Job, reason: str, node_lost: bool) -> None:
+    def _lost(self, job: Job, worker: BusyWorker, reason: str, node_lost: bool) -> None:
         """A worker is gone: its job goes on elsewhere, unless that happened too often."""
         self._drop(job)
+        node = worker.lease.node
         if node_lost:
-            self._avoided[job.worker.node.id] = time.monotonic() + AVOID_S
+            self._avoided[node.id] = time.monotonic() + AVOID_S
         try:
-            if job.task.lost(f"the worker on {job.worker.node.name} was lost: {reason}"):
+            if job.task.lost(f"the worker on {node.name} was lost: {reason}"):
                 self._first.insert(0, job.task.id if isinstance(job.task, RunTask) else job.task)
         except (RunStateError, RunNotFoundError) as error:
             log.info("%s: %s", job.task.id, error)

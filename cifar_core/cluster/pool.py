@@ -53,6 +53,10 @@ class ActorPool:
             if (lease.node.id, lease.needs, lease.environment) == (node.id, needs, environment):
                 self._idle.remove(lease)
                 return lease
+        return self.start(node, needs, environment)
+
+    def start(self, node: Node, needs: dict[str, float], environment: dict[str, str]) -> ActorLease:
+        """A new actor on the node."""
         self.make_room([node])
         return ActorLease(node, needs, environment, self._cluster.start(node, needs, environment))
 

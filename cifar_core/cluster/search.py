@@ -18,7 +18,6 @@ from typing import Any, Protocol
 from cifar_core.base.files import write_whole
 from cifar_core.cluster.losses import MAX_LOSSES, state_of
 from cifar_core.cluster.pool import Nodes
-from cifar_core.cluster.ray_nodes import Node
 from cifar_core.cluster.tasks import Task
 from cifar_core.cluster.worker import Message
 from cifar_core.errors import CifarLabError, RunStateError, TrainingError
@@ -115,14 +114,15 @@ class TrialTask:
     def __init__(
         self, trainer: ClusterTrainer, order: Order, report: ProgressCallback, should_stop: StopCallback
     ) -> None:
-        self.id, self.needs = f"trial-{order.trial_id}-{id(self):x}", trainer.slots.needs
+        self.id, self.workers = f"trial-{order.trial_id}-{id(self):x}", 1
+        self.needs = trainer.slots.needs
         self._trainer, self._order, self._report, self.stopping = trainer, order, report, should_stop
         self._checkpoint = own_checkpoint(trainer.folder, order)
         self._result: Outcome | None = None
         self._epochs = self._losses = 0
         self.outcome: Future[Outcome] = Future()
 
-    def claim(self, _: Node) -> bool:
+    def claim(self, _: str) -> bool:
         return not self.outcome.done()
 
     def environment(self) -> dict[str, str]:

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from cifar_core.cluster.losses import is_hopeless, queue_again, state_of
 from cifar_core.cluster.mirror import pack_run
-from cifar_core.cluster.ray_nodes import Node
 from cifar_core.cluster.status import DEVICE_PREFIX
 from cifar_core.cluster.worker import Message
 from cifar_core.settings.compute import framework_environment
@@ -27,8 +26,11 @@ class Task(Protocol):
 
     id: str
     needs: dict[str, float]
+    """Of each of its workers."""
+    workers: int
+    """How many train it together."""
 
-    def claim(self, node: Node) -> bool: ...
+    def claim(self, place: str) -> bool: ...
     def environment(self) -> dict[str, str]:
         """Variables that the worker needs before it loads the framework."""
         ...
@@ -52,17 +54,20 @@ class Task(Protocol):
 class RunTask:
     """A queued run; `images` is a reference to its dataset on the cluster."""
 
-    def __init__(self, store: RunStore, run_id: str, needs: dict[str, float], images: Any) -> None:
-        self.id, self.needs, self._store, self._images = run_id, needs, store, images
+    def __init__(
+        self, store: RunStore, run_id: str, images: Any, needs: dict[str, float], workers: int = 1
+    ) -> None:
+        self.id, self.needs, self.workers = run_id, needs, workers
+        self._store, self._images = store, images
         self._state: RunState | None = None
         """As the last of the messages that were recorded found it."""
         self._ended = False
         """The training has recorded its end; its worker is about to be free."""
 
-    def claim(self, node: Node) -> bool:
-        claimed = self._store.claim(self.id, pid=os.getpid(), device=f"{DEVICE_PREFIX}{node.name}")
+    def claim(self, place: str) -> bool:
+        claimed = self._store.claim(self.id, pid=os.getpid(), device=f"{DEVICE_PREFIX}{place}")
         if claimed:
-            self._store.set_stage(self.id, f"waiting for {node.name}")
+            self._store.set_stage(self.id, f"waiting for {place}")
         return claimed
 
     def environment(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import shutil
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -25,9 +26,9 @@ LONGEST_SILENCE_S = 1.0
 QUEUED_MESSAGES = 64
 """Messages that wait for the driver at most; then the training waits."""
 SCRATCH = "cifar-lab-node"
-_REMOVED = ("OMP_NUM_THREADS", "CIFAR_LAB_WEBHOOK")
+_REMOVED = ("OMP_NUM_THREADS", "CIFAR_LAB_WEBHOOK", "KERAS_BACKEND")
 """Variables of Ray's workers that a training must not see: it computes with all cores, as a local worker
-does, and it is the driver that calls the webhook."""
+does, it is the driver that calls the webhook, and its backend is that of all nodes."""
 
 
 class Worker:
@@ -45,9 +46,21 @@ class Worker:
         self._messages: queue.Queue[Message] = queue.Queue(QUEUED_MESSAGES)
         self._stop = threading.Event()
 
-    def train_run(self, parcel: Parcel, dataset: Dataset) -> None:
-        """Begin to train a run; its changes are sent as ("change", method, args, kwargs)."""
-        self._begin(_train_run, parcel, dataset)
+    def address(self) -> str:
+        """IP:PORT of this node, the port being free now, where other workers find this one."""
+        import ray
+
+        ip = ray.util.get_node_ip_address()
+        with socket.create_server((ip, 0)) as free:
+            return f"{ip}:{free.getsockname()[1]}"
+
+    def train_run(self, parcel: Parcel, dataset: Dataset, *group: Any) -> None:
+        """Begin to train a run; its changes are sent as ("change", method, args, kwargs).
+
+        Args:
+            group: as for `parallel.join` where several workers train together, of which the first one sends.
+        """
+        self._begin(_train_run, parcel, dataset, group)
 
     def train_trial(self, config: dict[str, Any], images: Any, order: Any, checkpoint: bytes | None) -> None:
         """Begin to train a trial; sends ("report", progress, checkpoint) and ("outcome", outcome)."""
@@ -100,11 +113,17 @@ def scratch() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _train_run(parcel: Parcel, dataset: Dataset, send: Any, stop: Callable[[], bool]) -> None:
+def _train_run(
+    parcel: Parcel, dataset: Dataset, group: tuple[Any, ...], send: Any, stop: Callable[[], bool]
+) -> None:
+    from cifar_core.training.parallel import join
     from cifar_core.training.run import train
     from cifar_core.workers.worker import LOG_FILE, log_progress, logged
 
     run_id = parcel.run_id
+    if group:
+        join(*group)
+        send = send if group[-1] == 0 else _nowhere
     with (
         scratch() as folder,
         MirrorStore(folder, parcel, lambda change: send(("change", *change))) as store,
@@ -123,6 +142,10 @@ def _train_run(parcel: Parcel, dataset: Dataset, send: Any, stop: Callable[[], b
         finally:
             log = store.artifact_dir(run_id) / LOG_FILE
             send(("change", "write_artifact", (LOG_FILE, log.read_bytes()), {}))
+
+
+def _nowhere(message: Message) -> None:
+    """Of several workers that train together only the first one records."""
 
 
 def _train_trial(

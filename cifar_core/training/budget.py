@@ -18,7 +18,7 @@ from cifar_core.training.distillation import cached_answers
 from cifar_core.training.features import as_trained, whole
 from cifar_core.training.images import Labelled, RunImages
 from cifar_core.training.network import build_model
-from cifar_core.training.parallel import fitting
+from cifar_core.training.parallel import fitting, processes
 from cifar_core.training.resolve import ResolvedCompute
 
 PROBE_SHARE = 0.03
@@ -59,8 +59,13 @@ def fitted(
         root: as `origins_root` gives it.
 
     Raises:
-        ConfigError: the budget is too short for a single step.
+        ConfigError: the budget is too short for a single step, or the training is one of several processes.
     """
+    if processes()[0] > 1:
+        raise ConfigError(
+            f"time_budget ({number(config.time_budget)} minutes) measures the speed of one machine, and this "
+            "run trains on several nodes of a cluster: start it with epochs instead."
+        )
     cached_answers(config, images.train[0], root)  # takes its time once, and not from the epochs
     pace, batch = _measured(config, images, compute, root), config.batch_size
     left = 60 * config.time_budget - (time.monotonic() - began)

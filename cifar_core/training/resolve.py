@@ -12,6 +12,7 @@ from cifar_core.training.batches import images_per_epoch, steps_per_epoch
 from cifar_core.training.environment import environment
 from cifar_core.training.images import RunImages
 from cifar_core.training.optimizers import RULES
+from cifar_core.training.parallel import agreed
 from cifar_core.training.recorder import Recorder
 
 
@@ -45,7 +46,7 @@ def resolve(config: TrainConfig, images: int, recorded: Mapping[str, Any]) -> Re
         images: number of its training images.
         recorded: `environment` of the run or search as its first start recorded it; empty before.
     """
-    chosen, used = choice(config, recorded), images_per_epoch(config, images)
+    chosen, used = agreed(choice(config, recorded)), images_per_epoch(config, images)
     if config.time_budget:
         used = int(recorded.get("images_per_epoch", used))
     steps = steps_per_epoch(used, config.batch_size)

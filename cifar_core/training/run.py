@@ -30,7 +30,7 @@ from cifar_core.training.fitting import fit, snapshot_log, test
 from cifar_core.training.images import run_images
 from cifar_core.training.network import build_model, without_optimizer
 from cifar_core.training.origins import origins_root, resolved
-from cifar_core.training.parallel import check_devices
+from cifar_core.training.parallel import check_devices, together
 from cifar_core.training.recorder import ProgressCallback, Recorder, StopCallback, StopRequested
 from cifar_core.training.resolve import Setup, resolve
 from cifar_core.training.result import Run
@@ -95,7 +95,7 @@ def carry_out(
     should_stop: StopCallback | None = None,
 ) -> Run:
     """Train a run of the store that this process has claimed. Arguments and errors as for `train`."""
-    with recorded_end(store, run_id), _temporary_files(store, run_id):
+    with recorded_end(store, run_id), _temporary_files(store, run_id), together():
         store.sweep(run_id)  # what an earlier, killed attempt may have left
         config = store.get(run_id).config
         return _train(config, dataset, Recorder(store, run_id, progress, should_stop))

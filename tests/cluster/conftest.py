@@ -5,8 +5,12 @@ import time
 
 import pytest
 
+from cifar_core.cluster import driver as module
+from cifar_core.cluster.driver import Driver
 from cifar_core.cluster.ray_nodes import Node, WorkerGoneError
 from cifar_core.settings.train_config import TrainConfig
+from cifar_core.store import RunStore
+from cifar_core.store.checkpoint import CHECKPOINT_FILE
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", "only-for-the-tests-of-this-machine-0123456789")
@@ -63,7 +67,8 @@ def images(monkeypatch, tiny):
 class ScriptedNodes:
     """A cluster without Ray, whose actors answer at once with scripted messages.
 
-    `script` maps a run's id to the answers of `exchange`, one after another; an exception is raised.
+    `script` maps a run's id to the answers of `exchange`, one after another; an exception is raised. Of
+    workers that train a run together, all but the first answer by its id and their rank: "RUN+1".
     """
 
     address = "scripted"
@@ -71,12 +76,14 @@ class ScriptedNodes:
     def __init__(self, *resources):
         self.there = [Node(f"id-{i}", f"node-{i}", given) for i, given in enumerate(resources)]
         self.script, self.stops, self.killed, self.sent, self.arguments = {}, [], [], [], []
+        self.environments = []
         self._now = {}
 
     def nodes(self):
         return self.there
 
-    def start(self, node, needs, _environment):
+    def start(self, node, needs, environment):
+        self.environments.append(environment)
         return {"node": node.name, "needs": needs, "run": None}
 
     def put(self, value):
@@ -85,6 +92,7 @@ class ScriptedNodes:
     def call(self, worker, method, *args):
         if method.startswith("train"):
             worker["run"] = args[0].run_id if method == "train_run" else args[2].trial_id
+            worker["run"] += f"+{args[-1]}" if method == "train_run" and args[2:] and args[-1] else ""
             self.sent.append((worker["run"], worker["node"]))
             self.arguments.append(args)
         elif method == "exchange" and args[0]:
@@ -114,4 +122,31 @@ def change(method, *args, **kwargs):
 
 
 GONE = WorkerGoneError("killed", node_lost=False)
+BEGIN = change("begin", environment={}, dataset={}, parameters=1)
 END = [("end", None, 100)]
+METRICS = {"accuracy": 0.5}
+
+
+@pytest.fixture
+def store(images, monkeypatch):  # noqa: ARG001 - the driver needs images
+    monkeypatch.setattr(module, "ROUND_S", 0.01)
+    monkeypatch.setattr(module, "STATUS_S", 0.0)
+    return RunStore()
+
+
+def driver(store, *resources, needs=None):
+    return Driver(store, ScriptedNodes(*resources), needs or {"CPU": 1})
+
+
+def epoch(number):
+    files = change("write_artifact", CHECKPOINT_FILE, b"epoch %d" % number)
+    return [files, change("record_epoch", number, {"loss": 1.0})]
+
+
+def finished():
+    return [BEGIN, *epoch(1), change("finish", metrics=METRICS), *END]
+
+
+def rounds(driver, count=3):
+    for _ in range(count):
+        driver.tick()

@@ -12,8 +12,7 @@ import pytest
 
 from cifar_core.base import processes
 from cifar_core.cluster import driver as module
-from cifar_core.cluster import search
-from cifar_core.cluster.driver import Driver
+from cifar_core.cluster import jobs, search
 from cifar_core.cluster.losses import LOST, MAX_LOSSES
 from cifar_core.cluster.ray_nodes import Node, WorkerGoneError
 from cifar_core.cluster.search import ClusterTrainer, OnCluster, TrialTask
@@ -25,36 +24,19 @@ from cifar_core.store import RunState, RunStore
 from cifar_core.store.checkpoint import CHECKPOINT_FILE
 from cifar_core.training.recorder import Progress, StopRequested
 from cifar_core.tuning.trial import Order, Outcome
-from tests.cluster.conftest import END, GONE, ScriptedNodes, change, config
+from tests.cluster.conftest import (
+    BEGIN,
+    END,
+    GONE,
+    METRICS,
+    change,
+    config,
+    driver,
+    epoch,
+    finished,
+    rounds,
+)
 from tests.cluster.simulate import EPOCHS, simulate
-
-BEGIN = change("begin", environment={}, dataset={}, parameters=1)
-METRICS = {"accuracy": 0.5}
-
-
-@pytest.fixture
-def store(images, monkeypatch):  # noqa: ARG001 - the driver needs images
-    monkeypatch.setattr(module, "ROUND_S", 0.01)
-    monkeypatch.setattr(module, "STATUS_S", 0.0)
-    return RunStore()
-
-
-def driver(store, *resources, needs=None):
-    return Driver(store, ScriptedNodes(*resources), needs or {"CPU": 1})
-
-
-def epoch(number):
-    files = change("write_artifact", CHECKPOINT_FILE, b"epoch %d" % number)
-    return [files, change("record_epoch", number, {"loss": 1.0})]
-
-
-def finished():
-    return [BEGIN, *epoch(1), change("finish", metrics=METRICS), *END]
-
-
-def rounds(driver, count=3):
-    for _ in range(count):
-        driver.tick()
 
 
 def test_what_a_node_reports_is_recorded(store):
@@ -90,12 +72,14 @@ def test_where_a_run_may_go(store):
     assert store.waiting() == [search_place]
 
 
-def test_one_that_fits_nowhere_says_so_and_holds_up_nobody(store):
+def test_one_that_fits_nowhere_says_so_and_holds_up_nobody(store, monkeypatch):
+    monkeypatch.setattr(jobs, "keras_backend", lambda: "tensorflow")
     large, small = store.create_run(config(devices=2, batch_size=32)), store.create_run(config())
     works = driver(store, {"CPU": 4, "GPU": 1}, needs={"CPU": 1, "GPU": 1})
     rounds(works, 2)
     assert [run for run, _ in works.cluster.sent] == [small]
-    assert cluster_statuses(store)[0].waiting == {large: "no node has 1 CPU and 2 GPU"}
+    reason = "no node has 1 CPU and 2 GPU: start it with fewer devices, or the cluster with KERAS_BACKEND=jax"
+    assert cluster_statuses(store)[0].waiting == {large: reason}
 
 
 def test_a_cluster_on_which_nothing_fits_says_so(store):

@@ -20,6 +20,7 @@ from cifar_core.errors import TrainingError
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.augmentation.arrays import Array
 from cifar_core.training.batches.batch import Plan, padded_plan, prepare, steps_per_epoch
+from cifar_core.training.parallel import own_share
 
 
 class TrainingBatches(keras.utils.PyDataset):
@@ -67,8 +68,8 @@ class TrainingBatches(keras.utils.PyDataset):
             self._plan = keras.tree.map_structure(ops.convert_to_tensor, self._plans.of(self._epoch))
         start = step * self._config.batch_size
         batch, targets = self._batch(self._images, self._labels, self._answers, self._plan, start)
-        length = self._n - start
-        return (batch, targets) if length >= len(batch) else (batch[:length], targets[:length])
+        own = own_share(min(len(batch), self._n - start))
+        return (batch, targets) if len(batch[own]) == len(batch) else (batch[own], targets[own])
 
 
 class _Plans:
@@ -102,7 +103,9 @@ class ValidationBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         here = slice(index * self._size, (index + 1) * self._size)
-        return self._images[here], self._targets[here]
+        images, targets = self._images[here], self._targets[here]
+        own = own_share(len(images))
+        return images[own], targets[own]
 
 
 def _part(
