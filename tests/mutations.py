@@ -199,6 +199,25 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("self._first.remove(task)", "pass"),
     ),
     *_mutations(
+        "cifar_core/cluster/driver.py",
+        "tests/cluster/test_together.py",
+        ("if len(places) < task.workers", "if not places"),
+        ("if together and error and", "if together and not error and"),
+        (
+            "for worker in job.workers if not job.messages",
+            "for worker in job.workers[:1] if not job.messages",
+        ),
+        ("if not job.messages and worker.error is None", "if not job.messages and worker is job.leader"),
+    ),
+    *_mutations(
+        "cifar_core/cluster/jobs.py",
+        "tests/cluster/test_together.py",
+        ("take = pool.start if together else pool.take", "take = pool.take"),
+        ('"KERAS_BACKEND": keras_backend(), ', ""),
+        ("max(1.0, gpus) if gpus else 0.0", "gpus"),
+        ("any(fits(node.resources, whole) for node in nodes)", "not nodes"),
+    ),
+    *_mutations(
         "cifar_core/cluster/tasks.py",
         "tests/cluster/test_driver.py",
         ("return state is RunState.STOPPING", "return state is RunState.FAILED"),

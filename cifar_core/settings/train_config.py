@@ -206,7 +206,8 @@ class TrainConfig(Settings):
     deterministic: bool = _device(False,
         help="Use only operations that give the same bits each time; slower by a few per cent.")
     devices: int = _device(1, ge=1, le=16, step=1,
-        help="GPUs of this machine that share each batch in equal parts; pays for large models.")
+        help="GPUs of this machine that share each batch in equal parts; pays for large models. On a cluster "
+        "with JAX they may be of several nodes.")
     # fmt: on
 
     @model_validator(mode="before")

@@ -177,10 +177,10 @@ def config(settings: Settings) -> TrainConfig:
     made = TrainConfig(**{**settings, "variant": variant})
     check_limits(made)
     available = max(1, device_summary().gpus)
-    if made.devices > available:
+    if made.devices > available and made.place != "cluster":
         raise ConfigError(
             f"devices is {made.devices}, and this machine's GPUs are {device_summary().gpus}: set devices to "
-            f"{available}."
+            f"{available}, or place to cluster."
         )
     return resolved(made, resources.store())
 
@@ -190,8 +190,8 @@ def hyperparameters(settings: Settings) -> dict[str, Any]:
     return {name: settings[name] for name in MODELS[settings["model"]].model_fields}
 
 
-def groups(model: str, devices: int = 1) -> dict[str, list[str]]:
+def groups(model: str, devices: int = 1, place: str = "any") -> dict[str, list[str]]:
     """Names of the settings by their heading. The number of devices is among them where this machine has
-    several, or where `devices`, the number now set, is too large."""
-    one_choice = devices == 1 and device_summary().gpus < 2
+    several, where `place` is a cluster, or where `devices`, the number now set, is too large."""
+    one_choice = devices == 1 and device_summary().gpus < 2 and place != "cluster"
     return groups_of(model, CHOSEN_ELSEWHERE | ESSENTIAL | ({"devices"} if one_choice else set()))

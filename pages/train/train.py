@@ -94,7 +94,7 @@ def _all_settings(settings: Settings) -> None:
             label_visibility="collapsed",
             icon=":material/search:",
         )
-        groups = draft.groups(settings["model"], settings["devices"])
+        groups = draft.groups(settings["model"], settings["devices"], settings["place"])
         if find.strip():
             names = [name for group in groups.values() for name in group if _matches(declared[name], find)]
             if not names:

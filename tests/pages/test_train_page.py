@@ -161,6 +161,7 @@ def test_the_number_of_devices_is_a_setting_where_there_are_several(monkeypatch,
     here = dataclasses.replace(device_summary(), gpus=gpus)
     monkeypatch.setattr(draft, "device_summary", lambda: here)
     assert ("devices" in draft.groups("base_cnn")["Device"]) == (gpus == 2)
+    assert "devices" in draft.groups("base_cnn", place="cluster")["Device"]
 
 
 @pytest.mark.slow
@@ -260,6 +261,10 @@ def test_more_devices_than_there_are_can_be_seen_and_set_right(train):
     open_group(test, "Device")
     assert "this machine's GPUs are 0: set devices to 1" in test.error[0].value.replace("\\", "")
     assert launch(test).disabled
+    settings(test)["place"] = "cluster"
+    assert not test.run().error
+    settings(test)["place"] = "any"
+    assert test.run().error
     widget(test, "devices").set_value(1).run()
     assert not test.error
 
