@@ -1,16 +1,13 @@
-"""Runs that several workers train together: with scripted nodes, and on two real ones."""
+"""Runs that several workers train together, with scripted nodes: places, losses and stops."""
 
-import pandas as pd
-import psutil
 import pytest
 
 from cifar_core.cluster import driver as module
 from cifar_core.cluster import jobs
-from cifar_core.cluster.driver import Driver
 from cifar_core.cluster.losses import LOST, MAX_LOSSES
 from cifar_core.cluster.ray_nodes import Node
 from cifar_core.cluster.status import cluster_statuses, node_of
-from cifar_core.store import RunState, RunStore
+from cifar_core.store import RunState
 from tests.cluster.conftest import BEGIN, GONE, change, config, driver, epoch, finished, rounds
 
 FAILED = [("end", "Gloo: connection reset by peer", 100)]
@@ -146,34 +143,3 @@ def test_a_node_that_joins_completes_them(store):
     works.cluster.there.append(Node("late", "late", {"CPU": 1}))
     rounds(works, 2)
     assert works.cluster.sent == [(run, "late"), (f"{run}+1", "node-0")]
-
-
-MEASURED = ["accuracy", "loss", "val_accuracy", "val_loss", "learning_rate"]
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("images")
-def test_two_nodes_train_what_one_does_also_if_one_of_them_is_killed(ray_cluster, nodes):
-    pytest.importorskip("jax", reason="the extra 'jax' is not installed")
-    store = RunStore()
-    alone, undisturbed, killed = (
-        store.create_run(config(devices=devices, epochs=12, dropout=0.2)) for devices in (1, 2, 2)
-    )
-    left = [killed]
-
-    def ended():
-        if left and store.get(killed).epochs_done > 1:
-            left.clear()
-            raylets = (node.all_processes["raylet"][0].process.pid for node in ray_cluster.worker_nodes)
-            actors = [child for pid in raylets for child in psutil.Process(pid).children()]
-            next(actor for actor in actors if "ray::Worker" in actor.name()).kill()
-        return all(store.get(run).state.is_finished() for run in (alone, undisturbed, killed))
-
-    Driver(store, nodes, {"CPU": 1}).run(ended)
-    assert [store.get(run).state for run in (alone, undisturbed, killed)] == [RunState.FINISHED] * 3
-    assert (store.events(killed)["kind"] == LOST).sum() == 1
-    one, two, again = (store.history(run)[MEASURED] for run in (alone, undisturbed, killed))
-    pd.testing.assert_frame_equal(two, again)
-    pd.testing.assert_frame_equal(one[:2], two[:2], rtol=1e-4)
-    assert "jax" in store.get(undisturbed).environment["backend"]
-    assert len(store.get(undisturbed).device.split(", ")) == 2
