@@ -214,7 +214,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "tests/cluster/test_together.py",
         ("take = pool.start if together else pool.take", "take = pool.take"),
         ('"KERAS_BACKEND": keras_backend(), ', ""),
-        ("max(1.0, gpus) if gpus else 0.0", "gpus"),
+        ('{**needs, "GPU": max(1.0, gpus)} if gpus else dict(needs)', "dict(needs)"),
         ("any(fits(node.resources, whole) for node in nodes)", "not nodes"),
     ),
     *_mutations(

@@ -54,7 +54,7 @@ def workers_for(devices: int, needs: Needs, nodes: Sequence[Node]) -> tuple[dict
         return dict(needs), 1
     if keras_backend() != "jax" or any(fits(node.resources, whole) for node in nodes):
         return whole, 1
-    return {**needs, "GPU": max(1.0, gpus) if gpus else 0.0}, devices
+    return {**needs, "GPU": max(1.0, gpus)} if gpus else dict(needs), devices
 
 
 def lacking(task: Task, nodes: Sequence[Node], needs: Needs) -> str | None:
