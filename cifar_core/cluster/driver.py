@@ -62,7 +62,7 @@ class Driver:
 
     Args:
         needs: resources of one run or trial, such as {"CPU": 2, "GPU": 1}; a run on several devices needs as
-            many times the GPUs.
+            many times the GPUs, or as many workers (`jobs.workers_for`).
     """
 
     def __init__(self, store: RunStore, nodes: Nodes, needs: Mapping[str, float]) -> None:

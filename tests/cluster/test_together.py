@@ -1,5 +1,7 @@
 """Runs that several workers train together, with scripted nodes: places, losses and stops."""
 
+import os
+
 import pytest
 
 from cifar_core.cluster import driver as module
@@ -7,6 +9,7 @@ from cifar_core.cluster import jobs
 from cifar_core.cluster.losses import LOST, MAX_LOSSES
 from cifar_core.cluster.ray_nodes import Node
 from cifar_core.cluster.status import cluster_statuses, node_of
+from cifar_core.cluster.worker import Worker
 from cifar_core.store import RunState
 from tests.cluster.conftest import BEGIN, GONE, change, config, driver, epoch, finished, rounds
 
@@ -135,6 +138,13 @@ def test_a_stop_goes_to_the_first_whose_end_ends_the_others(store, pair):
     assert works.cluster.stops == [run]
     assert sorted(works.cluster.killed) == [run, f"{run}+1"]
     assert store.get(run).state is RunState.STOPPED
+
+
+def test_a_worker_computes_with_the_backend_of_the_driver(monkeypatch):
+    of_the_node = {"KERAS_BACKEND": "tensorflow", "OMP_NUM_THREADS": "1"}
+    monkeypatch.setattr(os, "environ", of_the_node)
+    Worker({"KERAS_BACKEND": "jax"})
+    assert of_the_node == {"KERAS_BACKEND": "jax"}
 
 
 def test_a_node_that_joins_completes_them(store):
