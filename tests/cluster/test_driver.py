@@ -90,7 +90,7 @@ def test_a_cluster_on_which_nothing_fits_says_so(store):
 
 def test_a_worker_is_used_again_until_its_memory_has_grown(store):
     works = driver(store, {"CPU": 1})
-    handles = []
+    handles, started = [], []
     start = works.cluster.start
     works.cluster.start = lambda *args: handles.append(start(*args)) or handles[-1]
     for memory in (100, 90, 149, 151, 150, 160):  # of the fifth run's worker, which is a new one
@@ -99,7 +99,8 @@ def test_a_worker_is_used_again_until_its_memory_has_grown(store):
         works.cluster.script[run] = [finished()[:-2], finished()[-2:-1], end]  # as testing takes time
         rounds(works, 4)
         assert store.get(run).state is RunState.FINISHED
-    assert len(handles) == 2
+        started.append(len(handles))
+    assert started == [1, 1, 1, 1, 2, 2]
 
 
 def test_a_stop_reaches_the_node(store):

@@ -16,12 +16,10 @@ MEASURED = ["accuracy", "loss", "val_accuracy", "val_loss", "learning_rate"]
 
 
 @pytest.mark.usefixtures("images")
-def test_two_nodes_train_what_one_does_also_if_one_of_them_is_killed(ray_cluster, nodes, monkeypatch):
+def test_two_nodes_train_the_same_if_one_of_them_is_killed(ray_cluster, nodes, monkeypatch):
     monkeypatch.setattr(jobs, "keras_backend", lambda: "jax")
     store = RunStore()
-    alone, undisturbed, killed = (
-        store.create_run(config(devices=devices, epochs=12, dropout=0.2)) for devices in (1, 2, 2)
-    )
+    undisturbed, killed = (store.create_run(config(devices=2, epochs=12, dropout=0.2)) for _ in range(2))
     left = [killed]
 
     def ended():
@@ -30,13 +28,12 @@ def test_two_nodes_train_what_one_does_also_if_one_of_them_is_killed(ray_cluster
             raylets = (node.all_processes["raylet"][0].process.pid for node in ray_cluster.worker_nodes)
             actors = [child for pid in raylets for child in psutil.Process(pid).children()]
             next(actor for actor in actors if "ray::Worker" in actor.name()).kill()
-        return all(store.get(run).state.is_finished() for run in (alone, undisturbed, killed))
+        return all(store.get(run).state.is_finished() for run in (undisturbed, killed))
 
     Driver(store, nodes, {"CPU": 1}).run(ended)
-    assert [store.get(run).state for run in (alone, undisturbed, killed)] == [RunState.FINISHED] * 3
+    assert [store.get(run).state for run in (undisturbed, killed)] == [RunState.FINISHED] * 2
     assert (store.events(killed)["kind"] == LOST).sum() == 1
-    one, two, again = (store.history(run)[MEASURED] for run in (alone, undisturbed, killed))
-    pd.testing.assert_frame_equal(two, again)
-    pd.testing.assert_frame_equal(one[:2], two[:2], rtol=1e-4)
+    whole, again = (store.history(run)[MEASURED] for run in (undisturbed, killed))
+    pd.testing.assert_frame_equal(whole, again)
     assert "jax" in store.get(undisturbed).environment["backend"]
     assert len(store.get(undisturbed).device.split(", ")) == 2
