@@ -25,13 +25,6 @@ PACKED = CHECKOUT.parent / "shared" / "data"
 CHROMIUM = os.environ.get("CIFAR_LAB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
-def pytest_collection_modifyitems(items):
-    """What waits for other processes and for time-outs begins first, so that it does not end alone."""
-    order = ("faults", "browser", "slow")
-    rank = lambda item: next((i for i, mark in enumerate(order) if item.get_closest_marker(mark)), len(order))  # noqa: E731
-    items.sort(key=rank)
-
-
 def needs_tensorflow(reason: str) -> pytest.MarkDecorator:
     """For a test, or a module's `pytestmark`, about TensorFlow itself; skipped where Keras runs on another
     backend (`KERAS_BACKEND`), with what it is about."""
