@@ -63,8 +63,8 @@ def fitted(
     """
     if processes()[0] > 1:
         raise ConfigError(
-            f"time_budget ({number(config.time_budget)} minutes) measures the speed of one machine, and this "
-            "run trains on several nodes of a cluster: start it with epochs instead."
+            f"time_budget ({number(config.time_budget)} minutes) measures the speed of one process, and this "
+            "run is shared by several workers of a cluster: start it with epochs instead."
         )
     cached_answers(config, images.train[0], root)  # takes its time once, and not from the epochs
     pace, batch = _measured(config, images, compute, root), config.batch_size
