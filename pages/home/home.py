@@ -69,7 +69,7 @@ def _welcome() -> None:
     here = resources.is_here(resources.chosen_dataset())
     steps = [
         ("Get the images", "dataset", {}),
-        ("Train the base CNN", "train", {"preset": "base_cnn/recommended"}),
+        ("Train the base CNN", "train", {"model": "base_cnn"}),
     ]
     if here:
         steps = [steps[1], ("Look at the images", "dataset", {})]

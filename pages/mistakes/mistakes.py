@@ -41,7 +41,7 @@ def _empty() -> None:
         "image that it got wrong. The base CNN takes a few minutes to train."
     )
     if st.button("Train the base CNN", type="primary", key="gallery_train"):
-        navigation.go("train", preset="base_cnn/recommended")
+        navigation.go("train", model="base_cnn")
 
 
 def _show(view: str, runs: pd.DataFrame) -> None:

@@ -37,7 +37,7 @@ def page() -> None:
         with st.container(horizontal=True, gap="small"):
             trained.offer()
             if st.button("Train the base CNN", key="try_train"):
-                navigation.go("train", preset="base_cnn/recommended")
+                navigation.go("train", model="base_cnn")
         return
     chosen = _choose(runs)
     rows, problem = _of_one_problem(runs.set_index("id", drop=False).loc[chosen].to_dict("records"))

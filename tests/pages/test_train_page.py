@@ -271,7 +271,7 @@ def test_more_devices_than_there_are_can_be_seen_and_set_right(train):
 
 @pytest.mark.slow
 def test_a_change_is_shown_and_can_be_put_back(train):
-    test = open_group(train(), "Budget")
+    test = open_group(train(preset="base_cnn/recommended"), "Budget")
     widget(test, "epochs").set_value(70).run()
     assert not test.exception
     back = test.button("back_epochs")
@@ -336,7 +336,7 @@ def test_a_second_click_on_the_same_button_starts_nothing_more(train, monkeypatc
 
 @pytest.mark.slow
 def test_a_click_on_what_has_just_become_wrong_is_forgotten(train):
-    test = open_group(train(), "Budget")
+    test = open_group(train(preset="base_cnn/recommended"), "Budget")
     put(test, warmup_epochs=2.0)
     widget(test, "epochs").set_value(2)
     launch(test).click().run()
