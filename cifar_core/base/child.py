@@ -171,8 +171,7 @@ class Child:
                         progress(*value)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             assert self._process is not None
-            self._process.join()
-            return "ended", self._process.exitcode
+            return "ended", _exit_status(self._process)
         except BaseException:
             self._end()  # what it answers later must not be taken for the next call's answer
             raise
@@ -219,6 +218,17 @@ class Child:
             how = f"was ended by {Signals(-status).name}."
         hint = " The machine may be out of memory." if status == -9 else ""
         return how + hint + (f" Its last output: {last[-_LAST_CHARACTERS:]}" if last else "")
+
+
+def _exit_status(process: LokyProcess) -> int | None:
+    """Waits for it. Another thread, which has killed it and waits too, may know the status first."""
+    for _ in range(100):
+        process.join()
+        if process.exitcode is not None:
+            break
+        time.sleep(0.01)
+    status: int | None = process.exitcode
+    return status
 
 
 # --- In the child ---------------------------------------------------------------------------------
