@@ -11,7 +11,11 @@ from cifar_core.store import RunState, RunStore
 from tests.cluster.conftest import config
 
 pytest.importorskip("jax", reason="the extra 'jax' is not installed")
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # Ray starts its processes by fork and exec at once, which JAX, loaded by an earlier test, cannot know.
+    pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning"),
+]
 MEASURED = ["accuracy", "loss", "val_accuracy", "val_loss", "learning_rate"]
 
 
