@@ -190,7 +190,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("progressed.history[order.first_epoch :]", "progressed.history"),
     ),
     *_mutations(
-        "cifar_core/cluster/driver.py",
+        "cifar_core/workers/cluster/driver.py",
         "tests/cluster/test_driver.py",
         (
             '[*self._first, *self.store.waiting("any", cluster=True)]',
@@ -199,7 +199,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("self._first.remove(task)", "pass"),
     ),
     *_mutations(
-        "cifar_core/cluster/driver.py",
+        "cifar_core/workers/cluster/driver.py",
         "tests/cluster/test_together.py",
         ("if len(places) < task.workers", "if not places"),
         ("if together and error and", "if together and not error and"),
@@ -210,7 +210,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("if not job.messages and worker.error is None", "if not job.messages and worker is job.leader"),
     ),
     *_mutations(
-        "cifar_core/cluster/jobs.py",
+        "cifar_core/workers/cluster/jobs.py",
         "tests/cluster/test_together.py",
         ("take = pool.start if together else pool.take", "take = pool.take"),
         ('"KERAS_BACKEND": keras_backend(), ', ""),
@@ -218,12 +218,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("any(fits(node.resources, whole) for node in nodes)", "not nodes"),
     ),
     *_mutations(
-        "cifar_core/cluster/tasks.py",
+        "cifar_core/workers/cluster/tasks.py",
         "tests/cluster/test_driver.py",
         ("return state is RunState.STOPPING", "return state is RunState.FAILED"),
     ),
     *_mutations(
-        "cifar_core/cluster/losses.py", "tests/cluster/test_driver.py", (">= MAX_LOSSES", "> MAX_LOSSES")
+        "cifar_core/workers/cluster/losses.py",
+        "tests/cluster/test_driver.py",
+        (">= MAX_LOSSES", "> MAX_LOSSES"),
     ),
     *_mutations(
         "cifar_core/base/processes.py",

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import click
 
 from cifar_core.cli.app import PROGRAM, command, current_store, stopping
-from cifar_core.cluster.ray_nodes import LOCAL
 from cifar_core.errors import ConfigError
+from cifar_core.workers.cluster.ray_nodes import LOCAL
 
 
 @command("cluster")
@@ -37,9 +37,9 @@ def cluster(address: str, cpus: float, gpus: float, resources: Sequence[str], id
     the store nor the images. Ctrl-C or SIGTERM stops all runs after a step; they can be resumed. When this
     process was killed, start it again: it goes on with the runs that it left.
     """
-    from cifar_core.cluster.driver import Driver
-    from cifar_core.cluster.pool import in_words
-    from cifar_core.cluster.ray_nodes import RayNodes
+    from cifar_core.workers.cluster.driver import Driver
+    from cifar_core.workers.cluster.pool import in_words
+    from cifar_core.workers.cluster.ray_nodes import RayNodes
 
     needs = {"CPU": cpus, "GPU": gpus} | dict(_resource(text) for text in resources)
     store, nodes = current_store(), RayNodes(address)

@@ -25,7 +25,7 @@ ReportKind = Literal["stage", "step", "epoch", "trial", "final"]
 
 
 class Elsewhere(Protocol):
-    """Other machines that train the trials and the winner of a search; see `cifar_core.cluster.search`."""
+    """Other machines that train the trials and the winner of a search; see `workers.cluster.search`."""
 
     def trainers(self, config: SearchConfig, images: TrialImages, folder: Path) -> list[TrialTrainer]:
         """One trainer per slot there; checkpoints are kept in `folder`."""

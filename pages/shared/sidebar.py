@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from cifar_core.cluster.status import ClusterStatus, cluster_statuses, node_of
 from cifar_core.data import catalogue
 from cifar_core.errors import StoreError
+from cifar_core.workers.cluster.status import ClusterStatus, cluster_statuses, node_of
 from pages.shared import access, navigation, notify, rebuild, resources, sign_in
 from pages.shared.pace import paced
 from pages.shared.words import plain

@@ -5,12 +5,12 @@ import time
 
 import pytest
 
-from cifar_core.cluster import driver as module
-from cifar_core.cluster.driver import Driver
-from cifar_core.cluster.ray_nodes import Node, WorkerGoneError
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
 from cifar_core.store.checkpoint import CHECKPOINT_FILE
+from cifar_core.workers.cluster import driver as module
+from cifar_core.workers.cluster.driver import Driver
+from cifar_core.workers.cluster.ray_nodes import Node, WorkerGoneError
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", "only-for-the-tests-of-this-machine-0123456789")
@@ -51,7 +51,7 @@ def ray_cluster():
 
 @pytest.fixture(scope="module")
 def nodes(ray_cluster):
-    from cifar_core.cluster.ray_nodes import RayNodes
+    from cifar_core.workers.cluster.ray_nodes import RayNodes
 
     connected = RayNodes(ray_cluster.address)
     yield connected
@@ -61,7 +61,7 @@ def nodes(ray_cluster):
 @pytest.fixture
 def images(monkeypatch, tiny):
     """The driver finds the tiny dataset."""
-    monkeypatch.setattr("cifar_core.cluster.driver.load_dataset", lambda _: tiny)
+    monkeypatch.setattr("cifar_core.workers.cluster.driver.load_dataset", lambda _: tiny)
 
 
 class ScriptedNodes:

@@ -16,13 +16,13 @@ from collections import deque
 
 import psutil
 
-from cifar_core.cluster import driver as module
-from cifar_core.cluster.driver import Driver
-from cifar_core.cluster.ray_nodes import Node
-from cifar_core.cluster.worker import LONGEST_SILENCE_S
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.store.checkpoint import CHECKPOINT_FILE
+from cifar_core.workers.cluster import driver as module
+from cifar_core.workers.cluster.driver import Driver
+from cifar_core.workers.cluster.ray_nodes import Node
+from cifar_core.workers.cluster.worker import LONGEST_SILENCE_S
 
 EPOCHS = 5
 SLOTS_OF_A_NODE = 10

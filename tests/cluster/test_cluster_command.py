@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from cifar_core.cli import main
-from cifar_core.cluster.ray_nodes import RayNodes
 from cifar_core.errors import ConfigError
+from cifar_core.workers.cluster.ray_nodes import RayNodes
 
 
 def test_without_ray_it_says_so_in_one_line(monkeypatch, capsys):
@@ -33,7 +33,7 @@ def test_a_resource_is_a_name_and_an_amount(text, capsys):
 def test_commands_import_no_ray():
     code = (
         "import sys; import cifar_core.cli.cluster, cifar_core.cli.tune;"
-        "import cifar_core.cluster.driver, cifar_core.cluster.search;"
+        "import cifar_core.workers.cluster.driver, cifar_core.workers.cluster.search;"
         "assert not {'ray', 'keras', 'tensorflow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -30,8 +30,8 @@ EPOCHS = 30
 MEASURED = ["accuracy", "loss", "val_accuracy", "val_loss", "learning_rate"]
 DRIVER = """
 import sys
-from cifar_core.cluster import driver
-from cifar_core.cluster.ray_nodes import RayNodes
+from cifar_core.workers.cluster import driver
+from cifar_core.workers.cluster.ray_nodes import RayNodes
 from cifar_core.data.synthetic import synthetic_dataset
 from cifar_core.store import RunStore
 from cifar_core.tuning import attempt

@@ -11,19 +11,19 @@ from unittest.mock import Mock
 import pytest
 
 from cifar_core.base import processes
-from cifar_core.cluster import driver as module
-from cifar_core.cluster import jobs, search
-from cifar_core.cluster.losses import LOST, MAX_LOSSES
-from cifar_core.cluster.ray_nodes import Node, WorkerGoneError
-from cifar_core.cluster.search import ClusterTrainer, OnCluster, TrialTask
-from cifar_core.cluster.status import ClusterStatus, cluster_statuses, node_of, write_status
-from cifar_core.cluster.worker import scratch
 from cifar_core.errors import ConfigError, DataNotFoundError, StoreError, TrainingError
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.store.checkpoint import CHECKPOINT_FILE
 from cifar_core.training.recorder import Progress, StopRequested
 from cifar_core.tuning.trial import Order, Outcome
+from cifar_core.workers.cluster import driver as module
+from cifar_core.workers.cluster import jobs, search
+from cifar_core.workers.cluster.losses import LOST, MAX_LOSSES
+from cifar_core.workers.cluster.ray_nodes import Node, WorkerGoneError
+from cifar_core.workers.cluster.search import ClusterTrainer, OnCluster, TrialTask
+from cifar_core.workers.cluster.status import ClusterStatus, cluster_statuses, node_of, write_status
+from cifar_core.workers.cluster.worker import scratch
 from tests.cluster.conftest import (
     BEGIN,
     END,
@@ -364,7 +364,7 @@ def test_a_checkpoint_that_cannot_be_written_is_kept(trials, monkeypatch):
 
 def test_what_a_killed_worker_left_on_its_node_is_removed(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    code = "import os; from cifar_core.cluster.worker import scratch\nwith scratch(): os._exit(9)"
+    code = "import os; from cifar_core.workers.cluster.worker import scratch\nwith scratch(): os._exit(9)"
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=False)
     (left,) = tmp_path.iterdir()

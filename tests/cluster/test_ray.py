@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from cifar_core.base.devices import ONEDNN_VARIABLE, onednn_in_use
-from cifar_core.cluster import ray_nodes
-from cifar_core.cluster.driver import Driver
-from cifar_core.cluster.losses import state_of
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.store import RunState, RunStore
 from cifar_core.training.run import train
 from cifar_core.tuning import launch, tune
+from cifar_core.workers.cluster import ray_nodes
+from cifar_core.workers.cluster.driver import Driver
+from cifar_core.workers.cluster.losses import state_of
 from tests.cluster.conftest import config
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("images")]

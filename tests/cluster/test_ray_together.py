@@ -4,10 +4,10 @@ import pandas as pd
 import psutil
 import pytest
 
-from cifar_core.cluster import jobs
-from cifar_core.cluster.driver import Driver
-from cifar_core.cluster.losses import LOST
 from cifar_core.store import RunState, RunStore
+from cifar_core.workers.cluster import jobs
+from cifar_core.workers.cluster.driver import Driver
+from cifar_core.workers.cluster.losses import LOST
 from tests.cluster.conftest import config
 
 pytest.importorskip("jax", reason="the extra 'jax' is not installed")

@@ -4,13 +4,13 @@ import os
 
 import pytest
 
-from cifar_core.cluster import driver as module
-from cifar_core.cluster import jobs
-from cifar_core.cluster.losses import LOST, MAX_LOSSES
-from cifar_core.cluster.ray_nodes import Node
-from cifar_core.cluster.status import cluster_statuses, node_of
-from cifar_core.cluster.worker import Worker
 from cifar_core.store import RunState
+from cifar_core.workers.cluster import driver as module
+from cifar_core.workers.cluster import jobs
+from cifar_core.workers.cluster.losses import LOST, MAX_LOSSES
+from cifar_core.workers.cluster.ray_nodes import Node
+from cifar_core.workers.cluster.status import cluster_statuses, node_of
+from cifar_core.workers.cluster.worker import Worker
 from tests.cluster.conftest import BEGIN, GONE, change, config, driver, epoch, finished, rounds
 
 FAILED = [("end", "Gloo: connection reset by peer", 100)]

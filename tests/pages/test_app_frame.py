@@ -9,11 +9,11 @@ import tomllib
 import pytest
 
 from cifar_core.base import processes
-from cifar_core.cluster.status import ClusterStatus, NodeStatus, write_status
 from cifar_core.plots import palette
 from cifar_core.settings.search_config import SearchConfig
 from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store import RunStore
+from cifar_core.workers.cluster.status import ClusterStatus, NodeStatus, write_status
 from pages.shared import navigation, rebuild, resources
 from pages.shared.words import message, plain
 

@@ -17,21 +17,6 @@ from contextlib import suppress
 from typing import Any
 
 from cifar_core.base import processes
-from cifar_core.cluster.jobs import BusyWorker, Job, lacking, start_job, workers_for
-from cifar_core.cluster.losses import DRIVER_LOST, LOST, queue_again, state_of
-from cifar_core.cluster.pool import ActorPool, Nodes, fits, in_words
-from cifar_core.cluster.ray_nodes import Node, WorkerGoneError
-from cifar_core.cluster.search import start_search
-from cifar_core.cluster.status import (
-    DEVICE_PREFIX,
-    ClusterStatus,
-    NodeStatus,
-    cluster_statuses,
-    remove_status,
-    write_status,
-)
-from cifar_core.cluster.tasks import RunTask, Task
-from cifar_core.cluster.worker import Message
 from cifar_core.data import load_dataset
 from cifar_core.errors import CifarLabError, ConfigError, RunNotFoundError, RunStateError, StoreError
 from cifar_core.store import RunState, RunStore
@@ -39,6 +24,21 @@ from cifar_core.store.lifecycle import SEARCH_PREFIX
 from cifar_core.store.records import ACTIVE
 from cifar_core.training.alerts import announce
 from cifar_core.training.failures import explained
+from cifar_core.workers.cluster.jobs import BusyWorker, Job, lacking, start_job, workers_for
+from cifar_core.workers.cluster.losses import DRIVER_LOST, LOST, queue_again, state_of
+from cifar_core.workers.cluster.pool import ActorPool, Nodes, fits, in_words
+from cifar_core.workers.cluster.ray_nodes import Node, WorkerGoneError
+from cifar_core.workers.cluster.search import start_search
+from cifar_core.workers.cluster.status import (
+    DEVICE_PREFIX,
+    ClusterStatus,
+    NodeStatus,
+    cluster_statuses,
+    remove_status,
+    write_status,
+)
+from cifar_core.workers.cluster.tasks import RunTask, Task
+from cifar_core.workers.cluster.worker import Message
 
 log = logging.getLogger(__name__)
 

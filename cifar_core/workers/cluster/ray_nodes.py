@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from cifar_core.base.version import __version__
-from cifar_core.cluster.worker import Message, Worker
 from cifar_core.errors import ConfigError
+from cifar_core.workers.cluster.worker import Message, Worker
 from cifar_core.workers.supervisor import NICENESS
 
 log = logging.getLogger(__name__)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from typing import Any, Protocol
 
-from cifar_core.cluster.losses import is_hopeless, queue_again, state_of
-from cifar_core.cluster.mirror import pack_run
-from cifar_core.cluster.status import DEVICE_PREFIX
-from cifar_core.cluster.worker import Message
 from cifar_core.settings.compute import framework_environment
 from cifar_core.store import RunState, RunStore
 from cifar_core.training.alerts import announce
+from cifar_core.workers.cluster.losses import is_hopeless, queue_again, state_of
+from cifar_core.workers.cluster.mirror import pack_run
+from cifar_core.workers.cluster.status import DEVICE_PREFIX
+from cifar_core.workers.cluster.worker import Message
 
 ENDS = ("finish", "fail", "stopped")
 

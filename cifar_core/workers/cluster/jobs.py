@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cifar_core.base.devices import keras_backend
-from cifar_core.cluster.pool import ActorLease, ActorPool, Nodes, fits, in_words
-from cifar_core.cluster.ray_nodes import Node
-from cifar_core.cluster.tasks import Task
-from cifar_core.cluster.worker import Message
+from cifar_core.workers.cluster.pool import ActorLease, ActorPool, Nodes, fits, in_words
+from cifar_core.workers.cluster.ray_nodes import Node
+from cifar_core.workers.cluster.tasks import Task
+from cifar_core.workers.cluster.worker import Message
 
 Needs = Mapping[str, float]
 

@@ -16,10 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cifar_core.base.files import write_whole
-from cifar_core.cluster.losses import MAX_LOSSES, state_of
-from cifar_core.cluster.pool import Nodes
-from cifar_core.cluster.tasks import Task
-from cifar_core.cluster.worker import Message
 from cifar_core.errors import CifarLabError, RunStateError, TrainingError
 from cifar_core.settings.compute import framework_environment
 from cifar_core.settings.search_config import SearchConfig
@@ -29,6 +25,10 @@ from cifar_core.training.recorder import ProgressCallback, StopCallback, StopReq
 from cifar_core.tuning.local_workers import TrialTrainer
 from cifar_core.tuning.space import trial_config
 from cifar_core.tuning.trial import Order, Outcome, TrialImages, own_checkpoint
+from cifar_core.workers.cluster.losses import MAX_LOSSES, state_of
+from cifar_core.workers.cluster.pool import Nodes
+from cifar_core.workers.cluster.tasks import Task
+from cifar_core.workers.cluster.worker import Message
 
 log = logging.getLogger(__name__)
 

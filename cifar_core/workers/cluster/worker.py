@@ -15,9 +15,9 @@ from typing import Any
 
 from cifar_core.base.files import is_abandoned, temporary_name
 from cifar_core.base.processes import memory
-from cifar_core.cluster.mirror import MirrorStore, Parcel
 from cifar_core.data import Dataset
 from cifar_core.errors import CifarLabError, TrainingError
+from cifar_core.workers.cluster.mirror import MirrorStore, Parcel
 
 Message = tuple[Any, ...]
 

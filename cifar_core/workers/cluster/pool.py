@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cifar_core.base.processes import Growth
-from cifar_core.cluster.ray_nodes import Node
+from cifar_core.workers.cluster.ray_nodes import Node
 
 IDLE_S = 30.0
 """Seconds that a worker with a loaded framework is kept for a next run."""
