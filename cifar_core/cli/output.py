@@ -10,13 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from enum import Enum
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
 from cifar_core.base.csv_text import csv_text as table_csv
 from cifar_core.base.csv_text import records as records
+
+if TYPE_CHECKING:
+    from cifar_core.training.result import Run
 
 EMPTY = "–"
 
@@ -133,6 +136,35 @@ def moment(text: str | None) -> str | None:
 def percent(share: float | None) -> str:
     """0.6652 as "66.52 %"; None as a dash."""
     return EMPTY if share is None else f"{100 * share:.2f} %"
+
+
+def run_summary(run: Run) -> str:
+    """Result of a run in one or two lines of text."""
+    name = f"run {run.id}" if run.id else f"{run.config.model} (not stored)"
+    epochs = f"{run.epochs_done} of {run.config.epochs} epochs"
+    if run.metrics is None:
+        return f"{name} {run.state} after {epochs}"
+    seconds = duration(run.metrics["train_seconds"])
+    text = (
+        f"{name} {run.state}: test accuracy {percent(run.metrics['accuracy'])}, "
+        f"loss {run.metrics['loss']:.4f}, {epochs}, {seconds}"
+    )
+    return text + (f"\n  {run.folder}" if run.folder else "")
+
+
+def run_document(run: Run) -> dict[str, Any]:
+    """Result of a run for JSON output."""
+    return {
+        "run": run.id,
+        "state": run.state,
+        "settings": run.config.flat(),
+        "epochs_done": run.epochs_done,
+        "best_epoch": run.best_epoch,
+        "metrics": run.metrics,
+        "history": run.epochs,
+        "environment": run.environment,
+        "folder": run.folder,
+    }
 
 
 def is_numeric(values: Iterable[Any]) -> bool:

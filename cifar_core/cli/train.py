@@ -26,7 +26,7 @@ from cifar_core.cli.app import (
     switch,
 )
 from cifar_core.cli.options import model_options, read_numbers, read_values, setting_options
-from cifar_core.cli.output import duration, percent, print_result
+from cifar_core.cli.output import print_result, run_document, run_summary
 from cifar_core.cli.progress import reporting
 from cifar_core.data.catalogue import SYNTHETIC
 from cifar_core.errors import ConfigError, RunStateError
@@ -277,7 +277,7 @@ def report_runs(runs: Sequence[Run], stop: Stop, *, as_json: bool, planned: int)
     mean, sd, spread = _spread(runs)
     documents = [run_document(run) for run in runs]
     several = {"runs": documents, "accuracy_mean": mean, "accuracy_sd": sd}
-    lines = [*map(summary, runs), *([spread] if len(runs) > 1 else [])]
+    lines = [*map(run_summary, runs), *([spread] if len(runs) > 1 else [])]
     print_result(as_json, several if planned > 1 else documents[0], *lines)
     if all(run.metrics is not None for run in runs) and len(runs) == planned:
         return 0
@@ -288,35 +288,6 @@ def report_runs(runs: Sequence[Run], stop: Stop, *, as_json: bool, planned: int)
         hint = "; nothing was stored, so it cannot be resumed"
     click.echo(f"{PROGRAM}: stopped{hint}", err=True)
     return stop.exit_status if stop.requested() else FAILED
-
-
-def summary(run: Run) -> str:
-    """Result of a run in one or two lines of text."""
-    name = f"run {run.id}" if run.id else f"{run.config.model} (not stored)"
-    epochs = f"{run.epochs_done} of {run.config.epochs} epochs"
-    if run.metrics is None:
-        return f"{name} {run.state} after {epochs}"
-    seconds = duration(run.metrics["train_seconds"])
-    text = (
-        f"{name} {run.state}: test accuracy {percent(run.metrics['accuracy'])}, "
-        f"loss {run.metrics['loss']:.4f}, {epochs}, {seconds}"
-    )
-    return text + (f"\n  {run.folder}" if run.folder else "")
-
-
-def run_document(run: Run) -> dict[str, Any]:
-    """Result of a run for JSON output."""
-    return {
-        "run": run.id,
-        "state": run.state,
-        "settings": run.config.flat(),
-        "epochs_done": run.epochs_done,
-        "best_epoch": run.best_epoch,
-        "metrics": run.metrics,
-        "history": run.epochs,
-        "environment": run.environment,
-        "folder": run.folder,
-    }
 
 
 def _spread(runs: Sequence[Run]) -> tuple[float | None, float | None, str]:

@@ -10,9 +10,8 @@ import click
 from cifar_core.base.fields import Setting, describe
 from cifar_core.cli.app import FAILED, PROGRAM, GroupedOption, command, json_option, load_framework, stopping
 from cifar_core.cli.options import model_options, read_value, read_values, setting_options
-from cifar_core.cli.output import percent, print_json, print_pairs, records
+from cifar_core.cli.output import percent, print_json, print_pairs, records, run_document, run_summary
 from cifar_core.cli.progress import reporting, search_reporter
-from cifar_core.cli.train import run_document, summary
 from cifar_core.errors import ConfigError
 from cifar_core.settings.presets import find_preset
 from cifar_core.settings.search_config import SearchConfig
@@ -222,4 +221,4 @@ def _print(result: SearchResult) -> None:
         trials = {row["trial_id"]: row for row in records(result.trials)}
         print_pairs(trials[result.best_trial]["settings"])
     if result.run is not None:
-        click.echo(summary(result.run))
+        click.echo(run_summary(result.run))

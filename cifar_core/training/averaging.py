@@ -12,9 +12,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from cifar_core.training.checkpoints import Weights
 from cifar_core.training.parallel import alone
 
+Weights = list[np.ndarray]
 STATISTICS_IMAGES = 2_000
 """Number of training images for the statistics: evenly spaced, and not augmented, as test images."""
 STATISTICS_BATCH = 500

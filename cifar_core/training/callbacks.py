@@ -21,8 +21,8 @@ from cifar_core.store.checkpoint import (
     write_checkpoint,
 )
 from cifar_core.training.answer_log import AnswerLog
-from cifar_core.training.averaging import AveragedWeights
-from cifar_core.training.checkpoints import Weights, best_file, remove_other_best_files
+from cifar_core.training.averaging import AveragedWeights, Weights
+from cifar_core.training.checkpoints import best_file, remove_other_best_files
 from cifar_core.training.optimizers import RULES, learning_rate
 from cifar_core.training.parallel import alone
 from cifar_core.training.recorder import STEP_SECONDS, Progress, Recorder, StopRequested

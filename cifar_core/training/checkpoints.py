@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from cifar_core.base.lazy import keras
 from cifar_core.errors import ResumeError
@@ -14,7 +12,8 @@ from cifar_core.store import RunRecord, RunStore
 from cifar_core.store.checkpoint import CHECKPOINT_FILE, Progressed, read_weights, restore_checkpoint
 from cifar_core.training.resolve import Setup
 
-Weights = list[np.ndarray]
+if TYPE_CHECKING:
+    from cifar_core.training.averaging import Weights
 
 
 def best_file(epoch: int) -> str:

@@ -12,7 +12,6 @@ from cifar_core.settings.train_config import TrainConfig
 from cifar_core.store.checkpoint import Progressed
 from cifar_core.training.answer_log import AnswerLog
 from cifar_core.training.batches import training_batches, validation_batches
-from cifar_core.training.checkpoints import Weights
 from cifar_core.training.distillation import cached_answers
 from cifar_core.training.features import WholeNetwork, as_trained, whole
 from cifar_core.training.images import Labelled
@@ -22,6 +21,7 @@ from cifar_core.training.parallel import fitting
 from cifar_core.training.resolve import ResolvedCompute, Setup
 
 if TYPE_CHECKING:
+    from cifar_core.training.averaging import Weights
     from cifar_core.training.callbacks import RunCallback
     from cifar_core.training.result import Run
     from cifar_core.training.snapshots import SnapshotLog
