@@ -224,11 +224,11 @@ def _exit_status(process: LokyProcess) -> int | None:
     """Waits for it. Another thread, which has killed it and waits too, may know the status first."""
     for _ in range(100):
         process.join()
-        if process.exitcode is not None:
-            break
+        status: int | None = process.exitcode
+        if status is not None:
+            return status
         time.sleep(0.01)
-    status: int | None = process.exitcode
-    return status
+    return None
 
 
 # --- In the child ---------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ class Growth:
     A framework gives back little of a model's memory: 5 MB of each base CNN stay, 150 MB of each ResNet-18.
     """
 
-    first: int | None = None
+    first: int = 0
 
     def is_too_much(self, now: int) -> bool:
         """Whether the process, which occupies `now` bytes after a task, should be replaced."""

@@ -69,7 +69,7 @@ class TrainingBatches(keras.utils.PyDataset):
         start = step * self._config.batch_size
         batch, targets = self._batch(self._images, self._labels, self._answers, self._plan, start)
         own = own_share(min(len(batch), self._n - start))
-        return (batch, targets) if len(batch[own]) == len(batch) else (batch[own], targets[own])
+        return (batch, targets) if own == slice(0, len(batch)) else (batch[own], targets[own])
 
 
 class _Plans:
