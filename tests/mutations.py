@@ -197,6 +197,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             '[*self.store.waiting("any", cluster=True), *self._first]',
         ),
         ("self._first.remove(task)", "pass"),
+        ("if worker.lease.node.id not in there:", "if False:"),
     ),
     *_mutations(
         "cifar_core/workers/cluster/driver.py",
@@ -226,6 +227,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "cifar_core/workers/cluster/losses.py",
         "tests/cluster/test_driver.py",
         (">= MAX_LOSSES", "> MAX_LOSSES"),
+        ("== LOST,", "!= '',"),
     ),
     *_mutations(
         "cifar_core/base/processes.py",

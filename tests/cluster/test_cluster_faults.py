@@ -36,7 +36,7 @@ from cifar_core.data.synthetic import synthetic_dataset
 from cifar_core.store import RunStore
 from cifar_core.tuning import attempt
 attempt.load_dataset = driver.load_dataset = lambda _: synthetic_dataset(0, 200, 50)
-driver.SILENT_S, driver.AVOID_S = float(sys.argv[2]), 5.0
+driver.SILENT_S, driver.AVOID_S = float(sys.argv[2]), 15.0
 driver.Driver(RunStore(), RayNodes(sys.argv[1]), {"CPU": 1}).run(lambda: False)
 """
 

@@ -162,6 +162,15 @@ def test_after_too_many_losses_in_one_place_it_failed(store):
     assert (events["kind"] == LOST).sum() == 2 * MAX_LOSSES
 
 
+def test_a_worker_that_never_started_is_lost_with_its_node(store):
+    run, works = store.create_run(config()), driver(store, {"CPU": 1})
+    rounds(works, 1)
+    works.cluster.there = [Node("id-1", "node-1", {"CPU": 1})]
+    rounds(works, 2)
+    assert works.cluster.sent == [(run, "node-0"), (run, "node-1")]
+    assert "the node is gone" in store.events(run)["message"].str.cat()
+
+
 def test_a_silent_worker_is_lost(store, monkeypatch):
     run, works = store.create_run(config()), driver(store, {"CPU": 1})
     works.cluster.script[run] = [[BEGIN]]
@@ -200,6 +209,31 @@ def test_another_driver_goes_on_with_what_a_killed_one_left(store):
     driver(store, {"CPU": 1}).recover()
     assert store.get(run).state is RunState.QUEUED
     assert store.get(local).state is RunState.CRASHED
+
+
+def test_the_end_of_a_driver_does_not_count_as_a_loss(store):
+    run, first = store.create_run(config()), driver(store, {"CPU": 1})
+    for _ in range(MAX_LOSSES + 1):
+        store.claim(run, pid=os.getpid(), device="cluster:node-0")
+        store.crash(run, "killed")
+        first.recover()
+    first.cluster.script[run] = [GONE] * MAX_LOSSES
+    rounds(first, MAX_LOSSES + 1)
+    store.crash(run, "killed")
+    second = driver(store, {"CPU": 1})
+    second.cluster.script[run] = [finished()]
+    second.recover()
+    rounds(second)
+    assert store.get(run).state is RunState.FINISHED
+
+
+def test_what_nobody_works_on_is_lost_until_that_was_too_often(store):
+    run, works = store.create_run(config()), driver(store, {"CPU": 1})
+    for _ in range(MAX_LOSSES + 1):
+        store.claim(run, pid=os.getpid(), device="cluster:node-0")
+        works._look()
+    assert store.get(run).state is RunState.FAILED
+    assert "once too often" in store.get(run).reason
 
 
 def test_a_deleted_run_ends_its_worker(store):

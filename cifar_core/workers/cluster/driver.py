@@ -25,7 +25,7 @@ from cifar_core.store.records import ACTIVE
 from cifar_core.training.alerts import announce
 from cifar_core.training.failures import explained
 from cifar_core.workers.cluster.jobs import BusyWorker, Job, lacking, start_job, workers_for
-from cifar_core.workers.cluster.losses import DRIVER_LOST, LOST, queue_again, state_of
+from cifar_core.workers.cluster.losses import DRIVER_LOST, queue_again, record_loss, state_of
 from cifar_core.workers.cluster.pool import ActorPool, Nodes, fits, in_words
 from cifar_core.workers.cluster.ray_nodes import Node, WorkerGoneError
 from cifar_core.workers.cluster.search import start_search
@@ -122,8 +122,9 @@ class Driver:
         runs, searches = self.store.runs(state=RunState.CRASHED), self.store.searches()
         for frame in (runs, searches[searches["state"] == RunState.CRASHED]):
             devices = frame["device"].fillna("").astype(str)
-            for job_id in frame.loc[devices.str.startswith(DEVICE_PREFIX), "id"]:
-                self._queue_again(str(job_id), "the driver of the cluster was killed", DRIVER_LOST)
+            for job_id in frame.loc[devices.str.startswith(DEVICE_PREFIX), "id"].astype(str):
+                queue_again(self.store, job_id, "the driver of the cluster was killed", DRIVER_LOST)
+                self._first.append(job_id)
 
     def tick(self) -> None:
         """One round: take what the workers report, end what hangs, and start what is queued."""
@@ -164,8 +165,8 @@ class Driver:
         except OSError as error:
             log.warning("the cluster's status cannot be written: %s", error)
         for job_id in set(self.store.running_under(os.getpid())) - {*self._jobs, *self._searches}:
-            self.store.crash(job_id, "Its training on the cluster was lost.")
-            self._queue_again(job_id, "its training on the cluster was lost")
+            if record_loss(self.store, job_id, "its training on the cluster was lost."):
+                self._first.append(job_id)
 
     def _note_stop(self, job: Job) -> None:
         if job.task.stopping() and job.stop_since is None:
@@ -328,7 +329,7 @@ class Driver:
         self._pool.give_back(job.leader.lease, error is None, memory)
 
     def _check(self, job: Job) -> None:
-        """End a worker that does not answer, or does not stop."""
+        """End a worker whose node is gone, and one that does not answer or does not stop."""
         if job.task.id not in self._jobs:
             return
         now = time.monotonic()
@@ -336,8 +337,12 @@ class Driver:
             self._drop(job)
             job.task.stopped("stopped on request; its worker was ended, since it did not answer")
             return
+        there = {node.id for node in self._nodes}
         for worker in job.workers if not job.messages else ():
             silent = now - worker.since
+            if worker.lease.node.id not in there:  # Ray may leave one that never started waiting for ever
+                self._lost(job, worker, "the node is gone", True)
+                return
             if silent > (SILENT_S if worker.started else START_S):
                 reason = worker.error or f"it did not answer for {silent:.0f} s"
                 self._lost(job, worker, reason, worker.error is None)
@@ -360,11 +365,6 @@ class Driver:
                 self._first.insert(0, job.task.id if isinstance(job.task, RunTask) else job.task)
         except (RunStateError, RunNotFoundError) as error:
             log.info("%s: %s", job.task.id, error)
-
-    def _queue_again(self, job_id: str, reason: str, kind: str = LOST) -> None:
-        """Queue a crashed job before all others; not one that was lost too often in one place."""
-        if queue_again(self.store, job_id, reason, kind):
-            self._first.append(job_id)
 
     # --- Ending --------------------------------------------------------------------------------------
 

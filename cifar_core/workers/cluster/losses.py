@@ -5,6 +5,7 @@ from __future__ import annotations
 from cifar_core.errors import RunNotFoundError
 from cifar_core.store import RunState, RunStore
 from cifar_core.store.lifecycle import SEARCH_PREFIX
+from cifar_core.training.alerts import announce
 
 MAX_LOSSES = 2
 """A job whose worker is lost more often than this without a further epoch (of a search: trial) has failed."""
@@ -12,13 +13,25 @@ LOST, DRIVER_LOST = "worker lost", "driver lost"
 """Kinds of events; only the first counts, since the other says nothing of the job."""
 
 
-def queue_again(store: RunStore, job_id: str, reason: str, kind: str = LOST) -> bool:
-    """Queue a crashed job again, with an event; False for a hopeless one."""
-    if is_hopeless(store, job_id):
+def record_loss(store: RunStore, job_id: str, reason: str) -> bool:
+    """Record that the worker of an active job is gone: it is queued again, True, unless it was to stop or was
+    lost too often."""
+    if state_of(store, job_id) is RunState.STOPPING:
+        store.stopped(job_id)
         return False
+    if is_hopeless(store, job_id):
+        store.fail(job_id, f"{reason[0].upper()}{reason[1:]} That was once too often here.")
+        announce(store, job_id, wait=False)
+        return False
+    store.crash(job_id, reason)
+    queue_again(store, job_id, reason)
+    return True
+
+
+def queue_again(store: RunStore, job_id: str, reason: str, kind: str = LOST) -> None:
+    """Queue a crashed job again, with an event."""
     store.event(job_id, kind, f"{reason}; {_progress(store, job_id)}")
     store.requeue(job_id)
-    return True
 
 
 def is_hopeless(store: RunStore, job_id: str) -> bool:

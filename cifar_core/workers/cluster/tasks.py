@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from cifar_core.settings.compute import framework_environment
 from cifar_core.store import RunState, RunStore
 from cifar_core.training.alerts import announce
-from cifar_core.workers.cluster.losses import is_hopeless, queue_again, state_of
+from cifar_core.workers.cluster.losses import record_loss, state_of
 from cifar_core.workers.cluster.mirror import pack_run
 from cifar_core.workers.cluster.status import DEVICE_PREFIX
 from cifar_core.workers.cluster.worker import Message
@@ -98,12 +98,4 @@ class RunTask:
         self._store.stopped(self.id, reason)
 
     def lost(self, reason: str) -> bool:
-        if state_of(self._store, self.id) is RunState.STOPPING:
-            self._store.stopped(self.id)
-            return False
-        if is_hopeless(self._store, self.id):
-            self._store.fail(self.id, f"{reason[0].upper()}{reason[1:]} That was once too often here.")
-            announce(self._store, self.id, wait=False)
-            return False
-        self._store.crash(self.id, reason)
-        return queue_again(self._store, self.id, reason)
+        return record_loss(self._store, self.id, reason)
