@@ -15,7 +15,7 @@ from cifar_core.settings.train_config import TrainConfig
 from cifar_core.training.batches import steps_per_epoch, training_batches, validation_batches
 from cifar_core.training.batches.batch import whole_parts
 from cifar_core.training.distillation import cached_answers
-from cifar_core.training.features import as_trained, whole
+from cifar_core.training.features import as_trained
 from cifar_core.training.images import Labelled, RunImages
 from cifar_core.training.network import build_model
 from cifar_core.training.parallel import fitting, processes
@@ -26,7 +26,9 @@ PROBE_SHARE = 0.03
 PROBE_STEPS = 3
 """Steps that are timed at least."""
 PROBE_IMAGES = 500
-"""Images per batch of the validation that is timed: a compiled first batch, then a second."""
+"""Images per batch of the validation that is timed, after a first one, which compiles."""
+VALIDATED_S = 1.0
+"""Seconds for which whole batches are validated; one, where it takes longer."""
 EPOCH_SECONDS = 0.5
 """For an epoch's checkpoint and records."""
 END_SECONDS = 3.0
@@ -103,11 +105,10 @@ def plan(config: TrainConfig, pace: Pace, left: float, sizes: list[int]) -> tupl
 
 def _measured(config: TrainConfig, images: RunImages, compute: ResolvedCompute, root: Path | None) -> Pace:
     """Trains a network of its own for some steps, which leave no trace in the run."""
-    began, batch = time.monotonic(), config.batch_size
     model = build_model(config, compute, images.train[0], root, images.dataset.problem)
-    classes = images.dataset.problem.count
+    classes, batch = images.dataset.problem.count, config.batch_size
     train, held = as_trained(model, config, images.train, images.validation, None)
-    began = time.monotonic() if whole(model) is not model else began  # features are computed once
+    began = time.monotonic()  # what came before is done once: the framework's import, a transfer's features
     ends: list[float] = []
 
     def ended(step: int, logs: Any = None) -> None:  # noqa: ARG001 - Keras names it
@@ -124,14 +125,15 @@ def _measured(config: TrainConfig, images: RunImages, compute: ResolvedCompute, 
             verbose=0,
         )
         step = (ends[-1] - ends[0]) / max(1, len(ends) - 1) or ends[0] - began
-        first, second = (_validated(model, held, config) for _ in range(2))
-    validated = min(PROBE_IMAGES, len(images.validation[0]))
-    return Pace(ends[0] - began + first - second, step / batch, second / validated)
+        first, second = (_validated(model, held, config, PROBE_IMAGES) for _ in range(2))
+        count = int(PROBE_IMAGES * max(1.0, VALIDATED_S // second))
+        validation = _validated(model, held, config, count) / min(count, len(held[0]))
+    return Pace(ends[0] - began + first - second, step / batch, validation)
 
 
-def _validated(model: keras.Model, held: Labelled, config: TrainConfig) -> float:
-    """Seconds for a batch of validation images."""
+def _validated(model: keras.Model, held: Labelled, config: TrainConfig, count: int) -> float:
+    """Seconds for so many validation images, or for all that there are."""
     began = time.monotonic()
-    few = held[0][:PROBE_IMAGES], held[1][:PROBE_IMAGES]
+    few = held[0][:count], held[1][:count]
     model.evaluate(validation_batches(*few, PROBE_IMAGES, config.devices, model.output_shape[-1]), verbose=0)
     return time.monotonic() - began
