@@ -156,6 +156,13 @@ def test_python_is_called_once_an_epoch(data, monkeypatch):
     assert sorted(calls) == [2, 3, 4]
 
 
+@on_tensorflow
+def test_no_thread_is_waited_for_at_the_end(data):
+    batches = training_batches(TrainConfig(model="base_cnn"), *data, epochs=1)
+    for each in (batches, validation_batches(*data, 4)):
+        assert each.options().autotune.enabled is False
+
+
 def test_a_batch_size_above_the_data_gives_one_batch(data):
     config = TrainConfig(batch_size=1000, mixup=1.0, flip=True)
     assert [len(x) for x, _ in collected(training_batches(config, *data, epochs=2))] == [N, N]

@@ -75,6 +75,6 @@ def test_the_speed_is_that_of_some_steps_after_the_first_and_of_validation(tiny,
     monkeypatch.setattr(budget, "PROBE_SHARE", 0)
     monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: next(looks)))
     pace = budget._measured(config, images, compute, None)
-    # 101 at the end of the first step, then three more steps of 32 images; each of three validations takes one tick.
+    # 101 at the end of the first step, then three more steps of 32 images; each validation takes one tick.
     assert pace == Pace(compilation=1, training=1 / 32, validation=1 / 40)
     assert next(looks) == 111

@@ -66,7 +66,9 @@ def training(
     plans = (
         tf.data.Dataset.range(first_epoch, epochs).map(_plan_function(config, n, images.shape[1])).prefetch(1)
     )
-    return plans.flat_map(parts).map(batch, num_parallel_calls=CALLS, deterministic=True).prefetch(2)
+    return _untuned(
+        plans.flat_map(parts).map(batch, num_parallel_calls=CALLS, deterministic=True).prefetch(2)
+    )
 
 
 def validation(images: np.ndarray, labels: np.ndarray, batch_size: int, classes: int) -> tf.data.Dataset:
@@ -77,7 +79,16 @@ def validation(images: np.ndarray, labels: np.ndarray, batch_size: int, classes:
         here = slice(step * batch_size, (step + 1) * batch_size)
         return pixels[here], tf.one_hot(numbers[here], classes)
 
-    return tf.data.Dataset.range(steps_per_epoch(len(images), batch_size)).map(batch).prefetch(2)
+    return _untuned(tf.data.Dataset.range(steps_per_epoch(len(images), batch_size)).map(batch).prefetch(2))
+
+
+def _untuned(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Without the thread in which tf.data tunes parallel calls and buffers, which are given here. It sleeps
+    for as long as it has lived, a minute at most, and about every fifth time misses that it is to end: `fit`
+    would return only then (TensorFlow 2.21, `OptimizeLoop` in core/framework/model.cc)."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.with_options(options)
 
 
 def _plan_function(config: TrainConfig, n: int, side: int) -> Callable[[tf.Tensor], Plan]:
