@@ -109,7 +109,7 @@ def check_devices(devices: int) -> None:
     if devices > available:
         raise ConfigError(
             f"devices={devices}: this process can use {available}. Set devices to at most that; if the "
-            "machine has more GPUs, list them in CUDA_VISIBLE_DEVICES."
+            "machine has more GPUs, list them in CUDA_VISIBLE_DEVICES; if a cluster has, set place=cluster."
         )
 
 
