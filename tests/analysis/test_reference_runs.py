@@ -179,7 +179,7 @@ def test_the_headline_has_each_models_most_accurate_setting_and_how_many_seeds(a
     )
     again = like(as_trained(any_run, "base_cnn/recommended", 50, 0.82), seed=1)
     other = as_trained(any_run, "mobilenet/recommended", 60, 0.90)
-    more = [as_trained(any_run, f"{name}/recommended", 30, 0.7) for name in ("alexnet", "resnet18")]
+    more = [as_trained(any_run, f"{name}/recommended", 30, 0.7) for name in ("alexnet", "resnet18", "resnet9")]
     rows = [
         line
         for line in headline([low, again, *more, high, other]).splitlines()
@@ -187,8 +187,8 @@ def test_the_headline_has_each_models_most_accurate_setting_and_how_many_seeds(a
     ]
     cells = [row.split(" | ") for row in rows]
     assert [row[0] for row in cells][:2] == ["| MobileNetV2", "| Base CNN"]
-    assert [row[1] for row in cells] == ["90.00 %", "81.00 ± 1.41 %", "70.00 %"]
-    assert [row[3] for row in cells] == ["1", "2", "1"]
+    assert [row[1] for row in cells] == ["90.00 %", "81.00 ± 1.41 %", "70.00 %", "70.00 %"]
+    assert [row[3] for row in cells] == ["1", "2", "1", "1"]
     assert "`cifar-lab train --preset base_cnn/recommended`" in rows[1]
 
 

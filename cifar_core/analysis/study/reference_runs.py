@@ -41,7 +41,7 @@ _DEVICE = ("kind", "name", "gpus", "memory_gb")
 _DATASET = ("name", "fingerprint", "train", "validation", "test")
 _HISTORY = ("accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds", "images_per_second")
 
-HEADLINE_ROWS = 3
+HEADLINE_ROWS = 4
 
 
 @dataclass(frozen=True)
