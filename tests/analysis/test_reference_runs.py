@@ -179,7 +179,8 @@ def test_the_headline_has_each_models_most_accurate_setting_and_how_many_seeds(a
     )
     again = like(as_trained(any_run, "base_cnn/recommended", 50, 0.82), seed=1)
     other = as_trained(any_run, "mobilenet/recommended", 60, 0.90)
-    more = [as_trained(any_run, f"{name}/recommended", 30, 0.7) for name in ("alexnet", "resnet18", "resnet9")]
+    rest = ("alexnet", "resnet18", "resnet9")
+    more = [as_trained(any_run, f"{name}/recommended", 30, 0.7) for name in rest]
     rows = [
         line
         for line in headline([low, again, *more, high, other]).splitlines()
