@@ -28,7 +28,7 @@ PROBE_STEPS = 3
 PROBE_IMAGES = 500
 """Images per batch of the validation that is timed, after a first one, which compiles."""
 VALIDATED_S = 1.0
-"""Seconds for which whole batches are validated; one, where it takes longer."""
+"""Seconds for which validation is timed, where a batch takes less than half of that."""
 EPOCH_SECONDS = 0.5
 """For an epoch's checkpoint and records."""
 END_SECONDS = 3.0
@@ -126,9 +126,11 @@ def _measured(config: TrainConfig, images: RunImages, compute: ResolvedCompute, 
         )
         step = (ends[-1] - ends[0]) / max(1, len(ends) - 1) or ends[0] - began
         first, second = (_validated(model, held, config, PROBE_IMAGES) for _ in range(2))
-        count = int(PROBE_IMAGES * max(1.0, VALIDATED_S // second))
-        validation = _validated(model, held, config, count) / min(count, len(held[0]))
-    return Pace(ends[0] - began + first - second, step / batch, validation)
+        compilation, count = ends[0] - began + first - second, PROBE_IMAGES
+        if second < VALIDATED_S / 2:  # a batch is little to go by
+            count *= int(VALIDATED_S / second)
+            second = _validated(model, held, config, count)
+    return Pace(compilation, step / batch, second / min(count, len(held[0])))
 
 
 def _validated(model: keras.Model, held: Labelled, config: TrainConfig, count: int) -> float:

@@ -1,5 +1,6 @@
 """Epochs from minutes: the arithmetic by hand, and a run that keeps what it resolved to."""
 
+import itertools
 import time
 from types import SimpleNamespace
 
@@ -67,14 +68,17 @@ def test_a_budget_too_short_for_a_step_is_refused_with_the_figures(tiny, monkeyp
 
 
 @pytest.mark.slow
-def test_the_speed_is_that_of_some_steps_after_the_first_and_of_validation(tiny, monkeypatch):
-    """By a clock that ticks once for each look at it."""
-    config, looks = settings(time_budget=1), iter(range(100, 10_000))
+@pytest.mark.parametrize(("tick", "validations"), [(1, 2), (0.25, 3)])
+def test_the_speed_is_that_of_some_steps_after_the_first_and_of_validation(
+    tiny, monkeypatch, tick, validations
+):
+    """By a clock that ticks once for each look at it; where validation is quick it is timed for longer."""
+    config, looks = settings(time_budget=1), itertools.count(100, tick)
     images = run_images(config, tiny)
     compute = resolve(config, len(images.train[0]), {})
     monkeypatch.setattr(budget, "PROBE_SHARE", 0)
     monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: next(looks)))
     pace = budget._measured(config, images, compute, None)
-    # 101 at the end of the first step, then three more steps of 32 images; each validation takes one tick.
-    assert pace == Pace(compilation=1, training=1 / 32, validation=1 / 40)
-    assert next(looks) == 111
+    # One tick to the end of the first step, then three more steps of 32 images; each validation takes one.
+    assert pace == Pace(compilation=tick, training=tick / 32, validation=tick / 40)
+    assert next(looks) == 100 + tick * (5 + 2 * validations)

@@ -144,8 +144,9 @@ class Driver:
         for reference in ready:
             self._take(*asked[reference])
         list(self._threads.map(self._record, [job for job in self._jobs.values() if job.messages]))
+        there = {node.id for node in self._nodes}
         for job in list(self._jobs.values()):
-            self._check(job)
+            self._check(job, there)
         self._searches = {name: thread for name, thread in self._searches.items() if thread.is_alive()}
 
     def _look(self) -> None:
@@ -165,7 +166,7 @@ class Driver:
         except OSError as error:
             log.warning("the cluster's status cannot be written: %s", error)
         for job_id in set(self.store.running_under(os.getpid())) - {*self._jobs, *self._searches}:
-            if record_loss(self.store, job_id, "its training on the cluster was lost."):
+            if record_loss(self.store, job_id, "its training on the cluster was lost"):
                 self._first.append(job_id)
 
     def _note_stop(self, job: Job) -> None:
@@ -328,7 +329,7 @@ class Driver:
         del self._jobs[job.task.id]
         self._pool.give_back(job.leader.lease, error is None, memory)
 
-    def _check(self, job: Job) -> None:
+    def _check(self, job: Job, there: set[str]) -> None:
         """End a worker whose node is gone, and one that does not answer or does not stop."""
         if job.task.id not in self._jobs:
             return
@@ -337,7 +338,6 @@ class Driver:
             self._drop(job)
             job.task.stopped("stopped on request; its worker was ended, since it did not answer")
             return
-        there = {node.id for node in self._nodes}
         for worker in job.workers if not job.messages else ():
             silent = now - worker.since
             if worker.lease.node.id not in there:  # Ray may leave one that never started waiting for ever

@@ -20,7 +20,7 @@ def record_loss(store: RunStore, job_id: str, reason: str) -> bool:
         store.stopped(job_id)
         return False
     if is_hopeless(store, job_id):
-        store.fail(job_id, f"{reason[0].upper()}{reason[1:]} That was once too often here.")
+        store.fail(job_id, too_often(reason, "here"))
         announce(store, job_id, wait=False)
         return False
     store.crash(job_id, reason)
@@ -39,6 +39,11 @@ def is_hopeless(store: RunStore, job_id: str) -> bool:
     events = store.events(job_id)
     lost = events.loc[events["kind"] == LOST, "message"].astype(str)
     return sum(lost.str.endswith(_progress(store, job_id))) >= MAX_LOSSES
+
+
+def too_often(reason: str, where: str) -> str:
+    """Why a job has failed whose worker was lost for this reason."""
+    return f"{reason[0].upper()}{reason[1:].rstrip('.')}. That was once too often {where}."
 
 
 def state_of(store: RunStore, job_id: str) -> RunState | None:

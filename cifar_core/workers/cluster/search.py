@@ -25,7 +25,7 @@ from cifar_core.training.recorder import ProgressCallback, StopCallback, StopReq
 from cifar_core.tuning.local_workers import TrialTrainer
 from cifar_core.tuning.space import trial_config
 from cifar_core.tuning.trial import Order, Outcome, TrialImages, own_checkpoint
-from cifar_core.workers.cluster.losses import MAX_LOSSES, state_of
+from cifar_core.workers.cluster.losses import MAX_LOSSES, state_of, too_often
 from cifar_core.workers.cluster.pool import Nodes
 from cifar_core.workers.cluster.tasks import Task
 from cifar_core.workers.cluster.worker import Message
@@ -159,7 +159,7 @@ class TrialTask:
         if self.stopping():
             self.stopped()
         elif self._losses > MAX_LOSSES:
-            self._fail(f"{reason[0].upper()}{reason[1:]} That was once too often in one epoch.")
+            self._fail(too_often(reason, "in one epoch"))
         return not self.outcome.done()
 
     def _fail(self, reason: str) -> None:
