@@ -55,7 +55,7 @@ def test_subjects_are_the_presets_designs_the_studys_first():
     assert subjects("resnet18")[0].config.hyperparameters == preset("resnet18/paper-baseline").hyperparameters
     assert [one.title for one in subjects("resnet18")] == ["resnet18", "resnet18 (standard design)"]
     assert [one.title for one in studied("resnet18")] == ["resnet18"]
-    assert [one.title for one in studied("mobilenet")] == ["mobilenet", "mobilenet (cifar stem)"]
+    assert [one.title for one in studied("mobilenet")] == ["mobilenet", "mobilenet (cifar-fast stem)"]
     assert studied("mobilenet")[0].config.hyperparameters.stem == "imagenet"
     assert [one.title for one in subjects("wrn28_10")] == ["wrn28_10"]
     assert STUDY_AUGMENTATION == {"rotation": 15, "shift": 0.1, "zoom": 0.1, "flip": True, "fill": "nearest"}
@@ -133,7 +133,7 @@ def test_training_compares_as_published_bare_and_ours(recorded):
     rows = by_variant(run_bench("training", models=("alexnet", "mobilenet"), images=64, rounds=1))
     assert {subject for subject, _ in rows} == {
         f"{model}, {how}"
-        for model in ("alexnet", "mobilenet", "mobilenet (cifar stem)")
+        for model in ("alexnet", "mobilenet", "mobilenet (cifar-fast stem)")
         for how in ("plain", "augmented")
     }
     assert ("alexnet, plain", "bare fit") in rows
