@@ -159,7 +159,8 @@ def _cropped(own: Own, side: int) -> np.ndarray:
     how = st.segmented_control("Crop", crops, default=MIDDLE, required=True, key="crop", bind="query-params")
     if how == DRAGGED:
         return sources.dragged(picture, own.what, side)
-    st.image(picture, width=min(220, round(220 * picture.shape[1] / picture.shape[0])))
+    # Not as a file: Streamlit would drop the last picture's while a slow browser still asks for it.
+    st.image(data_url(png(picture)), width=min(220, round(220 * picture.shape[1] / picture.shape[0])))
     if how == WHOLE:
         return crop(picture, "whole", side)
     if side not in own.middles:

@@ -208,9 +208,7 @@ def visit(chromium, tabs):
         tabs.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)
-        page.on(
-            "console", lambda message: complaints.append(message.text) if _is_complaint(message) else None
-        )
+        page.on("console", lambda message: complaints.extend(_complaint(message)))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "request", lambda request: complaints.append(request.url) if _is_foreign(request.url) else None
@@ -224,8 +222,10 @@ def visit(chromium, tabs):
     assert complaints == []
 
 
-def _is_complaint(message):
-    return message.type == "error" and PROBE not in message.location.get("url", "")
+def _complaint(message):
+    """A console's error with the address that it is about, or nothing."""
+    url = message.location.get("url", "")
+    return [f"{message.text} {url}"] if message.type == "error" and PROBE not in url else []
 
 
 def _is_foreign(url):
